@@ -1,7 +1,7 @@
 """
-A saga and its participant that block their event loop, as a call of a blocking library would.
+A saga and its participant that block their event loop, like a call of a blocking library.
 
-Each does it once in the life of its process, when a run asks for it.
+Each blocks once in the lifetime of its process, if the input of a run wants it.
 """
 
 import os
@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from saga_engine import Participant, Retry, Saga
 
 BLOCK_SECONDS = 16.0
-"""RabbitMQ takes a peer for dead after two to three heartbeats of 5 s without a word of it."""
+"""RabbitMQ closes a connection after two to three heartbeats of 5 s without traffic."""
 
 DATABASE = "BLOCKED_DATABASE_URL"
 
-_unblocked = {"worker", "participant"}
+_not_yet_blocked = {"worker", "participant"}
 
 
 class Job(BaseModel):
@@ -27,38 +27,42 @@ class Job(BaseModel):
     blocked_in: str = ""
 
 
-def block_process(process_kind: str, errand: Job) -> None:
-    if errand.blocked_in == process_kind and process_kind in _unblocked:
-        _unblocked.discard(process_kind)
+def block_process(process_kind: str, job: Job) -> None:
+    if job.blocked_in == process_kind and process_kind in _not_yet_blocked:
+        _not_yet_blocked.discard(process_kind)
         Event().wait(BLOCK_SECONDS)
 
 
-job_saga = Saga("errand", version=1, input=Job)
+job_saga = Saga("job", version=1, input=Job)
 
 
 @job_saga.step(
-    command="desk.note",
+    command="blocked.record",
     timeout=timedelta(seconds=5),
     retry=Retry(attempts=20, initial=timedelta(seconds=1), maximum=timedelta(seconds=1)),
 )
-def note(errand: Job) -> Job:
-    block_process("worker", errand)
-    return errand
+def record(job: Job) -> Job:
+    block_process("worker", job)
+    return job
 
 
-@note.compensation(command="desk.forget")
-def forget(errand: Job) -> Job:
-    return errand
+@record.compensation(command="blocked.remove")
+def remove(job: Job) -> Job:
+    return job
 
 
 if url := os.environ.get(DATABASE):
-    desk = Participant("desk", database=url)
+    blocked = Participant("blocked", database=url)
 
-    @desk.command("desk.note")
-    async def perform(errand: Job, tx: AsyncConnection) -> None:
-        await tx.execute(text("INSERT INTO noted VALUES (:errand)"), {"errand": errand.job_id})
-        block_process("participant", errand)
+    @blocked.command("blocked.record")
+    async def insert(job: Job, tx: AsyncConnection) -> None:
+        await tx.execute(
+            text("INSERT INTO recorded_effect VALUES (:job_id)"), {"job_id": job.job_id}
+        )
+        block_process("participant", job)
 
-    @desk.compensation("desk.forget", of="desk.note")
-    async def undo(errand: Job, tx: AsyncConnection) -> None:
-        await tx.execute(text("DELETE FROM noted WHERE errand = :errand"), errand.model_dump())
+    @blocked.compensation("blocked.remove", of="blocked.record")
+    async def delete(job: Job, tx: AsyncConnection) -> None:
+        await tx.execute(
+            text("DELETE FROM recorded_effect WHERE job_id = :job_id"), job.model_dump()
+        )

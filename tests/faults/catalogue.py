@@ -1,4 +1,4 @@
-"""Every kind of fault, in the order of the table; those of a cluster have a site of their own."""
+"""Every kind of fault in the order of the table; those of a cluster need other servers."""
 
 from tests.faults.fault import Fault
 from tests.faults.kinds import (
@@ -21,7 +21,7 @@ GROUPS: tuple[tuple[Fault, ...], ...] = (
     messages.FAULTS,
     clocks.FAULTS,
 )
-"""Between two of them what was asked for settles."""
+"""All runs finish between two groups."""
 
 ALL: tuple[Fault, ...] = tuple(fault for group in GROUPS for fault in group)
 

@@ -1,4 +1,4 @@
-"""Three nodes of RabbitMQ on one machine, and what is done to one of them or to two."""
+"""A cluster of three RabbitMQ nodes on one machine, and faults of its nodes."""
 
 import asyncio
 import os
@@ -17,12 +17,13 @@ LEADER = (
     '{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),'
     " {{_, Node}} = amqqueue:get_pid(Queue), Node."
 )
-TRIES, PATIENCE, ANSWERS = 3, 45.0, 10.0  # Seconds for all to be one, and for one to answer.
+MAX_ATTEMPTS = 3
+JOIN_TIMEOUT_S, ANSWER_TIMEOUT_S = 45.0, 10.0
 RUNNING = "length(rabbit_nodes:all_running())."
 
 
 class RabbitCluster:
-    """Looks like a RabbitServer to the site; its URL names all nodes, `ctl` asks one that lives."""
+    """Has the interface of RabbitMQServer; its URL names all nodes."""
 
     def __init__(self):
         self.nodes: list[RabbitMQServer] = []
@@ -50,70 +51,70 @@ class RabbitCluster:
         """One URL with every node."""
         first, *others = [node.url_of(vhost) for node in self.nodes]
         hosts = [urlsplit(each).netloc.rpartition("@")[2] for each in others]
-        place = urlsplit(first).netloc
-        return first.replace(place, ",".join([place, *hosts]))
+        first_host = urlsplit(first).netloc
+        return first.replace(first_host, ",".join([first_host, *hosts]))
 
-    async def ctl(self, *arguments):
-        return await self._living().rabbitmqctl(*arguments)
+    async def rabbitmqctl(self, *arguments):
+        return await self._live_node().rabbitmqctl(*arguments)
 
     async def leader(self, vhost, queue):
         """The node that leads a quorum queue."""
-        # Not list_queues, which asks every node and waits for one that is stopped.
-        name = (await self.ctl("eval", LEADER.format(vhost, queue))).strip().strip("'")
+        # list_queues asks every node, and would wait for a stopped one.
+        name = (await self.rabbitmqctl("eval", LEADER.format(vhost, queue))).strip().strip("'")
         return next(node for node in self.nodes if node.node_name == name)
 
-    def kill(self, node):
+    def kill(self, node: RabbitMQServer):
         node.kill()
         self._down.add(node)
 
-    def pause(self, node):
+    def pause(self, node: RabbitMQServer):
         os.kill(node.pid, signal.SIGSTOP)
         self._stopped.add(node)
 
-    def resume(self, node):
+    def resume(self, node: RabbitMQServer):
         os.kill(node.pid, signal.SIGCONT)
         self._stopped.discard(node)
 
-    async def partition(self, node):
-        """Neither it nor the others accept a connection from each other any more."""
+    async def partition(self, node: RabbitMQServer):
+        """Cut the node off: neither it nor the others accept connections from each other."""
         for other in self.nodes:
             if other is not node:
-                await node.ctl("eval", DISCONNECT_NODE.format(other.node_name))
+                await node.rabbitmqctl("eval", DISCONNECT_NODE.format(other.node_name))
 
-    async def heal_partition(self, node):
+    async def heal_partition(self, node: RabbitMQServer):
         for other in self.nodes:
             if other is not node:
-                await node.ctl("eval", RECONNECT_NODE.format(other.node_name))
+                await node.rabbitmqctl("eval", RECONNECT_NODE.format(other.node_name))
 
     async def wait_until_whole(self):
         """
-        Start what is down, and wait until all nodes run and know each other.
+        Start stopped nodes, and wait until all nodes run and see each other.
 
-        One that was taken for dead may wait for the others for ever: it is started anew.
+        A node that the others removed may wait for them without end: it is restarted.
         """
-        for _ in range(TRIES):
+        for _ in range(MAX_ATTEMPTS):
             async with asyncio.TaskGroup() as group:
                 for node in self._down:
                     group.create_task(node.restart())
             self._down.clear()
             with suppress(TimeoutError):
-                await wait_until_true(self._is_whole, patience=PATIENCE)
+                await wait_until_true(self._is_whole, patience=JOIN_TIMEOUT_S)
                 return
             for node in [each for each in self.nodes if not await _sees_all_nodes(each)]:
                 self.kill(node)
-        raise TimeoutError(f"the cluster was not whole after {TRIES} tries")
+        raise TimeoutError(f"the cluster was not whole after {MAX_ATTEMPTS} tries")
 
     async def _is_whole(self):
         return all([await _sees_all_nodes(node) for node in self.nodes])
 
-    def _living(self):
-        away = self._down | self._stopped
-        return next(node for node in self.nodes if node not in away)
+    def _live_node(self):
+        unavailable = self._down | self._stopped
+        return next(node for node in self.nodes if node not in unavailable)
 
 
-async def _sees_all_nodes(node):
+async def _sees_all_nodes(node: RabbitMQServer):
     try:
-        async with asyncio.timeout(ANSWERS):
-            return (await node.ctl("eval", RUNNING)).strip() == "3"
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return (await node.rabbitmqctl("eval", RUNNING)).strip() == "3"
     except (BrokerError, TimeoutError):
         return False

@@ -1,11 +1,11 @@
 """
-`saga-engine`, with a place at which it kills itself.
+`saga-engine` with a crash point: a call at which the process kills itself.
 
     python -m tests.faults.crash_points after-commit:3 worker tests.faults.workload
 
-The places are those between which nothing else can be told apart by anybody outside; PLACES says
-before or after which call of the engine each one is. SIGKILL leaves no time for anything: no
-`finally`, no goodbye.
+Crash points are chosen so that the states between them look different from outside. CRASH_POINTS
+says before or after which call of the engine each one is. SIGKILL leaves no time for anything: no
+`finally` block runs and no connection is closed.
 """
 
 import functools
@@ -27,33 +27,33 @@ def always(_arguments: Sequence[Any], _result: Any) -> bool:
 
 
 def found_any(_arguments: Sequence[Any], result: Any) -> bool:
-    """Most calls find nothing; those that find something count."""
+    """Only calls that find something count; most find nothing."""
     return bool(result)
 
 
 def claimed_any(_arguments: Sequence[Any], result: Any) -> bool:
-    """The same for a sweep, some of which only delete."""
+    """The same for resending outbox rows; some of these calls only delete."""
     return bool(result.claimed)
 
 
 def made_decisions(arguments: Sequence[Any], _result: Any) -> bool:
-    """Most transactions only look whether anything is due; those that change a run count."""
+    """Only transactions that change a run count; most find nothing due."""
     return any(isinstance(each, ChangeSet) and each.changed_run_ids for each in arguments)
 
 
 def left_commands(arguments: Sequence[Any], _result: Any) -> bool:
-    """Of those, the ones that have commands to publish."""
+    """Of those, the ones with commands to publish."""
     return any(isinstance(each, ChangeSet) and each.after_commit.commands for each in arguments)
 
 
 def has_dead_letters(arguments: Sequence[Any], _result: Any) -> bool:
-    """Of the calls that record dead letters, those that have some."""
+    """Calls that record at least one dead letter."""
     return bool(arguments[1])
 
 
 @dataclass(frozen=True)
 class CrashPoint:
-    """Before or after which call of the engine; `counts` says which of its calls are meant."""
+    """Before or after a call of the engine; `matches` selects which of its calls count."""
 
     timing: str
     module: str
@@ -62,7 +62,7 @@ class CrashPoint:
 
 
 WORKER_CRASH_POINTS = {
-    # a delivery, from its arrival to its acknowledgement
+    # the path of a delivery, until its acknowledgement
     "after-receive": CrashPoint("before", "saga_engine.worker.batch_runner", "BatchRunner.process"),
     "after-decide": CrashPoint(
         "before", "saga_engine.worker.batch_runner", "flush_changes", made_decisions
@@ -78,10 +78,10 @@ WORKER_CRASH_POINTS = {
     ),
     "after-confirm": CrashPoint("before", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
     "after-ack": CrashPoint("after", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
-    # what a worker does besides
-    "in-sweep": CrashPoint("after", "saga_engine.store.outbox", "claim_stale", claimed_any),
+    # other duties of a worker
+    "in-outbox-resend": CrashPoint("after", "saga_engine.store.outbox", "claim_stale", claimed_any),
     "in-timer-claim": CrashPoint("after", "saga_engine.store.runs", "lock_due", found_any),
-    "in-dead-letter-intake": CrashPoint(
+    "in-dead-letter-insert": CrashPoint(
         "after", "saga_engine.store.dead_letters", "record", has_dead_letters
     ),
 }
@@ -96,38 +96,38 @@ PARTICIPANT_CRASH_POINTS = {
 CRASH_POINTS = WORKER_CRASH_POINTS | PARTICIPANT_CRASH_POINTS
 
 
-def install_crash(crash_point_name: str, passage_count: int) -> None:
-    """Make the process kill itself at the `passages`-th time that it comes to `where`."""
+def install_crash(crash_point_name: str, nth_call: int) -> None:
+    """Make the process kill itself when it reaches the crash point for the n-th time."""
     crash_point = CRASH_POINTS[crash_point_name]
     owner, attribute = resolve_target(crash_point)
     function = getattr(owner, attribute)
-    passed = 0
+    call_count = 0
 
-    def on_passage(side: str, arguments: Sequence[Any], result: Any) -> None:
-        nonlocal passed
-        passed += side == crash_point.timing and crash_point.matches(arguments, result)
-        if passed >= passage_count:
+    def on_call(side: str, arguments: Sequence[Any], result: Any) -> None:
+        nonlocal call_count
+        call_count += side == crash_point.timing and crash_point.matches(arguments, result)
+        if call_count >= nth_call:
             os.kill(os.getpid(), signal.SIGKILL)
 
     @functools.wraps(function)
     def called(*arguments: Any, **named: Any) -> Any:
-        on_passage("before", arguments, None)
+        on_call("before", arguments, None)
         result = function(*arguments, **named)
-        on_passage("after", arguments, result)
+        on_call("after", arguments, result)
         return result
 
     @functools.wraps(function)
     async def awaited(*arguments: Any, **named: Any) -> Any:
-        on_passage("before", arguments, None)
+        on_call("before", arguments, None)
         result = await function(*arguments, **named)
-        on_passage("after", arguments, result)
+        on_call("after", arguments, result)
         return result
 
     setattr(owner, attribute, awaited if inspect.iscoroutinefunction(function) else called)
 
 
 def resolve_target(crash_point: CrashPoint) -> tuple[Any, str]:
-    """The module or class that has the call, and its name there."""
+    """The module or class that has the function, and its name there."""
     owner: Any = import_module(crash_point.module)
     *path, attribute = crash_point.name.split(".")
     for each in path:
@@ -138,7 +138,7 @@ def resolve_target(crash_point: CrashPoint) -> tuple[Any, str]:
 if __name__ == "__main__":
     from saga_engine.cli.main import main
 
-    which, _, count = sys.argv[1].partition(":")
-    install_crash(which, int(count))
+    name, _, count = sys.argv[1].partition(":")
+    install_crash(name, int(count))
     sys.argv[1:] = sys.argv[2:]
     main()

@@ -1,8 +1,8 @@
 """
-Where the fault suite happens: real servers of its own, the engine's processes, and a proxy between
-every process and every server it talks to.
+The environment of the fault suite: real servers, processes of the engine, and a proxy between each
+process and each of its servers.
 
-The suite itself talks to the servers directly, so that it sees what is there while nobody else can.
+The suite itself connects to the servers directly, so that it can observe them during a fault.
 """
 
 import asyncio
@@ -30,33 +30,38 @@ from tests.kit.proxy import TcpProxy
 from tests.kit.rabbitmq import RabbitMQServer
 
 WORKERS, PARTICIPANTS = 2, 2
-VHOST, USER = "faults", "shop"
-ROLE = "plain"  # Who owns the databases: limits do not count for a superuser.
-OTHER_ROLE = "neighbour"  # Who uses the same server for something else.
-READY_TIMEOUT_S = 60.0  # Seconds in which a process must be ready again, whatever was done to it.
-POLL_INTERVAL_S = 0.1  # Seconds between looks at a server that was away.
+VHOST, USER = "faults", "workload"
+ROLE = "plain"  # Owns the databases: connection limits do not apply to a superuser.
+OTHER_ROLE = "neighbour"  # Another application on the same server.
+READY_TIMEOUT_S = 60.0  # Seconds in which a process must be ready again after any fault.
+POLL_INTERVAL_S = 0.1  # Seconds between attempts to reach an unavailable server.
 UNAVAILABLE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 
 @dataclass
 class ManagedProcess:
-    """One process of the engine, and the proxies between it and its servers; none to a cluster."""
+    """One process of the engine, and the proxies to its servers; none to a cluster."""
 
     program: SupervisedProgram
-    broker_proxy: TcpProxy | None
+    _broker_proxy: TcpProxy | None
     database_proxy: TcpProxy
 
     @property
-    def proxies(self):
-        return (self.broker_proxy, self.database_proxy)
+    def broker_proxy(self) -> TcpProxy:
+        assert self._broker_proxy is not None, "a cluster has no proxies"
+        return self._broker_proxy
+
+    @property
+    def proxies(self) -> tuple[TcpProxy, ...]:
+        return tuple(each for each in (self._broker_proxy, self.database_proxy) if each)
 
     async def wait_until_ready(self, *, patience=60.0):
-        """Wait until it says so."""
+        """Wait until it has logged that it is ready."""
         await wait_until_true(self.program.is_ready, patience=patience)
 
 
 class FaultEnvironment:
-    """Everything of one run of the suite."""
+    """Servers, processes and secrets of one run of the suite."""
 
     def __init__(self, rabbit, postgres, directory, seed):
         self.rabbit: RabbitMQServer = rabbit
@@ -64,39 +69,39 @@ class FaultEnvironment:
         self.directory: Path = directory
         self.workers: list[ManagedProcess] = []
         self.participants: list[ManagedProcess] = []
-        # What must never be printed: whatever has these letters is a leak.
+        # Secrets that must never be logged: an occurrence is a leak.
         self.password = f"canary-password-{seed}-{secrets.token_hex(8)}"
         self.role_password = f"canary-role-{seed}-{secrets.token_hex(8)}"
         self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
         self.broker_url = self.engine_url = self.participant_url = ""
         self.malformed_message_ids: set[str] = set()
-        self.requests_lost = False  # A fault emptied a queue: whoever asked must ask again.
-        self.broker_drops_commands = False  # A fault had the broker give commands up.
+        self.requests_lost = False  # A fault emptied a queue: clients must repeat requests.
+        self.broker_drops_commands = False  # A fault made the broker dead-letter commands.
 
     @property
-    def processes(self):
+    def processes(self) -> list[ManagedProcess]:
         return [*self.workers, *self.participants]
 
     @property
     def canaries(self):
-        """Secrets that are in payloads and in URLs."""
+        """Secrets in payloads and in URLs."""
         superuser = self.engine_url.split(":")[2].split("@")[0]
         return [self.secret, self.password, self.role_password, superuser]
 
     async def prepare(self):
-        """Make the databases, and what the broker needs."""
+        """Create the databases, and what the broker needs."""
         self.engine_url = await self.postgres.create_database("engine")
-        self.participant_url = await self.postgres.create_database("shop")
+        self.participant_url = await self.postgres.create_database("workload")
         for role in (ROLE, OTHER_ROLE):
             await self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.role_password}'")
-        for database in ("engine", "shop"):
+        for database in ("engine", "workload"):
             await self.execute(f"ALTER DATABASE {database} OWNER TO {ROLE}")
         await upgrade(self.as_role(self.engine_url))
-        await self.execute(workload.MAKE_LEDGER, url=self.as_role(self.participant_url))
+        await self.execute(workload.CREATE_EFFECT_LOG, url=self.as_role(self.participant_url))
         await self.prepare_broker()
 
     async def prepare_broker(self):
-        """Make the virtual host with its user and its policy, as whoever deploys it does."""
+        """Create the virtual host with its user and its policy, as an operator does."""
         ctl = self.rabbit.rabbitmqctl
         await ctl("add_vhost", VHOST)
         await ctl("add_user", USER, self.password)
@@ -108,11 +113,11 @@ class FaultEnvironment:
         )
 
     def as_role(self, url, role=ROLE):
-        """A URL of the suite's, who is a superuser, as the processes have it."""
+        """A URL of the suite, which is a superuser, with the role of the processes."""
         return f"postgresql+asyncpg://{role}:{self.role_password}@{url.rpartition('@')[2]}"
 
     def switch_postgres(self, postgres):
-        """Another server has the databases from now on; open connections stay where they lead."""
+        """Connect new connections to another server; open connections stay at the old one."""
         old, new = (urlsplit(each.url).netloc for each in (self.postgres, postgres))
         self.engine_url, self.participant_url = (
             url.replace(old, new) for url in (self.engine_url, self.participant_url)
@@ -122,23 +127,23 @@ class FaultEnvironment:
             member.database_proxy.set_target(postgres.url)
 
     async def stop_postgres(self):
-        """End whichever server has the databases by then."""
+        """Stop the current server."""
         await self.postgres.__aexit__()
 
     async def set_policy(self, name="saga-engine", priority=None, **changes):
-        """Set the policy that production has, or one that overrules it."""
-        ours: dict[str, Any] = queue_policy()
-        definition = {**ours["definition"], **changes}
+        """Set the policy of production, or one with a higher priority."""
+        policy: dict[str, Any] = queue_policy()
+        definition = {**policy["definition"], **changes}
         await self.rabbit.rabbitmqctl(
-            *("set_policy", "-p", VHOST, name, ours["pattern"], json.dumps(definition)),
-            *("--priority", str(priority or ours["priority"]), "--apply-to", ours["apply-to"]),
+            *("set_policy", "-p", VHOST, name, policy["pattern"], json.dumps(definition)),
+            *("--priority", str(priority or policy["priority"]), "--apply-to", policy["apply-to"]),
         )
 
     async def clear_policy(self, name):
         await self.rabbit.rabbitmqctl("clear_policy", "-p", VHOST, name)
 
     async def execute(self, statement, *arguments, url=None):
-        """Run one statement with a connection of its own; its rows."""
+        """Run one statement over a new connection, and return its rows."""
         connection = await asyncpg.connect(asyncpg_url(url or self.engine_url), timeout=5)
         try:
             return await connection.fetch(statement, *arguments)
@@ -146,7 +151,7 @@ class FaultEnvironment:
             connection.terminate()
 
     async def publish_malformed(self):
-        """Beside the runs, messages that nobody can handle; P7 says what becomes of them."""
+        """Publish messages that cannot be processed; P7 says what happens to them."""
         async with raw_channel(self.broker_url) as channel:
             for exchange, key in ((REPLIES, REPLIES), (REQUESTS, "start")):
                 self.malformed_message_ids.add(message_id := uuid4().hex)
@@ -154,11 +159,11 @@ class FaultEnvironment:
                     message_id=message_id, correlation_id="?", delivery_mode=2
                 )
                 await channel.basic_publish(
-                    b'{"rubb', exchange=exchange, routing_key=key, properties=properties
+                    b'{"malf', exchange=exchange, routing_key=key, properties=properties
                 )
 
     async def wait_for_malformed_dead_letters(self):
-        """Wait until all of it is in PostgreSQL; whoever empties a queue waits for that first."""
+        """Wait until all of them are dead letters, before a fault empties a queue."""
 
         async def are_dead_lettered():
             rows = await self.execute("SELECT message_id FROM saga_engine.dead_letter")
@@ -167,7 +172,7 @@ class FaultEnvironment:
         await wait_until_true(are_dead_lettered)
 
     async def database_now(self, *, patience=90.0) -> datetime:
-        """The database's clock, as soon as the database tells it."""
+        """The database's clock, as soon as the database is available."""
         async with asyncio.timeout(patience):
             while True:
                 try:
@@ -183,7 +188,7 @@ class FaultEnvironment:
             await member.wait_until_ready()
 
     async def unready_processes(self, *, patience=READY_TIMEOUT_S) -> list[str]:
-        """Who does not take work after so many seconds, by what each answers on its port."""
+        """The processes that are not ready within the time, by their HTTP ports."""
         late = [member.program.log.name for member in self.processes]
 
         async def all_ready():
@@ -208,9 +213,9 @@ async def fault_environment(
     directory, seed, *, workers=WORKERS, participants=PARTICIPANTS, broker=RabbitMQServer
 ):
     """
-    Servers and processes for the time of the block; logs and data are in `directory`.
+    Run servers and processes during the block; logs and data are in `directory`.
 
-    `broker` makes what there is of RabbitMQ: one node, or a cluster.
+    `broker` creates one RabbitMQ node, or a cluster.
     """
     async with AsyncExitStack() as owned:
         rabbit = await owned.enter_async_context(broker())
@@ -218,7 +223,7 @@ async def fault_environment(
         environment = FaultEnvironment(rabbit, postgres, directory, seed)
         owned.push_async_callback(environment.stop_postgres)
         await environment.prepare()
-        sagas = ("tests.faults.workload:orders", "tests.faults.workload:journeys")
+        sagas = ("tests.faults.workload:order_saga", "tests.faults.workload:journey_saga")
         for number in range(workers):
             environment.workers.append(
                 await _start_process(owned, environment, "worker", sagas, number)
@@ -232,9 +237,9 @@ async def fault_environment(
         yield environment
 
 
-async def _start_process(owned, fault_environment, command, modules, number):
-    database = fault_environment.plain(
-        fault_environment.engine_url if command == "worker" else fault_environment.shop_url
+async def _start_process(owned, fault_environment: FaultEnvironment, command, modules, number):
+    database = fault_environment.as_role(
+        fault_environment.engine_url if command == "worker" else fault_environment.participant_url
     )
     store = await _proxy(owned, database)
     alone = len(split_hosts(fault_environment.broker_url)) == 1
@@ -244,7 +249,7 @@ async def _start_process(owned, fault_environment, command, modules, number):
         "SAGA_ENGINE_DATABASE_URL" if command == "worker" else workload.DATABASE: store.url,
         "SAGA_ENGINE_LOG_LEVEL": "info",
         "SAGA_ENGINE_LOG_FORMAT": "json",
-        "SAGA_ENGINE_LOG_THROTTLE_INTERVAL": "0.001",  # print each line
+        "SAGA_ENGINE_LOG_THROTTLE_INTERVAL": "0.001",  # log each line
     }
     program = SupervisedProgram(
         *(command, *modules, "--port", "0"),
@@ -264,5 +269,5 @@ async def _proxy(owned, target):
 
 
 def asyncpg_url(url):
-    """As asyncpg itself reads it."""
+    """The URL in asyncpg's own notation."""
     return url.replace("postgresql+asyncpg", "postgresql")

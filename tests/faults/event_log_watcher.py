@@ -1,4 +1,4 @@
-"""What processes say in their logs, which is how a fault knows that it came about."""
+"""Waits for events in the logs of processes: how a fault asserts that it had an effect."""
 
 import json
 import re
@@ -11,21 +11,21 @@ LOG_TIMEOUT_S = 20.0
 
 
 class EventLogWatcher:
-    """Listens to the processes of `members` from now on."""
+    """Watches the logs of processes from its creation on."""
 
     def __init__(self, processes):
         self._logs = {each.program.log: _size(each.program.log) for each in processes}
 
     async def wait_for_all(self, event, *, patience=LOG_TIMEOUT_S, **keys):
-        """Wait until each has written a line of such an event whose `keys` are like that."""
+        """Wait until each process has logged the event with keys that match these patterns."""
         await self._wait_for(all, event, patience, keys)
 
     async def wait_for_any(self, event, *, patience=LOG_TIMEOUT_S, **keys):
-        """Wait until one of them has."""
+        """Wait until one process has logged the event."""
         await self._wait_for(any, event, patience, keys)
 
     def event_times(self, event):
-        """When the lines of that event were written, by the clocks of who wrote them."""
+        """The times of the event's lines, by the clocks of the processes."""
         return [
             datetime.fromisoformat(line["timestamp"])
             for log in self._logs
@@ -43,20 +43,20 @@ class EventLogWatcher:
             missing_in = [
                 log.name for log in self._logs if not _contains_event(self._lines(log), event, keys)
             ]
-            raise AssertionError(f"no {event} {keys} is in {missing_in}") from None
+            raise AssertionError(f"{event} {keys} is missing in {missing_in}") from None
 
     def _lines(self, log):
         with log.open("rb") as file:
             file.seek(self._logs[log])
             for line in file:
-                with suppress(ValueError):  # a traceback of the interpreter's, half a line
+                with suppress(ValueError):  # a traceback, or half a line
                     yield json.loads(line)
 
 
 def _contains_event(lines, event, keys):
     return any(
         re.fullmatch(event, line.get("event", ""))
-        and all(re.search(like, str(line.get(key, ""))) for key, like in keys.items())
+        and all(re.search(pattern, str(line.get(key, ""))) for key, pattern in keys.items())
         for line in lines
     )
 

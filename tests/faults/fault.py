@@ -1,4 +1,4 @@
-"""One kind of fault: what it is called, how it is done, and what may follow from it."""
+"""One kind of fault: its name, how it is injected, and how soon runs must resume."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from random import Random
 from tests.faults.environment import FaultEnvironment
 
 RESUME_LIMIT_S = 10.0
-"""Seconds after a fault's end within which a run that is started then must be completed."""
+"""Seconds after the end of a fault within which a run started since must be completed."""
 
 RESTART_RESUME_LIMIT_S = 15.0
-"""The same after a server was restarted, from when it accepts connections."""
+"""The same after the restart of a server, counted from when it accepts connections."""
 
 WORKERS, PARTICIPANTS = ("workers",), ("participants",)
 RABBITMQ, POSTGRESQL = ("rabbitmq",), ("postgresql",)
-"""What a fault may need for itself while it is mixed with others."""
+"""What a fault may need exclusively while others are active."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,15 @@ class Fault:
     """
     A kind of fault.
 
-    `inject` does it, and asserts that it really came about. It returns when it was over, by the
-    database's clock: from then on nobody helps. None: when it returned.
-    `times` is how often the whole suite does it, `few` how often the selection on CI does, 0 for
-    not at all. `mixes`: it may be under way together with others, and what it needs for itself
-    then; None: only alone. `obstacle`: why it cannot be done on this machine, as a sentence; it is
-    then told instead.
+    Attributes:
+        inject: injects it, and asserts that it had an effect. Returns the time of its end by the
+            database's clock, or None if that is when it returns.
+        times: how often the whole suite injects it.
+        ci_times: how often the selection of CI does; 0: not at all.
+        resume_limit_s: see RESUME_LIMIT_S.
+        exclusive_resources: what it needs exclusively while other faults are active; None: it is
+            injected alone.
+        unavailable_reason: why this machine does not allow it; it is then skipped and reported.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """
-Bugs that a process met, contained and told.
+Finds internal errors in the logs of processes.
 
-It went on, and what it spoiled was swept or sent again: neither a run nor the ledger says anything
-of them.
+A process continues after an internal error, and its work is retried: neither a run nor an effect
+shows that it happened.
 """
 
 import json
@@ -15,32 +15,32 @@ from tests.faults.workload import COMMANDS
 
 FAULT_EVENTS = ("internal_error.caught", "observer.failed")
 EXPECTED_HANDLER_ERRORS = re.compile(
-    r"ConnectionError at \S+/tests/faults/shop\.py:\d+"
+    r"ConnectionError at \S+/tests/faults/workload\.py:\d+"
     r"|(DBAPI|Interface|Internal|Operational)Error"
     r" at \S+/sqlalchemy/dialects/postgresql/asyncpg\.py:\d+"
     r"|(Connection\w*|Timeout)Error at \S+/asyncio/\w+\.py:\d+"
     r"|StoreUnavailable: .*"
 )
-"""What a command of the shop's is answered with: a whim of its, or a database out of reach."""
+"""Errors that the workload's commands may have: by their scenario, or without their database."""
 
 
 class FaultEventScanner:
-    """Reads the processes' logs, each from where it was read last."""
+    """Reads the logs of the processes, each from the end of the last scan."""
 
     def __init__(self, logs):
         self._offsets = dict.fromkeys(logs, 0)
 
     def unexpected_faults(self) -> list[tuple[str, tuple[datetime, datetime]]]:
-        """Each bug that was told since this was asked last, and from when to when."""
+        """Each unexpected error since the last scan, with the time of its first and last line."""
         times = defaultdict(list)
         for log in self._offsets:
-            for said in self._lines(log):
-                if _is_unexpected(said):
-                    bug = f"{said.get('operation', said['event'])}: {said['problem']}"
-                    times[log.name, bug].append(datetime.fromisoformat(said["timestamp"]))
+            for line in self._lines(log):
+                if _is_unexpected(line):
+                    error = f"{line.get('operation', line['event'])}: {line['problem']}"
+                    times[log.name, error].append(datetime.fromisoformat(line["timestamp"]))
         return [
-            (f"P7: {name} contained {bug}, {len(each)} times", (min(each), max(each)))
-            for (name, bug), each in times.items()
+            (f"P7: {name} caught {error}, {len(each)} times", (min(each), max(each)))
+            for (name, error), each in times.items()
         ]
 
     def _lines(self, log):
@@ -50,7 +50,7 @@ class FaultEventScanner:
                 if not line.endswith(b"\n"):
                     return  # it is being written
                 self._offsets[log] += len(line)
-                with suppress(ValueError):  # a traceback of the interpreter's, half a line
+                with suppress(ValueError):  # a traceback, or half a line
                     yield json.loads(line)
 
 

@@ -1,9 +1,9 @@
 """
-Somebody between the services and their queues: duplicates, reorders, delays and loses messages.
+Intercepts messages between exchanges and queues: duplicates, reorders, delays and loses them.
 
-The queues of replies and commands are unbound from their exchanges and the meddler's own bound in
-their place; what arrives there it puts into the right queue itself, when and as often as it likes.
-The broker is the real one, and so is every message: only its way is another.
+The queues of replies and commands are unbound from their exchanges, and queues of the interceptor
+are bound instead. It publishes what it consumes to the original queue: late, repeatedly or never.
+The broker and the messages are real; only their route is different.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from saga_engine.protocol.topology import COMMANDS, REPLIES, participant_queue
 from tests.faults import workload
 from tests.kit.programs import sleep
 
-INTERCEPTOR = "meddler"
-MAX_KEPT_REPLIES = 300  # Old replies that are kept, to be said again.
+INTERCEPTOR = "interceptor"
+MAX_KEPT_REPLIES = 300  # Old replies that are kept and published again.
 
 
 class MessageInterceptor:
     """
-    Hands every message on, `times` times, after `wait` seconds; 0 times loses it.
+    Publishes each message after the delays that `policy` returns for it; an empty list loses it.
 
-    `mischief(message)` says both; it is one of the functions below, and counts what it does.
+    A policy counts the messages that it affects in `affected_count`.
     """
 
     def __init__(self, channel, policy):
@@ -37,8 +37,8 @@ class MessageInterceptor:
 
     async def on_message(self, queue_of, incoming: AbstractIncomingMessage):
         queue, message = queue_of(incoming), _copy(incoming)
-        waits = self.policy(self, queue, message)
-        for seconds in waits:
+        delays = self.policy(self, queue, message)
+        for seconds in delays:
             if seconds:
                 self._tasks.create_task(self._publish_later(queue, message, seconds))
             else:
@@ -63,7 +63,7 @@ class MessageInterceptor:
 
 @asynccontextmanager
 async def intercept_messages(url, policy, *, replies=True, commands=True):
-    """Everything goes through the meddler for the time of the block; then straight again."""
+    """Route messages through an interceptor during the block, and restore the bindings."""
     async with AsyncExitStack() as owned:
         connection = await owned.enter_async_context(await aio_pika.connect(url))
         channel = await connection.channel()
@@ -80,14 +80,14 @@ async def intercept_messages(url, policy, *, replies=True, commands=True):
         yield interceptor
 
 
-async def _redirect(owned, channel, interceptor, exchange_name, keys, queue_of):
+async def _redirect(owned, channel, interceptor: MessageInterceptor, exchange_name, keys, queue_of):
     exchange = await channel.get_exchange(exchange_name)
     interceptor_queue = await channel.declare_queue(
         f"{INTERCEPTOR}.{exchange_name}", auto_delete=False
     )
     target_queues = [await channel.get_queue(_target_queue(exchange_name, key)) for key in keys]
-    # First the new way and then the old one away, and back in the same manner: nothing is lost,
-    # something may come twice.
+    # Bind the new queue before unbinding the old one, and in the reverse order at the end: no
+    # message is lost, some may arrive twice.
     for key, queue in zip(keys, target_queues, strict=True):
         await interceptor_queue.bind(exchange, key)
         await queue.unbind(exchange, key)
@@ -132,12 +132,12 @@ def _copy(incoming):
 
 
 def sampled(random: Random, share: float, delays):
-    """To a share of the messages `waits` happens; the others go straight on."""
+    """A policy that applies `delays` to a share of the messages, and delays no others."""
 
-    def policy(interceptor, queue, message):
+    def policy(interceptor: MessageInterceptor, queue, message):
         if random.random() >= share:
             return [0.0]
-        interceptor.done += 1
+        interceptor.affected_count += 1
         return delays(interceptor, queue, message)
 
     return policy

@@ -1,4 +1,4 @@
-"""Runs that are started all the time, whatever happens to the engine, and what was asked for."""
+"""Starts runs at a steady rate during all faults, and remembers what it requested."""
 
 import asyncio
 from contextlib import suppress
@@ -12,25 +12,25 @@ from saga_engine.identifiers import uuid7
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import CLIENT_TOPOLOGY
 from tests.faults import workload
-from tests.faults.environment import UNAVAILABLE_ERRORS
+from tests.faults.environment import UNAVAILABLE_ERRORS, FaultEnvironment
 from tests.kit.connections import open_connection
 from tests.kit.programs import sleep, wait_until_true
 
-RATE = 16  # Runs a second: what two cores take in with everything else the suite does.
+RATE = 16  # Runs per second: as many as two cores process beside the suite.
 MAX_UNFINISHED = 5 * RATE
 """
-Unfinished runs: an outage must not pile up what the next fault has to work off.
+Maximum number of unfinished runs: the backlog of an outage must not disturb the next fault.
 
-They are worked off in 5 s, which is half of what is allowed until a new run is completed: commands
-are taken in order, so that it comes behind them all. The other half is for finding out and for
-connecting again, which are the engine's. What becomes of large backlogs is shown by `tests/load`.
+They are processed in 5 s, half of the time in which a new run must be completed, because commands
+are processed in order. The other half is for detecting the fault and reconnecting. `tests/load`
+tests large backlogs.
 """
 
-MIN_UNFINISHED = 5  # Unfinished runs without which a fault meets nobody.
+MIN_UNFINISHED = 5  # With fewer unfinished runs a fault affects none.
 INTERVAL_S = 0.25
-LOST_REQUEST_WINDOW_S = 60.0  # Seconds that a request may have been in a queue that is lost.
+LOST_REQUEST_WINDOW_S = 60.0  # Maximum age of a request in a queue that was lost.
 
-# What may be refused: everything before the ticket, which must succeed.
+# Steps that may be rejected: all but the ticket, which is after the pivot.
 REJECTABLE_STEPS = {
     "order": ("reserve", "charge", "ship"),
     "journey": ("flight", "hotel", "car", "pay"),
@@ -43,13 +43,13 @@ FLAKY_STEPS = {
 
 @dataclass
 class RequestedRun:
-    """One run that was asked for; `accepted` when the broker has confirmed the request."""
+    """One requested run; `accepted` when the broker has confirmed the request."""
 
     saga: str
     job_id: str
     scenario: str
     request: StartRequest
-    accepted_at: float = 0.0  # by the monotonic clock; 0 while the broker has not confirmed it
+    accepted_at: float = 0.0  # monotonic clock; 0 before the confirm
 
     @property
     def accepted(self):
@@ -57,21 +57,21 @@ class RequestedRun:
 
 
 class LoadGenerator:
-    """Starts runs at a steady rate; `async with` gives it the way to the broker."""
+    """Starts runs at a steady rate; `async with` connects it to the broker."""
 
-    def __init__(self, environment, random: Random):
+    def __init__(self, environment: FaultEnvironment, random: Random):
         self.requested: dict[str, RequestedRun] = {}
         self.paused = False
         self._environment, self._random = environment, random
-        self._waiting: list[StartRequest] = []
+        self._unconfirmed: list[StartRequest] = []
         self._finished = 0
         self._number = 0
 
     async def __aenter__(self):
-        self._link = open_connection(
+        self._connection = open_connection(
             self._environment.broker_url, "publish", topology=CLIENT_TOPOLOGY
         )
-        self._publisher = Publisher(await self._link.__aenter__())
+        self._publisher = Publisher(await self._connection.__aenter__())
         self._tasks = asyncio.TaskGroup()  # a load that breaks ends the suite
         await self._tasks.__aenter__()
         self._task = self._tasks.create_task(self._run())
@@ -82,7 +82,7 @@ class LoadGenerator:
         try:
             await self._tasks.__aexit__(kind, error, trace)
         finally:
-            await self._link.__aexit__(None, None, None)
+            await self._connection.__aexit__(None, None, None)
 
     @property
     def accepted(self):
@@ -90,9 +90,9 @@ class LoadGenerator:
 
     async def seconds_to_resume(self, since, *, patience):
         """
-        Seconds from `since` to when a run that was started after it was completed.
+        Seconds from `since` until a run that was started after it has completed.
 
-        None when there is none within `patience` seconds.
+        None if there is none within `patience` seconds.
         """
         found = None
 
@@ -111,7 +111,7 @@ class LoadGenerator:
         return (found - since).total_seconds()
 
     async def wait_until_busy(self):
-        """Wait until enough runs go on: one that waits for a person is met by no fault."""
+        """Wait until enough runs are active; one with an open incident is not."""
 
         async def is_busy():
             try:
@@ -122,30 +122,30 @@ class LoadGenerator:
 
         await wait_until_true(is_busy)
 
-    async def count_active_between(self, begun, ended):
-        """How many runs went on at some moment between two."""
-        [[number]] = await self._environment.execute(_ACTIVE_BETWEEN, begun, ended)
+    async def count_active_between(self, since, until):
+        """The number of runs that were active at some time in an interval."""
+        [[number]] = await self._environment.execute(_ACTIVE_BETWEEN, since, until)
         return number
 
     async def wait_until_finished(self, *, patience=120.0):
-        """Start nothing more, and wait until every run has ended or waits for a person."""
+        """Stop starting runs, and wait until each has finished or has an open incident."""
         self.paused = True
-        unsettled: list[str] = []
+        unfinished: list[str] = []
 
-        async def has_settled():
-            if self._waiting:
+        async def have_finished():
+            if self._unconfirmed:
                 return False
             try:
                 rows = await self._environment.execute(_FINISHED_RUNS)
             except UNAVAILABLE_ERRORS:
                 return False
-            settled = {str(row["run_id"]) for row in rows}
-            unsettled[:] = [each for each in self.requested if each not in settled]
-            return not unsettled
+            finished = {str(row["run_id"]) for row in rows}
+            unfinished[:] = [each for each in self.requested if each not in finished]
+            return not unfinished
 
-        with suppress(TimeoutError):  # P1 says which have not
-            await wait_until_true(has_settled, patience=patience)
-        return unsettled
+        with suppress(TimeoutError):  # the result has those that have not
+            await wait_until_true(have_finished, patience=patience)
+        return unfinished
 
     def resume(self):
         self.paused = False
@@ -153,10 +153,10 @@ class LoadGenerator:
     async def _run(self):
         while True:
             if not self.paused and not await self._has_max_unfinished():
-                self._waiting += [self._make_request() for _ in range(int(RATE * INTERVAL_S))]
+                self._unconfirmed += [self._make_request() for _ in range(int(RATE * INTERVAL_S))]
             if self._environment.requests_lost:
                 await self._repeat_lost_requests()
-            if self._waiting:
+            if self._unconfirmed:
                 await self._publish()
             await sleep(INTERVAL_S)
 
@@ -170,47 +170,51 @@ class LoadGenerator:
     def _make_request(self):
         random = self._random
         saga = random.choice(("order", "order", "journey"))
-        scenario = random.choices(("fine", "refused", "flaky", "slow"), weights=(70, 15, 12, 3))[0]
-        if scenario == "refused":
+        scenario = random.choices(("succeed", "reject", "flaky", "slow"), weights=(70, 15, 12, 3))[
+            0
+        ]
+        if scenario == "reject":
             scenario += ":" + random.choice(REJECTABLE_STEPS[saga])
-        elif scenario != "fine":
+        elif scenario != "succeed":
             scenario += ":" + random.choice(FLAKY_STEPS[saga])
         self._number += 1
-        run_id, errand = uuid7(), f"e-{self._number}"
-        given = {"errand": errand, "whim": scenario, "secret": self._environment.secret}
-        request = StartRequest(run_id=run_id, saga=saga, input=given, key=errand)
-        self.requested[str(run_id)] = RequestedRun(saga, errand, scenario, request)
+        run_id, job_id = uuid7(), f"job-{self._number}"
+        job = {"job_id": job_id, "scenario": scenario, "secret": self._environment.secret}
+        request = StartRequest(run_id=run_id, saga=saga, input=job, key=job_id)
+        self.requested[str(run_id)] = RequestedRun(saga, job_id, scenario, request)
         return request
 
     async def _repeat_lost_requests(self):
-        """A queue was emptied: ask for what is not there, as a client does that hears nothing."""
+        """Repeat lost requests after a queue was emptied, as a client without an answer does."""
         try:
             rows = await self._environment.execute("SELECT run_id FROM saga_engine.run")
         except UNAVAILABLE_ERRORS:
             return
-        there = {str(row["run_id"]) for row in rows} | {str(each.run_id) for each in self._waiting}
-        # Only what may have been in that queue: what was lost before is for P6 to find.
-        lately = monotonic() - LOST_REQUEST_WINDOW_S
-        self._waiting += [
+        existing = {str(row["run_id"]) for row in rows} | {
+            str(each.run_id) for each in self._unconfirmed
+        }
+        # Only requests that may have been in that queue: P6 finds what was lost earlier.
+        oldest = monotonic() - LOST_REQUEST_WINDOW_S
+        self._unconfirmed += [
             each.request
             for run_id, each in self.requested.items()
-            if run_id not in there and each.accepted_at > lately
+            if run_id not in existing and each.accepted_at > oldest
         ]
         self._environment.requests_lost = False
 
     async def _publish(self):
-        """What is not confirmed is asked for again: the same run by the same id."""
-        waiting, self._waiting = self._waiting, []
+        """Publish requests; one without a confirm is repeated with the same run id."""
+        requests, self._unconfirmed = self._unconfirmed, []
         try:
-            outcomes = await self._publisher.publish([encode_request(each) for each in waiting])
+            outcomes = await self._publisher.publish([encode_request(each) for each in requests])
         except BaseException:
-            self._waiting = waiting
+            self._unconfirmed = requests
             raise
-        for request, outcome in zip(waiting, outcomes, strict=True):
+        for request, outcome in zip(requests, outcomes, strict=True):
             if outcome == "confirmed":
                 self.requested[str(UUID(str(request.run_id)))].accepted_at = monotonic()
             else:
-                self._waiting.append(request)
+                self._unconfirmed.append(request)
 
 
 _RESUMED = """

@@ -1,39 +1,42 @@
-"""What the server and the processes print from a moment on: whether a fault really came about."""
+"""Waits for text in the logs of PostgreSQL and of the processes."""
 
 from contextlib import asynccontextmanager
 
+from tests.faults.environment import FaultEnvironment
 from tests.kit.programs import wait_until_true
 
 LOG_TIMEOUT_S = 20.0
 
 
 class LogWatcher:
-    """Reads what PostgreSQL and the engine's processes print after it was made."""
+    """Reads what PostgreSQL and the engine's processes log after its creation."""
 
-    def __init__(self, environment):
-        self._server_logs = [environment.postgres.log]
+    def __init__(self, environment: FaultEnvironment):
+        self._server_logs = [environment.postgres.log_path]
         self._process_logs = sorted(environment.directory.glob("*.log"))
         self._start_offsets = {
             log: log.stat().st_size for log in (*self._server_logs, *self._process_logs)
         }
 
-    async def wait_for_server_log(self, words):
-        """PostgreSQL must print these words within PATIENCE seconds."""
-        await self._wait_for_text(self._server_logs, words)
+    async def wait_for_server_log(self, expected):
+        """Wait until PostgreSQL has logged this text."""
+        await self._wait_for_text(self._server_logs, expected)
 
-    async def wait_for_process_log(self, words):
-        """One of the engine's processes must."""
-        await self._wait_for_text(self._process_logs, words)
+    async def wait_for_process_log(self, expected):
+        """Wait until one of the engine's processes has logged this text."""
+        await self._wait_for_text(self._process_logs, expected)
 
-    async def _wait_for_text(self, logs, words):
+    async def _wait_for_text(self, logs, expected):
         async def is_logged():
-            return any(words in self._new_text(log) for log in logs)
+            return any(expected in self._new_text(log) for log in logs)
 
         try:
             await wait_until_true(is_logged, patience=LOG_TIMEOUT_S)
         except TimeoutError:
             names = ", ".join(log.name for log in logs)
-            raise AssertionError(f"it did not come about: no {words!r} in {names}") from None
+            raise AssertionError(
+                f"the fault had no effect: {expected!r} is missing in {names}"
+            ) from None
 
     def _new_text(self, path):
         with path.open("rb") as log:
@@ -42,9 +45,9 @@ class LogWatcher:
 
 
 @asynccontextmanager
-async def expect_logged(site, *, server=None, process=None):
-    """Do a fault in the block, and assert that these words were printed about it."""
-    watcher = LogWatcher(site)
+async def expect_logged(environment: FaultEnvironment, *, server=None, process=None):
+    """Assert that the fault in the block makes the server or a process log this text."""
+    watcher = LogWatcher(environment)
     yield watcher
     if server:
         await watcher.wait_for_server_log(server)

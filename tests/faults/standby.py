@@ -1,4 +1,4 @@
-"""A standby that confirms every commit: what the primary has promised, it has as well."""
+"""A synchronous standby: it has every transaction that the primary has confirmed."""
 
 import atexit
 import os
@@ -25,7 +25,7 @@ class Standby:
     promoted: bool = False
 
     async def promote(self):
-        """Make it a primary, which follows nobody."""
+        """Make it a primary."""
         [[done]] = await self.environment.execute(
             "SELECT pg_promote(true, 60)", url=self.server.url
         )
@@ -34,8 +34,8 @@ class Standby:
 
 
 @asynccontextmanager
-async def standby(environment):
-    """Make one of the site's server; it ends with the block, unless it was promoted."""
+async def standby(environment: FaultEnvironment):
+    """Create a standby of the current server; it ends with the block, unless it was promoted."""
     directory = _directory()
     await _copy(environment.postgres, directory)
     server = PostgresServer(directory, use_tcp=True)
@@ -50,7 +50,7 @@ async def standby(environment):
 
 
 def _directory():
-    """One that the server's own account can reach, wherever the suite's own logs are."""
+    """A directory that the server's account can access, unlike the suite's logs."""
     directory = Path(tempfile.mkdtemp(prefix="saga-standby-"))
     directory.chmod(0o755)
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
@@ -76,8 +76,8 @@ async def _copy(primary, directory):
     assert await copying.wait() == 0, copying.log_tail()
 
 
-async def _make_synchronous(environment):
-    """No commit without the standby from now on: nothing that is promised is lost with one."""
+async def _make_synchronous(environment: FaultEnvironment):
+    """Let every commit wait for the standby, so that no confirmed transaction is lost."""
     await environment.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     await environment.execute("SELECT pg_reload_conf()")
 

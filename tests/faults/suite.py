@@ -1,10 +1,10 @@
 """
-The suite: faults one after another and mixed, under a load that never ends, and then the verdict.
+The suite: injects faults in turn and mixed under constant load, and checks every promise.
 
-Each kind of fault is done its number of times; from its end the clock runs until a run that was
-started since is completed. After a group of kinds what was asked for settles, and P1 to P7 are held
-against every run; what is wrong with a run counts for every kind of the group that it lived
-through. The result is a table.
+Each kind of fault is injected its number of times. After each, the suite measures how long it takes
+until a run that was started after its end completes. After a group of kinds it waits until all runs
+have finished, and checks P1 to P7 for each. A violation counts for every kind of fault during the
+run. The result is a table.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from tests.faults.load_generator import MIN_UNFINISHED, LoadGenerator
 from tests.faults.promise_checker import PromiseChecker
 
 MIXED = "mixed at random"
-EXTRA_TRIES = 1  # Tries of a kind alone beyond its number of times.
-MAX_CONCURRENT_FAULTS = 3  # Faults under way at the same time, at most, when they are mixed.
-PROGRESS_TIMEOUT_S = 90.0  # Seconds that are waited for progress before it counts as none.
+EXTRA_ATTEMPTS = 1  # Attempts of one kind beyond its number of times.
+MAX_CONCURRENT_FAULTS = 3  # Maximum number of concurrent faults.
+PROGRESS_TIMEOUT_S = 90.0  # Seconds after which there is no progress.
 PROMISE = re.compile(r"\bP[1-7]: ")
 
 
 @dataclass
 class FaultResult:
-    """One line of the table; `resumed_s` is the longest time without progress after an end."""
+    """One line of the table; `resumed_s` is the longest time until runs resumed."""
 
     name: str
     times: int = 0
@@ -40,14 +40,16 @@ class FaultResult:
     fault_intervals: list[tuple[datetime, datetime]] = field(default_factory=list)
 
     def overlaps(self, run_interval):
-        """Whether a run that lived then lived through one of these faults."""
-        begun, ended = run_interval
-        return any(begun <= until and since <= ended for since, until in self.fault_intervals)
+        """Whether one of these faults was injected during the run."""
+        started_at, finished_at = run_interval
+        return any(
+            started_at <= until and since <= finished_at for since, until in self.fault_intervals
+        )
 
 
 @dataclass
 class FaultSuite:
-    """Faults against one site; `rows` are the results so far."""
+    """Injects faults into one environment; `rows` are the results so far."""
 
     environment: FaultEnvironment
     load: LoadGenerator
@@ -58,7 +60,7 @@ class FaultSuite:
 
     def __post_init__(self):
         self._checker = PromiseChecker(self.environment, self.load)
-        self._unchecked: list[FaultResult] = []  # whose runs have not settled yet
+        self._unchecked: list[FaultResult] = []  # whose runs are not checked yet
         self._started_at = monotonic()
 
     @property
@@ -67,109 +69,113 @@ class FaultSuite:
 
     @property
     def violations(self):
-        """Each once, however many kinds it counts for."""
+        """Each violation once, even if it counts for several kinds."""
         return list(dict.fromkeys(each for row in self.rows for each in row.violations))
 
     async def run_fault(self, fault: Fault, times: int):
-        """One kind of fault, some times; the verdict on the runs under it is for `conclude`."""
-        await self._repeat(FaultResult(fault.name), times, times + EXTRA_TRIES, lambda: [fault])
+        """Inject one kind of fault several times; `check_promises` checks the runs later."""
+        await self._repeat(FaultResult(fault.name), times, times + EXTRA_ATTEMPTS, lambda: [fault])
 
     async def run_mixed(self, faults: Sequence[Fault], times: int):
-        """Several kinds at once, chosen at random, some times; a try does two or more."""
+        """Inject random combinations of two or more kinds, several times."""
         await self._repeat(FaultResult(MIXED), times, times, lambda: self._compatible(faults))
 
     async def _repeat(
-        self, row: FaultResult, times: int, tries: int, choose: Callable[[], Sequence[Fault]]
+        self, row: FaultResult, times: int, attempts: int, choose: Callable[[], Sequence[Fault]]
     ):
         """
-        Do so many in so many tries at the most.
+        Inject faults up to *times* times, in at most *attempts* attempts.
 
-        One that does not come about is told, and does not count: others kept it from that, or who
-        would have met it was not there in that moment.
+        A fault without an effect is reported and does not count: another fault prevented it, or the
+        process that it would affect was not there at that moment.
         """
         self._unchecked.append(row)
         self.load.resume()
-        for _ in range(tries):
+        for _ in range(attempts):
             if row.times < times:
                 await self._inject_once(row, choose())
         if row.times < times:
-            row.violations.append(f"{row.name}: only {row.times} came about in {tries} tries")
+            row.violations.append(
+                f"{row.name}: only {row.times} had an effect in {attempts} attempts"
+            )
         self._print_result(row)
 
     def _compatible(self, faults):
-        """Some faults of which no two need the same for themselves."""
+        """Choose faults of which no two need the same resource exclusively."""
         chosen: list[Fault] = []
-        needed: set[str] = set()
-        most = self.random.randint(2, MAX_CONCURRENT_FAULTS)
+        used: set[str] = set()
+        max_faults = self.random.randint(2, MAX_CONCURRENT_FAULTS)
         for fault in self.random.sample(list(faults), k=len(faults)):
-            if len(chosen) < most and needed.isdisjoint(fault.mixes):
+            if len(chosen) < max_faults and used.isdisjoint(fault.exclusive_resources):
                 chosen.append(fault)
-                needed |= set(fault.mixes)
+                used |= set(fault.exclusive_resources)
         return chosen
 
     async def _inject_once(self, row: FaultResult, faults: Sequence[Fault]):
         names = " + ".join(fault.name for fault in faults)
         await self.load.wait_until_busy()
-        begun = await self.environment.database_now()
+        since = await self.environment.database_now()
         await self.environment.publish_malformed()
         randoms = [self.random]
         if len(faults) > 1:
             randoms = [Random(self.random.random()) for _ in faults]
-        problems, over = await inject_all(self.environment, list(zip(faults, randoms, strict=True)))
+        problems, end = await inject_all(self.environment, list(zip(faults, randoms, strict=True)))
         for problem in problems:
             if PROMISE.search(problem):
                 row.violations.append(f"{names}: {problem}")
             else:
                 self.print_line(f"          not counted in {names}: {problem}")
-        ended = await self.environment.database_now()
-        row.fault_intervals.append((begun, ended))
+        until = await self.environment.database_now()
+        row.fault_intervals.append((since, until))
         row.times += max(0, len(faults) - len(problems))  # one may have several problems
         allowed = max(fault.resume_limit_s for fault in faults)
-        resumed = await self.load.seconds_to_resume(over, patience=PROGRESS_TIMEOUT_S)
+        resumed = await self.load.seconds_to_resume(end, patience=PROGRESS_TIMEOUT_S)
         row.resumed_s = max(row.resumed_s, PROGRESS_TIMEOUT_S if resumed is None else resumed)
         if resumed is None or resumed > allowed:
-            told = "none" if resumed is None else f"{resumed:.1f} s"
-            row.violations.append(f"progress after {names}: {told}, {allowed:g} s are allowed")
-        met = await self.load.count_active_between(begun, ended)
-        row.runs += met
-        if met < MIN_UNFINISHED:
-            row.violations.append(f"{names}: only {met} runs lived through it")
+            measured = "none" if resumed is None else f"{resumed:.1f} s"
+            row.violations.append(f"progress after {names}: {measured}, {allowed:g} s are allowed")
+        affected = await self.load.count_active_between(since, until)
+        row.runs += affected
+        if affected < MIN_UNFINISHED:
+            row.violations.append(f"{names}: only {affected} runs were active")
 
     async def check_promises(self):
-        """Let everything settle, and hold every promise against the runs since the last time."""
+        """Wait until all runs have finished, and check every promise for the unchecked ones."""
         rows, self._unchecked = self._unchecked, []
         last = rows[-1]
         if unready := await self.environment.unready_processes():
             last.violations.append(
                 f"P7: {READY_TIMEOUT_S:g} s after the last fault not ready: {unready}"
             )
-        unsettled = await self.load.wait_until_finished()
-        if unsettled:
-            last.violations.append(f"P1: {len(unsettled)} runs neither end nor need anybody")
+        unfinished = await self.load.wait_until_finished()
+        if unfinished:
+            last.violations.append(
+                f"P1: {len(unfinished)} runs neither finish nor have an incident"
+            )
         try:
             await self._checker.wait_until_idle()
         except TimeoutError:
-            last.violations.append("P6: messages or commands are left that nobody takes")
-        self._checker.rubbish = self.environment.malformed_message_ids
+            last.violations.append("P6: messages or commands are left")
+        self._checker.malformed_message_ids = self.environment.malformed_message_ids
         findings = await self._checker.check()
-        for violation, life in findings.violations:
-            met = [row for row in rows if life and row.overlaps(life)]
-            for row in met or [last]:
+        for violation, interval in findings.violations:
+            affected = [row for row in rows if interval and row.overlaps(interval)]
+            for row in affected or [last]:
                 row.violations.append(violation)
         self.statuses += findings.statuses
         self.rows += rows
         self.print_line(
-            f"{monotonic() - self._started_at:6.0f} s  {findings.runs} runs judged,"
+            f"{monotonic() - self._started_at:6.0f} s  {findings.runs} runs checked,"
             f" {len(findings.violations)} violations"
         )
         for violation, _ in findings.violations[:5]:
             self.print_line(f"          {violation}")
 
     async def recheck_all(self):
-        """Judge every run once more: something late may have found one that had ended."""
+        """Check every run again: a late message may have changed a finished run."""
         self._checker.forget_checked()
         before, self.statuses = self.statuses, Counter()
-        self._unchecked.append(FaultResult("all of them, at the end"))
+        self._unchecked.append(FaultResult("all of them, again"))
         await self.check_promises()
         assert sum(self.statuses.values()) >= sum(before.values())
 
@@ -183,18 +189,18 @@ async def inject_all(
     environment: FaultEnvironment, faults: Sequence[tuple[Fault, Random]]
 ) -> tuple[list[str], datetime]:
     """
-    Do all of them at once, to their end.
+    Inject several faults concurrently, and wait until all of them are over.
 
-    One that fails does not end the others: cut short they would leave a server stopped, or a
-    process with a wrong clock.
+    A fault that fails does not cancel the others: that would leave a server stopped, or a process
+    with a wrong clock.
 
     Returns:
-        What went wrong with each that did not come about, and when the last of them was over.
+        The problem of each fault without an effect, and the time at which the last one ended.
     """
     problems: list[str] = []
     ends: list[datetime] = []
 
-    async def attempt(fault, random):
+    async def attempt(fault: Fault, random: Random):
         try:
             ends.append(await fault.inject(environment, random) or await environment.database_now())
         except* Exception as errors:  # noqa: BLE001 - a bug of the suite is one more problem
@@ -218,9 +224,9 @@ HEADER = f"{'fault':46} {'times':>5} {'runs':>6} {'violations':>10} {'resumed, s
 
 def format_table(suite: FaultSuite) -> str:
     """The result."""
-    asked = len(suite.load.requested)
+    run_count = len(suite.load.requested)
     total = FaultResult(
-        f"{asked} runs",
+        f"{run_count} runs",
         suite.times,
         sum(row.runs for row in suite.rows),
         max((row.resumed_s for row in suite.rows), default=0.0),
@@ -233,12 +239,12 @@ def format_table(suite: FaultSuite) -> str:
 
 
 def find_leaks(environment: FaultEnvironment) -> list[str]:
-    """Where a secret was printed: nothing that any process said may have one."""
+    """Find secrets in the logs: no process may log one."""
     secret = re.compile("|".join(map(re.escape, environment.canaries)))
     found = []
     for path in sorted(each for each in environment.directory.iterdir() if each.is_file()):
-        printed = path.read_text(errors="replace")
-        if leak := secret.search(printed):
-            before = printed[max(0, leak.start() - 80) : leak.start()]
-            found.append(f"P7: a secret is printed in {path.name}, after {before!r}")
+        text = path.read_text(errors="replace")
+        if leak := secret.search(text):
+            before = text[max(0, leak.start() - 80) : leak.start()]
+            found.append(f"P7: a secret is in {path.name}, after {before!r}")
     return found

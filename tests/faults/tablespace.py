@@ -1,4 +1,4 @@
-"""A small disk of its own for what grows: a tablespace on a tmpfs, which can be filled."""
+"""A small disk for tables that grow: a tablespace on a tmpfs, which can be filled."""
 
 import asyncio
 import os
@@ -9,9 +9,10 @@ from pathlib import Path
 import asyncpg
 
 from saga_engine.embedded.programs import unprivileged_user
+from tests.faults.environment import FaultEnvironment
 from tests.kit.programs import wait_until_true
 
-BYTES = 512 * 1024 * 1024  # At most so much memory.
+BYTES = 512 * 1024 * 1024  # The size of the disk, in memory.
 CHUNK_BYTES = 1024 * 1024
 UNAVAILABLE_REASON = "" if os.geteuid() == 0 else "mounting a tmpfs, to fill a disk, needs root"
 
@@ -20,9 +21,9 @@ LOCK_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 
 class Tablespace:
-    """Holds the journal, the outbox and the participants' ledger for the time of the block."""
+    """Holds the journal, the outbox and the effect log during the block."""
 
-    def __init__(self, environment):
+    def __init__(self, environment: FaultEnvironment):
         self._environment = environment
         self._directory = Path(tempfile.mkdtemp(prefix="saga-tablespace-"))
         self._disk = self._directory / "disk"
@@ -47,7 +48,7 @@ class Tablespace:
         shutil.rmtree(self._directory)
 
     def fill(self):
-        """Leave not a byte."""
+        """Fill the disk to the last byte."""
         with self._ballast.open("wb", buffering=0) as ballast:
             size = CHUNK_BYTES
             while size:
@@ -57,7 +58,7 @@ class Tablespace:
                     size //= 2
 
     def free(self):
-        """Leave what there was."""
+        """Free the space again."""
         self._ballast.unlink(missing_ok=True)
 
     @property
@@ -67,7 +68,7 @@ class Tablespace:
     async def _move_to(self, name):
         for row in await self._environment.execute(_GROWING_TABLES, list(GROWING_TABLES)):
             await self._alter(row["name"], name, self._environment.engine_url)
-        await self._alter("ledger", name, self._environment.shop_url)
+        await self._alter("effect_log", name, self._environment.participant_url)
 
     async def _alter(self, table, space, url):
         async def has_moved():

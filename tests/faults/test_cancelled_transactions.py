@@ -1,4 +1,4 @@
-"""Tasks are cancelled anywhere in their way to a server: what they held is given back."""
+"""Tasks that are cancelled at any await give their connections and channels back."""
 
 import asyncio
 from collections import Counter
@@ -13,12 +13,12 @@ from saga_engine.store.database import Database
 from tests.kit.connections import open_publisher
 from tests.kit.programs import sleep
 
-PLACES, AT_ONCE = 60, 10
+AWAITS, CONCURRENCY = 60, 10
 POOL = 4
-PLACES_OF_A_WRITE = 4
-"""Waits that a transaction has at the least: to begin, for three statements, to commit."""
-PLACES_OF_A_PUBLISH = 1
-"""It waits for its confirms."""
+AWAITS_OF_A_WRITE = 4
+"""A transaction awaits at least its BEGIN, three statements and its COMMIT."""
+AWAITS_OF_A_PUBLISH = 1
+"""A publish awaits its confirms."""
 SETTINGS = Settings(database_pool_size=POOL)
 ABANDONED = text(
     """
@@ -32,14 +32,15 @@ WRITTEN = text("SELECT n, count(*) FROM written GROUP BY n")
 
 class CancelledAwaitable:
     """
-    Work whose task is cancelled where it waits for the n-th time (`place`, from 1; 0: never).
+    Work whose task is cancelled at its n-th await (`await_index`, from 1; 0: never).
 
-    `late`: when what it waits for is there, and before the task goes on; otherwise at once.
+    `after_result`: it is cancelled when the awaited result is there, before the task continues;
+    otherwise immediately.
     """
 
-    def __init__(self, work, place, *, late):
-        self._work, self._await_index, self._after_result = work, place, late
-        self._awaitable = 0
+    def __init__(self, work, await_index, *, after_result):
+        self._work, self._await_index, self._after_result = work, await_index, after_result
+        self._await_count = 0
         self.was_cancelled = False
 
     def __await__(self):
@@ -50,8 +51,8 @@ class CancelledAwaitable:
                 waited = steps.send(None) if error is None else steps.throw(error)
             except StopIteration:
                 return
-            self._awaitable += 1
-            if self._awaitable == self._await_index:
+            self._await_count += 1
+            if self._await_count == self._await_index:
                 self._cancel(waited)
             error = None
             try:
@@ -71,58 +72,63 @@ class CancelledAwaitable:
 
 async def cancel_at_each_await(work):
     """
-    Begin it many times, some of them at once, and cancel each at a place of its own.
+    Run the work many times, concurrently, and cancel each at a different await.
 
-    One in AT_ONCE is never cancelled. How many places there are is found out, not assumed: the
-    last ones are beyond the end. Returns how many were cancelled where they were cut.
+    One in CONCURRENCY is never cancelled. The number of awaits is not assumed: the last indexes are
+    beyond the end. Returns how many were cancelled.
     """
     ends = Counter[str]()
-    for late in (False, True):
-        for first in range(0, PLACES, AT_ONCE):
-            cuts = [
+    for after_result in (False, True):
+        for first in range(0, AWAITS, CONCURRENCY):
+            works = [
                 CancelledAwaitable(
-                    work(first + number + late * PLACES), number and first + number, late=late
+                    work(first + number + after_result * AWAITS),
+                    number and first + number,
+                    after_result=after_result,
                 )
-                for number in range(AT_ONCE)
+                for number in range(CONCURRENCY)
             ]
-            tasks = [asyncio.ensure_future(passed_on(each)) for each in cuts]
+            tasks = [asyncio.ensure_future(run_work(each)) for each in works]
             async with asyncio.timeout(300):
                 await asyncio.wait(tasks)
-            for cut, task in zip(cuts, tasks, strict=True):
+            for work_item, task in zip(works, tasks, strict=True):
                 ends["cancelled" if task.cancelled() else "done"] += 1
-                assert cut.was_cancelled or not task.cancelled(), (
-                    "one was cancelled that was not cut"
+                assert work_item.was_cancelled or not task.cancelled(), (
+                    "a task was cancelled that this test did not cancel"
                 )
                 if not task.cancelled():
                     task.result()
-    assert ends["done"] >= 2 * PLACES / AT_ONCE
+    assert ends["done"] >= 2 * AWAITS / CONCURRENCY
     return ends["cancelled"]
 
 
-async def passed_on(cut):
-    await cut
+async def run_work(work):
+    await work
 
 
-async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half_done(migrated_url):
+async def test_cancelled_transactions_leave_no_open_connection_and_no_partial_write(migrated_url):
     done = []
-    async with Database(migrated_url, SETTINGS) as database, Database(migrated_url, SETTINGS) as we:
-        async with we.transaction() as tx:
+    async with (
+        Database(migrated_url, SETTINGS) as database,
+        Database(migrated_url, SETTINGS) as own,
+    ):
+        async with own.transaction() as tx:
             await tx.execute(text("CREATE TABLE written (n int)"))
 
         async def write(number):
             async with database.transaction() as tx:
                 for _ in range(3):
                     await tx.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
-                    await sleep(0.0)  # between two statements one can be cut too
+                    await sleep(0.0)  # a task may be cancelled between two statements too
             done.append(number)
 
-        assert await cancel_at_each_await(write) >= PLACES_OF_A_WRITE * 2
-        await eventually_none(we, ABANDONED)
+        assert await cancel_at_each_await(write) >= AWAITS_OF_A_WRITE * 2
+        await wait_for_zero(own, ABANDONED)
         async with asyncio.timeout(300), asyncio.TaskGroup() as group:
-            held = asyncio.Barrier(POOL)  # as many transactions at once as there are connections
+            all_open = asyncio.Barrier(POOL)  # as many transactions as there are connections
             for _ in range(POOL):
-                group.create_task(meet(database, held))
-        async with we.transaction() as tx:
+                group.create_task(open_transaction(database, all_open))
+        async with own.transaction() as tx:
             assert (await tx.execute(SESSIONS)).scalar_one() <= POOL + 1
             rows = (await tx.execute(WRITTEN)).all()
             written = {row[0]: row[1] for row in rows}
@@ -130,22 +136,22 @@ async def test_cancelled_transactions_leave_no_connection_taken_and_nothing_half
     assert written.keys() >= set(done)
 
 
-async def meet(database, barrier):
+async def open_transaction(database, barrier):
     async with database.transaction() as tx:
         await tx.execute(text("SELECT 1"))
         await barrier.wait()
 
 
-async def eventually_none(database, question):
+async def wait_for_zero(database, query):
     async with asyncio.timeout(300):
         while True:
             async with database.transaction() as tx:
-                if not (await tx.execute(question)).scalar_one():
+                if not (await tx.execute(query)).scalar_one():
                     return
 
 
 @pytest.mark.rabbitmq
-async def test_cancelled_publishes_leave_one_channel_that_works(rabbitmq, rabbitmq_url):
+async def test_cancelled_publishes_leave_one_working_channel(rabbitmq, rabbitmq_url):
     def message():
         return Message(
             exchange="saga.commands",
@@ -160,15 +166,15 @@ async def test_cancelled_publishes_leave_one_channel_that_works(rabbitmq, rabbit
         async def publish(_):
             await publisher.publish([message() for _ in range(20)])
 
-        assert await cancel_at_each_await(publish) >= PLACES_OF_A_PUBLISH * 2
+        assert await cancel_at_each_await(publish) >= AWAITS_OF_A_PUBLISH * 2
         outcomes = await publisher.publish([message() for _ in range(50)])
         assert set(outcomes) == {PublishOutcome.CONFIRMED}
 
-        async def channels():
-            # what the server has, whatever the client believes
-            listed = await rabbitmq.ctl("list_channels", "vhost")
+        async def channel_count():
+            # the channels of the server, not those that the client knows
+            listed = await rabbitmq.rabbitmqctl("list_channels", "vhost")
             return listed.split().count(rabbitmq_url.rpartition("/")[2])
 
         async with asyncio.timeout(300):
-            while await channels() != 1:
+            while await channel_count() != 1:
                 pass

@@ -1,4 +1,4 @@
-"""What a process contains is a violation; what a handler of the shop's raises is not."""
+"""An internal error is a violation; an expected error of a handler is not."""
 
 import json
 
@@ -9,12 +9,12 @@ from tests.faults.fault_events import FaultEventScanner
 AT = "2026-01-31T12:00:00.000001Z"
 
 
-def told(**keys):
+def log_line(**keys):
     return json.dumps({"timestamp": AT, "level": "error", **keys}) + "\n"
 
 
 @pytest.mark.parametrize(
-    ("operation", "problem", "bugs"),
+    ("operation", "problem", "errors"),
     [
         ("publish", "KeyError at /x/saga_engine/worker/batch_runner.py:127", 1),
         ("participant", "KeyError at /x/lib/asyncio/tasks.py:1", 1),
@@ -23,23 +23,25 @@ def told(**keys):
         ("bank.charge", "ConnectionError at /x/tests/faults/workload.py:3", 0),
         ("bank.charge", "DBAPIError at /x/sqlalchemy/dialects/postgresql/asyncpg.py:3", 0),
         ("bank.charge", "ConnectionRefusedError at /x/asyncio/selector_events.py:3", 0),
-        ("bank.charge", "StoreUnavailable: The database is away.", 0),
+        ("bank.charge", "StoreUnavailable: The database is unavailable.", 0),
     ],
 )
-def test_a_bug_that_was_contained_is_found(tmp_path, operation, problem, bugs):
+def test_an_internal_error_is_found(tmp_path, operation, problem, errors):
     log = tmp_path / "worker-0.log"
-    log.write_text(told(event="internal_error.caught", operation=operation, problem=problem))
-    assert len(FaultEventScanner([log]).unexpected_faults()) == bugs
+    log.write_text(log_line(event="internal_error.caught", operation=operation, problem=problem))
+    assert len(FaultEventScanner([log]).unexpected_faults()) == errors
 
 
-def test_a_bug_is_found_once_and_not_before_its_line_is_whole(tmp_path):
+def test_an_error_is_found_once_when_its_line_is_complete(tmp_path):
     log = tmp_path / "worker-0.log"
-    line = told(event="internal_error.caught", operation="publish", problem="KeyError at x.py:1")
-    contained = FaultEventScanner([log])
+    line = log_line(
+        event="internal_error.caught", operation="publish", problem="KeyError at x.py:1"
+    )
+    scanner = FaultEventScanner([log])
     log.write_text("Traceback (most recent call last):\n" + line + line + line[:40])
-    [(sentence, (since, until))] = contained.unexpected_faults()
+    [(sentence, (since, until))] = scanner.unexpected_faults()
     assert "2 times" in sentence
     assert since == until
-    assert not contained.unexpected_faults()
+    assert not scanner.unexpected_faults()
     log.write_text(log.read_text() + line[40:])
-    assert len(contained.unexpected_faults()) == 1
+    assert len(scanner.unexpected_faults()) == 1

@@ -53,7 +53,7 @@ async def test_a_worker_of_the_previous_version_continues_after_a_migration(
         await place.start_runs(100)
         await place.start_runs(20, card="declined")
         await place.wait_for_all_ended()
-        assert (await old.drain(), await new.drain()) == (0, 0)
+        assert (await old.terminate(), await new.terminate()) == (0, 0)
         assert dict(await place.ended_by_status()) == {"completed": 300, "compensated": 20}
     async with Database(database_url, Settings()) as database:
         await check_promises(database)

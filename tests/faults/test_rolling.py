@@ -1,4 +1,4 @@
-"""A deployment rolls over workers and participants at work: nobody notices."""
+"""Rolling deployments of workers and participants under load fail no run."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -9,8 +9,13 @@ from saga_engine.embedded.process import free_port
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
-from tests.kit.load_environment import COMMAND_QUEUES, load_environment, print_table
-from tests.kit.programs import is_ready, running_program, sleep, wait_until_true
+from tests.kit.load_environment import (
+    COMMAND_QUEUES,
+    LoadEnvironment,
+    load_environment,
+    print_table,
+)
+from tests.kit.programs import SupervisedProgram, is_ready, running_program, sleep, wait_until_true
 from tests.kit.promises import check_promises
 
 WORKERS, PARTICIPANTS = 3, 2
@@ -18,16 +23,16 @@ SERVICES = "examples.place_order.services"
 SAGAS = "examples.place_order.sagas"
 
 
-class RollingWorkers:
-    """Programs of one kind; each is replaced by one that is ready before it is told to stop."""
+class RollingFleet:
+    """Programs of one kind; each is replaced by a ready one before it gets SIGTERM."""
 
-    def __init__(self, place, owned, *arguments):
-        self.exit_codes = []
-        self._environment, self._owned, self._arguments = place, owned, arguments
-        self._running = []
+    def __init__(self, load: LoadEnvironment, owned, *arguments):
+        self.exit_codes: list[int] = []
+        self._environment, self._owned, self._arguments = load, owned, arguments
+        self._running: list[SupervisedProgram] = []
 
     async def start_another(self):
-        """One more, ready."""
+        """Start one more, and wait until it is ready."""
         port = free_port()
         name = f"{self._arguments[0]}-{port}"
         running = running_program(
@@ -38,41 +43,41 @@ class RollingWorkers:
         self._running.append(await self._owned.enter_async_context(running))
         await wait_until_true(lambda: is_ready(port))
 
-    async def replace_each(self):
-        """Replace the oldest."""
+    async def replace_oldest(self):
+        """Replace the oldest program."""
         await self.start_another()
-        self.exit_codes.append(await self._running.pop(0).drain())
+        self.exit_codes.append(await self._running.pop(0).terminate())
 
     async def stop_all(self):
-        """All of them."""
+        """Stop all programs."""
         for running in self._running:
-            self.exit_codes.append(await running.drain())
+            self.exit_codes.append(await running.terminate())
 
 
-async def roll(place, rounds, *, a_second):
-    """Replace every program so many times under load; how many were replaced."""
-    rolled = asyncio.Event()
+async def roll(load: LoadEnvironment, rounds, *, runs_per_second):
+    """Replace every program several times under load."""
+    is_done = asyncio.Event()
 
-    async def load():
-        while not rolled.is_set():
-            await place.start(a_second)
+    async def start_runs():
+        while not is_done.is_set():
+            await load.start_runs(runs_per_second)
             await sleep(1)
 
     async with AsyncExitStack() as owned:
-        workers = RollingWorkers(place, owned, "worker", SAGAS)
-        services = RollingWorkers(place, owned, "participant", SERVICES)
+        workers = RollingFleet(load, owned, "worker", SAGAS)
+        services = RollingFleet(load, owned, "participant", SERVICES)
         async with asyncio.TaskGroup() as group:
             for fleet, size in ((workers, WORKERS), (services, PARTICIPANTS)):
                 for _ in range(size):
                     group.create_task(fleet.start_another())
         async with asyncio.TaskGroup() as group:
-            group.create_task(load())
+            group.create_task(start_runs())
             for _ in range(rounds):
                 for fleet, size in ((workers, WORKERS), (services, PARTICIPANTS)):
                     for _ in range(size):
-                        await fleet.replace_each()
-            rolled.set()
-        await place.all_ended(patience=90)
+                        await fleet.replace_oldest()
+            is_done.set()
+        await load.wait_for_all_ended(patience=90)
         async with asyncio.TaskGroup() as group:
             group.create_task(workers.stop_all())
             group.create_task(services.stop_all())
@@ -81,23 +86,21 @@ async def roll(place, rounds, *, a_second):
         f"{rounds} rounds of rolling restarts",
         {
             "programs replaced": rounds * (WORKERS + PARTICIPANTS),
-            **await place.ended(),
-            "commands sent again": await place.extra_attempts(),
-            "longest without progress, s": round(await place.longest_wait(), 1),
+            **await load.ended_by_status(),
+            "commands sent again": await load.extra_attempts(),
+            "longest without progress, s": round(await load.longest_wait(), 1),
         },
     )
     assert set(codes) == {0}
-    assert dict(await place.ended()) == {"completed": place.asked["place-order"]}
-    assert await place.extra_attempts() == 0
+    assert dict(await load.ended_by_status()) == {"completed": load.requested["load-order"]}
+    assert await load.extra_attempts() == 0
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(360)
-async def test_workers_and_participants_are_replaced_under_load_without_one_failed_run(
-    rabbitmq_url, migrated_url, tmp_path
-):
-    async with load_environment(migrated_url, rabbitmq_url, tmp_path) as place:
-        await roll(place, 1, a_second=5)
+async def test_rolling_restarts_under_load_fail_no_run(rabbitmq_url, migrated_url, tmp_path):
+    async with load_environment(migrated_url, rabbitmq_url, tmp_path) as load:
+        await roll(load, 1, runs_per_second=5)
     async with Database(migrated_url, Settings()) as database:
         await check_promises(database)
         async with database.transaction() as tx:
@@ -106,25 +109,27 @@ async def test_workers_and_participants_are_replaced_under_load_without_one_fail
 
 
 @pytest.mark.rabbitmq
-async def test_a_participant_with_a_stuck_handler_ends_and_its_command_goes_to_another(
+async def test_the_command_of_a_hanging_handler_goes_to_another_participant(
     rabbitmq_url, migrated_url, tmp_path
 ):
     settings = {"SAGA_ENGINE_SHUTDOWN_TIMEOUT": "6"}
-    async with load_environment(migrated_url, rabbitmq_url, tmp_path, **settings) as place:
-        await place.start_worker("tests.load.sagas")
-        stuck = await place.start_participant(name="stuck", SLOW_SECONDS="600")
-        await place.start_runs(1, saga="reserve-only")
+    async with load_environment(migrated_url, rabbitmq_url, tmp_path, **settings) as load:
+        await load.start_worker("tests.load.sagas")
+        hanging = await load.start_participant(name="hanging", SLOW_SECONDS="600")
+        await load.start_runs(1, saga="reserve-only")
 
-        async def is_taken():
-            left = "SELECT 1 FROM saga_engine.run WHERE NOT EXISTS (SELECT FROM saga_engine.outbox)"
-            depths = await place.queue_depths(*COMMAND_QUEUES)
-            return await place.query(left) and not any(depths.values())
+        async def is_delivered():
+            published = (
+                "SELECT 1 FROM saga_engine.run WHERE NOT EXISTS (SELECT FROM saga_engine.outbox)"
+            )
+            depths = await load.queue_depths(*COMMAND_QUEUES)
+            return await load.query(published) and not any(depths.values())
 
-        await wait_until_true(is_taken)
+        await wait_until_true(is_delivered)
         async with asyncio.timeout(30):
-            await stuck.drain()
-        assert (await place.queue_depths(*COMMAND_QUEUES))[COMMAND_QUEUES[0]] == 1
-        await place.start_participant(name="another")
-        await place.wait_for_all_ended()
-        assert dict(await place.ended_by_status("reserve-only")) == {"completed": 1}
-        assert await place.extra_attempts() == 0
+            await hanging.terminate()
+        assert (await load.queue_depths(*COMMAND_QUEUES))[COMMAND_QUEUES[0]] == 1
+        await load.start_participant(name="another")
+        await load.wait_for_all_ended()
+        assert dict(await load.ended_by_status("reserve-only")) == {"completed": 1}
+        assert await load.extra_attempts() == 0

@@ -1,12 +1,12 @@
 """
-What the fault suite runs: two sagas, the services they ask, and the ledger those write.
+The workload of the fault suite: two sagas, their participants, and the log of their effects.
 
-    saga-engine worker tests.faults.workload:orders tests.faults.workload:journeys
+    saga-engine worker tests.faults.workload:order_saga tests.faults.workload:journey_saga
     saga-engine participant tests.faults.workload
 
-`order` is a row of three steps; `journey` books three things side by side, pays (the point of no
-return) and prints a ticket. An errand's whim says what its services do. The ledger is theirs, in a
-database of their own, and knows nothing of the engine: one row for each effect.
+`order` has three sequential steps. `journey` books three things concurrently, pays (the pivot) and
+prints a ticket. The scenario of a job says what its participants do. They log each effect as a row
+of `effect_log`, in a database of their own that has nothing of the engine.
 """
 
 import os
@@ -28,21 +28,21 @@ DATABASE = "SHOP_DATABASE_URL"
 TIMEOUT = timedelta(seconds=3)
 SLOW_S = 3.6
 HANDLER_SECONDS = (0.02, 0.25)
-"""Seconds that a command takes, at the least and at the most: whatever breaks then is in use."""
+"""Minimum and maximum duration of a command, so that connections are in use when they break."""
 
 LONG_TIMEOUT = timedelta(seconds=15)
-"""Longer than `outbox_resend_after`, so that the sweep finds commands somebody still waits for."""
+"""Longer than `outbox_resend_after`, so that commands are resent before their timeout."""
 
 LONG_RETRY = Retry(attempts=60, initial=timedelta(milliseconds=200), maximum=timedelta(seconds=2))
-"""After the point of no return, and for undoing: longer than any fault of the suite."""
+"""For steps after the pivot and for compensations: longer than any fault of the suite."""
 
 FORWARD_RETRY = Retry(
     attempts=20, initial=timedelta(milliseconds=100), maximum=timedelta(seconds=1)
 )
-"""Pauses of 13 s at the least: a watchdog takes 4 to restore a binding somebody deleted."""
+"""Delays of at least 13 s: restoring a deleted binding takes up to 4 s."""
 
-MAKE_LEDGER = """
-    CREATE TABLE ledger (id bigserial PRIMARY KEY, errand text NOT NULL, step text NOT NULL,
+CREATE_EFFECT_LOG = """
+    CREATE TABLE effect_log (id bigserial PRIMARY KEY, job_id text NOT NULL, step text NOT NULL,
         direction text NOT NULL, attempt integer NOT NULL,
         at timestamptz NOT NULL DEFAULT clock_timestamp())"""
 
@@ -51,12 +51,12 @@ class Job(BaseModel):
     """
     The input of both sagas, and the payload of every command.
 
-    Whims: `fine`; `refused:STEP` is rejected there; `flaky:STEP` fails twice there; `slow:STEP`
-    takes longer than its timeout at its first attempt.
+    Scenarios: `succeed`; `reject:STEP` rejects that step; `flaky:STEP` fails its first two
+    attempts; `slow:STEP` takes longer than the timeout in its first attempt.
     """
 
     job_id: str
-    scenario: str = "fine"
+    scenario: str = "succeed"
     secret: str = ""
 
 
@@ -71,33 +71,33 @@ order_saga = Saga("order", version=1, input=Job, deadline=timedelta(minutes=10))
 
 
 @order_saga.step(command="stock.reserve", reply=StepResult, timeout=TIMEOUT, retry=FORWARD_RETRY)
-def reserve(errand: Job) -> Job:
-    return errand
+def reserve(job: Job) -> Job:
+    return job
 
 
 @reserve.compensation(command="stock.release", timeout=TIMEOUT, retry=LONG_RETRY)
-def release(errand: Job) -> Job:
-    return errand
+def release(job: Job) -> Job:
+    return job
 
 
 @order_saga.step(command="bank.charge", reply=StepResult, timeout=TIMEOUT, retry=FORWARD_RETRY)
-def charge(errand: Job, reserve: StepResult) -> Job:
-    return errand
+def charge(job: Job, reserve: StepResult) -> Job:
+    return job
 
 
 @charge.compensation(command="bank.refund", timeout=TIMEOUT, retry=LONG_RETRY)
-def refund(errand: Job, charge: StepResult | None) -> Job:
-    return errand
+def refund(job: Job, charge: StepResult | None) -> Job:
+    return job
 
 
 @order_saga.step(command="stock.ship", reply=StepResult, timeout=LONG_TIMEOUT, retry=FORWARD_RETRY)
-def ship(errand: Job, charge: StepResult) -> Job:
-    return errand
+def ship(job: Job, charge: StepResult) -> Job:
+    return job
 
 
 @ship.compensation(command="stock.recall", timeout=TIMEOUT, retry=LONG_RETRY)
-def recall(errand: Job) -> Job:
-    return errand
+def recall(job: Job) -> Job:
+    return job
 
 
 journey_saga = Saga("journey", version=1, input=Job)
@@ -106,37 +106,37 @@ journey_saga = Saga("journey", version=1, input=Job)
 @journey_saga.step(
     command="travel.flight", reply=StepResult, timeout=TIMEOUT, retry=FORWARD_RETRY, after=[]
 )
-def flight(errand: Job) -> Job:
-    return errand
+def flight(job: Job) -> Job:
+    return job
 
 
 @flight.compensation(command="travel.no-flight", timeout=TIMEOUT, retry=LONG_RETRY)
-def no_flight(errand: Job) -> Job:
-    return errand
+def no_flight(job: Job) -> Job:
+    return job
 
 
 @journey_saga.step(
     command="travel.hotel", reply=StepResult, timeout=TIMEOUT, retry=FORWARD_RETRY, after=[]
 )
-def hotel(errand: Job) -> Job:
-    return errand
+def hotel(job: Job) -> Job:
+    return job
 
 
 @hotel.compensation(command="travel.no-hotel", timeout=TIMEOUT, retry=LONG_RETRY)
-def no_hotel(errand: Job) -> Job:
-    return errand
+def no_hotel(job: Job) -> Job:
+    return job
 
 
 @journey_saga.step(
     command="travel.car", reply=StepResult, timeout=TIMEOUT, retry=FORWARD_RETRY, after=[flight]
 )
-def car(errand: Job, flight: StepResult) -> Job:
-    return errand
+def car(job: Job, flight: StepResult) -> Job:
+    return job
 
 
 @car.compensation(command="travel.no-car", timeout=TIMEOUT, retry=LONG_RETRY)
-def no_car(errand: Job, car: StepResult | None) -> Job:
-    return errand
+def no_car(job: Job, car: StepResult | None) -> Job:
+    return job
 
 
 @journey_saga.step(
@@ -147,77 +147,77 @@ def no_car(errand: Job, car: StepResult | None) -> Job:
     after=[hotel, car],
     pivot=True,
 )
-def pay(errand: Job, hotel: StepResult, car: StepResult) -> Job:
-    return errand
+def pay(job: Job, hotel: StepResult, car: StepResult) -> Job:
+    return job
 
 
 @pay.compensation(command="bank.repay", timeout=TIMEOUT, retry=LONG_RETRY)
-def repay(errand: Job) -> Job:
-    return errand
+def repay(job: Job) -> Job:
+    return job
 
 
 @journey_saga.step(command="travel.ticket", reply=StepResult, timeout=TIMEOUT, retry=LONG_RETRY)
-def ticket(errand: Job, pay: StepResult) -> Job:
-    return errand
+def ticket(job: Job, pay: StepResult) -> Job:
+    return job
 
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
-        order.command: step.name
+        spec.command: step.name
         for saga in (order_saga, journey_saga)
         for step in saga.steps.values()
-        for order in (step.action_spec, step.compensation_spec)
-        if order is not None
+        for spec in (step.action_spec, step.compensation_spec)
+        if spec is not None
     }
 )
 """The step that each command belongs to."""
 
 
-async def _perform(errand: Job, tx: AsyncConnection, context: CommandContext) -> StepResult:
-    whim, _, step = errand.scenario.partition(":")
-    here = step == context.step and context.direction == "action"
-    if here and whim == "refused":
-        raise Rejected("refused", f"It was asked for. {errand.secret}")
-    if here and whim == "flaky" and context.attempt <= 2:
-        raise ConnectionError(f"it was asked for {errand.secret}")
+async def _perform(job: Job, tx: AsyncConnection, context: CommandContext) -> StepResult:
+    scenario, _, step = job.scenario.partition(":")
+    applies = step == context.step and context.direction == "action"
+    if applies and scenario == "reject":
+        raise Rejected("rejected", f"The scenario wants it. {job.secret}")
+    if applies and scenario == "flaky" and context.attempt <= 2:
+        raise ConnectionError(f"the scenario wants it {job.secret}")
     await tx.execute(
         text(
-            "INSERT INTO ledger (errand, step, direction, attempt)"
-            " VALUES (:errand, :step, :direction, :attempt)"
+            "INSERT INTO effect_log (job_id, step, direction, attempt)"
+            " VALUES (:job_id, :step, :direction, :attempt)"
         ),
         {
-            "errand": errand.job_id,
+            "job_id": job.job_id,
             "step": context.step,
             "direction": str(context.direction),
             "attempt": context.attempt,
         },
     )
     await sleep(random.uniform(*HANDLER_SECONDS))
-    if here and whim == "slow" and context.attempt == 1:
+    if applies and scenario == "slow" and context.attempt == 1:
         await tx.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": SLOW_S})
-    return StepResult(step=context.step, secret=errand.secret)
+    return StepResult(step=context.step, secret=job.secret)
 
 
 def _participants(url: str | None) -> dict[str, Participant]:
-    """One for each first word of a command."""
-    found: dict[str, Any] = {}
+    """One participant for each first word of a command."""
+    participants: dict[str, Any] = {}
     for saga in (order_saga, journey_saga):
         for step in saga.steps.values():
             name = step.action_spec.command.partition(".")[0]
-            participant = found.setdefault(name, Participant(name, database=url))
+            participant = participants.setdefault(name, Participant(name, database=url))
             participant.command(step.action_spec.command)(_handler())
             if step.compensation_spec is not None:
                 participant.compensation(
                     step.compensation_spec.command, of=step.action_spec.command
                 )(_handler())
-    return found
+    return participants
 
 
 def _handler():
-    """A function of its own for each command, as a service has them."""
+    """A new function for each command, as a service has them."""
 
-    async def perform(errand: Job, tx: AsyncConnection, context: CommandContext) -> StepResult:
-        return await _perform(errand, tx, context)
+    async def perform(job: Job, tx: AsyncConnection, context: CommandContext) -> StepResult:
+        return await _perform(job, tx, context)
 
     return perform
 

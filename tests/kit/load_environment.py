@@ -161,7 +161,7 @@ async def load_environment(database_url, broker_url, directory, **settings):
 class PeakMonitor:
     """Looks at programs and queues now and then, and keeps the highest of each."""
 
-    def __init__(self, environment, **programs):
+    def __init__(self, environment: LoadEnvironment, **programs):
         self.peaks: Counter[str] = Counter()
         self._environment, self._programs = environment, programs
 
@@ -179,10 +179,10 @@ class PeakMonitor:
         while True:
             for name, running in self._programs.items():
                 self._record_peak(f"{name}, MB", peak_memory(running.pid))
-            depths = await self._environment.depths(REQUESTS, REPLIES, *COMMAND_QUEUES)
+            depths = await self._environment.queue_depths(REQUESTS, REPLIES, *COMMAND_QUEUES)
             for queue, depth in depths.items():
                 self._record_peak(queue, depth)
-            [(waiting,)] = await self._environment.ask(
+            [(waiting,)] = await self._environment.query(
                 "SELECT count(*) FROM saga_engine.pending_request WHERE kind = 'start'"
             )
             self._record_peak("starts waiting", waiting)

@@ -1,4 +1,4 @@
-"""What is measured here is measured on a PostgreSQL that waits for its disk, as in production."""
+"""The load tests run on a PostgreSQL with fsync, as in production."""
 
 from collections.abc import AsyncIterator
 

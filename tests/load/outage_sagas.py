@@ -1,4 +1,4 @@
-"""Orders whose charge is patient, and reservations that need nobody who is away."""
+"""Orders whose charge has many attempts, and reservations without the payments participant."""
 
 import os
 from datetime import timedelta
@@ -15,7 +15,7 @@ from examples.place_order.messages import (
 from saga_engine import Retry, Saga
 
 TIMEOUT = timedelta(seconds=float(os.environ.get("OUTAGE_TIMEOUT", "30")))
-RETRY_PAUSE = timedelta(seconds=float(os.environ.get("OUTAGE_PAUSE", "60")))
+RETRY_DELAY = timedelta(seconds=float(os.environ.get("OUTAGE_PAUSE", "60")))
 
 orders = Saga("patient-order", version=1, input=PlaceOrder)
 reservations = Saga("reserve-only", version=1, input=PlaceOrder)
@@ -25,7 +25,7 @@ reservations = Saga("reserve-only", version=1, input=PlaceOrder)
     command="payment.charge",
     reply=Charge,
     timeout=TIMEOUT,
-    retry=Retry(attempts=20, initial=RETRY_PAUSE, maximum=RETRY_PAUSE),
+    retry=Retry(attempts=20, initial=RETRY_DELAY, maximum=RETRY_DELAY),
 )
 def charge(order: PlaceOrder) -> ChargeCard:
     return ChargeCard(order_id=order.order_id, amount=order.amount, card=order.card)

@@ -1,4 +1,4 @@
-"""Place-order, and a saga that wants something of the same slow service while it is busy."""
+"""Place-order, and another saga that uses the same slow participant."""
 
 from examples.place_order.messages import PlaceOrder, ReleaseStock, Reservation, ReserveStock
 from examples.place_order.sagas import place_order

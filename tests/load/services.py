@@ -1,4 +1,4 @@
-"""The place-order services on a bad day: each command takes a while, and only a few at a time."""
+"""Slow place-order participants: each command takes a while."""
 
 import asyncio
 import os

@@ -1,24 +1,24 @@
-"""A worker's or a participant's clock is an hour ahead or behind; the database's is the clock."""
+"""The clock of a worker or participant is an hour off; only the database's clock counts."""
 
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from random import Random
 
+from tests.faults.environment import FaultEnvironment
 from tests.faults.event_log_watcher import EventLogWatcher
 from tests.faults.fault import PARTICIPANTS, WORKERS, Fault
 from tests.kit.programs import sleep
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-"""Debian's libfaketime shifts what a process sees of the clock."""
+"""Debian's libfaketime changes the clock that a process sees."""
 
 FAULT_SECONDS = 5.0
-CLOCK_TOLERANCE = timedelta(
-    minutes=10
-)  # Two looks at clocks are not further apart, whatever else goes on.
+CLOCK_TOLERANCE = timedelta(minutes=10)  # Maximum time between two readings of the clocks.
 
 
-async def shift_clock(members, hours, environment, random):
-    """The process lives on with a wrong clock, and then with a right one."""
+async def skew_clock(members, hours, environment: FaultEnvironment, random: Random):
+    """Restart a process with a wrong clock, and later with the right one."""
     assert LIBRARY, "libfaketime is not installed. Run `apt-get install libfaketime`."
     member = random.choice(getattr(environment, members))
     offset = f"{hours:+d}h"
@@ -26,40 +26,40 @@ async def shift_clock(members, hours, environment, random):
     hearing = EventLogWatcher([member])
     try:
         await member.program.kill(changes=wrong)
-        await member.ready()
-        off = hearing.event_times("process.ready")[-1] - await environment.now()
-        assert abs(off - timedelta(hours=hours)) < CLOCK_TOLERANCE, f"its clock was {off} off"
+        await member.wait_until_ready()
+        off = hearing.event_times("process.ready")[-1] - await environment.database_now()
+        assert abs(off - timedelta(hours=hours)) < CLOCK_TOLERANCE, f"its clock was off by {off}"
         await sleep(FAULT_SECONDS)
     finally:
         await member.program.kill()
-    over = await environment.now()
-    await member.ready()
+    over = await environment.database_now()
+    await member.wait_until_ready()
     return over
 
 
 FAULTS = (
     Fault(
         "a worker's clock 1 h ahead",
-        partial(shift_clock, "workers", 1),
+        partial(skew_clock, "workers", 1),
         times=2,
         ci_times=1,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "a worker's clock 1 h behind",
-        partial(shift_clock, "workers", -1),
+        partial(skew_clock, "workers", -1),
         times=2,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "a participant's clock 1 h ahead",
-        partial(shift_clock, "participants", 1),
+        partial(skew_clock, "participants", 1),
         times=2,
         exclusive_resources=PARTICIPANTS,
     ),
     Fault(
         "a participant's clock 1 h behind",
-        partial(shift_clock, "participants", -1),
+        partial(skew_clock, "participants", -1),
         times=2,
         exclusive_resources=PARTICIPANTS,
     ),

@@ -1,140 +1,148 @@
-"""What a network does between a process and a server: to one process's connections at a time."""
+"""Faults of the network between a process and a server, for one process at a time."""
 
 from contextlib import asynccontextmanager
 from functools import partial
+from random import Random
 
+from tests.faults.environment import FaultEnvironment
 from tests.faults.event_log_watcher import EventLogWatcher
 from tests.faults.fault import Fault
 from tests.kit.programs import sleep, wait_until_true
+from tests.kit.proxy import TcpProxy
 
-TRAFFIC_TIMEOUT_S = 10.0  # Seconds in which somebody says something on every leg.
+TRAFFIC_TIMEOUT_S = 10.0  # Within this time every connection has traffic.
 TROUBLE_EVENTS = "broker_connection.changed|database.unavailable|internal_error.caught"
 REFUSED_MESSAGES = "out of reach|cannot be reached|ConnectionRefused"
 CUT_MESSAGES = REFUSED_MESSAGES + "|(cut|lost) the connection"
-"""A participant tells how an outage of its database began: with a connection that was cut."""
+"""A participant reports the start of a database outage: a cut connection."""
 
 PROXY_BY_LEG = {
-    "worker and RabbitMQ": lambda site, random: random.choice(site.workers).broker,
-    "worker and PostgreSQL": lambda site, random: random.choice(site.workers).database,
-    "participant and RabbitMQ": lambda site, random: random.choice(site.participants).broker,
-    "participant and PostgreSQL": lambda site, random: random.choice(site.participants).database,
+    "worker and RabbitMQ": lambda each, random: random.choice(each.workers).broker_proxy,
+    "worker and PostgreSQL": lambda each, random: random.choice(each.workers).database_proxy,
+    "participant and RabbitMQ": lambda each, random: random.choice(each.participants).broker_proxy,
+    "participant and PostgreSQL": lambda each, random: (
+        random.choice(each.participants).database_proxy
+    ),
 }
+"""Chooses a process of an environment, and the proxy to one of its servers."""
 
 
-async def _wait_until_open(proxy):
-    """Wait until something leads through it, so that there is something to break."""
+async def _wait_until_open(proxy: TcpProxy):
+    """Wait until the proxy has a connection that the fault can affect."""
 
     async def is_open():
-        return proxy.open > 0
+        return proxy.open_connections > 0
 
     await wait_until_true(is_open)
 
 
 @asynccontextmanager
-async def _expect_affected_bytes(proxy):
-    """Do a fault in the block, and assert that some byte was held, lost or late by it."""
+async def _expect_affected_bytes(proxy: TcpProxy):
+    """Assert that the fault in the block holds, drops or delays at least one byte."""
     await _wait_until_open(proxy)
-    before = proxy.meddled
+    before = proxy.affected_bytes
     yield
 
-    async def has_meddled():
-        return proxy.meddled > before
+    async def has_effect():
+        return proxy.affected_bytes > before
 
-    await _wait_for_effect(has_meddled)
+    await _wait_for_effect(has_effect)
 
 
-async def _wait_for_effect(it_has):
+async def _wait_for_effect(condition):
     try:
-        await wait_until_true(it_has, patience=TRAFFIC_TIMEOUT_S)
+        await wait_until_true(condition, patience=TRAFFIC_TIMEOUT_S)
     except TimeoutError:
-        raise AssertionError("it did not come about: nobody said anything") from None
+        raise AssertionError("the fault had no effect: there was no traffic") from None
 
 
-async def cut(leg, environment, random):
+async def cut(leg, environment: FaultEnvironment, random: Random):
     proxy = leg(environment, random)
     await _wait_until_open(proxy)
-    assert proxy.cut() > 0
+    assert proxy.reset() > 0
 
 
-async def cut_everything(environment, _random):
-    """Every connection of every process, at once."""
-    assert sum(proxy.cut() for member in environment.members for proxy in member.proxies) > 0
+async def cut_everything(environment: FaultEnvironment, _random: Random):
+    """Cut every connection of every process at once."""
+    assert sum(proxy.reset() for member in environment.processes for proxy in member.proxies) > 0
 
 
-async def stall(leg, environment, random):
+async def stall(leg, environment: FaultEnvironment, random: Random):
     proxy = leg(environment, random)
     async with _expect_affected_bytes(proxy):
-        proxy.stall()
+        proxy.pause()
         await sleep(random.uniform(3.0, 7.0))
-        proxy.heal()
-        return await environment.now()
+        proxy.clear_faults()
+        return await environment.database_now()
 
 
-async def drop_server_data(leg, environment, random):
-    """The server's words are lost: what was asked for happens, and nobody hears of it."""
+async def drop_server_data(leg, environment: FaultEnvironment, random: Random):
+    """Drop the data of the server: requests are processed, their answers are lost."""
     proxy = leg(environment, random)
     async with _expect_affected_bytes(proxy):
-        proxy.half_open()
+        proxy.drop_server_data()
         await sleep(random.uniform(1.0, 4.0))
-        proxy.heal()
-        return await environment.now()
+        proxy.clear_faults()
+        return await environment.database_now()
 
 
-async def drop_open_connections(leg, environment, random):
-    """Open connections lead nowhere for ever, nobody says so, and new ones work at once."""
+async def drop_open_connections(leg, environment: FaultEnvironment, random: Random):
+    """Drop all data of open connections without closing them; new connections work."""
     proxy = leg(environment, random)
     await _wait_until_open(proxy)
-    lost, over = proxy.vanish(), await environment.now()
+    dropped, over = proxy.drop_open_connections(), await environment.database_now()
 
-    async def is_missed():
-        return any(pair.swallowed for pair in lost)
+    async def has_dropped():
+        return any(pair.dropped_bytes for pair in dropped)
 
-    await _wait_for_effect(is_missed)
+    await _wait_for_effect(has_dropped)
     return over
 
 
-async def refuse(leg, environment, random):
+async def refuse(leg, environment: FaultEnvironment, random: Random):
     proxy = leg(environment, random)
-    hearing = EventLogWatcher([member for member in environment.members if proxy in member.proxies])
+    hearing = EventLogWatcher(
+        [member for member in environment.processes if proxy in member.proxies]
+    )
     await _wait_until_open(proxy)
     await proxy.refuse()
     await sleep(random.uniform(2.0, 6.0))
     await proxy.accept()
-    over = await environment.now()
-    of_a_participant = any(proxy is each.database for each in environment.participants)
+    over = await environment.database_now()
+    of_a_participant = any(proxy is each.database_proxy for each in environment.participants)
     await hearing.wait_for_any(
         TROUBLE_EVENTS, problem=CUT_MESSAGES if of_a_participant else REFUSED_MESSAGES
     )
     return over
 
 
-async def delay(leg, environment, random):
+async def delay(leg, environment: FaultEnvironment, random: Random):
     proxy = leg(environment, random)
     async with _expect_affected_bytes(proxy):
         proxy.delay_s = random.uniform(0.05, 0.25)
         await sleep(random.uniform(3.0, 6.0))
-        proxy.heal()
-        return await environment.now()
+        proxy.clear_faults()
+        return await environment.database_now()
 
 
-async def throttle(leg, environment, random):
+async def throttle(leg, environment: FaultEnvironment, random: Random):
     proxy = leg(environment, random)
     async with _expect_affected_bytes(proxy):
         proxy.bytes_per_s = 64_000.0
         await sleep(random.uniform(3.0, 6.0))
-        proxy.heal()
-        return await environment.now()
+        proxy.clear_faults()
+        return await environment.database_now()
 
 
-async def refuse_all_for_a_minute(environment, _random):
-    """A node that refuses connections for 60 s, for everybody."""
-    hearing = EventLogWatcher(environment.members)
-    for member in environment.members:
-        await member.broker.refuse()
+async def refuse_all_for_a_minute(environment: FaultEnvironment, _random: Random):
+    """RabbitMQ refuses all connections for 60 s."""
+    hearing = EventLogWatcher(environment.processes)
+    for member in environment.processes:
+        await member.broker_proxy.refuse()
     await hearing.wait_for_all("broker_connection.changed", problem="out of reach")
     await sleep(60.0)
-    for member in environment.members:
-        await member.broker.accept()
+    for member in environment.processes:
+        await member.broker_proxy.accept()
 
 
 KINDS = {
@@ -160,7 +168,7 @@ FAULTS = (
             partial(inject, leg),
             times=times,
             ci_times=int(f"{kind} between {between}" in CI_KINDS),
-            # Healed is a proxy, and not a fault: two of these on one would end each other.
+            # A proxy ends all its faults at once, so two of these must not share one.
             exclusive_resources=(between,) if kind != "vanished" else None,
         )
         for kind, (inject, times) in KINDS.items()

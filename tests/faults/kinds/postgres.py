@@ -1,18 +1,19 @@
 """
-What PostgreSQL does: it dies, restarts, ends sessions, takes none, takes no writes, is replaced.
+Faults of PostgreSQL: crash, restart, terminated sessions, read-only mode, failover, full disk.
 
-Workers and participants share the server, so each of these is done to both. That it came about is
-read from the server's log and from what the processes print.
+Workers and participants share the server, so each fault affects both. The logs of the server and of
+the processes show that it had an effect.
 """
 
 import os
 import signal
 from contextlib import AsyncExitStack
 from functools import partial
+from random import Random
 
 import asyncpg
 
-from tests.faults.environment import OTHER_ROLE, ROLE, asyncpg_url
+from tests.faults.environment import OTHER_ROLE, ROLE, FaultEnvironment, asyncpg_url
 from tests.faults.fault import POSTGRESQL, RESTART_RESUME_LIMIT_S, Fault
 from tests.faults.log_watcher import expect_logged
 from tests.faults.standby import standby
@@ -22,56 +23,56 @@ from tests.kit.programs import sleep, wait_until_true
 TERMINATED_MESSAGE = "terminating connection due to administrator command"
 
 
-async def kill(environment, random):
-    """As a power cut: the server recovers from its log when it starts again."""
+async def kill(environment: FaultEnvironment, random: Random):
+    """SIGKILL, like a power cut: the server recovers from its WAL when it starts again."""
     async with expect_logged(environment, server="automatic recovery in progress"):
         environment.postgres.kill()
         await sleep(random.uniform(0.5, 2.0))
         await environment.postgres.restart()
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def restart(environment, _random):
+async def restart(environment: FaultEnvironment, _random: Random):
     async with expect_logged(environment, server="received fast shutdown request"):
         await environment.postgres.restart()
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def restart_again_and_again(environment, random):
-    """Every few seconds, and without a farewell: `immediate` means recovery every time."""
+async def restart_again_and_again(environment: FaultEnvironment, random: Random):
+    """Restart in mode `immediate` every few seconds, so that each start is a recovery."""
     async with expect_logged(environment, server="received immediate shutdown request"):
         for _ in range(4):
             await sleep(random.uniform(2.0, 4.0))
             os.kill(environment.postgres.pid, signal.SIGQUIT)
             await environment.postgres.restart()
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def end_every_session(environment, _random):
+async def end_every_session(environment: FaultEnvironment, _random: Random):
     async with expect_logged(environment, server=TERMINATED_MESSAGE):
         assert await _end_sessions(environment, 1.0) > 0
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def end_sessions_again_and_again(environment, random):
-    """Half of the sessions, wherever they are in a transaction, some times a second."""
+async def end_sessions_again_and_again(environment: FaultEnvironment, random: Random):
+    """Terminate half of the sessions several times a second."""
     async with expect_logged(
         environment, server=TERMINATED_MESSAGE, process="database.unavailable"
     ):
         for _ in range(20):
             await sleep(random.uniform(0.1, 0.4))
             await _end_sessions(environment, 0.5)
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def _end_sessions(environment, share):
+async def _end_sessions(environment: FaultEnvironment, share):
     return len(await environment.execute(_END, ROLE, share))
 
 
-async def take_every_connection(environment, random):
-    """A neighbour opens connections until there are none left, and those we had are ended."""
+async def take_every_connection(environment: FaultEnvironment, random: Random):
+    """Another application takes all connections after those of the engine were terminated."""
     async with AsyncExitStack() as held:
-        await _limit(environment, 0)  # or we might be faster than the neighbour
+        await _limit(environment, 0)  # so that the engine does not reconnect first
         try:
             await _end_sessions(environment, 1.0)
             await _hold_all_connections(environment, held)
@@ -81,12 +82,12 @@ async def take_every_connection(environment, random):
             await sleep(random.uniform(2.0, 4.0))
 
 
-async def _limit(environment, connections):
+async def _limit(environment: FaultEnvironment, connections):
     await environment.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT {connections}")
 
 
-async def _hold_all_connections(environment, held):
-    url = asyncpg_url(environment.plain(environment.engine_url, OTHER_ROLE))
+async def _hold_all_connections(environment: FaultEnvironment, held):
+    url = asyncpg_url(environment.as_role(environment.engine_url, OTHER_ROLE))
     while True:
         try:
             connection = await asyncpg.connect(url, timeout=5)
@@ -95,69 +96,69 @@ async def _hold_all_connections(environment, held):
         held.callback(connection.terminate)
 
 
-async def read_only(environment, random):
-    """As on a server that was made a standby of another one, and then the primary again."""
-    async with expect_logged(environment, process="SQLSTATE 25006") as witness:
+async def read_only(environment: FaultEnvironment, random: Random):
+    """Make the server read-only for a while, like a demoted primary."""
+    async with expect_logged(environment, process="SQLSTATE 25006") as logs:
         await _set_writable(environment, allowed=False)
         try:
-            await witness.wait_for_process_log("SQLSTATE 25006")
+            await logs.wait_for_process_log("SQLSTATE 25006")
             await sleep(random.uniform(1.0, 4.0))
         finally:
             await _set_writable(environment, allowed=True)
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def _set_writable(environment, *, allowed):
+async def _set_writable(environment: FaultEnvironment, *, allowed):
     change = "RESET default_transaction_read_only" if allowed else _READ_ONLY
     await environment.execute(f"ALTER SYSTEM {change}")
     await environment.execute("SELECT pg_reload_conf()")
 
 
-async def lose_the_primary(environment, _random):
-    """The primary dies and does not come back; its standby is promoted in its place."""
+async def lose_the_primary(environment: FaultEnvironment, _random: Random):
+    """The primary crashes for good, and its standby is promoted."""
     async with standby(environment) as other:
         old = environment.postgres
         old.kill()
         await other.promote()
-        environment.move(other.server)
-        over = await environment.now()
+        environment.switch_postgres(other.server)
+        over = await environment.database_now()
     await old.__aexit__()
     return over
 
 
-async def fail_over(environment, _random):
+async def fail_over(environment: FaultEnvironment, _random: Random):
     """
-    A standby is promoted, and the old primary goes on, but read-only.
+    A standby is promoted, and the old primary continues, but read-only.
 
-    Nobody cuts the connections that lead to the old one: who notices must do that himself.
+    Connections to the old primary stay open: processes must detect that and reconnect.
     """
     async with (
         standby(environment) as other,
-        expect_logged(environment, process="SQLSTATE 25006") as witness,
+        expect_logged(environment, process="SQLSTATE 25006") as logs,
     ):
         old = environment.postgres
         await _set_writable(environment, allowed=False)
         await _wait_for_writers_to_end(environment)
         await other.promote()
-        environment.move(other.server)
-        over = await environment.now()
-        await witness.wait_for_process_log("SQLSTATE 25006")
+        environment.switch_postgres(other.server)
+        over = await environment.database_now()
+        await logs.wait_for_process_log("SQLSTATE 25006")
 
-        async def goes_on():
+        async def has_resumed():
             [[completed]] = await environment.execute(_COMPLETED, over)
             return completed > 0
 
         try:
-            await wait_until_true(goes_on, patience=20.0)
+            await wait_until_true(has_resumed, patience=20.0)
         except TimeoutError:
-            raise AssertionError("nothing goes on while the old primary is read-only") from None
+            raise AssertionError("no run completes while the old primary is read-only") from None
         finally:
             await old.__aexit__()
         return over
 
 
-async def _wait_for_writers_to_end(environment):
-    since = await environment.now()
+async def _wait_for_writers_to_end(environment: FaultEnvironment):
+    since = await environment.database_now()
 
     async def has_ended():
         [[writers]] = await environment.execute(_WRITERS, ROLE, since)
@@ -166,30 +167,30 @@ async def _wait_for_writers_to_end(environment):
     await wait_until_true(has_ended)
 
 
-async def fill_the_disk(environment, random):
-    """The journal and the participants' ledger are on a disk of their own, which is full."""
+async def fill_the_disk(environment: FaultEnvironment, random: Random):
+    """Fill the disk of the journal, the outbox and the effect log."""
     async with (
         Tablespace(environment) as space,
-        expect_logged(environment, process="SQLSTATE 53100") as witness,
+        expect_logged(environment, process="SQLSTATE 53100") as logs,
     ):
         space.fill()
         try:
-            await witness.wait_for_process_log("SQLSTATE 53100")
+            await logs.wait_for_process_log("SQLSTATE 53100")
             await sleep(random.uniform(2.0, 4.0))
         finally:
             space.free()
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def point_at_dead_address(environment, _random):
-    """Everybody's connections and new ones as well, for longer than anybody waits."""
+async def point_at_dead_address(environment: FaultEnvironment, _random: Random):
+    """Drop all data of open and new connections, for longer than every timeout."""
     async with expect_logged(environment, process="did not answer in time"):
-        for member in environment.members:
-            member.database.black_hole()
+        for member in environment.processes:
+            member.database_proxy.drop_all_data()
         await sleep(20.0)
-        for member in environment.members:
-            member.database.heal()
-        return await environment.now()
+        for member in environment.processes:
+            member.database_proxy.clear_faults()
+        return await environment.database_now()
 
 
 _END = """
@@ -213,14 +214,14 @@ FAULTS = (
     restarted("PostgreSQL is restarted, fast", restart, times=1, exclusive_resources=POSTGRESQL),
     restarted("PostgreSQL is restarted every 3 s", restart_again_and_again, times=1),
     Fault(
-        "every session is ended",
+        "every session is terminated",
         end_every_session,
         times=2,
         ci_times=1,
         exclusive_resources=POSTGRESQL,
     ),
     Fault(
-        "sessions are ended all the time",
+        "sessions are terminated continuously",
         end_sessions_again_and_again,
         times=1,
         exclusive_resources=POSTGRESQL,
@@ -237,5 +238,5 @@ FAULTS = (
         times=1,
         unavailable_reason=UNAVAILABLE_REASON,
     ),
-    Fault("PostgreSQL leads nowhere for 20 s", point_at_dead_address, times=1),
+    Fault("PostgreSQL does not answer for 20 s", point_at_dead_address, times=1),
 )

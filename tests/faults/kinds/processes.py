@@ -1,53 +1,55 @@
-"""Workers and participants are killed, stopped, told to stop, and die at every named place."""
+"""Faults of processes: SIGKILL, SIGSTOP, SIGTERM, and a crash at every crash point."""
 
 import asyncio
 import signal
 from functools import partial
+from random import Random
 
 from tests.faults.crash_points import PARTICIPANT_CRASH_POINTS, WORKER_CRASH_POINTS
+from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import PARTICIPANTS, WORKERS, Fault
 from tests.kit.programs import EXIT_UNAVAILABLE, sleep
 
-MAX_PASSAGES = 12  # At most so many of a place's passages go by before the one that kills.
-REPEATED_KILLS = 5  # Times that every worker is killed, one right after the other.
-CRASH_TIMEOUT_S = 90.0  # Seconds in which a place must be come to: the sweep and timers are rare.
+MAX_CALLS = 12  # The process crashes at one of the first so many calls.
+REPEATED_KILLS = 5  # How often every worker is killed in a row.
+CRASH_TIMEOUT_S = 90.0  # Time to reach a crash point: some calls are rare.
 
 
-async def kill(processes, environment, random):
+async def kill(processes, environment: FaultEnvironment, random: Random):
     member = random.choice(processes(environment))
     await member.program.kill()
-    over = await environment.now()
-    await member.ready()
+    over = await environment.database_now()
+    await member.wait_until_ready()
     return over
 
 
-async def kill_all_workers(environment, _random):
+async def kill_all_workers(environment: FaultEnvironment, _random: Random):
     for worker in environment.workers:
         await worker.program.kill()
-    over = await environment.now()
+    over = await environment.database_now()
     for worker in environment.workers:
-        await worker.ready()
+        await worker.wait_until_ready()
     return over
 
 
-async def kill_again_and_again(environment, _random):
-    """Every worker every 2 seconds, counted from when it is ready; a participant every third."""
+async def kill_again_and_again(environment: FaultEnvironment, _random: Random):
+    """Kill all workers 2 s after they are ready, repeatedly; a participant every third time."""
     for number in range(REPEATED_KILLS):
         for worker in environment.workers:
-            await worker.ready()
+            await worker.wait_until_ready()
         await sleep(2.0)
         for worker in environment.workers:
             await worker.program.kill()
         if number % 3 == 0:
             await environment.participants[0].program.kill()
-    over = await environment.now()
-    for member in environment.members:
-        await member.ready()
+    over = await environment.database_now()
+    for member in environment.processes:
+        await member.wait_until_ready()
     return over
 
 
-async def pause(processes, environment, random):
-    """SIGSTOP, longer than a lock is waited for, and SIGCONT."""
+async def pause(processes, environment: FaultEnvironment, random: Random):
+    """SIGSTOP for longer than the lock timeout, then SIGCONT."""
     member = random.choice(processes(environment))
     member.program.signal(signal.SIGSTOP)
     await sleep(random.uniform(2.5, 6.0))
@@ -56,74 +58,74 @@ async def pause(processes, environment, random):
     assert stopped, "it was not stopped"
 
 
-async def shut_down(processes, environment, random):
-    """SIGTERM; it must leave with 0, and its successor goes on."""
+async def shut_down(processes, environment: FaultEnvironment, random: Random):
+    """SIGTERM: the process must exit with 0, and its successor continues."""
     member = random.choice(processes(environment))
-    code = await member.program.drain()
+    code = await member.program.terminate()
     assert code in (0, EXIT_UNAVAILABLE), (
-        f"P7: a drained {member.program} left with {code}: {member.program.tail}"
+        f"P7: {member.program} exited after SIGTERM with {code}: {member.program.tail}"
     )
     await member.program.start()
-    over = await environment.now()
-    await member.ready()
+    over = await environment.database_now()
+    await member.wait_until_ready()
     return over
 
 
-async def crash(processes, crash_point, environment, random):
-    """A process that kills itself at a place is started, and after it one that does not."""
+async def crash(processes, crash_point, environment: FaultEnvironment, random: Random):
+    """Start a process that kills itself at a crash point, then one that does not."""
     member = random.choice(processes(environment))
-    passages = 1 if crash_point.startswith("in-") else random.randint(1, MAX_PASSAGES)
-    await member.program.kill(crash_at=f"{crash_point}:{passages}")
+    nth_call = 1 if crash_point.startswith("in-") else random.randint(1, MAX_CALLS)
+    await member.program.kill(crash_at=f"{crash_point}:{nth_call}")
     try:
-        died = await _wait_for_crash(environment, member, crash_point, random)
+        crashed = await _wait_for_crash(environment, member, crash_point, random)
     finally:
         for each in processes(environment):
-            await each.program.disarm()
-    over = await environment.now()
+            await each.program.cancel_crash()
+    over = await environment.database_now()
     for each in processes(environment):
-        await each.ready()
-    assert died, f"{crash_point} was not come to in {CRASH_TIMEOUT_S:g} s"
+        await each.wait_until_ready()
+    assert crashed, f"{crash_point} was not reached in {CRASH_TIMEOUT_S:g} s"
     return over
 
 
-async def _wait_for_crash(environment, process, crash_point, random):
-    """Wait for its death; what brings it to its place is done meanwhile."""
+async def _wait_for_crash(environment: FaultEnvironment, process, crash_point, random: Random):
+    """Wait for the crash; meanwhile cause the calls that are otherwise rare."""
     async with asyncio.TaskGroup() as group:
-        luring = group.create_task(_crash_in_sweep(environment, process, crash_point, random))
-        died = await process.program.crashes(patience=CRASH_TIMEOUT_S)
-        luring.cancel()
-    return died
+        task = group.create_task(_cause_rare_calls(environment, process, crash_point, random))
+        crashed = await process.program.wait_for_crash(patience=CRASH_TIMEOUT_S)
+        task.cancel()
+    return crashed
 
 
-LEAVINGS, AGEING = 4, 11.0
-"""How often a worker dies and leaves commands behind, and seconds in which these are swept."""
+CRASHES_WITH_COMMANDS, RESEND_SECONDS = 4, 11.0
+"""How often a worker crashes with unpublished commands, and the time until they are resent."""
 
 
-async def _crash_in_sweep(environment, process, crash_point, random):
-    if crash_point == "in-sweep":
-        # The other worker leaves commands behind, and stays away while they age: when it comes
-        # back it sweeps as well.
+async def _cause_rare_calls(environment: FaultEnvironment, process, crash_point, random: Random):
+    if crash_point == "in-outbox-resend":
+        # The other worker leaves commands in the outbox, and is down until they are resent: after
+        # its restart it would resend them too.
         other = random.choice([each for each in environment.workers if each is not process])
-        await process.ready()
+        await process.wait_until_ready()
         await other.program.kill(crash_at="after-commit:2")
         times = 1
-        while await other.program.crashes(patience=CRASH_TIMEOUT_S):
-            if times % LEAVINGS == 0:
-                await sleep(AGEING)
+        while await other.program.wait_for_crash(patience=CRASH_TIMEOUT_S):
+            if times % CRASHES_WITH_COMMANDS == 0:
+                await sleep(RESEND_SECONDS)
             await other.program.start(crash_at="after-commit:2")
             times += 1
-    if crash_point == "in-dead-letter-intake":
-        await process.ready()
+    if crash_point == "in-dead-letter-insert":
+        await process.wait_until_ready()
         while True:
-            await environment.throw_rubbish()
+            await environment.publish_malformed()
             await sleep(0.5)
 
 
-def workers(environment):
+def workers(environment: FaultEnvironment):
     return environment.workers
 
 
-def participants(environment):
+def participants(environment: FaultEnvironment):
     return environment.participants
 
 
@@ -178,20 +180,20 @@ FAULTS = (
     ),
     *(
         Fault(
-            f"worker dies {place}",
-            partial(crash, workers, place),
-            times=2 if place == "in-sweep" else 3,
-            ci_times=int(place in ("after-commit", "after-confirm")),
+            f"worker crashes {crash_point}",
+            partial(crash, workers, crash_point),
+            times=2 if crash_point == "in-outbox-resend" else 3,
+            ci_times=int(crash_point in ("after-commit", "after-confirm")),
         )
-        for place in WORKER_CRASH_POINTS
+        for crash_point in WORKER_CRASH_POINTS
     ),
     *(
         Fault(
-            f"participant dies {place}",
-            partial(crash, participants, place),
+            f"participant crashes {crash_point}",
+            partial(crash, participants, crash_point),
             times=2,
-            ci_times=int(place == "after-effect"),
+            ci_times=int(crash_point == "after-effect"),
         )
-        for place in PARTICIPANT_CRASH_POINTS
+        for crash_point in PARTICIPANT_CRASH_POINTS
     ),
 )

@@ -1,137 +1,139 @@
 """
-What happens to transactions: COMMIT's answer is lost, others lock what is needed, or undo it.
+Faults of transactions: lost COMMIT answers, locks, deadlocks, aborts, altered tables.
 
-None of it needs a server in trouble: it is what neighbours in the same database do, and people who
-change its tables while the engine runs.
+The server itself works: other applications in the same database cause these, and administrators who
+alter tables while the engine runs.
 """
 
 from contextlib import asynccontextmanager
 from functools import partial
+from random import Random
 
 import asyncpg
 
-from tests.faults.environment import asyncpg_url
+from tests.faults.environment import FaultEnvironment, asyncpg_url
 from tests.faults.fault import Fault
 from tests.faults.log_watcher import expect_logged
 from tests.kit.programs import sleep, wait_until_true
 
-LOCK_SECONDS = 20.0  # Seconds, as long as the longest that the promise names.
-LOCKED_RUNS = 20  # Runs that somebody else holds.
+LOCK_SECONDS = 20.0  # The longest lock that the promise covers.
+LOCKED_RUNS = 20  # Runs that another transaction locks.
 LOCK_TIMEOUT_MESSAGE = "canceling statement due to lock timeout"
 
 
-async def lose_commit_answers(members, environment, random):
-    """What was committed is committed, and who did it hears nothing but the end of a connection."""
-    proxies = [member.database for member in members(environment)]
-    before = sum(proxy.answers_lost for proxy in proxies)
+async def lose_commit_answers(members, environment: FaultEnvironment, random: Random):
+    """Cut connections between a COMMIT and its answer, so that its outcome is unknown."""
+    proxies = [member.database_proxy for member in members(environment)]
+    before = sum(proxy.lost_answers for proxy in proxies)
     for share, seconds in ((0.1, 4.0), (1.0, 1.0)):
         for proxy in proxies:
-            proxy.leave_unanswered(
-                lambda asked, share=share: b"COMMIT" in asked and random.random() < share
+            proxy.cut_before_answer(
+                lambda request, share=share: b"COMMIT" in request and random.random() < share
             )
         await sleep(seconds)
     for proxy in proxies:
-        proxy.heal()
-    assert sum(proxy.answers_lost for proxy in proxies) > before, "no COMMIT was left unanswered"
+        proxy.clear_faults()
+    assert sum(proxy.lost_answers for proxy in proxies) > before, "no COMMIT answer was lost"
 
 
-async def lock_runs(environment, _random):
-    """Somebody locks unfinished runs and thinks; all the others must go on meanwhile."""
+async def lock_runs(environment: FaultEnvironment, _random: Random):
+    """Another transaction locks unfinished runs; all other runs must continue."""
     async with expect_logged(environment, server=LOCK_TIMEOUT_MESSAGE):
-        async with _external_transaction(environment.engine_url) as foreign:
-            since = await environment.now()
+        async with _external_transaction(environment.engine_url) as other:
+            since = await environment.database_now()
 
-            async def has_some():
-                return len(await foreign.fetch(_HOLD_RUNS, LOCKED_RUNS)) > 1
+            async def has_locked():
+                return len(await other.fetch(_LOCK_NEWEST_RUNS, LOCKED_RUNS)) > 1
 
-            await wait_until_true(has_some)
+            await wait_until_true(has_locked)
             await sleep(LOCK_SECONDS)
             await _wait_for_other_runs(environment, since)
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def lock_journal(environment, _random):
+async def lock_journal(environment: FaultEnvironment, _random: Random):
     async with expect_logged(environment, server=LOCK_TIMEOUT_MESSAGE):
-        async with _external_transaction(environment.engine_url) as foreign:
-            await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
+        async with _external_transaction(environment.engine_url) as other:
+            await other.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
             await sleep(LOCK_SECONDS)
-        return await environment.now()
+        return await environment.database_now()
 
 
-async def lock_ledger(environment, _random):
-    """What the participants write to, for longer than anybody waits for their reply."""
-    async with _external_transaction(environment.shop_url) as foreign:
-        await foreign.execute("LOCK TABLE ledger IN EXCLUSIVE MODE")
+async def lock_effect_log(environment: FaultEnvironment, _random: Random):
+    """Lock the table of the participants, for longer than the timeout of their commands."""
+    async with _external_transaction(environment.participant_url) as other:
+        await other.execute("LOCK TABLE effect_log IN EXCLUSIVE MODE")
         await sleep(LOCK_SECONDS / 2)
-        [[waiting]] = await environment.execute(_WAITING, url=environment.shop_url)
-    assert waiting, "nobody waited for the table"
+        [[waiting]] = await environment.execute(_WAITING, url=environment.participant_url)
+    assert waiting, "no transaction waited for the table"
 
 
-async def stay_in_a_transaction(environment, _random):
-    """A report that takes its time: what was deleted since it began cannot be forgotten."""
-    async with _external_transaction(
-        environment.engine_url, isolation="repeatable_read"
-    ) as foreign:
-        since = await environment.now()
-        await foreign.execute("SELECT pg_current_xact_id(), count(*) FROM saga_engine.event")
+async def hold_snapshot(environment: FaultEnvironment, _random: Random):
+    """Keep a snapshot open, like a long report: vacuum cannot remove deleted rows."""
+    async with _external_transaction(environment.engine_url, isolation="repeatable_read") as other:
+        since = await environment.database_now()
+        await other.execute("SELECT pg_current_xact_id(), count(*) FROM saga_engine.event")
         await sleep(LOCK_SECONDS)
-        [[held]] = await environment.execute(_HELD, foreign.get_server_pid())
-        assert held, "the transaction holds nothing"
+        [[has_snapshot]] = await environment.execute(_HAS_SNAPSHOT, other.get_server_pid())
+        assert has_snapshot, "the transaction has no snapshot"
         await _wait_for_other_runs(environment, since)
 
 
-async def lock_in_the_wrong_order(environment, _random):
-    """Somebody locks the journal before the runs, and the engine the runs before the journal."""
+async def lock_in_the_opposite_order(environment: FaultEnvironment, _random: Random):
+    """Cause deadlocks: another transaction locks the journal before the runs."""
     for _ in range(40):
         if await _has_deadlocked(environment):
             return
-    raise AssertionError("no deadlock came about")
+    raise AssertionError("there was no deadlock")
 
 
-async def abort_transactions(environment, _random):
-    """A share of them ends as by a serialization failure or a deadlock, some only at COMMIT."""
+async def abort_transactions(environment: FaultEnvironment, _random: Random):
+    """Abort a share of them with a serialization failure or deadlock, some at COMMIT."""
     async with expect_logged(environment, process="SQLSTATE 40001"):
         await environment.execute(_CREATE_FAILING_TRIGGER)
-        await environment.execute(_CREATE_FAILING_TRIGGER, url=environment.shop_url)
-        troubled = [(table, environment.engine_url) for table in ("run", "event", "outbox")]
-        tables = [(f"saga_engine.{table}", url) for table, url in troubled]
-        tables += [("ledger", environment.shop_url), ("saga_barrier", environment.shop_url)]
+        await environment.execute(_CREATE_FAILING_TRIGGER, url=environment.participant_url)
+        engine_tables = [(table, environment.engine_url) for table in ("run", "event", "outbox")]
+        tables = [(f"saga_engine.{table}", url) for table, url in engine_tables]
+        tables += [
+            ("effect_log", environment.participant_url),
+            ("saga_barrier", environment.participant_url),
+        ]
         for table, url in tables:
-            await _retry_until_done(environment, _TROUBLE_STATEMENTS.format(table), url)
-        await _retry_until_done(environment, _TROUBLE_COMMITS, environment.engine_url)
+            await _retry_until_done(environment, _CREATE_STATEMENT_TRIGGER.format(table), url)
+        await _retry_until_done(environment, _CREATE_COMMIT_TRIGGER, environment.engine_url)
         await sleep(6.0)
         await _retry_until_done(
             environment,
-            "DROP TRIGGER trouble_commits ON saga_engine.outbox",
+            "DROP TRIGGER fail_commits ON saga_engine.outbox",
             environment.engine_url,
         )
         for table, url in tables:
-            await _retry_until_done(environment, f"DROP TRIGGER trouble ON {table}", url)
-        over = await environment.now()
-        for url in (environment.engine_url, environment.shop_url):
-            await environment.execute("DROP FUNCTION trouble", url=url)
+            await _retry_until_done(environment, f"DROP TRIGGER fail_statements ON {table}", url)
+        over = await environment.database_now()
+        for url in (environment.engine_url, environment.participant_url):
+            await environment.execute("DROP FUNCTION fail_randomly", url=url)
         return over
 
 
-async def change_tables(environment, _random):
-    """Columns and an index come and go while statements that know the table are prepared."""
-    async with expect_logged(environment, process="SQLSTATE 0A000") as witness:
+async def change_tables(environment: FaultEnvironment, _random: Random):
+    """Alter columns and an index while prepared statements use the table."""
+    async with expect_logged(environment, process="SQLSTATE 0A000") as logs:
         for change, back in _CHANGES:
             await _retry_until_done(environment, change, environment.engine_url)
             await sleep(2.0)
             await _retry_until_done(environment, back, environment.engine_url)
-        over = await environment.now()
-        await witness.wait_for_process_log("SQLSTATE 0A000")
+        over = await environment.database_now()
+        await logs.wait_for_process_log("SQLSTATE 0A000")
         return over
 
 
-async def _has_deadlocked(environment):
+async def _has_deadlocked(environment: FaultEnvironment):
     try:
-        async with _external_transaction(environment.engine_url) as foreign:
-            await foreign.execute("SET LOCAL deadlock_timeout = '50ms'")
-            await foreign.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
+        async with _external_transaction(environment.engine_url) as other:
+            await other.execute("SET LOCAL deadlock_timeout = '50ms'")
+            await other.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
             await sleep(0.4)  # in which batches lock their runs, and wait for the journal
-            await foreign.execute(_LOCK_RUNS)
+            await other.execute(_LOCK_RUNS)
     except asyncpg.DeadlockDetectedError:
         return True
     return False
@@ -139,7 +141,7 @@ async def _has_deadlocked(environment):
 
 @asynccontextmanager
 async def _external_transaction(url, isolation=None):
-    """Somebody else's transaction."""
+    """A transaction of another application."""
     connection = await asyncpg.connect(asyncpg_url(url), timeout=5)
     try:
         async with connection.transaction(isolation=isolation):
@@ -148,13 +150,13 @@ async def _external_transaction(url, isolation=None):
         connection.terminate()
 
 
-async def _wait_for_other_runs(environment, since):
+async def _wait_for_other_runs(environment: FaultEnvironment, since):
     [[completed]] = await environment.execute(_COMPLETED, since)
-    assert completed, "P7: nothing went on meanwhile"
+    assert completed, "P7: no other run completed"
 
 
-async def _retry_until_done(environment, statement, url):
-    """Change a table as one should where others work: wait a moment for it, and then again."""
+async def _retry_until_done(environment: FaultEnvironment, statement, url):
+    """Alter a table while others use it: with a lock timeout, and retries."""
 
     async def has_changed():
         try:
@@ -166,32 +168,32 @@ async def _retry_until_done(environment, statement, url):
     await wait_until_true(has_changed)
 
 
-# The newest: theirs are the replies that come next. The oldest may wait for nothing but the time.
-_HOLD_RUNS = """
+# The newest runs, whose replies come next. The oldest may only wait for a timer.
+_LOCK_NEWEST_RUNS = """
     SELECT run_id FROM saga_engine.run WHERE finished_at IS NULL
     ORDER BY run_id DESC LIMIT $1 FOR UPDATE"""
 _LOCK_RUNS = "SELECT FROM saga_engine.run WHERE finished_at IS NULL FOR UPDATE"
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-_HELD = "SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = $1"
+_HAS_SNAPSHOT = "SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = $1"
 _COMPLETED = """
     SELECT count(*) FROM saga_engine.run WHERE started_at > $1 AND status = 'completed'"""
 
 _CREATE_FAILING_TRIGGER = """
-    CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    CREATE FUNCTION fail_randomly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF random() < 0.1 THEN
-            RAISE EXCEPTION 'it was asked for'
+            RAISE EXCEPTION 'the fault suite wants it'
                 USING ERRCODE = CASE WHEN random() < 0.5 THEN '40001' ELSE '40P01' END;
         END IF;
         RETURN NULL;
     END $$"""
-_TROUBLE_STATEMENTS = """
-    CREATE TRIGGER trouble AFTER INSERT OR UPDATE ON {}
-    FOR EACH STATEMENT EXECUTE FUNCTION public.trouble()"""
-_TROUBLE_COMMITS = """
-    CREATE CONSTRAINT TRIGGER trouble_commits AFTER INSERT ON saga_engine.outbox
-    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.trouble()"""
+_CREATE_STATEMENT_TRIGGER = """
+    CREATE TRIGGER fail_statements AFTER INSERT OR UPDATE ON {}
+    FOR EACH STATEMENT EXECUTE FUNCTION public.fail_randomly()"""
+_CREATE_COMMIT_TRIGGER = """
+    CREATE CONSTRAINT TRIGGER fail_commits AFTER INSERT ON saga_engine.outbox
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_randomly()"""
 _CHANGES = (
     (
         "ALTER TABLE saga_engine.run ADD COLUMN added text",
@@ -208,24 +210,26 @@ _CHANGES = (
 )
 
 
-def _workers(environment):
+def _workers(environment: FaultEnvironment):
     return environment.workers
 
 
-def _participants(environment):
+def _participants(environment: FaultEnvironment):
     return environment.participants
 
 
 FAULTS = (
-    Fault("workers' COMMIT is not answered", partial(lose_commit_answers, _workers), times=2),
+    Fault("COMMIT answers of workers are lost", partial(lose_commit_answers, _workers), times=2),
     Fault(
-        "participants' COMMIT is not answered", partial(lose_commit_answers, _participants), times=1
+        "COMMIT answers of participants are lost",
+        partial(lose_commit_answers, _participants),
+        times=1,
     ),
-    Fault("transactions are undone by the server", abort_transactions, times=1),
-    Fault("somebody locks in the wrong order", lock_in_the_wrong_order, times=2),
-    Fault("somebody holds runs for 20 s", lock_runs, times=1),
-    Fault("somebody holds the journal for 20 s", lock_journal, times=1),
-    Fault("somebody holds the ledger for 10 s", lock_ledger, times=1),
-    Fault("somebody stays in a transaction for 20 s", stay_in_a_transaction, times=1),
-    Fault("tables are changed while they are used", change_tables, times=1),
+    Fault("the server aborts transactions", abort_transactions, times=1),
+    Fault("locks in the opposite order", lock_in_the_opposite_order, times=2),
+    Fault("runs locked for 20 s", lock_runs, times=1),
+    Fault("the journal locked for 20 s", lock_journal, times=1),
+    Fault("the effect log locked for 10 s", lock_effect_log, times=1),
+    Fault("a snapshot held for 20 s", hold_snapshot, times=1),
+    Fault("tables altered while in use", change_tables, times=1),
 )
