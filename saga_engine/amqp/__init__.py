@@ -9,6 +9,7 @@ RabbitMQ: supervised connections; messages published and consumed in batches.
     handshake           opening one connection, and what its errors mean
     declare             exchanges, queues and bindings, declared or checked
     publisher           publishes a batch in one write and awaits its confirms together
+    single_publisher    publishes single messages with aio-pika: requests, redriven dead letters
     frames              a message as AMQP 0-9-1 frames
     confirm_channel     a channel in confirm mode that accounts for whole batches
     consumer            takes deliveries in batches and acknowledges them in batches

@@ -45,6 +45,21 @@ class UnpublishableMessage(ValueError):
     """A message exceeds a limit, which the text names. It is not sent to the broker."""
 
 
+MIN_FRAME_MAX = 4096
+"""frame_max that AMQP guarantees; for checking a message before a connection is open."""
+
+
+def unpublishable_reason(message: Message, *, max_body_bytes: int, user_id: str) -> str:
+    """Why this message can never be published, in a sentence; empty when it can."""
+    try:
+        encode_publish(
+            message, 1, frame_max=MIN_FRAME_MAX, max_body_bytes=max_body_bytes, user_id=user_id
+        )
+    except UnpublishableMessage as error:
+        return str(error)
+    return ""
+
+
 def encode_publish(
     message: Message, channel: int, *, frame_max: int, max_body_bytes: int, user_id: str = ""
 ) -> bytes:

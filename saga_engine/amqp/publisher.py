@@ -17,13 +17,10 @@ from saga_engine.amqp import driver
 from saga_engine.amqp.confirm_channel import ConfirmBatch, ConfirmChannel
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.driver import AmqpConnection
-from saga_engine.amqp.frames import UnpublishableMessage, encode_publish
+from saga_engine.amqp.frames import UnpublishableMessage, encode_publish, unpublishable_reason
 from saga_engine.errors import BrokerError
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.vocabulary import ConnectionState
-
-MIN_FRAME_MAX = 4096
-"""The least that AMQP allows; used to check a message without a connection."""
 
 PROBE_AFTER_SHARE = 0.4
 """Share of the confirm timeout after which the connection is tested."""
@@ -51,11 +48,10 @@ class Publisher:
 
     def unpublishable_reason(self, message: Message) -> str:
         """Return in a sentence why a message cannot be published; empty when it can."""
-        try:
-            self._encode_message(message, 1, MIN_FRAME_MAX)
-        except UnpublishableMessage as error:
-            return str(error)
-        return ""
+        settings, username = self._supervised.settings, self._supervised.username
+        return unpublishable_reason(
+            message, max_body_bytes=settings.max_body_bytes, user_id=username
+        )
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         """

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from saga_engine.amqp.connection import SupervisedConnection
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.cli.dead_letter_filter import (
     NO_BULK_SELECTION,
     DeadLetterSelectionOptions,
@@ -148,7 +148,7 @@ async def redrive(
             broker_url, name="publish", settings=settings
         ) as connection:
             failed = await Redriver(
-                database, Publisher(connection), operator=operator_name, reason=reason
+                database, SinglePublisher(connection), operator=operator_name, reason=reason
             ).send(ids)
     return _print_result("redriven", ids, failed, as_json=as_json)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from saga_engine.amqp.headers import BROKER_HEADER_PREFIXES, TRUNCATED_HEADER
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.amqp.tolerant_decoding import UNDECODABLE_HEADER
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message, PublishOutcome
@@ -43,7 +43,7 @@ class Redriver:
     """Publishes dead letters again, for *operator* with *reason*."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, *, operator: str, reason: str
+        self, database: Database, publisher: SinglePublisher, *, operator: str, reason: str
     ) -> None:
         self._database = database
         self._publisher = publisher

@@ -9,7 +9,7 @@ again.
 import asyncio
 from uuid import uuid4
 
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.client.answer_queue import AnswerQueue
 from saga_engine.errors import BrokerUnavailable, InvalidInput, SagaEngineError, TimedOut
 from saga_engine.payload.limits import find_violation
@@ -34,7 +34,7 @@ class RequestSender:
         self, connections: BrokerConnections, answer_queue: AnswerQueue, settings: Settings
     ) -> None:
         self._publish_connection = connections.publish
-        self._publisher = Publisher(connections.publish)
+        self._publisher = SinglePublisher(connections.publish)
         self._answer_queue = answer_queue
         self._settings = settings
         self._unroutable_since: float | None = None

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 import pytest
 from sqlalchemy import text
 
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.cli.redrive import Redriver
 from saga_engine.client import Client, start_in_transaction
 from saga_engine.decider.triggers import ResolveIncident
@@ -192,7 +192,9 @@ async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(p
         )
     assert SECRET.encode() not in letter.message.body
     async with open_connection(engine.broker_url, "publish") as link:
-        again = Redriver(engine.database, Publisher(link), operator="ada", reason="the key is back")
+        again = Redriver(
+            engine.database, SinglePublisher(link), operator="ada", reason="the key is back"
+        )
         assert await again.send([letter.id]) == {}
     [fact] = await parties.worker.events.wait_for(RunFinished)
     assert fact.status == Status.COMPLETED

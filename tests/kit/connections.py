@@ -10,6 +10,7 @@ from aiormq.exceptions import AMQPConnectionError
 from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.amqp.url import split_hosts
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import participant_queue, participant_topology
@@ -71,6 +72,12 @@ async def open_connection(url, name="consume", observer=None, topology=TOPOLOGY,
 async def open_publisher(url, observer=None, **changes):
     async with open_connection(url, "publish", observer, **changes) as link:
         yield Publisher(link)
+
+
+@asynccontextmanager
+async def open_single_publisher(url, observer=None, **changes):
+    async with open_connection(url, "publish", observer, **changes) as link:
+        yield SinglePublisher(link)
 
 
 @asynccontextmanager

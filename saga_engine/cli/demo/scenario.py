@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saga_engine.amqp.connection import SupervisedConnection
-from saga_engine.amqp.publisher import Publisher
+from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.cli.demo.comparison import Comparison, compare
 from saga_engine.cli.demo.display import Display
 from saga_engine.cli.demo.orders import DemoOrder, demo_orders
@@ -147,7 +147,7 @@ async def _send_malformed_message(broker: str, settings: Settings) -> None:
             body=b'{"charge_id": ',
             message_id=new_message_id(),
         )
-        await Publisher(connection).publish([message])
+        await SinglePublisher(connection).publish([message])
 
 
 def _print_summary(result: DemoResult, comparison: Comparison) -> int:
