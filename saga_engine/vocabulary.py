@@ -14,7 +14,7 @@ Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Js
 
 
 class Status(StrEnum):
-    """Where a run stands."""
+    """The status of a run; decider/transitions.py says what may follow what."""
 
     RUNNING = "running"
     COMPENSATING = "compensating"

@@ -15,22 +15,27 @@ is a decision without events and with an IgnoredReason, a request that is not po
 with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
 can be replayed, simulated, explained, or tried on a copy of the run.
 
-A trigger is decided in three stages, and each records events that `evolve` applies at once:
+A trigger is decided in two stages. Both record events, which `evolve` applies at once. What the
+events mean outside the run is computed from them after the decision:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      progress.advance: forward, stop, or compensate
     3. what follows outside          effects.py: commands to send, the time to wake up
 
 Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
-`requested_stop`; stage 2 waits for the steps in flight and then compensates. Between two triggers a
-run is therefore at rest: each step is settled, or has a deadline (`due_at`), or has an incident.
-This is promise P1, "never silently stuck".
+`requested_stop`; stage 2 waits for the steps in flight and then compensates. After each decision of
+an unfinished run some step has a time (`due_at`) or an open incident: promise P1, "never silently
+stuck".
 
-Three facts about a step decide most of what happens to it:
+The run goes forward while it is running, and backward while it is compensating:
 
-    its kind         before the pivot it can be compensated; after it, an incident follows
-    its status       per direction: STEP_TRANSITIONS in transitions.py, drawn in docs/semantics.md
-    may_have_effect  run.py: succeeded, or some attempt reached a queue and was not rejected
+    running       -> compensating, completed, abandoned
+    compensating  -> compensated, abandoned
+    compensated   -> compensating, when a late success proves an effect
+
+Three facts decide what happens to a step. Its kind: before the pivot the run compensates it, after
+the pivot a person must look. Its status, for each direction: STEP_TRANSITIONS in transitions.py,
+drawn in docs/semantics.md. And `may_have_effect` (run.py): whether it must be compensated.
 
 What to change together
 =======================
@@ -45,7 +50,7 @@ What to change together
   setting in here would make a replay differ from the journal.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from saga_engine.decider import operator
@@ -117,18 +122,14 @@ def decide(
     if run is None:
         return Decision(run=None, ignored_reason=IgnoredReason.UNCORRELATED)
     builder = DecisionBuilder(saga=saga, run=run, now=now, payloads=DecisionPayloads(saga, ports))
-    ignored_reason, refusal = None, None
     try:
         ignored_reason = _apply(builder, trigger)
     except operator.RequestRefused as error:
-        refusal = str(error)
-    if ignored_reason is None and refusal is None:
-        advance(builder)
-        return _decision(builder)
-    code_errors = tuple(builder.payloads.code_errors)
-    return Decision(
-        run=run, ignored_reason=ignored_reason, refusal=refusal, code_errors=code_errors
-    )
+        return replace(_decision(builder), refusal=str(error))
+    if ignored_reason is not None:
+        return replace(_decision(builder), ignored_reason=ignored_reason)
+    advance(builder)
+    return _decision(builder)
 
 
 def start_blocked(

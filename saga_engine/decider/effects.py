@@ -28,7 +28,7 @@ class SendCommand:
 
 
 def effects(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
-    """The commands that *events* order; *run* is what they led to."""
+    """The commands to send because of *events*; *run* has them applied."""
     for event in events:
         if isinstance(event, AttemptStarted):
             yield SendCommand(

@@ -34,7 +34,7 @@ from saga_engine.vocabulary import (
 
 
 class RequestRefused(Exception):
-    """What was asked is not possible here, and why."""
+    """A request that is not possible in this state of the run; the text says why."""
 
 
 def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
@@ -70,7 +70,7 @@ def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
             _complete(builder, incident, request)
         case Resolution.REJECT:
             _reject(builder, incident, request)
-        case _:  # ABANDON; a resolution that is added does not pass the tests here
+        case _:  # ABANDON
             _abandon(builder, request)
 
 

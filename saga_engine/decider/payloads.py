@@ -2,7 +2,7 @@
 The payloads of a decision: the input and replies as their types, commands by the author's mappings.
 
 In a run and its events, payloads are encrypted if a codec is set. They are decrypted here, when a
-mapping function needs them, and in no other place of the decider. Every call into the author's code
+mapping function needs them, and nowhere else in the decider. Every call into the author's code
 goes through `call_user_code`, so it can raise only what this module expects.
 """
 
