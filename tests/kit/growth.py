@@ -1,15 +1,15 @@
-"""How much work something is, without a clock's verdict: counts, and ratios within one process."""
+"""Measures work without judging the machine's speed: call counts, and ratios of CPU times."""
 
 import sys
 from collections.abc import Callable
 from time import process_time
 
 MEASUREMENTS = 3
-"""The least of several measurements is the one that other programs disturbed least."""
+"""The minimum of several measurements is the least disturbed by other programs."""
 
 
 def count_calls(work: Callable[[], object]) -> int:
-    """Count the functions that *work* calls, its own and the interpreter's."""
+    """Count the calls of Python and C functions in *work*."""
     counted = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -26,14 +26,14 @@ def count_calls(work: Callable[[], object]) -> int:
 
 
 def time_ratio(work: Callable[[int], object], small: int, large: int) -> float:
-    """How many times as much CPU *work* needs for the large size as for the small one."""
+    """The CPU time of *work* for the large size, divided by that for the small size."""
     return _seconds(work, large) / max(_seconds(work, small), 1e-6)
 
 
 def _seconds(work: Callable[[int], object], size: int) -> float:
-    found = []
+    times = []
     for _ in range(MEASUREMENTS):
-        began = process_time()
+        start = process_time()
         work(size)
-        found.append(process_time() - began)
-    return min(found)
+        times.append(process_time() - start)
+    return min(times)

@@ -1,4 +1,4 @@
-"""What an endpoint asks, and a client that sends whatever bytes a test wants."""
+"""A stub of a process for the HTTP port, and a client that sends any bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -8,7 +8,7 @@ HOST = "127.0.0.1"
 
 
 class ProcessStub:
-    """What the endpoint asks: its state is set by the test."""
+    """The readiness of a process, set by the test."""
 
     def __init__(self) -> None:
         self.checks: dict[str, str | None] = {"database": None, "publishing": None}
@@ -36,7 +36,7 @@ class ProcessStub:
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection that is closed at the end, whatever the other side did to it."""
+    """A connection that is closed after the block, even if the server has cut it."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield reader, writer
@@ -47,7 +47,7 @@ async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
 
 
 async def send_raw(port: int, request: bytes) -> bytes:
-    """Everything that is answered to some bytes; nothing when the connection is cut."""
+    """Send bytes, and return the whole response; empty if the connection is cut."""
     async with connected(port) as (reader, writer):
         writer.write(request)
         with suppress(ConnectionError):

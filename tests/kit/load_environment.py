@@ -1,4 +1,4 @@
-"""Programs under load, what is asked of them, and what the database says of it afterwards."""
+"""Programs under load: starts runs, and reads the results from the database."""
 
 import asyncio
 from collections import Counter
@@ -23,7 +23,7 @@ COMMAND_QUEUES = tuple(map(participant_queue, ("inventory", "payments", "orders"
 
 
 class LoadEnvironment:
-    """One load: the programs it runs against, the runs it asked for."""
+    """The programs of one load test, and the runs that it has requested."""
 
     def __init__(self, owned, database_url, broker_url, publisher, directory, settings):
         self.requested: Counter[str] = Counter()
@@ -41,7 +41,7 @@ class LoadEnvironment:
         self._owned, self._publisher = owned, publisher
 
     async def run_program(self, *arguments, name, environment=None, cwd=ROOT):
-        """A program of ours that is at work until the end of the load."""
+        """Start a program that runs until the end of the load test."""
         port = free_port()
         running = await self._owned.enter_async_context(
             running_program(
@@ -64,7 +64,7 @@ class LoadEnvironment:
         return await self.run_program("participant", module, name=name, environment=environment)
 
     async def start_runs(self, number, *, saga="place-order", card="ok"):
-        """Ask for runs, a portion at a time, as fast as they are confirmed."""
+        """Request runs in batches, as fast as the broker confirms them."""
         for first in range(0, number, BATCH_SIZE):
             messages = []
             for _ in range(min(BATCH_SIZE, number - first)):
@@ -84,7 +84,7 @@ class LoadEnvironment:
                 messages = [each for each, outcome in pairs if outcome != "confirmed"]
 
     async def ended_by_status(self, saga="place-order"):
-        """How many runs of a saga ended, by status."""
+        """The number of finished runs of a saga, by status."""
         return Counter(
             dict(
                 await self.query(
@@ -97,26 +97,26 @@ class LoadEnvironment:
         )
 
     async def wait_for_ended(self, saga, number, *, patience=60.0):
-        """Wait until so many runs of a saga have ended."""
+        """Wait until a number of runs of a saga have finished."""
 
-        async def have():
+        async def have_ended():
             return (await self.ended_by_status(saga)).total() >= number
 
-        await wait_until_true(have, patience=patience, interval=0.2)
+        await wait_until_true(have_ended, patience=patience, interval=0.2)
 
     async def wait_for_all_ended(self, *, patience=60.0):
-        """Wait until every run that was asked for has ended."""
+        """Wait until every requested run has finished."""
 
         for saga, number in self.requested.items():
             await self.wait_for_ended(saga, number, patience=patience)
 
     async def query(self, statement, **arguments):
-        """Ask the database, as somebody who has time; the rows."""
+        """Run a query on the engine's database, and return the rows."""
         async with self.engine.connect() as connection:
             return (await connection.execute(text(statement), arguments)).all()
 
     async def queue_depths(self, *queues):
-        """How many messages wait in each queue and are with nobody; a missing queue has none."""
+        """The number of ready messages in each queue; 0 for a queue that does not exist."""
         found = {}
         for queue in queues:
             with suppress(ChannelNotFoundEntity):
@@ -125,7 +125,7 @@ class LoadEnvironment:
         return found
 
     async def extra_attempts(self):
-        """Commands that were sent again, over all runs and steps."""
+        """The number of attempts beyond the first, over all runs and steps."""
         [(extra,)] = await self.query(
             "SELECT coalesce(sum(n - 1), 0)::integer FROM (SELECT count(*) AS n"
             " FROM saga_engine.event WHERE type = 'attempt_started'"
@@ -134,7 +134,7 @@ class LoadEnvironment:
         return extra
 
     async def longest_wait(self):
-        """Seconds between two events of one run, at the most: it had begun and did not move."""
+        """The longest time in seconds between two events of one run."""
         [(longest,)] = await self.query(
             "SELECT extract(epoch FROM max(gap))::float8"
             " FROM (SELECT recorded_at - lag(recorded_at)"
@@ -145,21 +145,21 @@ class LoadEnvironment:
 
 @asynccontextmanager
 async def load_environment(database_url, broker_url, directory, **settings):
-    """Everything of one load; the programs end with it."""
+    """A load test: the programs end with the block."""
     async with AsyncExitStack() as owned:
-        # With the engine's queues declared, starts wait there until a worker is up.
-        link = await owned.enter_async_context(
+        # Declares the queues of the engine, so that starts wait there for a worker.
+        connection = await owned.enter_async_context(
             open_connection(broker_url, "load", topology=ENGINE_TOPOLOGY)
         )
         environment = LoadEnvironment(
-            owned, database_url, broker_url, Publisher(link), directory, settings
+            owned, database_url, broker_url, Publisher(connection), directory, settings
         )
         owned.push_async_callback(environment.engine.dispose)
         yield environment
 
 
 class PeakMonitor:
-    """Looks at programs and queues now and then, and keeps the highest of each."""
+    """Polls the memory of programs and the depth of queues, and keeps the peaks."""
 
     def __init__(self, environment: LoadEnvironment, **programs):
         self.peaks: Counter[str] = Counter()
@@ -188,18 +188,18 @@ class PeakMonitor:
             self._record_peak("starts waiting", waiting)
             await sleep(0.5)
 
-    def _record_peak(self, what, number):
-        self.peaks[what] = max(self.peaks[what], number)
+    def _record_peak(self, name, number):
+        self.peaks[name] = max(self.peaks[name], number)
 
 
 def peak_memory(pid):
-    """The most memory a process ever had, in MB (VmHWM, proc(5))."""
+    """The peak memory of a process in MB (VmHWM, proc(5))."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def print_table(title, figures):
-    """Print figures, with pytest -s."""
+    """Print figures; visible with pytest -s."""
     width = max(map(len, figures))
     lines = [f"  {name:{width}}  {value:>10}" for name, value in figures.items()]
     print("\n".join(["", title, *lines]), flush=True)  # noqa: T201 - the figures

@@ -1,4 +1,4 @@
-"""What a test can know of a process that is not its child."""
+"""Functions for processes that are not children of the test."""
 
 import asyncio
 import os
@@ -6,27 +6,27 @@ from pathlib import Path
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of that id."""
+    """Whether a process with this id exists."""
     return Path(f"/proc/{pid}").exists()
 
 
 def owner_of(pid: int) -> int:
-    """The user id it runs as."""
+    """The user id of the process."""
     return Path(f"/proc/{pid}").stat().st_uid
 
 
 async def wait_for_exit(pid: int, *, seconds: float = 20.0) -> None:
-    """Return when that process is gone; TimeoutError when it stays. Linux says so (pidfd_open)."""
+    """Wait until the process has ended (pidfd_open, Linux); TimeoutError if it has not."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    gone = asyncio.Event()
+    ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(handle, gone.set)
+    loop.add_reader(handle, ended.set)
     try:
         async with asyncio.timeout(seconds):
-            await gone.wait()
+            await ended.wait()
     finally:
         loop.remove_reader(handle)
         os.close(handle)

@@ -1,4 +1,4 @@
-"""The engine's own programs as processes that are killed, stopped and started again."""
+"""The programs of the engine as processes that tests kill, stop and restart."""
 
 import asyncio
 import os
@@ -11,21 +11,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 READY = b"process.ready"
 LISTENING = re.compile(rb"http\.listening \S+:(\d+)")
-READINESS_TIMEOUT_S = 5.0  # More than the program itself allows for looking whether it is ready.
+READINESS_TIMEOUT_S = 5.0  # More than READINESS_TIMEOUT of the program.
 
 EXIT_UNAVAILABLE = 5
-"""The exit code of a program that cannot begin, because a server is out of reach."""
+"""The exit code of a program that cannot start, because a server is unavailable."""
 
 RESTART_DELAY_S = 1.0
-"""Seconds until whatever supervises it starts it again then."""
+"""Seconds until a supervisor restarts it then."""
 
 
 class SupervisedProgram:
     """
-    One `saga-engine` command that is started again whenever it is killed, or could not begin.
+    One `saga-engine` command that is restarted after it was killed, or could not start.
 
     Args:
-        log: where all its lives print to; shown when it ends although nobody ended it.
+        log: the log of all its processes; shown when one ends unexpectedly.
     """
 
     def __init__(self, *arguments, environment, log, cwd=ROOT):
@@ -50,8 +50,8 @@ class SupervisedProgram:
         Start it.
 
         Args:
-            crash_at: a name and a number of `crashing`: it kills itself at that passage.
-            changes: more environment, for this life only.
+            crash_at: a crash point of tests/faults/crash_points.py and a number, as `name:3`.
+            changes: additional environment variables, for this process only.
         """
         self._crash_armed = crash_at is not None
         program = ("saga_engine",) if crash_at is None else ("tests.faults.crash_points", crash_at)
@@ -75,12 +75,12 @@ class SupervisedProgram:
                 await self.start(**start_options)
 
     async def is_ready(self):
-        """Whether this life has said so; it prints at `info`."""
+        """Whether this process has logged that it is ready."""
         self.assert_running()
         return READY in self._output()
 
     async def is_accepting_work(self):
-        """Whether it says so now, to whoever asks on its port."""
+        """Whether its HTTP port reports now that it is ready."""
         ports = LISTENING.findall(self._output())
         if not ports:
             return False
@@ -88,21 +88,21 @@ class SupervisedProgram:
             async with asyncio.timeout(READINESS_TIMEOUT_S):
                 return await is_ready(int(ports[-1]))
         except TimeoutError:
-            return False  # a process that is stopped accepts connections all the same
+            return False  # the kernel accepts connections of a stopped process
 
     def is_stopped(self):
-        """Whether it is, by the kernel's account."""
+        """Whether the kernel reports it as stopped."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return "State:\tT" in status
 
     def _output(self):
-        """What this life has printed."""
+        """The log of this process."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read()
 
     def assert_running(self):
-        """It must not have ended by itself."""
+        """Fail if it has ended unexpectedly."""
         if self._process.returncode not in (None, EXIT_UNAVAILABLE):
             raise AssertionError(f"P7: {self} ended with {self._process.returncode}: {self.tail}")
 
@@ -111,7 +111,7 @@ class SupervisedProgram:
         return self.log.read_text(errors="replace")[-3000:]
 
     async def run_for(self, seconds):
-        """Let it work for a while; it must not end by itself."""
+        """Let it run for a while; fail if it ends."""
         try:
             async with asyncio.timeout(seconds):
                 await self._process.wait()
@@ -120,21 +120,21 @@ class SupervisedProgram:
         self.assert_running()
 
     async def kill(self, **start_options):
-        """SIGKILL, and start it again."""
+        """Send SIGKILL, and start it again."""
         self.assert_running()
         await self.end()
         self.kills += 1
         await self.start(**start_options)
 
     async def cancel_crash(self):
-        """Whether it has killed itself or is still about to: let it live."""
+        """Restart it without a crash point, if it has crashed or still would."""
         if self._process.returncode is not None:
             await self.start()
         elif self._crash_armed:
             await self.kill()
 
     async def wait_for_crash(self, *, patience):
-        """Wait until it has killed itself, as it was started to; whether it did."""
+        """Wait until it reaches its crash point; whether it did."""
         try:
             async with asyncio.timeout(patience):
                 code = await self._process.wait()
@@ -145,13 +145,13 @@ class SupervisedProgram:
         return True
 
     def signal(self, number):
-        """Send it a signal, as an operator or a kernel might."""
+        """Send it a signal."""
         self.assert_running()
         if self._process.returncode is None:
             self._process.send_signal(number)
 
     async def terminate(self):
-        """SIGTERM; its exit code."""
+        """Send SIGTERM, and return the exit code."""
         assert self._supervisor is not None, "it was started"
         self._supervisor.cancel()
         if self._process.returncode is None:
@@ -159,7 +159,7 @@ class SupervisedProgram:
         return await self._process.wait()
 
     async def end(self):
-        """Whatever happened, it does not stay."""
+        """Kill it if it still runs."""
         if self._supervisor:
             self._supervisor.cancel()
         if self._process.returncode is None:
@@ -169,7 +169,7 @@ class SupervisedProgram:
 
 @asynccontextmanager
 async def running_program(*arguments, environment, log, cwd=ROOT):
-    """A program for the time of the block; `cwd` is where its code is."""
+    """Run a program during the block; `cwd` is the directory of its code."""
     running = SupervisedProgram(*arguments, environment=environment, log=log, cwd=cwd)
     await running.start()
     try:
@@ -179,21 +179,21 @@ async def running_program(*arguments, environment, log, cwd=ROOT):
 
 
 async def sleep(seconds):
-    """Let a fault last: what goes on meanwhile is the test."""
+    """Wait while a fault lasts: what happens meanwhile is the test."""
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
     await over.wait()
 
 
 async def wait_until_true(condition, *, patience=60.0, interval=0.05):
-    """Wait for the state of another process, which tells nobody."""
+    """Poll the state of another process, which cannot notify the test."""
     async with asyncio.timeout(patience):
         while not await condition():
             await sleep(interval)
 
 
 async def is_ready(port):
-    """Whether a program of ours that serves on that port takes work."""
+    """Whether the program with that HTTP port is ready."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
