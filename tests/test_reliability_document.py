@@ -8,6 +8,7 @@ import pytest
 
 from saga_engine.settings import Settings
 from tests.faults.catalogue import ALL, CLUSTER
+from tests.simulation.planted_bugs import BUGS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "reliability.md").read_text()
@@ -34,6 +35,14 @@ def test_a_named_test_exists(name):
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_named_fault_is_injected(name):
     assert name in {fault.name for fault in (*ALL, *CLUSTER)}
+
+
+def test_the_page_lists_every_planted_bug():
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (P[\dP, ]+) \|$", DOCUMENT, re.MULTILINE)
+    assert rows == [
+        (name, (plant.__doc__ or "").strip(), ", ".join(sorted(promises)))
+        for name, (plant, promises) in BUGS.items()
+    ]
 
 
 def test_every_fault_is_in_the_page():

@@ -1,7 +1,7 @@
 """
-Bugs that an engineer could write, each a small patch of the real code and the promise it breaks.
+Bugs that an engineer could write: each is a small patch of the real code, planted for one test.
 
-Each is planted for the time of a test, which must see the simulation find it.
+The simulation must find each of them. docs/reliability.md lists them with their docstrings.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ BUGS: dict[str, tuple[BugFunction, tuple[str, ...]]] = {}
 
 
 def planted_bug(*promises: str) -> Callable[[BugFunction], BugFunction]:
-    """Declare a bug: a function that plants it, and the promises of which it breaks one."""
+    """Register a function that plants a bug, and the promises of which the bug breaks one."""
 
     def register(function: BugFunction) -> BugFunction:
         BUGS[function.__name__] = (function, promises)
@@ -90,6 +90,8 @@ def planted_bug(*promises: str) -> Callable[[BugFunction], BugFunction]:
 
 @planted_bug("P6")
 def acknowledge_before_the_commit(plant: BugPatcher) -> None:
+    """Deliveries are acknowledged before their transaction."""
+
     async def process_deliveries(self: WorkerLoops, deliveries: Sequence[Delivery]) -> None:
         await self._consumer.acknowledge(deliveries)
         keys = self._outbox_publisher.token_keys.accepted
@@ -102,6 +104,8 @@ def acknowledge_before_the_commit(plant: BugPatcher) -> None:
 
 @planted_bug("P6")
 def publish_before_the_commit(plant: BugPatcher) -> None:
+    """Commands are published inside the transaction that decides them."""
+
     async def run_transaction(self: BatchRunner, operation: BatchOperation) -> int:
         with self.admission.track_transaction() as admitted:
             async with self._database.transaction() as tx:
@@ -121,6 +125,8 @@ def publish_before_the_commit(plant: BugPatcher) -> None:
 
 @planted_bug("P6")
 def treat_failed_commit_as_committed(plant: BugPatcher) -> None:
+    """A batch whose commit failed is not processed again."""
+
     async def process(
         self: BatchRunner, work_batch: WorkBatch, failures: int = 0
     ) -> list[Delivery]:
@@ -136,6 +142,7 @@ def treat_failed_commit_as_committed(plant: BugPatcher) -> None:
 
 @planted_bug("P6")
 def delete_command_before_confirm(plant: BugPatcher) -> None:
+    """A command is deleted from the outbox when it is published."""
     publish_commands = OutboxPublisher.publish_commands
 
     async def delete_at_once(
@@ -153,6 +160,8 @@ def delete_command_before_confirm(plant: BugPatcher) -> None:
 
 @planted_bug("P6", "P7")
 def acknowledge_malformed_without_recording(plant: BugPatcher) -> None:
+    """A message that cannot be decoded is acknowledged without a dead letter."""
+
     def record_nothing(self: ChangeSet, dead_letter: DeadLetterItem) -> None:
         del self, dead_letter
 
@@ -161,6 +170,8 @@ def acknowledge_malformed_without_recording(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def never_sweep(plant: BugPatcher) -> None:
+    """Unconfirmed commands are never published again."""
+
     async def claim_nothing(
         tx: SqlAlchemyTransaction,
         age: timedelta,
@@ -176,7 +187,7 @@ def never_sweep(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def lose_timers_on_crash(plant: BugPatcher) -> None:
-    """They are kept in the memory of the worker that sent the command, and nowhere else."""
+    """Timeouts and retries are not stored with the run."""
 
     def never(saga: Saga, run: Run) -> datetime | None:
         del saga, run
@@ -188,6 +199,7 @@ def lose_timers_on_crash(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def clear_timer_without_next(plant: BugPatcher) -> None:
+    """A timer that fires is cleared, and the next one is not stored."""
     apply = BatchTransaction._apply
 
     def apply_and_clear(
@@ -208,6 +220,8 @@ def clear_timer_without_next(plant: BugPatcher) -> None:
 
 @planted_bug("P6")
 def ignore_pending_starts(plant: BugPatcher) -> None:
+    """A run whose start is pending is unknown to requests."""
+
     async def find_none(
         tx: SqlAlchemyTransaction, run_ids: Collection[str], count_limit: int = 0
     ) -> dict[str, PendingStart]:
@@ -219,12 +233,13 @@ def ignore_pending_starts(plant: BugPatcher) -> None:
 
 @planted_bug("P5", "P7")
 def decide_without_the_lock(plant: BugPatcher) -> None:
+    """A run is read without its row lock."""
     plant.replace(runs, "lock", runs.read_unlocked)
 
 
 @planted_bug("P7")
 def decode_pending_rows_together(plant: BugPatcher) -> None:
-    """One body that is not JSON fails the batch, and the batch is all that anybody recorded."""
+    """One pending request that is not JSON fails the whole batch."""
     decode_each = decode_pending.decode_requests
 
     def decode_together(requests: Iterable[PendingRequest], settings: Settings) -> WorkBatch:
@@ -237,7 +252,7 @@ def decode_pending_rows_together(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def choose_version_at_admission(plant: BugPatcher) -> None:
-    """A start that names no version is kept as it came, not as it was accepted."""
+    """A start without a version is pinned when a slot is free, not when it is accepted."""
 
     def queue_unpinned(self: ChangeSet, work_item: WorkItem, run: Run) -> None:
         self.await_admission(replace(work_item, answer_to=None))
@@ -249,7 +264,7 @@ def choose_version_at_admission(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def start_newest_loaded_version(plant: BugPatcher) -> None:
-    """A worker with a newer version begins with it what was accepted for an older one."""
+    """A worker starts an accepted run with its newest version."""
 
     def newest(self: StartPreparer, work_item: WorkItem) -> int | None:
         return self._registry.startable_definition_id(work_item.saga, None)
@@ -259,7 +274,7 @@ def start_newest_loaded_version(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def drop_partition_with_pending_start(plant: BugPatcher) -> None:
-    """The functions of the database that say so are in the model of it."""
+    """A partition is dropped although a start in it is pending."""
 
     def month_needed(tx: memory_database.MemoryTransaction, month: str, cutoff: datetime) -> bool:
         runs_of = [row for key, row in tx.scan("run") if partition_model.month_of_run(key) == month]
@@ -275,7 +290,7 @@ def drop_partition_with_pending_start(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
-    """A refused start gives back its key although another start holds it by then."""
+    """A refused start releases a business key that another run holds."""
     resolve_key = StartProcessor._resolve_key
 
     async def resolve_and_release(
@@ -294,6 +309,7 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def record_no_verdict_of_refused_request(plant: BugPatcher) -> None:
+    """A refused operator request gets no verdict."""
     refuse = ChangeSet.refuse
 
     def refuse_without_verdict(
@@ -310,7 +326,7 @@ def record_no_verdict_of_refused_request(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def lose_audit_id_of_deferred_request(plant: BugPatcher) -> None:
-    """It is decided later, and its operator is never told."""
+    """A deferred operator request loses its audit record."""
     pending_request = flush._pending_request
 
     def without_audit_id(work_item: WorkItem, changes: ChangeSet, delay: timedelta) -> NewRequest:
@@ -321,7 +337,7 @@ def lose_audit_id_of_deferred_request(plant: BugPatcher) -> None:
 
 @planted_bug("P7")
 def misreport_load_as_bug(plant: BugPatcher) -> None:
-    """Recorded requests whose runs are together beyond `max_batch_bytes` are a fault of ours."""
+    """Pending requests beyond `max_batch_bytes` are reported as an internal error."""
 
     async def process_and_misreport(self: PendingRequestDuties) -> bool:
         try:
@@ -342,6 +358,7 @@ def misreport_load_as_bug(plant: BugPatcher) -> None:
 
 @planted_bug("P5")
 def omit_journal_event(plant: BugPatcher) -> None:
+    """An event is missing in the journal."""
     append = journal.append
 
     async def append_some(tx: SqlAlchemyTransaction, events: Sequence[NewEvent]) -> None:
@@ -353,6 +370,8 @@ def omit_journal_event(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def skip_incident_row(plant: BugPatcher) -> None:
+    """An incident is in the run and not in the table of incidents."""
+
     async def record_nothing(
         tx: SqlAlchemyTransaction, events: Sequence[tuple[str, Event]]
     ) -> None:
@@ -363,6 +382,8 @@ def skip_incident_row(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def reserve_taken_keys(plant: BugPatcher) -> None:
+    """A business key is reserved for several runs."""
+
     async def reserve_all(
         tx: SqlAlchemyTransaction,
         requests: Sequence[KeyRequest],
@@ -379,6 +400,8 @@ def reserve_taken_keys(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def compensate_in_forward_order(plant: BugPatcher) -> None:
+    """Steps are compensated in the order in which they were done."""
+
     def forward(builder: DecisionBuilder) -> Iterator[str]:
         for name in builder.saga.predecessors:
             pending = builder.step(name).compensation.status is StepStatus.PENDING
@@ -393,6 +416,8 @@ def compensate_in_forward_order(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def compensate_everything_at_once(plant: BugPatcher) -> None:
+    """Steps are compensated without regard to their dependencies."""
+
     def at_once(builder: DecisionBuilder) -> Iterator[str]:
         for name in builder.saga.predecessors:
             if builder.step(name).compensation.status is StepStatus.PENDING and _needs_compensation(
@@ -405,6 +430,8 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def ignore_a_late_success(plant: BugPatcher) -> None:
+    """A success that arrives after its step was given up is ignored."""
+
     def ignore(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
         del builder, reply
         return IgnoredReason.LATE
@@ -414,6 +441,8 @@ def ignore_a_late_success(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def treat_timeout_as_no_effect(plant: BugPatcher) -> None:
+    """A step whose outcome is unknown is not compensated."""
+
     def is_done(step: StepRun) -> bool:
         return step.action.status is StepStatus.SUCCEEDED
 
@@ -422,6 +451,8 @@ def treat_timeout_as_no_effect(plant: BugPatcher) -> None:
 
 @planted_bug("P3")
 def treat_sent_compensation_as_done(plant: BugPatcher) -> None:
+    """A compensation counts as done when its command is sent."""
+
     def is_sent(step: StepRun) -> bool:
         return step.compensation.attempts > 0
 
@@ -430,6 +461,7 @@ def treat_sent_compensation_as_done(plant: BugPatcher) -> None:
 
 @planted_bug("P3", "P2", "P4")
 def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
+    """A rejected compensation counts as done."""
     on_reply = replies.on_reply
 
     def accept_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
@@ -442,6 +474,7 @@ def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
 
 @planted_bug("P4")
 def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
+    """Each attempt of a command has another idempotency key."""
     original_effects = effects.effects
 
     def with_unstable_keys(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
@@ -453,6 +486,7 @@ def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
 
 @planted_bug("P1")
 def never_retry(plant: BugPatcher) -> None:
+    """A step that waits for its retry is never sent again."""
     is_due = decide._is_due
 
     def is_timed_out(
@@ -465,7 +499,7 @@ def never_retry(plant: BugPatcher) -> None:
 
 @planted_bug("P2", "P3")
 def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
-    """The other branches of the graph may still be under way."""
+    """A run completes when its last step succeeds, although other branches are running."""
     advance = progress.advance
 
     def complete_early(builder: DecisionBuilder) -> None:
@@ -483,6 +517,8 @@ def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
 
 @planted_bug("P4")
 def remove_barrier(plant: BugPatcher) -> None:
+    """The participant does not use its barrier."""
+
     async def claim_everything(
         tx: SqlAlchemyTransaction, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
@@ -501,6 +537,7 @@ def remove_barrier(plant: BugPatcher) -> None:
 
 @planted_bug("P4")
 def compensate_without_effect(plant: BugPatcher) -> None:
+    """The compensation of an action without effect calls the handler."""
     claim_command = barrier.claim_command
 
     async def claim_always(
@@ -514,6 +551,7 @@ def compensate_without_effect(plant: BugPatcher) -> None:
 
 @planted_bug("P3", "P4")
 def omit_tombstone(plant: BugPatcher) -> None:
+    """An empty compensation leaves no tombstone, so a late action takes effect."""
     claim_command = barrier.claim_command
 
     async def claim_without_tombstone(
@@ -530,6 +568,8 @@ def omit_tombstone(plant: BugPatcher) -> None:
 
 @planted_bug("P3", "P4")
 def record_the_barrier_in_a_transaction_of_its_own(plant: BugPatcher) -> None:
+    """The barrier row and the effect are committed in two transactions."""
+
     async def execute_claimed(
         self: Executor, handler: Handler, state: ExecutionState, tx: AsyncConnection
     ) -> CommandResult:
@@ -546,6 +586,7 @@ def record_the_barrier_in_a_transaction_of_its_own(plant: BugPatcher) -> None:
 
 @planted_bug("P2", "P3", "P4", "P6")
 def treat_in_progress_command_as_done(plant: BugPatcher) -> None:
+    """A command that is in progress is answered with success."""
     execute = Executor.execute
 
     async def reply_early(self: Executor, received: ReceivedCommand) -> CommandResult:
@@ -559,6 +600,8 @@ def treat_in_progress_command_as_done(plant: BugPatcher) -> None:
 
 @planted_bug("P6")
 def acknowledge_a_command_before_its_reply_is_confirmed(plant: BugPatcher) -> None:
+    """A command is acknowledged before its reply is confirmed."""
+
     async def publish(self: ReplyPublisher, batch: list[_UnconfirmedReply]) -> None:
         await self._consumer.acknowledge(reply.delivery for reply in batch)
         await self._publisher.publish([reply.message for reply in batch])
@@ -569,6 +612,7 @@ def acknowledge_a_command_before_its_reply_is_confirmed(plant: BugPatcher) -> No
 
 @planted_bug("P4", "P6")
 def reply_before_the_commit(plant: BugPatcher) -> None:
+    """A slow command is answered before its transaction commits."""
     execute_with_timeout = Executor._execute_with_timeout
 
     async def reply_early(

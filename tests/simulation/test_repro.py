@@ -46,5 +46,5 @@ def test_a_case_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_what_once_failed_holds(path):
+def test_a_kept_repro_passes(path):
     assert not run_repro(parse_repro(path.read_text()))
