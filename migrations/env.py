@@ -1,7 +1,7 @@
 """
-How alembic runs our migrations: on the connection `saga_engine.store.migrate` gives it, or as SQL.
+How alembic runs the migrations: on the connection of `saga_engine.store.migrate`, or as a script.
 
-Its own table lives beside ours, so that it never meets the one of the user's own migrations.
+Its version table is in the schema of the engine, apart from that of the user's own migrations.
 """
 
 from alembic import context
@@ -15,7 +15,7 @@ connection = context.config.attributes.get("connection")
 if connection is None:
     context.configure(
         dialect_name="postgresql",
-        dialect_opts={"paramstyle": "named"},  # else every % is doubled, as for a driver
+        dialect_opts={"paramstyle": "named"},  # or every % is doubled, as for a driver
         literal_binds=True,
         target_metadata=metadata,
         version_table_schema=SCHEMA,

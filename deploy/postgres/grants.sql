@@ -15,13 +15,13 @@ GRANT DELETE ON saga_engine.outbox, saga_engine.pending_request, saga_engine.bus
     TO saga_worker;
 GRANT USAGE ON SEQUENCE saga_engine.event_position TO saga_worker;
 
--- The coming months' partitions are made with the owner's rights, whoever asks for them.
+-- A worker adds the partitions of the coming months with the owner's rights.
 ALTER FUNCTION saga_engine.add_partitions(integer)
     SECURITY DEFINER SET search_path = pg_catalog, saga_engine, pg_temp;
 GRANT EXECUTE ON FUNCTION saga_engine.add_partitions(integer), saga_engine.missing_partitions
     TO saga_worker;
 
--- A worker counts dead letters beyond their quota, and deletes what is past its days.
+-- A worker counts dead letters beyond their quota, and deletes rows after their retention.
 GRANT INSERT, UPDATE ON saga_engine.dead_letter_dropped TO saga_worker;
 GRANT EXECUTE ON FUNCTION saga_engine.purge_expired TO saga_worker;
 

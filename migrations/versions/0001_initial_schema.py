@@ -1,7 +1,7 @@
 """
-Everything a run needs: definitions, runs, their journal, outbox, inbox, incidents, dead letters.
+The initial schema: definitions, runs, journal, outbox, pending requests, incidents, dead letters.
 
-Written as SQL, because partitions, storage settings and partial indexes are what it is about.
+It is SQL, because it is about partitions, storage settings, partial indexes and functions.
 """
 
 from alembic import op
@@ -13,8 +13,8 @@ depends_on = None
 
 min_code_revision = "0001"
 
-# Which code may work on the schema: each migration adds itself. A process that was deployed before
-# a migration looks up here whether it may continue, see saga_engine/store/schema.py.
+# Which code can work on the schema. Each migration adds a row; a process of an older version reads
+# here whether it can continue, see saga_engine/store/schema.py.
 _SCHEMA_REVISION = """
 CREATE TABLE saga_engine.schema_revision (
     revision text PRIMARY KEY,
@@ -53,15 +53,15 @@ CREATE TABLE saga_engine.run (
     state jsonb NOT NULL
 ) PARTITION BY RANGE (run_id)"""
 
-# By definition first: a worker finds the runs it can move without reading those of other workers.
+# The definition comes first, so that a worker reads only runs of definitions that it has.
 _RUN_WAKE = """
 CREATE INDEX run_wake ON saga_engine.run (definition_id, wake_at) WHERE wake_at IS NOT NULL"""
 
-# Completed runs are in it too, so that the runs of a rare saga are found among those of all others.
+# It has completed runs too, so that runs of a rare saga are found among those of all others.
 _RUN_STATUS = """
 CREATE INDEX run_status ON saga_engine.run (definition_id, status, run_id)"""
 
-# A few bytes for each 128 pages; retention asks it whether an old month has late finishers.
+# A few bytes for each 128 pages; retention uses it to find late finishers of an old month.
 _RUN_FINISHED = "CREATE INDEX run_finished ON saga_engine.run USING brin (finished_at)"
 
 _EVENT = """
@@ -77,9 +77,10 @@ CREATE TABLE saga_engine.event (
     PRIMARY KEY (run_id, revision)
 ) PARTITION BY RANGE (run_id)"""
 
-# Runs are updated in place, five or so times, and runs that began together move on together: half
-# of each page is kept free for that, which kept 85 of 100 updates of a batch HOT where a third kept
-# 65. At the default scale factor a partition of ten million runs would be vacuumed every two.
+# A run is updated about five times, and runs that started together are updated together. With half
+# of each page free 85 of 100 updates of a batch were HOT, with a third of it free 65. At the
+# default
+# scale factor a partition of ten million runs would be vacuumed once every two million updates.
 _ADD_PARTITION = """
 CREATE FUNCTION saga_engine.add_partition(parent text, suffix text, bounds text) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -101,10 +102,10 @@ LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT rpad(lpad(to_hex((extract(epoch FROM month) * 1000)::bigint), 12, '0'), 32, '0')::uuid
 $$"""
 
-# Rows that came before their partition are in the default one. They are taken out, the partition is
-# made, and they are put in again, in one transaction that holds both tables. PostgreSQL reads the
-# default partition whole while it holds them, so that must be small; it is, see `is_valid_run_id`.
-# The parent is locked before its partitions, as by everybody else.
+# Rows that were inserted before their partition exists are in the default partition. They are moved
+# out, the partition is created, and they are inserted again, in one transaction that locks both
+# tables. PostgreSQL reads the whole default partition under that lock, so it must be small; it is,
+# because of `is_valid_run_id`. The parent is locked before its partitions, as in every transaction.
 _ADD_MONTH_PARTITION = """
 CREATE FUNCTION saga_engine.add_month_partition(parent text, month timestamp) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -112,19 +113,19 @@ DECLARE
     suffix text := to_char(month, 'YYYY_MM');
     low uuid := saga_engine.month_bound(month);
     high uuid := saga_engine.month_bound(month + interval '1 month');
-    default_partition_max_bytes constant bigint := 16 * 1024 * 1024;  -- read in some 20 ms
+    default_partition_max_bytes constant bigint := 16 * 1024 * 1024;  -- read in about 20 ms
 BEGIN
     IF to_regclass(format('saga_engine.%I', parent || '_' || suffix)) IS NOT NULL THEN
         RETURN false;
     END IF;
-    -- Its size, because that leaves no lock behind: the parent comes first.
-    IF pg_relation_size(format('saga_engine.%I',
-        parent || '_default')) > default_partition_max_bytes THEN
+    -- Its size, because reading that takes no lock: the parent is locked first.
+    IF pg_relation_size(format('saga_engine.%I', parent || '_default'))
+            > default_partition_max_bytes THEN
         RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE ONLY saga_engine.%I IN ACCESS EXCLUSIVE MODE', parent);
     IF to_regclass(format('saga_engine.%I', parent || '_' || suffix)) IS NOT NULL THEN
-        RETURN false;  -- another worker made it while this one waited
+        RETURN false;  -- another worker has added it in the meantime
     END IF;
     EXECUTE format('CREATE TEMPORARY TABLE moved_rows ON COMMIT DROP AS'
         ' SELECT * FROM saga_engine.%I WHERE run_id >= %L AND run_id < %L',
@@ -138,7 +139,7 @@ BEGIN
     RETURN true;
 END $$"""
 
-# Run ids may be a week old when they arrive, so last month is there in the first days of a month.
+# Run ids may be a week old, so in the first days of a month the partition of last month is needed.
 _MISSING_PARTITIONS = """
 CREATE FUNCTION saga_engine.missing_partitions(months_ahead integer)
 RETURNS TABLE (parent text, month timestamp)
@@ -162,7 +163,7 @@ LANGUAGE sql AS $$
     FROM saga_engine.missing_partitions(months_ahead)
 $$"""
 
-# What a run id must be, so that it belongs to a month that has a partition: a UUIDv7 of about now.
+# Whether a run id is a UUIDv7 of about now, so that its month has a partition.
 _IS_VALID_RUN_ID = """
 CREATE FUNCTION saga_engine.is_valid_run_id(id uuid, age interval DEFAULT interval '7 days',
     lead interval DEFAULT interval '1 day') RETURNS boolean
@@ -172,7 +173,7 @@ LANGUAGE sql STABLE STRICT AS $$
         AND id <= saga_engine.month_bound((clock_timestamp() AT TIME ZONE 'UTC') + lead)
 $$"""
 
-# By definition, because that is how the index finds the few unfinished among the many finished.
+# By definition, so that the index finds the few unfinished runs among the many finished ones.
 _MONTH_NEEDED = """
 CREATE FUNCTION saga_engine.month_needed(suffix text, cutoff timestamptz) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -195,7 +196,7 @@ BEGIN
     RETURN needed;
 END $$"""
 
-# The parents first, `run` before `event`: that is how workers lock them.
+# The parents first, `run` before `event`: the order in which workers lock them.
 _DETACH_MONTH = """
 CREATE FUNCTION saga_engine.detach_month(suffix text, cutoff timestamptz) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -208,7 +209,7 @@ BEGIN
         SELECT FROM pg_class AS c
         WHERE c.oid = to_regclass(format('saga_engine.%I', 'run_' || suffix)) AND c.relispartition
     ) OR saga_engine.month_needed(suffix, cutoff) THEN
-        RETURN false;  -- another worker took it out, or a run has begun or ended meanwhile
+        RETURN false;  -- another worker has detached it, or a run has started or finished since
     END IF;
     FOREACH parent IN ARRAY ARRAY['run', 'event'] LOOP
         EXECUTE format('ALTER TABLE saga_engine.%I DETACH PARTITION saga_engine.%I',
@@ -243,8 +244,9 @@ CREATE TABLE saga_engine.outbox (
     payload json NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)"""
 
-# Services and operators write rows by way of functions, and workers read them. The columns hold
-# what a worker can read, however a row came there; the body is only text, read row by row.
+# Services and operators insert rows through functions, and workers read them. The constraints make
+# the columns readable for a worker, also in a row of another role; the body is text that the worker
+# parses row by row.
 _PENDING_REQUEST = """
 CREATE TABLE saga_engine.pending_request (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -279,12 +281,12 @@ _PENDING_REQUEST_RUN = (
     "CREATE INDEX pending_request_run ON saga_engine.pending_request (run_id) WHERE kind <> 'start'"
 )
 
-# A start that is asked for again while it waits is not stored again.
+# A start that is requested again while it is pending is not stored again.
 _PENDING_REQUEST_START_RUN = """
 CREATE UNIQUE INDEX pending_request_start_run ON saga_engine.pending_request (run_id)
     WHERE kind = 'start'"""
 
-# An act has one request, wherever that waits.
+# An operator action has one request.
 _PENDING_REQUEST_AUDIT = """
 CREATE UNIQUE INDEX pending_request_audit ON saga_engine.pending_request (audit_id)
     WHERE audit_id IS NOT NULL"""
@@ -335,14 +337,14 @@ CREATE TABLE saga_engine.dead_letter (
     resolved_reason text
 )"""
 
-# The queue and the reason are ours, and RabbitMQ has checked the sender's name, of 255 bytes at
-# most: no sender can make an index over them too wide.
+# The engine chooses queue and reason, and RabbitMQ limits the sender's name to 255 bytes, so no
+# sender can make an index entry too wide.
 _DEAD_LETTER_OPEN = """
 CREATE INDEX dead_letter_open ON saga_engine.dead_letter (queue, reason, sender, id)
     WHERE state = 'open'"""
 
-# What came beyond the quota of its sender, counted instead of kept. At `quota_reached_at` a
-# transaction began that counted the open ones and found the quota used up.
+# Dead letters beyond the quota of a sender are counted here and not kept. `quota_reached_at` is the
+# start of the last transaction that counted the open ones and found the quota used up.
 _DEAD_LETTER_DROPPED = """
 CREATE TABLE saga_engine.dead_letter_dropped (
     queue text NOT NULL,
@@ -354,7 +356,7 @@ CREATE TABLE saga_engine.dead_letter_dropped (
     PRIMARY KEY (queue, reason, sender)
 )"""
 
-# What is to be deleted because it was settled long ago.
+# Finds resolved dead letters whose retention has passed.
 _DEAD_LETTER_RESOLVED = """
 CREATE INDEX dead_letter_resolved ON saga_engine.dead_letter (resolved_at)
     WHERE state <> 'open'"""
@@ -375,8 +377,8 @@ CREATE TABLE saga_engine.audit (
 
 _AUDIT_RUN = "CREATE INDEX audit_run ON saga_engine.audit (run_id) WHERE run_id IS NOT NULL"
 
-# Runs whose code ended a worker, `crash_count` workers so far; a retry recorded after
-# retry_allowed_at counts.
+# Runs whose code ended `crash_count` workers. A retry that was requested after `retry_allowed_at`
+# allows another call.
 _CRASH_SUSPECT = """
 CREATE TABLE saga_engine.crash_suspect (
     run_id uuid PRIMARY KEY,
@@ -407,11 +409,11 @@ CREATE TABLE saga_engine.start_grant (
     PRIMARY KEY (role, saga)
 )"""
 
-# What follows is all that other roles than the worker's may call. Each function runs with the
-# rights of its owner, finds nothing by a search path, checks the lengths of what it is given and
-# writes the role of the session, which its caller cannot choose.
+# The functions below are all that roles other than the worker's may call. Each runs with the rights
+# of its owner, uses no search path, checks the lengths of its arguments and records the role of the
+# session, which the caller cannot choose.
 
-# The owner of the schema, and who is a member of it, may start any saga.
+# The owner of the schema, and members of that role, may start any saga.
 _MAY_START = """
 CREATE FUNCTION saga_engine.may_start(saga_name text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -422,18 +424,19 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     FROM pg_class AS c WHERE c.oid = 'saga_engine.pending_request'::regclass
 $$"""
 
-# The lock stands for the key while no row does, as in store/keys.py. Each statement here sees what
-# was committed before it. What another run keeps of its input leaves here only when it is sealed.
-# Workers write which definitions they have, and until when that counts. A start is pinned to the
-# newest version that a worker has, or else to the one seen last: a database that was away for
-# longer keeps no start out. The steps that a caller has must be those that a worker had last: a
-# start pinned to others would wait without end.
+# The advisory lock represents the business key while there is no row, as in store/business_keys.py.
+# Each statement here sees what was committed before it. The digest of another run's input is
+# returned only if it is encrypted.
+#
+# Workers report which definitions are present, and until when. A start is pinned to the newest
+# version that is present, or else to the one that was seen last: after a long outage of the
+# database starts are still accepted. The fingerprint of the caller must be the one that a worker
+# had last: a start that is pinned to another one would wait without end.
 _REQUEST_START = """
 CREATE FUNCTION saga_engine.request_start(requested_saga text, requested_version integer,
-    requested_run_id uuid,
-    requested_key text, input_digest_plain bytea, digest_to_store bytea, request_body text,
-        must_be_known boolean,
-    requested_fingerprint text, OUT outcome text, OUT owner_run_id uuid, OUT pinned_version integer,
+    requested_run_id uuid, requested_key text, input_digest_plain bytea, digest_to_store bytea,
+    request_body text, must_be_known boolean, requested_fingerprint text,
+    OUT outcome text, OUT owner_run_id uuid, OUT pinned_version integer,
     OUT same_input boolean, OUT encrypted_digest bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -451,11 +454,11 @@ BEGIN
             OR (requested_key IS NOT NULL AND octet_length(digest_to_store)
                 BETWEEN 32 AND 1000 IS NOT TRUE)
             OR requested_run_id::text !~ '^.{14}7.{4}[89ab]' IS NOT FALSE THEN
-        RAISE 'A start is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'request_start';
+        RAISE 'A start exceeds a limit.' USING ERRCODE = '22023', CONSTRAINT = 'request_start';
     END IF;
     run_id_ms := ('x' || translate(left(requested_run_id::text, 13), '-', ''))::bit(48)::bigint;
     IF abs(run_id_ms - extract(epoch FROM clock_timestamp()) * 1000) > 86400000 THEN
-        RAISE 'The time of a run id is not that of now.'
+        RAISE 'The time in a run id is more than a day from now.'
             USING ERRCODE = '22023', CONSTRAINT = 'request_start_run_id';
     END IF;
     IF NOT saga_engine.may_start(requested_saga) THEN
@@ -465,8 +468,8 @@ BEGIN
     SELECT d.version, d.fingerprint, d.present_until > checked_at
         INTO pinned_version, pinned_fingerprint, pinned_is_live
         FROM saga_engine.definition AS d
-        WHERE d.name = requested_saga AND (requested_version IS NULL
-            OR d.version = requested_version)
+        WHERE d.name = requested_saga
+            AND (requested_version IS NULL OR d.version = requested_version)
         ORDER BY d.present_until > checked_at DESC,
             CASE WHEN d.present_until > checked_at THEN d.version END DESC,
             d.last_seen DESC, d.version DESC, d.id DESC LIMIT 1;
@@ -495,8 +498,8 @@ BEGIN
         IF NOT FOUND THEN
             INSERT INTO saga_engine.business_key AS k (saga, key, run_id, input_digest)
                 VALUES (requested_saga, requested_key, requested_run_id, digest_to_store)
-                ON CONFLICT ON CONSTRAINT business_key_pkey DO NOTHING RETURNING k.run_id
-                    INTO owner_run_id;
+                ON CONFLICT ON CONSTRAINT business_key_pkey DO NOTHING
+                RETURNING k.run_id INTO owner_run_id;
             IF NOT FOUND THEN
                 SELECT k.run_id, k.input_digest INTO owner_run_id, stored_digest
                     FROM saga_engine.business_key AS k
@@ -534,7 +537,7 @@ BEGIN
                 OR u.action ~ '^[a-z_-]{1,40}$' IS NOT TRUE
                 OR octet_length(u.target) <= 2000 IS FALSE
                 OR octet_length(u.reason) <= 2000 IS NOT TRUE) THEN
-        RAISE 'An act is out of bounds.' USING ERRCODE = '22023', CONSTRAINT = 'record_actions';
+        RAISE 'An action exceeds a limit.' USING ERRCODE = '22023', CONSTRAINT = 'record_actions';
     END IF;
     INSERT INTO saga_engine.audit (id, operator, role, action, run_id, target, reason)
     SELECT u.id, u.operator, session_user, u.action, u.run_id, u.target, u.reason
@@ -543,10 +546,10 @@ BEGIN
     ON CONFLICT ON CONSTRAINT audit_pkey DO NOTHING;
 END $$"""
 
-# A request goes with an act that the same role has just put on record for the same run, says what
-# the act says, and is the only one of it. The text of a body may be anything, so a cast of it that
-# fails is a refusal. A worker may settle the act at this moment, so that is looked at last: the
-# unique index has waited for that worker by then.
+# A request belongs to an action that the same role has recorded for the same run. It has the same
+# operator, reason and resolution, and is the only request of the action. A body is unchecked text,
+# so a failing cast is a refusal. A worker may decide the action at the same time, so its outcome is
+# checked last: the unique index has waited for the transaction of that worker.
 _ADD_OPERATOR_REQUESTS = """
 CREATE FUNCTION saga_engine.add_operator_requests(request_kind text, allowed_actions text[],
     run_ids uuid[],
@@ -560,7 +563,7 @@ BEGIN
             SELECT FROM unnest(run_ids, audit_ids, bodies) AS u(run_id, audit_id, body)
             WHERE u.run_id IS NULL OR u.audit_id IS NULL
                 OR octet_length(u.body) <= 4194304 IS NOT TRUE) THEN
-        RAISE 'A request is out of bounds: 1,000 at once, 4 MiB each.'
+        RAISE 'Requests exceed a limit: 1,000 in one call, 4 MiB each.'
             USING ERRCODE = '22023', CONSTRAINT = 'add_operator_requests';
     END IF;
     BEGIN
@@ -577,7 +580,7 @@ BEGIN
         NULL;  -- not JSON, or JSON that PostgreSQL cannot read
     END;
     IF NOT matches_audit THEN
-        RAISE 'The act of a request is not on record, or says something else than the request.'
+        RAISE 'The action of a request is not recorded, or differs from the request.'
             USING ERRCODE = '22023', CONSTRAINT = 'add_operator_requests_audit';
     END IF;
     INSERT INTO saga_engine.pending_request (run_id, definition_id, kind, audit_id, body, role)
@@ -591,7 +594,7 @@ BEGIN
     IF added < cardinality(run_ids) OR EXISTS (
             SELECT FROM saga_engine.audit AS a
             WHERE a.id = ANY (audit_ids) AND a.outcome IS NOT NULL) THEN
-        RAISE 'An act has a request already, or is decided.'
+        RAISE 'An action has a request, or an outcome.'
             USING ERRCODE = '22023', CONSTRAINT = 'add_operator_requests_unique';
     END IF;
 END $$"""
@@ -609,12 +612,12 @@ RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
         ARRAY['retry', 'skip', 'complete', 'reject', 'abandon'], run_ids, audit_ids, bodies)
 $$"""
 
-# A start that waits for a definition that no worker has had in ten minutes: no worker can begin it,
-# and none decides a cancel of its run. It did not begin, so that nothing is to be undone. A worker
-# that takes the start at this moment holds its row, which is then gone.
+# Deletes a pending start of a definition that no worker has had in ten minutes: no worker can start
+# the run, and none decides a cancel. The run has not started, so nothing has to be compensated. If
+# a worker takes the start at the same time, it has locked the row, which is then deleted.
 _CANCEL_START = """
 CREATE FUNCTION saga_engine.cancel_start(cancelled_run_id uuid, cancel_audit_id uuid)
-    RETURNS boolean
+RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     start_saga text;
@@ -625,14 +628,14 @@ BEGIN
             AND a.action = 'cancel' AND a.outcome IS NULL FOR UPDATE;
     IF NOT FOUND OR EXISTS (
             SELECT FROM saga_engine.pending_request AS i WHERE i.audit_id = cancel_audit_id) THEN
-        RAISE 'The act of a cancel is not on record, is decided, or has a request.'
+        RAISE 'The action of a cancel is not recorded, has an outcome, or has a request.'
             USING ERRCODE = '22023', CONSTRAINT = 'cancel_start_audit';
     END IF;
-    -- Only what a role has recorded is there once: a message may come again, and begin the run.
+    -- Only starts that a role has recorded: a message may be delivered again, and start the run.
     DELETE FROM saga_engine.pending_request AS i
         WHERE i.run_id = cancelled_run_id AND i.kind = 'start' AND i.role IS NOT NULL
             AND NOT EXISTS (
-            SELECT FROM saga_engine.definition AS d
+                SELECT FROM saga_engine.definition AS d
             WHERE d.name = i.saga AND (i.version IS NULL OR d.version = i.version)
                 AND (i.fingerprint IS NULL OR d.fingerprint = i.fingerprint)
                 AND greatest(d.present_until, d.last_seen + interval '10 minutes')
@@ -653,8 +656,8 @@ BEGIN
     RETURN true;
 END $$"""
 
-# As saga_engine.protocol.token makes it: HMAC-SHA-256 (RFC 2104), of which the first 128 bits are
-# written in base64url. The key has 32 bytes, half a block; the rest of the block is zero.
+# Signs a token as saga_engine.protocol.token does: the first 128 bits of HMAC-SHA-256 (RFC 2104) in
+# base64url. The key has 32 bytes, half a block; the rest of the block is zero.
 _SIGN_TOKEN = """
 CREATE FUNCTION saga_engine.sign_token(token_key bytea, unsigned_token text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
@@ -673,8 +676,8 @@ BEGIN
         || '.' || unsigned_token;
 END $$"""
 
-# Redriving needs the correlation id that the command had. Of one that this engine made only the
-# readable part is kept; the digest is made again here, with the key that is current.
+# Redriving needs the correlation id of the command. Of a token of this engine only the readable
+# part is stored; it is signed again here, with the current key.
 _LOCK_DEAD_LETTERS = """
 CREATE FUNCTION saga_engine.lock_dead_letters(ids bigint[]) RETURNS SETOF saga_engine.dead_letter
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -685,7 +688,8 @@ DECLARE
         FROM saga_engine.engine_identity AS e);
 BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE THEN
-        RAISE 'Too many at once.' USING ERRCODE = '22023', CONSTRAINT = 'lock_dead_letters';
+        RAISE 'At most 1,000 dead letters in one call.'
+            USING ERRCODE = '22023', CONSTRAINT = 'lock_dead_letters';
     END IF;
     FOR dead_letter_row IN SELECT * FROM saga_engine.dead_letter AS d
             WHERE d.id = ANY (ids) AND d.state = 'open' ORDER BY d.id FOR UPDATE LOOP
@@ -706,16 +710,16 @@ BEGIN
             OR new_state IN ('redriven', 'discarded') IS NOT TRUE
             OR octet_length(operator_name) BETWEEN 1 AND 2000 IS NOT TRUE
             OR octet_length(resolution_reason) <= 2000 IS NOT TRUE THEN
-        RAISE 'What is said of dead letters is out of bounds.'
+        RAISE 'The arguments for dead letters exceed a limit.'
             USING ERRCODE = '22023', CONSTRAINT = 'resolve_dead_letters';
     END IF;
-    -- In one order, so that no two wait for each other.
+    -- In one order, so that two calls do not deadlock.
     PERFORM FROM saga_engine.dead_letter AS d
         WHERE d.id = ANY (ids) AND d.state = 'open' ORDER BY d.id FOR UPDATE;
     RETURN QUERY WITH resolved AS (
         UPDATE saga_engine.dead_letter AS d SET state = new_state,
             resolved_at = clock_timestamp(), resolved_by = operator_name,
-                resolved_reason = resolution_reason
+            resolved_reason = resolution_reason
         WHERE d.id = ANY (ids) AND d.state = 'open' RETURNING d.id, d.run_id
     ), recorded AS (
         INSERT INTO saga_engine.audit (id, operator, role, action, run_id, target, reason, outcome,
@@ -739,7 +743,7 @@ BEGIN
     IF cardinality(ids) <= 1000 IS NOT TRUE
             OR octet_length(operator_name) BETWEEN 1 AND 2000 IS NOT TRUE
             OR octet_length(resolution_reason) <= 2000 IS NOT TRUE THEN
-        RAISE 'What is said of dead letters is out of bounds.'
+        RAISE 'The arguments for dead letters exceed a limit.'
             USING ERRCODE = '22023', CONSTRAINT = 'purge_dead_letters';
     END IF;
     PERFORM FROM saga_engine.dead_letter AS d WHERE d.id = ANY (ids) ORDER BY d.id FOR UPDATE;
@@ -761,8 +765,8 @@ BEGIN
     RETURN deleted_count::integer;
 END $$"""
 
-# A worker may delete what is past its days, and nothing younger than a day. An act that waits for
-# its decision stays, however old. What another transaction has locked is left for the next time.
+# A worker may delete rows after their retention, and none younger than a day. An action without an
+# outcome is kept. Rows that another transaction has locked are left for the next call.
 _PURGE_EXPIRED = """
 CREATE FUNCTION saga_engine.purge_expired(dead_letter_days integer, audit_days integer,
     row_limit integer)
@@ -797,44 +801,25 @@ _STATEMENTS = (
     *(_SCHEMA_REVISION, _RECORD_REVISION),
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
     *("CREATE SEQUENCE saga_engine.event_position", _EVENT),
-    *(
-        _ADD_PARTITION,
-        _MONTH_BOUND,
-        _ADD_MONTH_PARTITION,
-        _MISSING_PARTITIONS,
-        _ADD_PARTITIONS,
-        _IS_VALID_RUN_ID,
-    ),
+    *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH_PARTITION, _MISSING_PARTITIONS),
+    *(_ADD_PARTITIONS, _IS_VALID_RUN_ID),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(12)",
-    *(
-        _BUSINESS_KEY,
-        _OUTBOX,
-        _PENDING_REQUEST,
-        _PENDING_REQUEST_RUN,
-        _PENDING_REQUEST_START_RUN,
-        _PENDING_REQUEST_AUDIT,
-    ),
+    *(_BUSINESS_KEY, _OUTBOX),
+    *(_PENDING_REQUEST, _PENDING_REQUEST_RUN, _PENDING_REQUEST_START_RUN, _PENDING_REQUEST_AUDIT),
     *(_INCIDENT, _INCIDENT_OPEN),
     *(_MONTH_NEEDED, _DETACH_MONTH),
     *(_DEAD_LETTER, _DEAD_LETTER_OPEN, _DEAD_LETTER_RESOLVED, _DEAD_LETTER_DROPPED),
     *(_AUDIT, _AUDIT_RUN, _AUDIT_RECORDED_AT, _CRASH_SUSPECT, _ENGINE_IDENTITY, _START_GRANT),
-    *(
-        _MAY_START,
-        _REQUEST_START,
-        _RECORD_ACTIONS,
-        _ADD_OPERATOR_REQUESTS,
-        _REQUEST_CANCEL,
-        _REQUEST_RESOLVE,
-    ),
-    _CANCEL_START,
+    *(_MAY_START, _REQUEST_START, _CANCEL_START),
+    *(_RECORD_ACTIONS, _ADD_OPERATOR_REQUESTS, _REQUEST_CANCEL, _REQUEST_RESOLVE),
     *(_SIGN_TOKEN, _LOCK_DEAD_LETTERS, _RESOLVE_DEAD_LETTERS, _PURGE_DEAD_LETTERS, _PURGE_EXPIRED),
     _REVOKE_FROM_PUBLIC,
 )
 
 
 def upgrade() -> None:
-    """Make all of it."""
+    """Create the schema."""
     for statement in _STATEMENTS:
         op.execute(statement)

@@ -180,8 +180,8 @@ _RECORD = text(
             CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
             CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]),
             CAST(:fingerprints AS text[]), CAST(:senders AS text[]),
-                CAST(:is_engine_token AS boolean[]),
-            CAST(:exempt_from_quota AS boolean[])) WITH ORDINALITY
+            CAST(:is_engine_token AS boolean[]), CAST(:exempt_from_quota AS boolean[]))
+            WITH ORDINALITY
             AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
                 run_id, properties, headers, body, body_size, truncated, fingerprint, sender,
                 is_engine_token, exempt_from_quota, ordinal)
@@ -207,8 +207,8 @@ _RECORD = text(
         FROM input_rows AS g JOIN quota_groups AS k USING (queue, reason, sender)
         WHERE g.exempt_from_quota OR g.position_in_group + k.open_count <= :quota ORDER BY g.ordinal
     )
-    SELECT g.ordinal::integer FROM input_rows AS g JOIN quota_groups AS k
-        USING (queue, reason, sender)
+    SELECT g.ordinal::integer
+    FROM input_rows AS g JOIN quota_groups AS k USING (queue, reason, sender)
     WHERE g.exempt_from_quota OR g.position_in_group + k.open_count <= :quota"""  # noqa: S608 - a constant
 )
 
