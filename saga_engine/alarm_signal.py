@@ -1,9 +1,9 @@
 """
-Borrowing SIGALRM and the interval timer of the process, and giving both back as they were.
+Using SIGALRM and the interval timer of the process temporarily, and restoring both.
 
-A process has one interval timer (`ITIMER_REAL`), which pytest-timeout and others use as well. While
-it is borrowed, the caller's timer does not ring; it goes on afterwards with the rest of its time,
-and rings at once if that is over.
+A process has one interval timer (`ITIMER_REAL`), which pytest-timeout and others use too. While it
+is borrowed, the previous timer does not fire. Afterwards it continues with its remaining time, and
+fires immediately if that is over.
 """
 
 import signal
@@ -14,17 +14,17 @@ from contextlib import contextmanager
 from types import FrameType
 
 SHORTEST_DELAY = 1e-6
-"""Seconds; the shortest time of an interval timer. 0 would disarm it."""
+"""Seconds: the shortest time of an interval timer. 0 would disarm it."""
 
 
 @contextmanager
 def borrow_alarm(handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
     """
-    Have *ring* handle SIGALRM until the block ends; the timer is disarmed at its beginning.
+    Handle SIGALRM with *handler* until the block ends; the timer is disarmed at its beginning.
 
     Yields:
-        Whether it does. Only the main thread may set a handler, and a handler that was not set from
-        Python could not be restored; then nothing is changed.
+        Whether the handler is set. Only the main thread may set one, and a handler that was not set
+        from Python could not be restored; in these cases nothing is changed.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous_handler = signal.getsignal(signal.SIGALRM)

@@ -1,14 +1,14 @@
 """
-What code of users may do to the event loop that it shares with the engine: nothing to others.
+Keeps user code from cancelling the engine's tasks and from stopping the event loop.
 
-While such code is called, CALL says which call it is, and so it does in the tasks, timers and
-threads that the code starts. A task of the engine, or of another call, cannot be cancelled from
-there, and the loop cannot be stopped. Tasks that users start are their own: any of their code may
-cancel them.
+The engine calls the user's code (handlers, mapping functions) in its own event loop. CURRENT_CALL
+identifies the call, also in the tasks, timers and threads that the code starts. From there, a task
+of the engine or of another call cannot be cancelled, and the loop cannot be stopped. A task that
+user code has started may be cancelled by any user code.
 
-What cannot be prevented: code that blocks the event loop, ends the process or closes its files, and
-code that leaves its context on purpose (`contextvars.Context().run`, a bare thread). For a loop
-that was stopped all the same see `run_on`, for code that does not return `cli.overseer`.
+It cannot prevent code that blocks the event loop, ends the process or closes its files, or that
+leaves its context on purpose (`contextvars.Context().run`, a bare thread). `run_until_done` starts a
+loop that was stopped again; `cli.watchdog` ends a process whose code does not return.
 """
 
 import asyncio
@@ -21,10 +21,11 @@ from typing import Any, TypeAlias, TypeVar
 T = TypeVar("T")
 
 CURRENT_CALL: ContextVar[Any] = ContextVar("saga_engine_current_call", default=None)
-"""The call of user code that the current code belongs to; None: it is the engine's."""
+"""The call of user code that the current code belongs to; None for code of the engine."""
 
 ReportCallback: TypeAlias = Callable[[Any, str], None]
-"""Called with the value of CALL and a sentence when something was prevented; from any thread."""
+"""Called with the value of CURRENT_CALL and a sentence when something was prevented; from any
+thread."""
 
 
 def ignore_report(_call: Any, _problem: str) -> None:
@@ -32,17 +33,17 @@ def ignore_report(_call: Any, _problem: str) -> None:
 
 
 class TaskExited(Exception):
-    """A task that a handler started raised SystemExit or KeyboardInterrupt, which is the cause."""
+    """A task that a handler started raised SystemExit or KeyboardInterrupt: see the cause."""
 
 
 class GuardedTask(asyncio.Task[Any]):
-    """A task that only the engine can cancel, and the call whose code runs in it."""
+    """A task that only the engine, and the call whose code runs in it (`owner`), can cancel."""
 
     owner: Any = None
     report: ReportCallback = staticmethod(ignore_report)
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """As of every task; False, and nothing is done, for code of another call."""
+        """Cancel the task; code of another call cancels nothing and gets False."""
         caller = CURRENT_CALL.get()
         if caller is not None and caller is not self.owner and not self.done():
             self.report(caller, "It cancelled a task that is not its own. Nothing was cancelled.")
@@ -58,14 +59,16 @@ def guard_event_loop(
     owns_loop: bool = False,
 ) -> Iterator[None]:
     """
-    Guard a loop, by default the running one, and the tasks that are made on it from now on.
+    Guard a loop and the tasks that are created on it from now on.
 
-    A loop that is guarded already stays as it is; it is guarded until the last of them has ended.
+    Guards may be nested; the loop is guarded until the last one ends.
 
     Args:
-        whole: the process is the engine's, so that the loop and each task that no call has started
-            are its own. Otherwise a program shares the loop, and only calls are guarded from each
-            other.
+        report: called when something was prevented.
+        loop: the loop; by default the running one.
+        owns_loop: the process belongs to the engine, so the loop and each task that no call has
+            started are guarded. Otherwise the loop is the program's, and calls are only guarded
+            from each other.
     """
     loop = loop or asyncio.get_running_loop()
     factory = loop.get_task_factory()
@@ -82,13 +85,13 @@ def guard_event_loop(
 
 
 class _GuardedTaskFactory:
-    """Makes the tasks of a loop; guarded ones where the engine asks, or `Calls` for a handler."""
+    """Creates the tasks of a loop, guarded ones for the engine and for `HandlerCalls`."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, report: ReportCallback, *, owns_loop: bool
     ) -> None:
         self.guard_count = 0
-        """How many `contained` go on."""
+        """The number of `guard_event_loop` blocks that are active."""
         self._loop = loop
         self._previous_factory: Any = loop.get_task_factory()
         self._original_stop = loop.stop
@@ -102,7 +105,7 @@ class _GuardedTaskFactory:
             self._loop.stop = self._guarded_stop  # type: ignore[method-assign]  # of this one object
 
     def remove(self) -> None:
-        """Leave the loop as it was."""
+        """Restore the loop."""
         self._loop.set_task_factory(self._previous_factory)
         if self._owns_loop:
             del self._loop.stop
@@ -148,12 +151,14 @@ def run_until_done(
     on_stopped: Callable[[BaseException], None],
 ) -> T:
     """
-    Run a loop until *work* is done, whatever stops the loop before that.
+    Run a loop until a task is done, and start it again if user code stops it before that.
 
-    A timer or callback of a user may raise SystemExit, and a bare thread may stop the loop.
+    A timer or callback of the user's may raise SystemExit, and a bare thread may stop the loop.
 
     Args:
-        disturbed: called with what stopped it each time.
+        loop: the loop.
+        task: the task to finish.
+        on_stopped: called each time with the exception that stopped the loop.
     """
     while True:
         try:

@@ -1,9 +1,9 @@
 """
-What of the process environment is a setting of ours, and what others have put there.
+Which environment variables are settings, and which ones Kubernetes or Docker has added.
 
 Kubernetes adds variables for each Service of the namespace, and Docker for each link (Kubernetes
 documentation, "Service", "Environment variables"). Those of a Service named `saga-engine...` begin
-with our prefix. They are not settings, and not typos of settings either.
+with the prefix of the settings, but are neither settings nor misspelled settings.
 """
 
 import re
@@ -22,9 +22,9 @@ _INJECTED_NAME = re.compile(
     re.VERBOSE,
 )
 _INJECTED_VALUE = re.compile(rf"(?i:{_PROTOCOLS})://\S+:\d+")
-"""What `<SERVICE>_PORT` holds; a port that a person sets is a number."""
+"""The value of `<SERVICE>_PORT`; a port that a person sets is a number."""
 _DOCKER_LINK_NAME = re.compile(r"/\S+/\S+")
-"""What Docker's `<ALIAS>_NAME` holds."""
+"""The value of Docker's `<ALIAS>_NAME`."""
 
 
 def is_injected(name: str, value: str) -> bool:
@@ -37,7 +37,7 @@ def is_injected(name: str, value: str) -> bool:
 
 
 def settings_from(environment: Mapping[str, str]) -> dict[str, str]:
-    """The settings among the variables, by their names in lower case without the prefix."""
+    """Select the settings, by their names in lower case without the prefix."""
     return {
         name.upper().removeprefix(PREFIX).lower(): value
         for name, value in environment.items()
@@ -46,7 +46,7 @@ def settings_from(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_unknown_setting(environment: Mapping[str, str], known: set[str]) -> tuple[str, str] | None:
-    """The first variable with our prefix that is neither a setting nor injected, and a guess."""
+    """Find a variable that has the prefix but is not a setting or injected, and a similar name."""
     names = {PREFIX + name.upper() for name in known}
     for name in sorted(environment):
         if (

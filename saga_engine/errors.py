@@ -2,18 +2,18 @@
 Every error of saga-engine, and whose fault it is.
 
     SagaEngineError
-    ├── DefinitionError      the author's code breaks a rule      -> mend the declaration it names
+    ├── DefinitionError      the author's code breaks a rule      -> fix the declaration it names
     ├── ConfigurationError   a setting is missing or wrong        -> change the setting it names
     ├── InvalidInput         the caller's data does not fit       -> correct it
     ├── NotFound             no such run, incident, dead letter   -> check the id
     │   └── NotBegun             the run was asked for and waits      -> ask again, start nothing
-    ├── Conflict             not possible in this state           -> look at the state it names
-    ├── TimedOut             nobody answered in time              -> ask again
+    ├── Conflict             not possible in this state           -> check the state it names
+    ├── TimedOut             no answer in time                    -> ask again
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
-    │   │   ├── StoreBusy            somebody else holds a row; nothing was written
+    │   │   ├── StoreBusy            another transaction holds a row; nothing was written
     │   │   └── SerializationFailure another transaction was first: repeat the whole transaction
-    │   ├── StoreRefused         the data can never be stored; set it aside
+    │   ├── StoreRefused         the data can never be stored; dead-letter it
     │   └── SchemaMismatch       run `saga-engine migrate`
     ├── HandlersStuck        a participant's handlers do not end   -> correct them, start it again
     └── BrokerError          RabbitMQ refused or is out of reach
@@ -22,7 +22,7 @@ Every error of saga-engine, and whose fault it is.
 
 Each is built from data and keeps it; its text names the thing, the problem and the next step.
 A late or repeated message is never an error: it is a decision without effects. `exit_code` is what
-the command line leaves with (see docs/cli.md); any exception outside this tree is a bug of ours.
+the command line leaves with (see docs/cli.md); any other exception is a bug of saga-engine.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class SagaEngineError(Exception):
 
 
 class DefinitionError(SagaEngineError):
-    """A saga breaks a rule. `where` is the declaration's `file:line`, `mend` how to satisfy it."""
+    """A saga breaks a rule: `location` is the declaration's `file:line`, `fix` the remedy."""
 
     exit_code = 2
 
@@ -71,26 +71,26 @@ class NotFound(SagaEngineError):
 
 class NotStarted(NotFound):
     """
-    The run was asked for, and begins by itself as soon as a worker takes its start in.
+    The run was requested, and starts automatically as soon as a worker accepts its start.
 
-    Whoever starts it again under another id has it done twice.
+    A second start with another id would execute it twice.
     """
 
 
 class Conflict(SagaEngineError):
-    """The request contradicts what is already there: another input for a key, a finished run."""
+    """The request contradicts the current state: another input for a key, a finished run."""
 
     exit_code = 4
 
 
 class TimedOut(SagaEngineError, TimeoutError):
-    """Waited as long as was asked. What was asked for may still happen: ask again, it is safe."""
+    """The timeout is over. The request may still be executed; it is safe to ask again."""
 
     exit_code = 124
 
 
 class StoreError(SagaEngineError):
-    """PostgreSQL said no, or said nothing."""
+    """PostgreSQL refused, or did not answer."""
 
     exit_code = 5
 
@@ -100,11 +100,11 @@ class StoreUnavailable(StoreError):
 
 
 class StoreLockTimeout(StoreUnavailable):
-    """Somebody else holds a row that is needed. Nothing was written; put it by and try again."""
+    """Another transaction holds a row that is needed. Nothing was written; defer and try again."""
 
 
 class StoreReadTooLarge(StoreError):
-    """Together the runs are more than one transaction may read. Nothing was written; take fewer."""
+    """The runs exceed what one transaction may read. Nothing was written; read fewer."""
 
 
 class SerializationFailure(StoreUnavailable):
@@ -117,7 +117,7 @@ class SerializationFailure(StoreUnavailable):
 
 
 class StoreRefused(StoreError):
-    """It can never succeed with this data (SQLSTATE 22, 23, 54): find it and set it aside."""
+    """It can never succeed with this data (SQLSTATE 22, 23, 54): find it and dead-letter it."""
 
 
 class SchemaMismatch(StoreError):
@@ -125,25 +125,25 @@ class SchemaMismatch(StoreError):
 
 
 class HandlersStuck(SagaEngineError):
-    """Handlers of a participant process go on although they were cancelled, and none can begin."""
+    """Cancelled handlers that still run use all slots of a participant: no command can start."""
 
     exit_code = 9
 
 
 class ProcessCancelled(SagaEngineError):
-    """Code of a user cancelled the process itself, which goes on no more."""
+    """User code cancelled the main task of the process, which ends."""
 
     exit_code = 9
 
 
 class BrokerError(SagaEngineError):
-    """RabbitMQ said no, or said nothing."""
+    """RabbitMQ refused, or did not answer."""
 
     exit_code = 5
 
 
 class BrokerUnavailable(BrokerError):
-    """Out of reach or refusing us. A publish cut by it has often happened."""
+    """Out of reach, or it refuses the connection. An interrupted publish has often arrived."""
 
 
 class TopologyMismatch(BrokerError):

@@ -10,7 +10,7 @@ _MAX_MILLISECONDS = 253_402_300_799_999  # the end of the year 9999
 
 
 def uuid7() -> UUID:
-    """Make a run id. Ids made in the same millisecond are in no order."""
+    """Make a run id. Ids of the same millisecond are not ordered."""
     milliseconds = time.time_ns() // 1_000_000
     random = secrets.randbits(74)
     high = (milliseconds << 16) | 0x7000 | (random >> 62)
@@ -22,16 +22,18 @@ def invalid_run_id_reason(
     run_id: UUID, now: datetime, *, max_age: timedelta, max_clock_lead: timedelta
 ) -> str | None:
     """
-    Find out why an id cannot be the id of a new run, in a sentence with its fix; None: it can.
+    Explain why an id cannot be the id of a new run, with the fix; None if it can.
 
-    A run is kept in the month that its id names, so an id must be made when its run is asked for.
+    A run is stored in the partition of the month in its id, so an id must be made when its run is
+    requested.
 
     Args:
-        now: aware, from the database's clock.
-        age: how long ago it may have been made.
-        lead: how far its clock may be ahead.
+        run_id: the id.
+        now: timezone-aware, from the database's clock.
+        max_age: how long ago the id may have been made.
+        max_clock_lead: how far the clock that made it may be ahead.
     """
-    fix = "Make it when you ask for the run: a UUID of version 7 (RFC 9562); use `key` for yours."
+    fix = "Make it when you request the run: a UUID of version 7 (RFC 9562); use `key` for yours."
     if run_id.version != _UUID_VERSION:
         return f"The run_id {run_id} is not a UUID of version 7. {fix}"
     milliseconds = min(run_id.int >> 80, _MAX_MILLISECONDS)

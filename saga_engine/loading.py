@@ -1,10 +1,10 @@
 """
-The user's modules: imported by name, and searched for sagas or participants.
+Importing the user's modules, and finding sagas or participants in them.
 
-`MODULE` takes every object of the wanted kind in it, `MODULE:NAME` the one bound to that name. What
-goes wrong is the user's to mend, so the error says where in which file. A module may exit, raise
-anything or not return: the import is interrupted after a time, where signals allow it (in the main
-thread). KeyboardInterrupt is the person at the terminal, and passes.
+`MODULE` selects every object of a kind in it, `MODULE:NAME` the one with that name. The user must
+fix what fails, so an error names the file and line. A module may exit, raise anything or not
+return: in the main thread, where signals can do it, the import is interrupted after a timeout.
+KeyboardInterrupt comes from the person at the terminal and is not caught.
 """
 
 import importlib
@@ -23,11 +23,11 @@ from saga_engine.errors import ConfigurationError, SagaEngineError
 Found = TypeVar("Found")
 
 MAX_INTERRUPTS = 3
-"""Interrupts of one import; a module that swallows them all ends the process."""
+"""Interrupts of one import; if the module swallows them all, the process ends."""
 
 
 class ImportInterrupted(BaseException):
-    """The import takes too long. No Exception, so that `except Exception` does not stop it."""
+    """The import takes too long. A BaseException, so that `except Exception` does not catch it."""
 
 
 def load_objects(spec: str, kind: type[Found], timeout: float) -> list[Found]:
@@ -35,12 +35,13 @@ def load_objects(spec: str, kind: type[Found], timeout: float) -> list[Found]:
     Import `MODULE[:NAME]` and return its objects of *kind*, in the order they are bound.
 
     Args:
-        timeout: seconds the import may take, from the setting import_timeout. A module that cannot
-            be interrupted ends the process with the sentence and exit code of the
-            ConfigurationError.
+        spec: `MODULE` or `MODULE:NAME`.
+        kind: the type of the objects.
+        timeout: seconds for the import, the setting import_timeout. If a module cannot be
+            interrupted, the process ends with the text and exit code of the ConfigurationError.
 
     Raises:
-        ConfigurationError: it does not import, or has no such object.
+        ConfigurationError: it cannot be imported, or has no such object.
         DefinitionError: an object in it breaks a rule while it is declared.
     """
     name, _, attribute = spec.partition(":")
@@ -60,13 +61,13 @@ def load_objects(spec: str, kind: type[Found], timeout: float) -> list[Found]:
 
 
 def _refuse_file_path(name: str, attribute: str) -> None:
-    """Refuse a path, and say which module it is."""
+    """Refuse a path, and name the module instead."""
     if "/" not in name and not name.endswith(".py"):
         return
     module = name.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
     spec = f"{module}:{attribute}" if attribute else module
     raise ConfigurationError(
-        f"{name} is a file, and a module is wanted. From the directory that holds"
+        f"{name} is a file; name a module instead. From the directory that contains"
         f" {module.partition('.')[0]!r}, give {spec}."
     )
 
@@ -92,7 +93,7 @@ def _import(name: str, timeout: float) -> ModuleType:
 
 @contextmanager
 def _interrupt_after_timeout(name: str, timeout: float) -> Iterator[None]:
-    """Interrupt what takes too long, if this is the main thread; again, if that is swallowed."""
+    """Interrupt an import in the main thread after a timeout; again if it swallows that."""
     interrupts = 0
 
     def on_alarm(_number: int, _frame: FrameType | None) -> None:
@@ -115,7 +116,7 @@ def _interrupt_after_timeout(name: str, timeout: float) -> Iterator[None]:
 def _import_timeout_message(name: str, timeout: float) -> str:
     return (
         f"Module {name!r} does not import: it did not return within {timeout:g} s"
-        " (SAGA_ENGINE_IMPORT_TIMEOUT). Take what it waits for out of the module's top level."
+        " (SAGA_ENGINE_IMPORT_TIMEOUT). Move what it waits for out of the module's top level."
     )
 
 
@@ -126,6 +127,6 @@ def _import_error_message(name: str, error: BaseException) -> str:
     location = f"{last.filename}:{last.lineno}"
     try:
         text = f": {error}"
-    except BaseException:  # noqa: BLE001 - its text is made by the user's code as well
+    except BaseException:  # noqa: BLE001 - the user's code makes the text, too
         text = ""
     return f"Module {name!r} does not import: {type(error).__name__[:100]}{text} ({location})."

@@ -162,7 +162,7 @@ class EngineProcess(AsyncResource):
         return True
 
     async def _stop_work(self) -> None:
-        """Make the work finish; a process whose work stops by itself has nothing to do here."""
+        """Make the work finish; the work of a worker watches its stop event."""
 
     def _on_work_timeout(self, schedule: ShutdownSchedule) -> None:
         """Prepare for the cancellation of work that did not finish before the deadline."""

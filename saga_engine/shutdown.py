@@ -1,66 +1,66 @@
 """
-How the `shutdown_timeout` setting is divided, so that a process has ended when it is over.
+How `shutdown_timeout` is divided, so that a process has ended when it is over.
 
-Every wait of a shutdown ends at one of these moments: the work in hand, the closing of connections,
-the last lines of the log, and the overseer beside the process.
+Every wait of a shutdown ends at one of these deadlines: the work in progress, the closing of
+connections, the last lines of the log, and the watchdog process.
 """
 
 from dataclasses import dataclass
 
 SHUTDOWN_RESERVE = 5.0
 """
-Seconds of `shutdown_timeout` that are kept for what follows the work; half of it when it is short.
+Seconds of `shutdown_timeout` that are reserved for the steps after the work; at most half of it.
 """
 
 WATCHDOG_MARGIN = 1.0
 """
-Seconds after `shutdown_timeout` by which a process is gone that even its overseer has to end: the
-overseer looks four times a second, and gives a signal half a second to have its effect.
+Seconds after `shutdown_timeout` by which a process has ended that its watchdog must kill. The
+watchdog checks it four times a second, and waits half a second after a signal.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownSchedule:
     """
-    The moments of one shutdown, in seconds after the first signal.
+    The deadlines of one shutdown, in seconds after the first signal.
 
     Args:
-        seconds: the setting.
+        shutdown_timeout: the setting.
     """
 
     shutdown_timeout: float
 
     @property
     def reserve(self) -> float:
-        """Seconds between the end of the work and the end of it all."""
+        """Seconds between the end of the work and the end of the process."""
         return min(SHUTDOWN_RESERVE, self.shutdown_timeout / 2)
 
     @property
     def work_deadline(self) -> float:
-        """Until then what is in hand is finished; after it the rest is cancelled."""
+        """Until then the work in progress may finish; then it is cancelled."""
         return self.shutdown_timeout - self.reserve
 
     @property
     def handler_grace_period(self) -> float:
-        """Seconds, not a moment: what a handler that is cancelled then may take to end."""
+        """Seconds, not a deadline: the time that a handler has to end after its cancellation."""
         return self.reserve * 0.3
 
     @property
     def suspect_recording_at(self) -> float:
-        """From then on the overseer records a call that goes on, and ends the process."""
+        """From then on the watchdog records a call that still runs, and ends the process."""
         return self.shutdown_timeout - self.reserve * 0.8
 
     @property
     def suspect_recording_deadline(self) -> float:
-        """Until then the overseer waits for PostgreSQL."""
+        """Until then the watchdog waits for PostgreSQL."""
         return self.shutdown_timeout - self.reserve * 0.4
 
     @property
     def close_deadline(self) -> float:
-        """Until then connections are closed, and the overseer has written its line."""
+        """Until then connections are closed, and the watchdog has written its line."""
         return self.shutdown_timeout - self.reserve * 0.2
 
     @property
     def exit_deadline(self) -> float:
-        """The process ends itself, after it has written its last lines since `left`."""
+        """The process ends itself; since `close_deadline` it writes its last lines."""
         return self.shutdown_timeout - self.reserve * 0.1

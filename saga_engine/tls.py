@@ -1,9 +1,9 @@
 """
-TLS to RabbitMQ and PostgreSQL: what a URL asks for, and what is wrong with a handshake, in words.
+TLS to RabbitMQ and PostgreSQL: what a URL requests, and why a handshake failed.
 
-Rule: TLS is verified, against an authority and against the host's name, or it is not there at all.
-Whatever would encrypt without knowing to whom is refused, because it only looks safe. Certificate
-files are read anew for each connection, so that they can be replaced while a process runs.
+TLS is always verified, against an authority and against the host's name. Encryption without
+verification is refused, because it only looks safe. Certificate files are read again for each
+connection, so that they can be replaced while a process runs.
 """
 
 import re
@@ -18,7 +18,7 @@ from saga_engine.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class UrlParameterNames:
-    """What the parameters are called in a URL's query, and what the URL is called."""
+    """The names of the TLS parameters in a URL's query, and the name of the URL in messages."""
 
     ca: str
     certificate: str
@@ -27,10 +27,10 @@ class UrlParameterNames:
 
 
 BROKER_PARAMETERS = UrlParameterNames("cafile", "certfile", "keyfile", "SAGA_ENGINE_BROKER_URL")
-"""As aiormq calls them; RabbitMQ's own clients are close to it."""
+"""The names of aiormq, which are similar to those of RabbitMQ's own clients."""
 
 DATABASE_PARAMETERS = UrlParameterNames("sslrootcert", "sslcert", "sslkey", "the database URL")
-"""As libpq calls them (PostgreSQL manual, 32.1.2), and so psql."""
+"""The names of libpq and psql (PostgreSQL manual, 32.1.2)."""
 
 SSLMODE = "sslmode"
 
@@ -38,7 +38,7 @@ SSLMODE = "sslmode"
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """
-    PEM files by path: the authorities to trust, and the certificate to show with its key.
+    Paths of PEM files: the authorities to trust, and the client's certificate with its key.
 
     Without `ca`, the system's authorities are trusted. Without `key`, it is in `certificate`.
     """
@@ -51,10 +51,10 @@ class TlsFiles:
 
 def broker_tls_files(url: str) -> TlsFiles | None:
     """
-    What the URL of RabbitMQ says of TLS; None for `amqp://`.
+    Read the TLS files of a RabbitMQ URL; None for `amqp://`.
 
     Raises:
-        ConfigurationError: it asks for something else than verified TLS.
+        ConfigurationError: it requests something other than verified TLS.
     """
     parameters = _query_parameters(url, BROKER_PARAMETERS)
     tls_parameters = {BROKER_PARAMETERS.ca, BROKER_PARAMETERS.certificate, BROKER_PARAMETERS.key}
@@ -75,10 +75,10 @@ def broker_tls_files(url: str) -> TlsFiles | None:
 
 def database_tls_files(url: str) -> TlsFiles | None:
     """
-    What the URL of PostgreSQL says of TLS; None when it says nothing, or `sslmode=disable`.
+    Read the TLS files of a PostgreSQL URL; None without sslmode, or with `sslmode=disable`.
 
     Raises:
-        ConfigurationError: it asks for something else than verified TLS.
+        ConfigurationError: it requests something other than verified TLS.
     """
     parameters = _query_parameters(url, DATABASE_PARAMETERS)
     tls_parameters = {
@@ -108,10 +108,10 @@ def database_tls_files(url: str) -> TlsFiles | None:
 
 def create_ssl_context(files: TlsFiles) -> ssl.SSLContext:
     """
-    Read the files.
+    Create an SSL context from the files.
 
     Raises:
-        ConfigurationError: one cannot be read, or is not what it should be; the text says which.
+        ConfigurationError: a file cannot be read or is not valid; the text says which.
     """
     parameter_names = files.parameter_names
     try:
@@ -122,7 +122,7 @@ def create_ssl_context(files: TlsFiles) -> ssl.SSLContext:
         ) from None
     if files.certificate:
         try:
-            # A key that wants a passphrase must not make a service ask for it on its terminal.
+            # A service must not ask for the passphrase of a key on its terminal.
             ssl_context.load_cert_chain(files.certificate, files.key or None, password="")
         except OSError as error:
             names, path = (
@@ -137,9 +137,9 @@ def create_ssl_context(files: TlsFiles) -> ssl.SSLContext:
 
 def handshake_problem(error: BaseException | None, parameter_names: UrlParameterNames) -> str:
     """
-    What is wrong with a handshake, as the rest of a sentence that begins with the server.
+    Explain a failed handshake, as the rest of a sentence whose subject is the server.
 
-    Empty when the error, and what it came from, is not about TLS.
+    Empty if neither the error nor its causes are about TLS.
     """
     for each in _exception_chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
@@ -158,7 +158,7 @@ def handshake_problem(error: BaseException | None, parameter_names: UrlParameter
                         key=parameter_names.key,
                         url=parameter_names.url_name,
                     )
-            return f"does not agree on TLS with us: {reason.replace('_', ' ').lower()}"
+            return f"does not agree on TLS: {reason.replace('_', ' ').lower()}"
     return ""
 
 
@@ -169,9 +169,9 @@ _CERTIFICATE_PROBLEMS: Mapping[int, str] = MappingProxyType(
         9: "is not valid yet. Correct the clocks, or renew the certificate",
         10: "has expired. Renew the server's certificate",
         18: "it signed itself. Name it as {ca} in {url} if it is the right one",
-        19: "comes from an authority we do not trust. Name that as {ca} in {url}",
-        20: "comes from an authority we do not trust. Name that as {ca} in {url}",
-        21: "comes from an authority we do not trust. Name that as {ca} in {url}",
+        19: "comes from an authority that we do not trust. Name that as {ca} in {url}",
+        20: "comes from an authority that we do not trust. Name that as {ca} in {url}",
+        21: "comes from an authority that we do not trust. Name that as {ca} in {url}",
         62: "is for another host. Correct the host in {url}, or the certificate",
         64: "is for another host. Correct the host in {url}, or the certificate",
     }
@@ -182,11 +182,11 @@ _HANDSHAKE_PROBLEMS: Mapping[str, str] = MappingProxyType(
             "does not speak TLS on this port. Correct the port in {url}, or switch TLS on there"
         ),
         "CERTIFICATE_REQUIRED|ALERT_HANDSHAKE_FAILURE": (
-            "demands a certificate of ours. Name it as {certificate} and {key} in {url}"
+            "requires a client certificate. Name it as {certificate} and {key} in {url}"
         ),
         "ALERT_.*(CERTIFICATE|UNKNOWN_CA)": (
-            "refuses our certificate. Correct {certificate} in {url}, or let the server trust its"
-            " authority"
+            "refuses the client certificate. Correct {certificate} in {url}, or let the server"
+            " trust its authority"
         ),
     }
 )
@@ -194,10 +194,10 @@ _HANDSHAKE_PROBLEMS: Mapping[str, str] = MappingProxyType(
 
 def _query_parameters(url: str, parameter_names: UrlParameterNames) -> dict[str, str]:
     """
-    Read a URL's parameters, of one that all parsers read alike.
+    Read the parameters of a URL that all parsers interpret alike.
 
-    Some end the host at the first of / ? #, some only after the last @; then a password with one
-    of these would hide what is asked for here, while the driver connects.
+    Some parsers end the host at the first / ? or #, others only after the last @. A password that
+    contains one of these would hide the TLS parameters here, while the driver connects.
     """
     _, *after_authority = re.split("[/?#]", url.partition("://")[2])
     if "@" in "".join(after_authority):
@@ -210,7 +210,7 @@ def _query_parameters(url: str, parameter_names: UrlParameterNames) -> dict[str,
         return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
     except ValueError:
         raise ConfigurationError(
-            f"{parameter_names.url_name} cannot be read: it is no URL."
+            f"{parameter_names.url_name} cannot be read: it is not a URL."
         ) from None
 
 
@@ -231,7 +231,7 @@ def _unusable_file_message(
     parameter_names: UrlParameterNames, wrong_parameters: str, path: str, error: OSError
 ) -> str:
     if isinstance(error, ssl.SSLError):
-        reason = "it is no PEM file, its key does not fit it, or the key wants a passphrase"
+        reason = "it is not a PEM file, its key does not fit it, or the key wants a passphrase"
     else:
         reason = error.strerror or type(error).__name__
     return (
@@ -241,7 +241,7 @@ def _unusable_file_message(
 
 
 def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: list[BaseException] = []  # a driver may raise an error from what came of it
+    seen: list[BaseException] = []  # a driver may raise an error from a later one
     while error is not None and error not in seen:
         yield error
         seen.append(error)

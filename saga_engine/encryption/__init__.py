@@ -1,7 +1,7 @@
 """
-What seals payloads, behind the two methods of `saga.sealing.Codec`.
+Payload encryption, behind the two methods of `payload.encryption.Codec`.
 
     configuration   the codec that the settings name
-    keyring         keys by id: the first seals, all of them open
+    keyring         keys by id: the first one encrypts, all of them decrypt
     aesgcm          AES-256-GCM, deterministic; needs the extra `saga-engine[crypto]`
 """

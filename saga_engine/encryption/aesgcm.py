@@ -1,14 +1,14 @@
 """
-Payloads sealed with AES-256-GCM under keys with ids. Its bytes are in docs/protocol.md, section 13.
+Payload encryption with AES-256-GCM; docs/protocol.md, section 13, specifies the ciphertext.
 
-Sealing must be deterministic, and a nonce that repeats under one key breaks GCM. So the nonce is a
-pseudorandom function of what is sealed (the SIV construction: Rogaway and Shrimpton, EUROCRYPT
-2006; RFC 8452 does the same with another hash): it repeats only where the whole message does, which
-tells that the two are equal and no more. And each place, that is each run, step and kind of value,
-has keys of its own (HKDF-Expand, RFC 5869), so that the few messages of one place are all that
-could ever collide in 96 bits: the limit of 2^32 messages (NIST SP 800-38D, 8.3) is never near,
-however long one key is current. The place is in the derivation and in the associated data: text
-that is moved to another place does not open there.
+Encryption must be deterministic, but a nonce that repeats under one key breaks GCM. So the nonce is
+a pseudorandom function of the plaintext (the SIV construction: Rogaway and Shrimpton, EUROCRYPT
+2006; RFC 8452 does the same with another hash). It repeats only for the same plaintext, which
+reveals that two values are equal and nothing else. Keys are derived (HKDF-Expand, RFC 5869) from
+the associated data: the run, the step and the kind of value. So only the few messages with the same
+associated data could collide in 96 bits, and the limit of 2^32 messages (NIST SP 800-38D, 8.3) is
+never reached, however long a key is used. The associated data is authenticated as well: ciphertext
+that is moved to another run, step or kind of value cannot be decrypted.
 """
 
 import base64
@@ -26,13 +26,13 @@ TAG_BYTES = 16
 
 
 class AesGcmCodec:
-    """The codec `aes-gcm`: the ring's current key seals, the one that a text names opens it."""
+    """The codec `aes-gcm`: encrypts with the current key, decrypts with the key that is named."""
 
     def __init__(self, key_ring: KeyRing) -> None:
         self._key_ring = key_ring
 
     def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
-        """Seal bytes for a place under the current key; None when there is none."""
+        """Encrypt bytes with the current key; None if there is no current key."""
         key_id = self._key_ring.current_key_id
         if key_id is None:
             return None
@@ -44,17 +44,18 @@ class AesGcmCodec:
         data = base64.urlsafe_b64encode(nonce + ciphertext).rstrip(b"=").decode()
         return ciphertext_prefix(key_id) + data
 
-    def decrypt(self, encrypted: str, associated_data: str) -> bytes:
+    def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
         """
-        Open what was sealed for that place.
+        Decrypt a ciphertext.
 
         Raises:
-            SealError: its key is not in the ring, or it was not sealed here for that place.
+            EncryptionError: its key is not in the key ring, or it was not encrypted with this key
+                and associated data.
         """
-        algorithm, _, rest = encrypted.partition(".")
+        algorithm, _, rest = ciphertext.partition(".")
         key_id, _, data = rest.partition(".")
         if algorithm != ALGORITHM:
-            raise EncryptionError(f"cannot be decrypted: it is not sealed with {ALGORITHM}")
+            raise EncryptionError(f"cannot be decrypted: it is not encrypted with {ALGORITHM}")
         if key_id not in self._key_ring:
             raise EncryptionError(
                 f"cannot be decrypted: key {key_id[:64]!r} is not in the key ring"
@@ -67,13 +68,13 @@ class AesGcmCodec:
             )
         except InvalidTag:
             raise EncryptionError(
-                f"cannot be decrypted: the bytes of key {key_id!r} differ from those it was sealed"
-                " with, or it was changed or moved on its way"
+                f"cannot be decrypted: the bytes of key {key_id!r} differ from those it was"
+                " encrypted with, or it was changed or moved in transit"
             ) from None
 
 
 def _derive_keys(master_key: bytes, associated_data: str) -> tuple[bytes, bytes]:
-    """HKDF-Expand to 64 bytes: the key that encrypts at a place, and the key of its nonces."""
+    """Derive the encryption key and the nonce key (HKDF-Expand to 64 bytes)."""
     info = f"saga-engine {ALGORITHM} {associated_data}".encode()
     encryption_key = hmac.digest(master_key, info + b"\x01", "sha256")
     return encryption_key, hmac.digest(master_key, encryption_key + info + b"\x02", "sha256")
@@ -90,6 +91,6 @@ def _decode_ciphertext(data: str, key_id: str) -> bytes:
         raw = b""
     if len(raw) < NONCE_BYTES + TAG_BYTES:
         raise EncryptionError(
-            f"cannot be decrypted: what key {key_id!r} sealed is cut short or damaged"
+            f"cannot be decrypted: the ciphertext of key {key_id!r} is cut short or damaged"
         )
     return raw

@@ -1,4 +1,4 @@
-"""The codec that the settings name: none, the built-in one, or an object of the user's."""
+"""The codec that the settings name: none, the built-in one, or one of the user's."""
 
 from functools import cache
 
@@ -13,25 +13,23 @@ AES_GCM = "aes-gcm"
 
 def encryption_from(settings: Settings) -> PayloadEncryption:
     """
-    Make what seals and unseals payloads here.
+    Create the payload encryption of this process.
 
     Raises:
-        ConfigurationError: the codec is not there, or its keys are missing or do not fit.
+        ConfigurationError: the codec cannot be loaded, or its keys are missing or not valid.
     """
     name, keys = settings.payload_codec, settings.payload_encryption_keys
     if name == AES_GCM:
         if keys is None:
             raise ConfigurationError(
                 "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is not set, and codec aes-gcm has no other"
-                " keys. Set it"
-                " to id=base64 of 32 random bytes, or to @FILE."
+                " keys. Set it to id=base64 of 32 random bytes, or to @FILE."
             )
         return PayloadEncryption(_aes_gcm_codec(keys.get_secret_value()))
     if keys is not None:
         raise ConfigurationError(
             "SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS is set, and nothing uses it. Set"
-            " SAGA_ENGINE_PAYLOAD_CODEC to"
-            " aes-gcm, or unset the keys."
+            " SAGA_ENGINE_PAYLOAD_CODEC to aes-gcm, or unset the keys."
         )
     return (
         NO_ENCRYPTION
@@ -42,7 +40,7 @@ def encryption_from(settings: Settings) -> PayloadEncryption:
 
 @cache
 def encryption_from_environment() -> PayloadEncryption:
-    """As `sealing_of`, for a caller that has no settings; read once in a process."""
+    """Like `encryption_from`, with the settings of the environment; read once in a process."""
     return encryption_from(Settings.load())
 
 
@@ -61,5 +59,5 @@ def _load_codec(name: str, import_timeout: float) -> Codec:
         raise ConfigurationError(
             f"SAGA_ENGINE_PAYLOAD_CODEC is {name!r}: name an object as MODULE:NAME, or aes-gcm."
         )
-    [codec] = load_objects(name, Codec, import_timeout)  # type: ignore[type-abstract]  # it is only looked for
+    [codec] = load_objects(name, Codec, import_timeout)  # type: ignore[type-abstract]  # only for isinstance
     return codec

@@ -1,12 +1,11 @@
 """
-The keys of a codec by their ids: the first one seals, every one opens.
+The keys of a codec by their ids: the first one encrypts, all of them decrypt.
 
-Written `id=base64`, with commas or line ends between them; a text that begins with `@` names a file
-that says the same. With the word `none` in the first place nothing is sealed yet, or any more, and
-all the same opened: so sealing is begun and ended while runs are in flight.
+They are written `id=base64`, separated by commas or line ends; a text that begins with `@` names a
+file with such entries. With `none` as the first entry no key encrypts, but all of them decrypt: so
+encryption can be switched on and off while runs are in flight.
 
-Nothing here ever shows a key; and because an id may be a key in the wrong place, errors count
-entries instead.
+No message shows a key. An id may be a key by mistake, so errors name the number of the entry.
 """
 
 import base64
@@ -26,20 +25,24 @@ ALGORITHM = "aes-gcm-1"
 
 
 def ciphertext_prefix(key_id: str) -> str:
-    """How every text begins that this key sealed."""
+    """The beginning of every ciphertext of a key."""
     return f"{ALGORITHM}.{key_id}."
 
 
 NO_CURRENT_KEY = "none"
-"""What stands in the place of the first key when none is to seal."""
+"""The first entry when no key encrypts."""
 
 
 class KeyRing:
     """
-    Keys of 32 random bytes by id; the first one is `current` unless `sealing` is off.
+    Keys of 32 random bytes by id; the first one encrypts.
+
+    Args:
+        keys: the keys by id.
+        encrypting: whether there is a current key.
 
     Raises:
-        ConfigurationError: there is none, or an id or a key does not fit.
+        ConfigurationError: there is no key, or an id or a key is not valid.
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, encrypting: bool = True) -> None:
@@ -59,7 +62,7 @@ class KeyRing:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read keys as they stand in the setting, or in the file that it names."""
+        """Read keys from the text of the setting, or from the file that it names."""
         keys: dict[str, bytes] = {}
         entries = [each.strip() for each in re.split(r"[,\n]", _read_content(text)) if each.strip()]
         encrypting = entries[:1] != [NO_CURRENT_KEY]
@@ -67,7 +70,7 @@ class KeyRing:
             if position > 1 or encrypting:
                 key_id, key = _parse_entry(entry, position)
                 if key_id in keys:
-                    raise _invalid_setting(f"the id of entry {position} stands there twice")
+                    raise _invalid_setting(f"the id of entry {position} is a duplicate")
                 keys[key_id] = key
         return cls(keys, encrypting=encrypting)
 
@@ -78,7 +81,7 @@ class KeyRing:
         return key_id in self._keys
 
     def __repr__(self) -> str:
-        return f"KeyRing({', '.join(self._keys)}; {self.current_key_id} seals)"
+        return f"KeyRing({', '.join(self._keys)}; {self.current_key_id} encrypts)"
 
 
 def _read_content(text: str) -> str:
@@ -102,7 +105,6 @@ def _parse_entry(entry: str, position: int) -> tuple[str, bytes]:
 
 def _invalid_setting(problem: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{SETTING_NAME} does not fit: {problem}. Write id=base64 for each key, the first one"
-        " seals;"
-        " `openssl rand -base64 32` makes one."
+        f"{SETTING_NAME} is not valid: {problem}. Write id=base64 for each key; the first one"
+        " encrypts. `openssl rand -base64 32` makes a key."
     )

@@ -1,5 +1,5 @@
 """
-Executing one command, from its receipt to its result: there is a result whatever the handler does.
+Executing one command, from its receipt to its result. Every command gets a result.
 
 The user's code runs in a task of its own (`calls`), and what it raises becomes a result there
 (`handler_runner`). So nothing here depends on what a handler does to its task.

@@ -61,7 +61,7 @@ class HandlerRunner:
     async def run(
         self, handler: Handler, state: ExecutionState, tx: AsyncConnection | None
     ) -> CommandResult:
-        """Call the handler. Nothing is raised, whatever the handler raises."""
+        """Call the handler. An exception of the handler becomes a result."""
         try:
             return await self._call(handler, state.received.command, tx)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything

@@ -3,7 +3,7 @@ Finding statements that were lost on the network, by asking PostgreSQL over anot
 
 A handler's statement may take long, so its duration says nothing. But if the statement or its
 response is lost between two hosts that are both up, neither side notices, and a few such statements
-use every slot of a process. PostgreSQL can tell: if its session waits for the client while the
+use every slot of a process. PostgreSQL knows: if its session waits for the client while the
 client waits for it, the statement is lost. Both sides are then closed, which frees its locks.
 
 PostgreSQL also waits for the client while it reads a large statement, so a statement is not lost

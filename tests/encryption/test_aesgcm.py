@@ -67,7 +67,7 @@ def test_what_is_sealed_for_one_place_opens_at_no_other(plain, place, other):
     assert codec.decrypt(sealed, place) == plain
     if other != place:
         assert codec.encrypt(plain, other) != sealed
-        with pytest.raises(EncryptionError, match="moved on its way"):
+        with pytest.raises(EncryptionError, match="moved in transit"):
             codec.decrypt(sealed, other)
 
 
@@ -118,8 +118,8 @@ def test_what_is_cut_short_is_found_out(length):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("aes-gcm-2.k1.AAAA", "not sealed with aes-gcm-1"),
-        ("", "not sealed with aes-gcm-1"),
+        ("aes-gcm-2.k1.AAAA", "not encrypted with aes-gcm-1"),
+        ("", "not encrypted with aes-gcm-1"),
         ("aes-gcm-1", "key '' is not in the key ring"),
         ("aes-gcm-1.k1", "damaged"),
         ("aes-gcm-1.k1.", "damaged"),

@@ -36,7 +36,7 @@ def test_keys_are_read_from_a_file_one_a_line(tmp_path):
         ("none", "it holds no key"),
         (f"k1={SECRET},none", "entry 2 is not id=base64"),
         (f"k 1={SECRET}", "entry 1 is not id=base64"),
-        (f"k1={SECRET},k1={SECRET}", "the id of entry 2 stands there twice"),
+        (f"k1={SECRET},k1={SECRET}", "the id of entry 2 is a duplicate"),
         ("k1=0123456789abcdef", "the key of entry 1 has 12 bytes, not 32"),
         (f"k1=!{SECRET}", "the key of entry 1 is not base64"),
         ("@/nowhere/at/all", "its file cannot be read"),
@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_told_without_a_key(text, problem):
 
 def test_no_key_shows():
     ring = KeyRing.parse(f"k1={SECRET}")
-    assert repr(ring) == "KeyRing(k1; k1 seals)"
+    assert repr(ring) == "KeyRing(k1; k1 encrypts)"
 
 
 def test_a_ring_may_only_open():

@@ -58,7 +58,7 @@ async def test_the_pages_module_does_what_the_page_says(module, engine, broker_u
         assert module.mails == {note.idempotency_key: "a@example.org"}
         stop.set()
         await serving
-    assert await module.forget_old_commands(engine) == 0
+    assert await module.delete_old_barrier_rows(engine) == 0
 
 
 def test_the_pages_participants_are_found_by_the_command_line(module):

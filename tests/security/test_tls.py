@@ -87,11 +87,13 @@ async def test_rabbitmq_refuses_us_without_a_good_certificate(tls_rabbitmq, cert
     ca = certificates.ours.ca
     # Its alert may be overtaken by the end of the connection, so there are two ways to say it.
     said = await refused_broker(broker_url(tls_rabbitmq, ca, None))
-    assert "certificate of ours" in said
+    assert "requires a client certificate" in said
     assert "certfile and keyfile" in said
     for bad in (certificates.foreign_client, certificates.old_client):
         said = await refused_broker(broker_url(tls_rabbitmq, ca, bad))
-        assert "refuses our certificate" in said or "may require a client certificate" in said
+        assert (
+            "refuses the client certificate" in said or "may require a client certificate" in said
+        )
         assert "certfile" in said
 
 
