@@ -7,8 +7,8 @@ of the engine or of another call cannot be cancelled, and the loop cannot be sto
 user code has started may be cancelled by any user code.
 
 It cannot prevent code that blocks the event loop, ends the process or closes its files, or that
-leaves its context on purpose (`contextvars.Context().run`, a bare thread). `run_until_done` starts a
-loop that was stopped again; `cli.watchdog` ends a process whose code does not return.
+leaves its context on purpose (`contextvars.Context().run`, a bare thread). `run_until_done` runs a
+stopped loop again; `cli.watchdog` ends a process whose code does not return.
 """
 
 import asyncio
