@@ -12,7 +12,7 @@ C, R, N, U = (
 )
 
 
-async def test_multiple_confirm_settles_all_up_to_it_and_no_more():
+async def test_multiple_confirm_covers_all_messages_up_to_its_tag():
     batch = ConfirmBatch(first_tag=11, size=4)
     batch.mark_unroutable(12)
     batch.resolve(12, C, multiple=True)
@@ -23,7 +23,7 @@ async def test_multiple_confirm_settles_all_up_to_it_and_no_more():
     assert batch.completed.done()
 
 
-async def test_confirms_out_of_order_reach_their_own_message():
+async def test_confirms_out_of_order_match_their_messages():
     batch = ConfirmBatch(first_tag=1, size=3)
     batch.resolve(3, N, multiple=False)
     batch.resolve(1, C, multiple=False)
@@ -32,7 +32,7 @@ async def test_confirms_out_of_order_reach_their_own_message():
     assert batch.outcomes == [C, C, N]
 
 
-async def test_what_is_open_at_the_end_is_unknown_unless_it_came_back():
+async def test_unconfirmed_message_is_unknown_unless_it_was_returned():
     batch = ConfirmBatch(first_tag=5, size=3)
     batch.resolve(5, C, multiple=False)
     batch.mark_unroutable(6)
@@ -42,7 +42,7 @@ async def test_what_is_open_at_the_end_is_unknown_unless_it_came_back():
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from([C, N]))))
-async def test_first_word_of_the_broker_counts(words):
+async def test_first_confirm_of_a_message_counts(words):
     batch = ConfirmBatch(first_tag=1, size=20)
     expected: list[PublishOutcome | None] = [None] * 20
     for tag, multiple, outcome in words:

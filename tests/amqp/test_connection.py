@@ -23,7 +23,7 @@ def has_epoch(epoch: int, state: ConnectionStatus) -> bool:
     return state.generation == epoch
 
 
-async def test_link_comes_up_again_after_every_cut(broker_url):
+async def test_lost_connection_is_reopened_each_time(broker_url):
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
@@ -39,7 +39,7 @@ async def test_link_comes_up_again_after_every_cut(broker_url):
     assert phases.count(ConnectionState.CONNECTED) == 4
 
 
-async def test_connection_that_is_dropped_is_replaced(broker_url):
+async def test_dropped_connection_is_replaced(broker_url):
     observer = StateRecorder()
     async with open_connection(broker_url, observer=observer) as link:
         first = await link.wait_connected()
@@ -52,7 +52,7 @@ async def test_connection_that_is_dropped_is_replaced(broker_url):
     assert any("does not answer" in state.problem for state in observer.states)
 
 
-async def test_wrong_password_is_one_sentence_without_it(rabbitmq_url):
+async def test_wrong_password_is_reported_without_quoting_it(rabbitmq_url):
     url = rabbitmq_url.replace("guest:guest", "guest:hunter2")
     with pytest.raises(ConfigurationError, match="refuses this user or password") as caught:
         async with open_connection(url):
@@ -60,20 +60,20 @@ async def test_wrong_password_is_one_sentence_without_it(rabbitmq_url):
     assert "hunter2" not in str(caught.value)
 
 
-async def test_unknown_virtual_host_is_one_sentence(rabbitmq_url):
+async def test_unknown_virtual_host_is_a_configuration_error(rabbitmq_url):
     with pytest.raises(ConfigurationError, match="no such virtual host"):
         async with open_connection(rabbitmq_url + "-missing"):
             pass
 
 
-async def test_refused_password_is_raised_even_to_the_patient(rabbitmq_url):
+async def test_refused_password_is_raised_without_waiting_for_the_broker(rabbitmq_url):
     url = rabbitmq_url.replace("guest:guest", "guest:hunter2")
     with pytest.raises(ConfigurationError):
         async with SupervisedConnection(url, name="x", settings=Settings(), wait_for_broker=True):
             pass
 
 
-async def test_broker_that_is_not_there_is_unavailable(unused_port):
+async def test_unreachable_broker_is_unavailable(unused_port):
     with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{unused_port}"):
         async with open_connection(f"amqp://u:hunter2@127.0.0.1:{unused_port}/"):
             pass
@@ -94,7 +94,7 @@ async def test_broker_that_does_not_speak_amqp_is_unavailable():
         server.close()
 
 
-async def test_broker_that_says_nothing_times_out():
+async def test_silent_broker_times_out():
     async def serve(reader, writer):
         await reader.read()
         writer.close()
@@ -115,7 +115,7 @@ async def test_plain_broker_on_a_tls_url_is_unavailable(broker_url):
             pass
 
 
-async def test_patient_link_waits_for_the_broker(broker_url):
+async def test_connection_waits_for_the_broker_on_request(broker_url):
     observer = StateRecorder()
     async with running_proxy(broker_url) as proxy:
         proxy.pause_server_data()
@@ -132,7 +132,7 @@ async def test_patient_link_waits_for_the_broker(broker_url):
             await link.__aexit__(None, None, None)
 
 
-def test_pause_doubles_to_a_limit_and_is_spread():
+def test_reconnect_delay_doubles_to_a_limit_with_jitter():
     settings = Settings(broker_reconnect_backoff=0.2, broker_reconnect_backoff_max=5.0)
     link = SupervisedConnection("amqp://h", name="x", settings=settings)
     for failures in (0, 1, 2, 3, 10, 1000):
@@ -148,12 +148,12 @@ def test_heartbeat_of_the_settings_wins_over_that_of_the_url():
     )
 
 
-def test_place_shows_no_password():
+def test_display_address_has_no_password():
     assert display_address("amqps://user:hunter2@host/shop") == "host:5671, virtual host shop"
 
 
 @pytest.mark.parametrize("url", ["amqp://u:hunter2@h:port/", "amqp://u:hunter2@[::1/"])
-async def test_url_that_is_none_says_so_without_it(url):
+async def test_invalid_url_is_reported_without_quoting_it(url):
     with pytest.raises(ConfigurationError) as caught:
         async with open_connection(url):
             pass
@@ -178,11 +178,11 @@ async def unused_port():
         ("amqps://shop@host/?auth=external", ""),
     ],
 )
-def test_a_link_knows_its_user_where_the_url_says_it(url, user):
+def test_username_is_read_from_the_url(url, user):
     assert username_of(url) == user
 
 
-def test_url_of_a_cluster_is_one_url_for_each_host():
+def test_cluster_url_is_split_into_hosts():
     assert split_hosts("amqps://u:p,@one:5671, two,[::1]:5673/shop?cafile=a,b") == (
         "amqps://u:p,@one:5671/shop?cafile=a,b",
         "amqps://u:p,@two/shop?cafile=a,b",
@@ -192,7 +192,7 @@ def test_url_of_a_cluster_is_one_url_for_each_host():
 
 
 @pytest.mark.parametrize("hosts", ["one,", ",one", "one,,two"])
-def test_comma_without_a_host_is_one_sentence_without_the_password(hosts):
+def test_comma_without_a_host_is_reported_without_the_password(hosts):
     with pytest.raises(ConfigurationError, match="comma without a host") as caught:
         split_hosts(f"amqp://u:hunter2@{hosts}/")
     assert "hunter2" not in str(caught.value)
@@ -207,7 +207,7 @@ def host_of(url):
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-async def test_links_begin_at_any_host_and_find_the_one_that_is_there(broker_url, unused_port):
+async def test_connections_find_the_available_host(broker_url, unused_port):
     nowhere = f"127.0.0.1:{unused_port}"
     url = with_hosts(broker_url, nowhere, host_of(broker_url), nowhere)
     began = set()
@@ -218,7 +218,7 @@ async def test_links_begin_at_any_host_and_find_the_one_that_is_there(broker_url
     assert began == {1, 2, 3}
 
 
-async def test_every_host_is_tried_before_a_broker_counts_as_away(unused_port):
+async def test_every_host_is_tried_before_the_broker_is_unavailable(unused_port):
     observer = StateRecorder()
     with pytest.raises(BrokerUnavailable, match="out of reach"):
         async with open_connection(
@@ -229,7 +229,7 @@ async def test_every_host_is_tried_before_a_broker_counts_as_away(unused_port):
     assert len(observer.states) == 2  # the third is the one that is raised
 
 
-async def test_link_goes_to_another_host_when_its_own_fails_it(broker_url):
+async def test_lost_connection_is_reopened_at_another_host(broker_url):
     observer = StateRecorder()
     async with running_proxy(broker_url) as one, running_proxy(broker_url) as two:
         url = with_hosts(broker_url, host_of(one.url), host_of(two.url))
@@ -245,7 +245,7 @@ async def test_link_goes_to_another_host_when_its_own_fails_it(broker_url):
             assert other.open_connections == 1
 
 
-async def test_certificate_must_be_that_of_the_host_connected_to(broker_url, certificate):
+async def test_certificate_must_name_the_connected_host(broker_url, certificate):
     """It names `localhost` only, so the same server is refused by its address and taken by name."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
@@ -304,7 +304,7 @@ def certificate(tmp_path):
     return paths
 
 
-async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_url):
+async def test_events_of_a_dropped_connection_are_ignored(broker_url):
     async with open_connection(broker_url) as link:
         given_up = await link.wait_connected()
         link.drop_connection(await link.wait_connected(), "it does not answer")
@@ -320,7 +320,7 @@ async def test_what_a_connection_says_that_was_given_up_concerns_nobody(broker_u
         await link.wait_publishable()
 
 
-async def test_a_connection_on_which_nobody_answers_is_dropped_after_a_declaration(broker_url):
+async def test_stale_connection_is_dropped_after_a_declaration(broker_url):
     """Otherwise every call on it would time out until heartbeats are missed."""
     observer = StateRecorder()
     async with (
@@ -335,7 +335,7 @@ async def test_a_connection_on_which_nobody_answers_is_dropped_after_a_declarati
         await link.redeclare_topology(await link.wait_connected())
 
 
-async def test_what_waits_on_a_connection_that_is_given_up_waits_for_no_goodbye(broker_url):
+async def test_dropping_a_connection_skips_the_close_handshake(broker_url):
     async with running_proxy(broker_url) as proxy, open_connection(proxy.url) as link:
         connection = await link.wait_connected()
         proxy.drop_open_connections()

@@ -48,7 +48,7 @@ async def test_take_returns_what_has_arrived_and_no_more_than_the_limit(broker_u
     assert bodies([first, *rest]) == [0, 1, 2, 3, 4]
 
 
-async def test_prefetch_bounds_what_is_held(broker_url):
+async def test_prefetch_bounds_unacknowledged_deliveries(broker_url):
     async with open_publisher(broker_url) as publisher:
         await publisher.publish(numbered(20))
     async with open_consumer(broker_url, prefetch=7) as consumer:
@@ -59,7 +59,7 @@ async def test_prefetch_bounds_what_is_held(broker_url):
         assert consumer.buffered_count == 0
 
 
-async def test_settled_deliveries_are_gone_and_the_others_come_back(broker_url):
+async def test_only_unacknowledged_deliveries_are_redelivered(broker_url):
     async with open_publisher(broker_url) as publisher:
         await publisher.publish(numbered(10))
     async with open_consumer(broker_url) as consumer:
@@ -81,7 +81,7 @@ async def test_settled_deliveries_are_gone_and_the_others_come_back(broker_url):
         assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
 
 
-async def test_whatever_order_batches_finish_in_all_are_settled(broker_url):
+async def test_batches_can_be_acknowledged_in_any_order(broker_url):
     async with (
         open_consumer(broker_url, prefetch=50) as consumer,
         open_publisher(broker_url) as sender,
@@ -100,7 +100,7 @@ async def test_whatever_order_batches_finish_in_all_are_settled(broker_url):
         assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
 
 
-async def test_after_stop_what_arrived_can_be_taken_and_settled_and_nothing_new_comes(broker_url):
+async def test_stopped_consumer_hands_out_only_buffered_deliveries(broker_url):
     async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
         await publisher.publish(numbered(3))
         (first,) = await consumer.take(1)
@@ -115,14 +115,14 @@ async def test_after_stop_what_arrived_can_be_taken_and_settled_and_nothing_new_
         assert bodies(await consumer.take(10)) == [99]
 
 
-async def test_stop_ends_a_take_that_waits(broker_url):
+async def test_stop_ends_a_waiting_take(broker_url):
     async with open_consumer(broker_url) as consumer, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(consumer.take(1))
         await consumer.stop()
         assert await waiting == []
 
 
-async def test_consuming_goes_on_after_the_connection_is_cut(broker_url):
+async def test_consuming_continues_after_a_lost_connection(broker_url):
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
@@ -143,7 +143,7 @@ async def test_consuming_goes_on_after_the_connection_is_cut(broker_url):
         assert consumer._channel.unacked_count == 0
 
 
-async def test_queue_that_is_deleted_is_declared_and_consumed_again(broker_url):
+async def test_deleted_queue_is_declared_and_consumed_again(broker_url):
     observer = StateRecorder()
     async with (
         open_consumer(broker_url, observer) as consumer,
@@ -157,13 +157,13 @@ async def test_queue_that_is_deleted_is_declared_and_consumed_again(broker_url):
         assert bodies(await take_exactly(consumer, 1)) == [0]
 
 
-async def test_queue_that_does_not_exist_is_an_error_at_first(broker_url):
+async def test_missing_queue_is_an_error_at_the_start(broker_url):
     with pytest.raises(BrokerUnavailable, match="Consuming could not start"):
         async with open_consumer(broker_url, queues=(QUEUE, "missing")):
             pass
 
 
-async def test_what_a_half_begun_consumer_got_is_delivered_when_it_has_begun(broker_url):
+async def test_deliveries_of_a_partly_started_consumer_are_redelivered(broker_url):
     observer = StateRecorder()
     async with (
         raw_channel(broker_url) as channel,
@@ -184,7 +184,7 @@ async def test_what_a_half_begun_consumer_got_is_delivered_when_it_has_begun(bro
             assert consumer._channel.unacked_count == 0
 
 
-async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):
+async def test_watchdog_finds_a_missing_consumer(broker_url):
     observer = StateRecorder()
     async with (
         open_consumer(broker_url, observer, broker_topology_check_interval=0.2) as consumer,
@@ -197,7 +197,7 @@ async def test_watchdog_notices_that_the_broker_forgot_us(broker_url):
     assert any("no consumer" in state.problem for state in observer.states)
 
 
-async def test_watchdog_does_not_begin_again_for_an_empty_queue_that_seems_to_have_no_consumer(
+async def test_watchdog_ignores_an_empty_queue_without_consumers(
     broker_url,
 ):
     observer = StateRecorder()
@@ -215,7 +215,7 @@ async def test_watchdog_does_not_begin_again_for_an_empty_queue_that_seems_to_ha
     assert not any(state.problem for state in observer.states)
 
 
-async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
+async def test_watchdog_keeps_a_healthy_consumer(broker_url):
     observer = StateRecorder()
     async with (
         open_consumer(broker_url, observer, broker_topology_check_interval=0.05) as consumer,
@@ -228,7 +228,7 @@ async def test_watchdog_leaves_a_healthy_consumer_alone(broker_url):
     assert not any(state.problem for state in observer.states)
 
 
-async def test_body_beyond_what_is_kept_is_cut_and_says_its_size(broker_url):
+async def test_long_body_is_truncated_and_keeps_its_size(broker_url):
     kept = {"max_dead_letter_body_bytes": 1000, "max_body_bytes": 500}
     async with (
         open_consumer(broker_url, **kept) as consumer,
@@ -242,7 +242,7 @@ async def test_body_beyond_what_is_kept_is_cut_and_says_its_size(broker_url):
     assert (small.body_size, small.body) == (1, b"y")
 
 
-async def test_client_s_queue_and_its_bindings_outlive_a_reconnect(broker_url):
+async def test_exclusive_queue_is_bound_again_after_a_reconnect(broker_url):
     topology = client_topology("saga.client.1")
     observer = StateRecorder()
     async with (
@@ -263,7 +263,7 @@ async def test_client_s_queue_and_its_bindings_outlive_a_reconnect(broker_url):
     assert [delivery.routing_key for delivery in found] == keys[:2]
 
 
-async def test_watchdog_restores_a_binding_that_was_deleted(broker_url):
+async def test_watchdog_restores_a_deleted_binding(broker_url):
     async with (
         open_consumer(broker_url, broker_topology_check_interval=0.1) as consumer,
         open_publisher(broker_url) as publisher,
@@ -276,7 +276,7 @@ async def test_watchdog_restores_a_binding_that_was_deleted(broker_url):
         assert bodies(await take_exactly(consumer, 1)) == [0]
 
 
-async def test_watchdog_says_that_an_exchange_is_another_one_and_restores_it_when_it_is_gone(
+async def test_watchdog_reports_a_changed_exchange_and_restores_a_deleted_one(
     broker_url,
 ):
     observer = StateRecorder()
@@ -310,7 +310,7 @@ def sized(count, size, routing_key="tests.one"):
     return [make_message(routing_key, b"x" * size) for _ in range(count)]
 
 
-async def test_what_is_taken_at_once_is_bounded_by_bytes_and_one_always_has_room(broker_url):
+async def test_batch_is_bounded_by_bytes_and_has_at_least_one_delivery(broker_url):
     async with open_publisher(broker_url) as publisher:
         await publisher.publish([*sized(5, 1000), *sized(1, 5000), *sized(2, 1000)])
     async with open_consumer(broker_url) as consumer:
@@ -319,7 +319,7 @@ async def test_what_is_taken_at_once_is_bounded_by_bytes_and_one_always_has_room
     assert [len(each) for each in taken] == [2, 2, 1, 1, 2]
 
 
-async def test_what_is_taken_at_once_is_bounded_by_values(broker_url):
+async def test_batch_is_bounded_by_values(broker_url):
     body = b"[" + b",".join([b"{}"] * 50) + b"]"  # 51 values, and no more than 101 by its commas
     async with open_publisher(broker_url) as publisher:
         await publisher.publish([make_message("tests.one", body) for _ in range(5)])
@@ -329,7 +329,7 @@ async def test_what_is_taken_at_once_is_bounded_by_values(broker_url):
     assert [len(each) for each in taken] == [2, 2, 1]
 
 
-async def test_a_question_for_a_status_counts_what_its_answer_may_take(broker_url):
+async def test_status_request_counts_the_size_of_its_answer(broker_url):
     async with open_publisher(broker_url) as publisher:
         questions = [replace(each, type="status") for each in sized(5, 10)]
         await publisher.publish(questions)
@@ -344,7 +344,7 @@ def of(queue, count):
     return [make_message(queue, b"1", exchange="") for _ in range(count)]
 
 
-async def test_what_is_urgent_is_taken_first_and_neither_waits_for_more_than_one_batch(broker_url):
+async def test_urgent_deliveries_come_first_and_the_others_wait_one_batch(broker_url):
     async with (
         open_publisher(broker_url, **TWO) as publisher,
         open_consumer(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
@@ -358,7 +358,7 @@ async def test_what_is_urgent_is_taken_first_and_neither_waits_for_more_than_one
     assert batches == [10, 0, 10, 0, 5]
 
 
-async def test_each_queue_has_a_prefetch_of_its_own(broker_url):
+async def test_each_queue_has_its_own_prefetch(broker_url):
     prefetch = {URGENT: 5, OTHER: 2}
     async with (
         open_publisher(broker_url, **TWO) as publisher,
@@ -369,7 +369,7 @@ async def test_each_queue_has_a_prefetch_of_its_own(broker_url):
         assert (queues.count(URGENT), queues.count(OTHER), consumer.buffered_count) == (5, 2, 0)
 
 
-async def test_only_what_is_urgent_is_taken_until_there_is_room_for_the_others(broker_url):
+async def test_only_urgent_leaves_the_other_deliveries_buffered(broker_url):
     full = True
     async with (
         open_publisher(broker_url, **TWO) as publisher,

@@ -47,7 +47,7 @@ def decoded(data):
     ),
     SHORT,
 )  # fmt: skip
-def test_frames_say_what_the_message_says(sent, user):
+def test_frames_encode_the_message(sent, user):
     method, header, *bodies = decoded(encode_publish(sent, 7, user_id=user, **LIMITS))
     assert isinstance(method, commands.Basic.Publish)
     assert (method.exchange, method.routing_key) == (sent.exchange, sent.routing_key)
@@ -85,7 +85,7 @@ def test_frames_say_what_the_message_says(sent, user):
         (make_message("k", body=b"x" * 20_001), "body"),
     ],
 )
-def test_poison_message_is_refused_and_says_why(poison, named):
+def test_unpublishable_message_is_refused_with_the_reason(poison, named):
     with pytest.raises(UnpublishableMessage, match=named):
         encode_publish(poison, 1, **LIMITS)
 

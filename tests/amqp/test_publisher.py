@@ -84,7 +84,7 @@ async def test_message_arrives_as_it_was_sent(broker_url):
     assert not found.redelivered
 
 
-async def test_twin_of_a_message_in_flight_is_not_sent(broker_url):
+async def test_message_id_in_flight_is_not_sent_again(broker_url):
     twin = uuid4().hex
     batch = [make_message("nowhere", message_id=twin), make_message("tests.one", message_id=twin)]
     async with open_publisher(broker_url) as publisher:
@@ -92,13 +92,13 @@ async def test_twin_of_a_message_in_flight_is_not_sent(broker_url):
         assert await publisher.publish(batch[1:]) == [C]
 
 
-async def test_nothing_to_publish_is_no_trouble(broker_url):
+async def test_empty_batch_is_published(broker_url):
     async with open_publisher(broker_url) as publisher:
         assert await publisher.publish([]) == []
         assert await publisher.publish([make_message("tests.one", **POISON)]) == [X]
 
 
-async def test_refusal_says_why_a_message_can_never_be_published(broker_url):
+async def test_unpublishable_reason_names_the_limit(broker_url):
     async with open_publisher(broker_url) as publisher:
         assert "headers" in publisher.unpublishable_reason(make_message("tests.one", **POISON))
         assert publisher.unpublishable_reason(make_message("tests.one")) == ""
@@ -125,7 +125,7 @@ async def test_publish_without_a_confirm_is_unknown_and_the_next_one_works(broke
     assert any("in time" in state.problem for state in observer.states)
 
 
-async def test_publish_is_unknown_when_the_connection_is_cut_and_works_after_it(broker_url):
+async def test_publish_on_a_lost_connection_is_unknown_and_the_next_one_works(broker_url):
     observer = StateRecorder()
     async with running_proxy(broker_url) as proxy, open_publisher(proxy.url, observer) as publisher:
         assert await publisher.publish([make_message("tests.one")]) == [C]
@@ -140,7 +140,7 @@ async def test_publish_is_unknown_when_the_connection_is_cut_and_works_after_it(
         assert await publisher.publish([make_message("tests.one")]) == [C]
 
 
-async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
+async def test_message_for_a_full_queue_is_nacked(broker_url):
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     async with open_publisher(broker_url) as publisher, raw_channel(broker_url) as channel:
         await channel.queue_declare("tests.full", durable=True, arguments=full)
@@ -154,7 +154,7 @@ async def test_message_that_a_full_queue_declines_is_nacked(broker_url):
     assert outcomes[-1][0] == PublishOutcome.NACKED
 
 
-async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_it(
+async def test_channel_with_a_nack_is_replaced_and_closed_when_idle(
     development_broker, monkeypatch
 ):
     monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
@@ -170,7 +170,7 @@ async def test_a_channel_that_refuses_is_replaced_once_nothing_is_in_flight_on_i
         assert publisher._supervised.status.generation == 1
 
 
-async def test_a_channel_is_closed_once_whatever_is_refused_on_it_and_times_out(
+async def test_replaced_channel_is_closed_only_once(
     development_broker, monkeypatch
 ):
     monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
@@ -209,7 +209,7 @@ async def letting_go(broker, monkeypatch, held, **settings):
 
 
 @pytest.mark.parametrize("then", ["it is confirmed late", "the connection is lost"])
-async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_was_given_up(
+async def test_replaced_channel_is_closed_after_an_abandoned_batch(
     development_broker, monkeypatch, then
 ):
     held = Held()
@@ -240,7 +240,7 @@ async def test_a_channel_that_was_let_go_of_is_forgotten_though_its_last_batch_w
         assert not publisher._retired_channels
 
 
-async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_broker, monkeypatch):
+async def test_no_channel_is_closed_while_the_broker_blocks(development_broker, monkeypatch):
     held = Held()
     async with letting_go(development_broker, monkeypatch, held) as (proxy, publisher, observer):
         async with asyncio.TaskGroup() as tasks:
@@ -259,7 +259,7 @@ async def test_no_channel_is_closed_while_the_broker_reads_nothing(development_b
                 assert await publisher.publish([make_message("tests.one")]) == [C]
 
 
-async def test_a_broker_that_reads_nothing_is_not_asked_whether_it_is_there(development_broker):
+async def test_connection_is_not_tested_while_the_broker_blocks(development_broker):
     held = Held()
     observer = StateRecorder()
     development_broker.faults.on_publish(lambda _: True, held, max_count=1)
@@ -279,7 +279,7 @@ async def test_a_broker_that_reads_nothing_is_not_asked_whether_it_is_there(deve
         proxy.clear_faults()
 
 
-async def test_a_broker_that_confirms_slowly_is_not_asked_whether_it_is_there(development_broker):
+async def test_connection_is_not_tested_while_confirms_arrive(development_broker):
     held = Held()
     development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
     async with (
@@ -378,7 +378,7 @@ async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbit
 
 
 @pytest.mark.parametrize("opened", [True, False], ids=["channel", "no-channel"])
-async def test_connection_that_answers_nothing_is_dropped_when_confirms_time_out(
+async def test_stale_connection_is_dropped_when_confirms_time_out(
     broker_url, opened
 ):
     observer = StateRecorder()
@@ -396,7 +396,7 @@ async def test_connection_that_answers_nothing_is_dropped_when_confirms_time_out
             assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
 
 
-async def test_a_publisher_whose_time_is_over_while_nobody_declares_has_the_connection_dropped(
+async def test_stale_connection_is_dropped_when_a_declaration_times_out(
     broker_url,
 ):
     """The time for confirms may be shorter than that for a declaration."""
@@ -417,7 +417,7 @@ async def test_a_publisher_whose_time_is_over_while_nobody_declares_has_the_conn
                 pass
 
 
-async def test_connection_is_kept_when_no_channel_opened_on_the_one_before(broker_url):
+async def test_problem_of_an_earlier_connection_does_not_drop_the_current_one(broker_url):
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
@@ -436,7 +436,7 @@ async def test_connection_is_kept_when_no_channel_opened_on_the_one_before(broke
         assert publisher._supervised.status.generation == 2
 
 
-async def test_connection_of_a_broker_that_is_only_slow_to_confirm_is_kept(broker_url):
+async def test_connection_of_a_slow_broker_is_kept(broker_url):
     async with (
         running_proxy(broker_url) as proxy,
         open_publisher(proxy.url, broker_confirm_timeout=1.0) as publisher,
@@ -451,7 +451,7 @@ async def test_connection_of_a_broker_that_is_only_slow_to_confirm_is_kept(broke
         assert publisher._supervised.status.generation == 1
 
 
-async def test_connection_that_was_blocked_for_long_confirms_at_once_when_it_is_not(
+async def test_unblocked_connection_confirms_immediately(
     rabbitmq, rabbitmq_url
 ):
     observer = StateRecorder()

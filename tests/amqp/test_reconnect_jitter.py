@@ -32,7 +32,7 @@ class Herd:
             self.tried += [number] if number not in self.tried else []
 
 
-async def test_links_that_lose_their_broker_together_come_back_one_by_one(broker_url):
+async def test_connections_lost_together_reconnect_spread_over_time(broker_url):
     """Each at a time of its own: those that tried one after the other do not come up so."""
     herd, ours = (
         Herd(),

@@ -38,7 +38,7 @@ def frame(payload):
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_hostile_properties_decode_to_something_that_can_be_stored(name):
+def test_hostile_properties_decode_to_storable_values(name):
     header = frame(content_header(*PROPERTIES[name], size=5))
     assert header.body_size == 5
     stored = orjson.dumps(to_json(header.properties.headers))
@@ -58,13 +58,13 @@ def test_hostile_properties_decode_to_something_that_can_be_stored(name):
         ("B35 longer than it is", {"k": "v"}),
     ],
 )
-def test_table_of_which_something_cannot_be_read_says_so_and_keeps_the_rest(name, kept):
+def test_partly_undecodable_table_is_marked_and_keeps_the_rest(name, kept):
     found = frame(content_header(*(PROPERTIES | UNDELIVERABLE)[name], size=1)).properties.headers
     assert found.pop(UNDECODABLE_HEADER) is True
     assert kept is None or found == kept
 
 
-def test_what_the_broker_wrote_is_read_beside_what_cannot_be_read():
+def test_broker_headers_are_read_beside_undecodable_ones():
     death = (
         shortstr(b"x-death") + b"A" + longstr(b"F" + longstr(shortstr(b"queue") + b"S\0\0\0\1q"))
     )
@@ -77,7 +77,7 @@ def test_what_the_broker_wrote_is_read_beside_what_cannot_be_read():
 @pytest.mark.parametrize(
     "name", ["B38 14,000 headers", "B38 header of 120 KB", "B34 2000 nested arrays"]
 )
-def test_the_time_to_read_a_table_does_not_grow_with_its_square(name):
+def test_reading_a_table_takes_linear_time(name):
     flags, table = PROPERTIES[name]
     steps = count_calls(lambda: frame(content_header(flags, table, size=1)))
     assert steps < 15 * len(table)
@@ -100,32 +100,32 @@ def count_calls(work):
 
 
 @given(st.binary(max_size=200))
-def test_no_header_table_ever_raises_and_what_it_becomes_can_be_stored(table):
+def test_any_header_table_decodes_to_storable_values(table):
     header = frame(content_header(HEADERS, longstr(table), size=3))
     stored, _ = read_headers(header.properties.headers, Settings())
     assert b"\\u0000" not in orjson.dumps(stored)
 
 
 @given(st.integers(0, 0xFFFE), st.binary(max_size=100))
-def test_no_content_header_ever_raises(flags, properties):
+def test_no_content_header_raises_an_error(flags, properties):
     header = frame(content_header(flags, properties, size=3))
     assert header.body_size == 3
     to_json(header.properties.headers)
 
 
-def test_flags_cut_short_leave_the_size_of_the_body():
+def test_truncated_flags_keep_the_body_size():
     header = frame(struct.pack(">HHQ", 60, 0, 9))
     assert header.body_size == 9
     assert header.properties.headers == {UNDECODABLE_HEADER: True}
 
 
-def test_innocent_headers_are_read_as_ever():
+def test_valid_headers_are_unchanged():
     table = b"\x01kS\x00\x00\x00\x01v"
     header = frame(content_header(HEADERS, struct.pack(">I", len(table)) + table, size=0))
     assert header.properties.headers == {"k": "v"}
 
 
-def test_start_fails_when_pamqp_has_moved(monkeypatch):
+def test_unsupported_pamqp_is_refused(monkeypatch):
     monkeypatch.setattr(decode, "by_type", lambda *_: (0, None))
     with pytest.raises(ConfigurationError, match="pamqp"):
         tolerant_decoding.install_decoders()

@@ -114,7 +114,7 @@ async def test_an_order_that_is_charged_completes(payment, place):
 
 
 @pytest.mark.rabbitmq
-async def test_an_order_whose_card_is_declined_is_rolled_back(payment, place):
+async def test_an_order_with_a_declined_card_is_compensated(payment, place):
     status, shop = await place("declined")
     assert status == Status.COMPENSATED
     assert shop.command_names == ["inventory.reserve", "inventory.release"]
@@ -122,7 +122,7 @@ async def test_an_order_whose_card_is_declined_is_rolled_back(payment, place):
 
 
 @pytest.mark.rabbitmq
-async def test_the_same_command_twice_is_performed_once(payment, rabbitmq_url):
+async def test_a_repeated_command_is_processed_once(payment, rabbitmq_url):
     headers: FieldTable = {
         "idempotency-key": "r/charge/action/1",
         "saga-run-id": "r",
@@ -196,7 +196,7 @@ def pika_channel(rabbitmq_url):
 
 
 @pytest.mark.rabbitmq
-async def test_an_rpc_server_that_acknowledges_first_is_a_participant_once_it_is_bound(
+async def test_a_bound_rpc_server_is_a_participant(
     rpc_server, pika_channel, rabbitmq_url, migrated_url
 ):
     async with started(rabbitmq_url, migrated_url) as place:
@@ -210,7 +210,7 @@ async def test_an_rpc_server_that_acknowledges_first_is_a_participant_once_it_is
 
 
 @pytest.mark.rabbitmq
-async def test_a_command_that_is_unbound_reaches_the_participant_no_more(payment, pika_channel):
+async def test_an_unbound_command_no_longer_reaches_the_participant(payment, pika_channel):
     import pika  # noqa: PLC0415 - as above
 
     from_the_document("unbind")(pika_channel, "payment.charge")

@@ -20,7 +20,7 @@ QUORUM: FieldTable = {"x-queue-type": "quorum"}
 @pytest.mark.rabbitmq
 @pytest.mark.usefixtures("rabbitmq")
 class TestNode:
-    async def test_a_kill_and_a_restart_keep_what_a_quorum_queue_confirmed(self):
+    async def test_confirmed_messages_survive_a_kill_and_a_restart(self):
         async with RabbitMQServer() as server:
             url, pid = server.url, server.pid
             connection = await aio_pika.connect(url)
@@ -46,10 +46,10 @@ class TestNode:
         assert not is_alive(pid)
         assert not directory.exists()
 
-    async def test_rabbitmqctl_speaks_to_this_node(self, rabbitmq):
+    async def test_rabbitmqctl_uses_this_node(self, rabbitmq):
         assert str(rabbitmq.pid) in await rabbitmq.rabbitmqctl("eval", "os:getpid().")
 
-    async def test_a_failing_command_says_what_failed(self, rabbitmq):
+    async def test_a_failing_command_is_named(self, rabbitmq):
         with pytest.raises(BrokerError, match="rabbitmqctl nonsense failed"):
             await rabbitmq.rabbitmqctl("nonsense")
 

@@ -56,7 +56,7 @@ def test_hostile_body_is_unreadable_with_its_reason(name):
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_ever_raise(body):
+def test_no_bytes_raise_an_error(body):
     read_json(body, 3)
 
 
@@ -67,7 +67,7 @@ def test_no_bytes_ever_raise(body):
         max_leaves=30,
     )
 )
-def test_what_is_read_is_what_was_written_or_cannot_be_stored(value):
+def test_value_is_read_as_written_or_not_storable(value):
     found = read_json(write_json(value), DEPTH)
     if isinstance(found, UnreadableMessage):
         assert found.reason is DeadLetterReason.NOT_STORABLE
@@ -85,7 +85,7 @@ def test_depth_limit_is_exact(levels, limit, container):
     assert isinstance(found, UnreadableMessage) is (max(levels, 1) > limit)
 
 
-def test_an_integer_that_would_be_altered_is_not_read():
+def test_integer_that_would_be_altered_is_refused():
     found = read_json(b'{"amount": 123456789012345678901}', DEPTH)
     assert isinstance(found, UnreadableMessage)
     assert found.reason is DeadLetterReason.NOT_STORABLE
@@ -93,12 +93,12 @@ def test_an_integer_that_would_be_altered_is_not_read():
     assert "1234" not in found.explanation
 
 
-def test_escaped_backslash_before_u0000_is_no_nul():
+def test_escaped_backslash_before_u0000_is_not_a_nul():
     assert read_json(b'["\\\\u0000"]', DEPTH) == ["\\u0000"]
 
 
 @pytest.mark.parametrize("body", [b"null", b'"x"', b"123", b"true", b"[]"])
-def test_any_json_is_a_body_but_only_an_object_is_an_object(body):
+def test_read_json_object_accepts_only_an_object(body):
     assert read_body(make_delivery(body=body), SETTINGS) == orjson.loads(body)
     found = read_json_object(make_delivery(body=body), SETTINGS)
     assert isinstance(found, UnreadableMessage)
@@ -118,19 +118,19 @@ def test_encoded_body_is_not_decoded(encoding):
     assert found.reason is DeadLetterReason.UNSUPPORTED_ENCODING
 
 
-def test_duplicate_key_counts_last_and_dangerous_keys_are_just_keys():
+def test_last_duplicate_key_counts_and_special_keys_are_ordinary():
     body = b'{"a": 1, "__proto__": {}, "$ref": "x", "__class__": 1, "a": 2}'
     assert read_json(body, DEPTH) == {"a": 2, "__proto__": {}, "$ref": "x", "__class__": 1}
 
 
-def test_sentence_does_not_quote_the_body():
+def test_explanation_does_not_quote_the_body():
     found = read_json(b'{"password": "hunter2", }', DEPTH)
     assert isinstance(found, UnreadableMessage)
     assert "hunter2" not in found.explanation
 
 
 @pytest.mark.parametrize("item", ["1", "{}", "[]", '{"":0}', '"a"'])
-def test_more_values_than_body_values_are_too_many(item):
+def test_body_with_too_many_values_is_refused(item):
     few = SETTINGS.model_copy(update={"max_body_json_values": 100})
     most = item.count("{") and item.count(":")
     body = f"[{','.join([item] * (40 if most else 98))}]".encode()
@@ -142,7 +142,7 @@ def test_more_values_than_body_values_are_too_many(item):
     assert "max_body_json_values" in found.explanation
 
 
-def test_commas_in_a_text_are_no_values():
+def test_commas_in_a_text_are_not_counted():
     few = SETTINGS.model_copy(update={"max_body_json_values": 5})
     assert read_body(make_delivery(body=b'[",,,,,,,,{{{{[[[["]'), few) == [",,,,,,,,{{{{[[[["]
 
@@ -181,13 +181,13 @@ def test_values_and_nesting_are_counted_exactly_on_the_bytes(value, layout):
 
 
 @given(st.binary(max_size=200) | st.text('{}[]",\\ ', max_size=200).map(str.encode))
-def test_no_bytes_ever_raise_when_they_are_counted(body):
+def test_counting_any_bytes_raises_no_error(body):
     limit_violation(
         body, SETTINGS.model_copy(update={"max_body_json_values": 1, "max_body_depth": 1})
     )
 
 
-def test_one_text_full_of_commas_and_brackets_is_one_value():
+def test_text_of_commas_and_brackets_is_one_value():
     body = orjson.dumps(['{[,\\"' * 30_000])
     assert limit_violation(body, SETTINGS) is None
     assert read_body(make_delivery(body=body), SETTINGS) == orjson.loads(body)
@@ -203,7 +203,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_what_is_beyond_a_limit_is_refused_before_it_takes_memory(name):
+def test_body_over_a_limit_is_refused_without_decoding_it(name):
     body = SMALL[name]
     tracemalloc.start()
     found = read_body(make_delivery(body=body), SETTINGS)

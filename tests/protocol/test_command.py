@@ -48,7 +48,7 @@ HEADERS = {
 }
 
 
-def test_command_is_on_the_wire_as_the_contract_says():
+def test_encoded_command_follows_the_contract():
     message = encode_command(COMMAND, "the-token", traceparent="00-a-b-01")
     assert message.exchange == "saga.commands"
     assert message.routing_key == message.type == "inventory.reserve"
@@ -70,7 +70,7 @@ def test_command_arrives_as_it_was_sent():
     )
 
 
-def test_encoded_payload_is_sent_as_it_is_and_deadline_in_utc():
+def test_payload_bytes_are_sent_unchanged_and_the_deadline_in_utc():
     east = timezone(timedelta(hours=2))
     command = Command(
         run_id=RUN,
@@ -93,7 +93,7 @@ def test_encoded_payload_is_sent_as_it_is_and_deadline_in_utc():
     "moment",
     ["2028-02-29T23:59:59.999Z", "2038-01-19T03:14:08.000Z", "9999-12-31T23:59:59.999Z"],
 )
-def test_a_deadline_of_any_day_arrives_as_it_was_sent(moment):
+def test_any_deadline_arrives_as_it_was_sent(moment):
     command = replace(COMMAND, deadline=datetime.fromisoformat(moment))
     message = encode_command(command, "t")
     assert message.headers["saga-deadline"] == moment
@@ -106,13 +106,13 @@ def test_a_deadline_of_any_day_arrives_as_it_was_sent(moment):
     "moment",
     ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "10000-01-01T00:00:00Z"],
 )
-def test_a_deadline_beyond_the_calendar_is_unreadable(moment):
+def test_deadline_outside_the_calendar_is_unreadable(moment):
     message = encode_command(COMMAND, "t")
     message = replace(message, headers={**message.headers, "saga-deadline": moment})
     assert isinstance(decode_command(deliver(message), SETTINGS), UnreadableMessage)
 
 
-def test_every_publish_has_a_message_id_of_its_own():
+def test_every_message_has_its_own_id():
     ids = {encode_command(COMMAND, "t").message_id for _ in range(100)}
     assert len(ids) == 100
 
@@ -130,11 +130,11 @@ def test_command_with_a_bad_header_is_unreadable_and_names_it(name, value):
 
 
 @given(st.dictionaries(st.sampled_from(list(HEADERS)), st.none() | st.text() | st.integers()))
-def test_no_headers_ever_raise(headers):
+def test_no_headers_raise_an_error(headers):
     decode_command(replace(deliver(encode_command(COMMAND, "t")), headers=headers), SETTINGS)
 
 
-def test_command_without_a_way_back_is_unreadable():
+def test_command_without_reply_to_or_correlation_id_is_unreadable():
     found = decode_command(deliver(encode_command(COMMAND, "")), SETTINGS)
     assert isinstance(found, UnreadableMessage)
     assert found.reason is DeadLetterReason.BAD_COMMAND
@@ -149,7 +149,7 @@ def test_command_with_undecodable_headers_is_unreadable():
     assert found.reason is DeadLetterReason.BAD_HEADERS
 
 
-def test_payload_does_not_show_in_a_repr():
+def test_repr_hides_the_payload():
     assert "A1" not in repr(COMMAND)
 
 
@@ -164,7 +164,7 @@ def test_payload_does_not_show_in_a_repr():
         {"type": "\ufffd" * 200},
     ],
 )
-def test_a_name_beyond_name_bytes_is_refused_before_anything_is_done(changes):
+def test_name_that_exceeds_the_limit_is_unreadable(changes):
     sound = deliver(encode_command(COMMAND, "t"))
     changes = {**changes, "headers": {**sound.headers, **changes.get("headers", {})}}
     found = decode_command(replace(sound, **changes), SETTINGS)
@@ -174,7 +174,7 @@ def test_a_name_beyond_name_bytes_is_refused_before_anything_is_done(changes):
 
 
 @pytest.mark.parametrize("sent", ["", 7, "x" * 9000, "00-zz-1-1", "00", "00-\n-1-1", ["00-a-b-c"]])
-def test_a_traceparent_that_is_none_is_dropped(sent):
+def test_invalid_traceparent_is_dropped(sent):
     sound = deliver(encode_command(COMMAND, "t"))
     headers = {**sound.headers, TRACEPARENT_HEADER: sent}
     found = decode_command(replace(sound, headers=headers), SETTINGS)

@@ -40,11 +40,11 @@ HEADERS = (
         *HEADERS,
     ],
 )
-def test_word_of_the_contract_is_in_the_document(word):
+def test_document_has_every_word_of_the_contract(word):
     assert f"`{word}`" in TEXT
 
 
-def test_limits_of_the_document_are_those_of_the_code():
+def test_document_has_the_limits_of_the_code():
     settings = Settings()
     assert f"{settings.max_body_bytes:,} bytes" in TEXT
     assert f"{settings.max_body_depth} (`max_body_depth`)" in TEXT
@@ -56,7 +56,7 @@ def test_limits_of_the_document_are_those_of_the_code():
     assert f"{settings.max_request_text_bytes:,} bytes (`max_request_text_bytes`)" in TEXT
 
 
-def test_policy_of_the_document_is_that_of_the_code():
+def test_document_has_the_policy_of_the_code():
     found = re.search(r"saga-engine '(.+?)' \\\s+'(\{.+?\})'", TEXT, re.DOTALL)
     assert found is not None
     pattern, definition = found.groups()
@@ -71,7 +71,7 @@ def shown(pattern: str) -> str:
     return found[1]
 
 
-def test_bytes_of_the_worked_example_are_its_text():
+def test_bytes_of_the_worked_example_match_its_text():
     size = int(shown(r"body-size=(\d+)"))
     raw = bytes.fromhex(shown(r"content-body +((?:[0-9a-f]{2} ?)+)\n"))
     assert len(raw) == size

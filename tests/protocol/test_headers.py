@@ -18,7 +18,7 @@ def sent(headers, size=100):
     return table
 
 
-def test_headers_within_the_limits_are_read_as_they_are():
+def test_headers_within_the_limits_are_unchanged():
     assert read_headers(sent({"a": 1, "b": [True]}), SETTINGS) == ({"a": 1, "b": [True]}, "")
 
 
@@ -31,21 +31,21 @@ def test_headers_within_the_limits_are_read_as_they_are():
         ({"k": {str(number): {} for number in range(9000)}}, 100_000, "max_header_bytes"),
     ],
 )
-def test_too_many_headers_are_not_read_and_the_sentence_names_the_setting(headers, size, setting):
+def test_too_many_headers_are_refused_with_the_name_of_the_setting(headers, size, setting):
     kept, problem = read_headers(sent(headers, size), SETTINGS)
     assert setting in problem
     assert kept[TRUNCATED_HEADER] is True
     assert len(orjson.dumps(kept)) < 2 * SETTINGS.max_header_bytes
 
 
-def test_of_too_many_headers_those_of_the_broker_are_kept_first():
+def test_truncation_keeps_the_broker_s_headers_first():
     headers = {f"{number:05}": "x" * 30 for number in range(3000)} | {"x-death": DEATH}
     kept, _ = read_headers(sent(headers, 120_000), SETTINGS)
     assert kept["x-death"] == DEATH
     assert kept["00000"] == "x" * 30
 
 
-def test_a_forged_history_without_end_is_cut():
+def test_a_forged_x_death_is_truncated():
     kept, problem = read_headers(sent({"x-death": DEATH * 5000, "k": "v"}, 120_000), SETTINGS)
     assert problem
     history = kept["x-death"]
@@ -54,7 +54,7 @@ def test_a_forged_history_without_end_is_cut():
     assert len(orjson.dumps(kept)) < 2 * SETTINGS.max_header_bytes
 
 
-def test_headers_of_which_something_was_left_out_are_not_read():
+def test_incomplete_headers_are_refused():
     kept, problem = read_headers(sent({"k": "v", UNDECODABLE_HEADER: True}), SETTINGS)
     assert problem == "Its headers cannot be decoded."
     assert kept == {"k": "v", UNDECODABLE_HEADER: True}

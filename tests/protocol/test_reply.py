@@ -59,7 +59,7 @@ def test_success_arrives_with_its_result():
 
 
 @pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.FAILED])
-def test_refusal_arrives_with_its_failure(outcome):
+def test_rejection_arrives_with_its_failure(outcome):
     failure = Failure("declined", "The card was declined.", {"attempts_left": 2})
     message = encode_reply(ASKED, outcome, failure)
     assert decode_reply(deliver(message), [KEY], SETTINGS) == Reply(
@@ -101,13 +101,13 @@ def test_a_participant_cannot_write_an_engine_code():
     assert reply.failure == Failure("no")
 
 
-def test_rpc_server_that_only_copies_the_correlation_id_has_succeeded():
+def test_reply_of_a_plain_rpc_server_is_a_success():
     found = decode_reply(make_delivery(correlation_id=TOKEN, body=b'"done"'), [KEY], SETTINGS)
     assert isinstance(found, Reply)
     assert (found.outcome, found.body) == (Outcome.SUCCEEDED, "done")
 
 
-def test_uncorrelated_reply_is_nobody_s_reply():
+def test_uncorrelated_reply_is_unreadable():
     for token in ("", "x", sign_token(b"other" * 8, REF)):
         found = decode_reply(make_delivery(correlation_id=token), [KEY], SETTINGS)
         assert unreadable(found) == (DeadLetterReason.UNCORRELATED_REPLY, None)
@@ -144,7 +144,7 @@ def test_failure_without_a_code_is_unreadable_and_keeps_its_command(body):
         ({"header_problem": "Its headers have 9 bytes."}, DeadLetterReason.BAD_HEADERS),
     ],
 )
-def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reason):
+def test_unreadable_reply_with_a_valid_token_keeps_its_command(changes, reason):
     found = decode_reply(make_delivery(correlation_id=TOKEN, **changes), [KEY], SETTINGS)
     assert unreadable(found) == (reason, REF)
 
@@ -154,11 +154,11 @@ def test_unreadable_answer_to_a_genuine_command_keeps_its_command(changes, reaso
     st.sampled_from([TOKEN, "", "a.b.c"]),
     st.dictionaries(st.sampled_from(["saga-outcome", "x"]), st.text() | st.integers()),
 )
-def test_no_reply_ever_raises(body, token, headers):
+def test_no_reply_raises_an_error(body, token, headers):
     hostile = replace(make_delivery(body=body), correlation_id=token, headers=headers)
     decode_reply(hostile, [KEY], SETTINGS)
 
 
-def test_result_and_failure_do_not_show_in_a_repr():
+def test_repr_hides_result_and_failure():
     message = encode_reply(ASKED, Outcome.SUCCEEDED, {"card": "4242"})
     assert "4242" not in repr(decode_reply(deliver(message), [KEY], SETTINGS))

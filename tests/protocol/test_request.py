@@ -80,18 +80,18 @@ def test_bad_start_is_unreadable_and_names_the_field(change):
         ("start", orjson.dumps({"run_id": str(RUN), "saga": "s"}), DeadLetterReason.BAD_REQUEST),
     ],
 )
-def test_request_that_makes_no_sense_is_unreadable(verb, body, reason):
+def test_invalid_request_is_unreadable(verb, body, reason):
     found = decode_request(make_delivery(routing_key=verb, body=body), SETTINGS)
     assert isinstance(found, UnreadableMessage)
     assert found.reason is reason
 
 
 @pytest.mark.parametrize("reply_to", ["", "#", "a b", "x" * 201, "saga.client.1\n", "ü", "*"])
-def test_answer_goes_nowhere_for_a_reply_to_that_is_no_queue_of_a_client(reply_to):
+def test_invalid_reply_to_gets_no_answer(reply_to):
     assert answer_address(make_delivery(reply_to=reply_to, correlation_id="q")) is None
 
 
-def test_forged_reply_to_does_not_reach_the_queue_of_a_participant():
+def test_forged_reply_to_does_not_reach_a_participant():
     hostile = make_delivery(reply_to="saga.participant.payment", correlation_id="q")
     named = answer_address(hostile)
     assert named is not None
@@ -116,7 +116,7 @@ def test_answer_arrives_as_it_was_sent():
     assert decode_client_message(deliver(message), SETTINGS) == answer
 
 
-def test_an_answer_says_that_its_run_waits_for_a_person():
+def test_answer_has_the_open_incident_of_its_run():
     since = datetime(2026, 11, 28, 3, tzinfo=UTC)
     incident = OpenIncident(
         number=1, step="charge", direction=Direction.ACTION, cause="step_unknown", since=since
@@ -135,7 +135,7 @@ def test_an_answer_says_that_its_run_waits_for_a_person():
     assert decode_client_message(deliver(message), SETTINGS) == answer
 
 
-def test_finished_run_arrives_where_its_client_bound():
+def test_finished_run_has_the_routing_key_that_its_client_bound():
     finished = RunFinishedMessage(
         run_id=RUN,
         saga="place-order",
@@ -158,7 +158,7 @@ def test_finished_run_arrives_where_its_client_bound():
      b'{"outcome": "accepted", "incident": {}}', b'{"outcome": "accepted", "incident": 1}',
      b'{"outcome": "accepted", "open_incidents": "1"}', b'{"outcome": "accepted", "status": {}}'],
 )  # fmt: skip
-def test_garbage_in_a_client_s_queue_is_unreadable(kind, body):
+def test_malformed_client_message_is_unreadable(kind, body):
     assert isinstance(
         decode_client_message(make_delivery(type=kind, body=body), SETTINGS), UnreadableMessage
     )

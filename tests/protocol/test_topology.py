@@ -15,7 +15,7 @@ from tests.kit.connections import open_connection, open_publisher, raw_channel
 from tests.kit.messages import make_message
 
 
-async def test_engine_s_topology_is_declared_and_may_be_declared_again(broker_url):
+async def test_engine_topology_can_be_declared_repeatedly(broker_url):
     for _ in range(2):
         async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
             pass
@@ -24,7 +24,7 @@ async def test_engine_s_topology_is_declared_and_may_be_declared_again(broker_ur
             assert (await channel.queue_declare(queue, passive=True)).message_count == 0
 
 
-async def test_reply_reaches_the_engine_by_its_exchange_and_by_the_default_one(broker_url):
+async def test_reply_reaches_the_engine_by_both_exchanges(broker_url):
     async with open_publisher(broker_url, topology=ENGINE_TOPOLOGY) as publisher:
         outcomes = await publisher.publish(
             [
@@ -40,7 +40,7 @@ async def test_reply_reaches_the_engine_by_its_exchange_and_by_the_default_one(b
     ]  # fmt: skip
 
 
-async def test_queue_with_other_arguments_is_an_error_that_says_which_and_what_to_do(broker_url):
+async def test_queue_with_other_arguments_is_a_mismatch_that_names_it(broker_url):
     async with raw_channel(broker_url) as channel:
         await channel.queue_declare("saga.replies", durable=True)
     with pytest.raises(TopologyMismatch) as caught:
@@ -52,7 +52,7 @@ async def test_queue_with_other_arguments_is_an_error_that_says_which_and_what_t
     assert "delete it" in text
 
 
-async def test_exchange_of_another_kind_is_an_error_that_says_which(broker_url):
+async def test_exchange_of_another_type_is_a_mismatch_that_names_it(broker_url):
     async with raw_channel(broker_url) as channel:
         await channel.exchange_declare("saga.commands", exchange_type="fanout", durable=True)
     with pytest.raises(TopologyMismatch, match=r"exchange 'saga\.commands'.*type"):
@@ -60,7 +60,7 @@ async def test_exchange_of_another_kind_is_an_error_that_says_which(broker_url):
             pass
 
 
-async def test_user_without_permissions_may_use_what_exists_and_is_told_what_does_not(
+async def test_user_without_configure_permission_needs_an_existing_topology(
     rabbitmq, rabbitmq_url
 ):
     name = f"least-{rabbitmq_url.rpartition('/')[2]}"
@@ -84,7 +84,7 @@ def test_participant_binds_each_of_its_commands():
     ]
 
 
-def test_policy_is_json_and_covers_our_queues_but_not_the_dead_letters():
+def test_policy_is_json_and_omits_the_dead_letter_queue():
     found = json.loads(json.dumps(queue_policy()))
     names = [queue.name for queue in ENGINE_TOPOLOGY.queues] + [
         "saga.participant.x",
@@ -95,7 +95,7 @@ def test_policy_is_json_and_covers_our_queues_but_not_the_dead_letters():
     assert found["definition"]["delivery-limit"] == 20
 
 
-async def test_policy_is_one_the_broker_takes(rabbitmq, rabbitmq_url):
+async def test_policy_is_accepted_by_the_broker(rabbitmq, rabbitmq_url):
     vhost = rabbitmq_url.rpartition("/")[2]
     found = queue_policy()
     await rabbitmq.rabbitmqctl(
