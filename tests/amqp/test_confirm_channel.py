@@ -42,10 +42,10 @@ async def test_unconfirmed_message_is_unknown_unless_it_was_returned():
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from([C, N]))))
-async def test_first_confirm_of_a_message_counts(words):
+async def test_first_confirm_of_a_message_counts(confirms):
     batch = ConfirmBatch(first_tag=1, size=20)
     expected: list[PublishOutcome | None] = [None] * 20
-    for tag, multiple, outcome in words:
+    for tag, multiple, outcome in confirms:
         batch.resolve(tag, outcome, multiple=multiple)
         for index in range(0 if multiple else tag - 1, tag):
             expected[index] = expected[index] or outcome

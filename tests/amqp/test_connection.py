@@ -19,36 +19,36 @@ from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
 
 
-def has_epoch(epoch: int, state: ConnectionStatus) -> bool:
-    return state.generation == epoch
+def has_generation(generation: int, state: ConnectionStatus) -> bool:
+    return state.generation == generation
 
 
 async def test_lost_connection_is_reopened_each_time(broker_url):
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
-        open_connection(proxy.url, observer=observer) as link,
+        open_connection(proxy.url, observer=observer) as supervised,
     ):
-        for epoch in (2, 3, 4):
+        for generation in (2, 3, 4):
             proxy.reset()
-            await observer.wait_for(partial(has_epoch, epoch))
-            assert not (await link.wait_connected()).is_closed
-    phases = [state.state for state in observer.states]
-    assert phases[0] is ConnectionState.CONNECTED
-    assert phases[-1] is ConnectionState.CLOSED
-    assert phases.count(ConnectionState.CONNECTED) == 4
+            await observer.wait_for(partial(has_generation, generation))
+            assert not (await supervised.wait_connected()).is_closed
+    states = [state.state for state in observer.states]
+    assert states[0] is ConnectionState.CONNECTED
+    assert states[-1] is ConnectionState.CLOSED
+    assert states.count(ConnectionState.CONNECTED) == 4
 
 
 async def test_dropped_connection_is_replaced(broker_url):
     observer = StateRecorder()
-    async with open_connection(broker_url, observer=observer) as link:
-        first = await link.wait_connected()
-        link.drop_connection(first, "it does not answer")
+    async with open_connection(broker_url, observer=observer) as supervised:
+        first = await supervised.wait_connected()
+        supervised.drop_connection(first, "it does not answer")
         await observer.wait_for(lambda state: state.generation == 2)
-        second = await link.wait_connected()
+        second = await supervised.wait_connected()
         assert second is not first
-        link.drop_connection(first, "it does not answer either")
-        assert await link.wait_connected() is second
+        supervised.drop_connection(first, "it does not answer either")
+        assert await supervised.wait_connected() is second
     assert any("does not answer" in state.problem for state in observer.states)
 
 
@@ -120,24 +120,24 @@ async def test_connection_waits_for_the_broker_on_request(broker_url):
     async with running_proxy(broker_url) as proxy:
         proxy.pause_server_data()
         settings = Settings(**FAST_RECONNECT | {"broker_connect_timeout": 0.2})
-        link = SupervisedConnection(
+        supervised = SupervisedConnection(
             proxy.url, name="x", settings=settings, on_status=observer, wait_for_broker=True
         )
         async with asyncio.TaskGroup() as tasks:
-            entering = tasks.create_task(link.__aenter__())
+            entering = tasks.create_task(supervised.__aenter__())
             await observer.wait_for(lambda state: "in time" in state.problem)
             proxy.resume()
             await entering
-            assert link.status.state is ConnectionState.CONNECTED
-            await link.__aexit__(None, None, None)
+            assert supervised.status.state is ConnectionState.CONNECTED
+            await supervised.__aexit__(None, None, None)
 
 
 def test_reconnect_delay_doubles_to_a_limit_with_jitter():
     settings = Settings(broker_reconnect_backoff=0.2, broker_reconnect_backoff_max=5.0)
-    link = SupervisedConnection("amqp://h", name="x", settings=settings)
+    supervised = SupervisedConnection("amqp://h", name="x", settings=settings)
     for failures in (0, 1, 2, 3, 10, 1000):
         full = min(5.0, 0.2 * 2.0 ** min(failures, 30))
-        pauses = {link.backoff_delay(failures) for _ in range(50)}
+        pauses = {supervised.backoff_delay(failures) for _ in range(50)}
         assert all(full / 2 <= pause <= full for pause in pauses)
         assert len(pauses) > 1
 
@@ -199,7 +199,7 @@ def test_comma_without_a_host_is_reported_without_the_password(hosts):
 
 
 def with_hosts(url, *hosts):
-    """The URL with those hosts instead of its own."""
+    """The URL with its host replaced by those hosts."""
     return url.replace(host_of(url), ",".join(hosts))
 
 
@@ -226,7 +226,7 @@ async def test_every_host_is_tried_before_the_broker_is_unavailable(unused_port)
             observer=observer,
         ):
             pass
-    assert len(observer.states) == 2  # the third is the one that is raised
+    assert len(observer.states) == 2  # the third failure is raised
 
 
 async def test_lost_connection_is_reopened_at_another_host(broker_url):
@@ -246,7 +246,7 @@ async def test_lost_connection_is_reopened_at_another_host(broker_url):
 
 
 async def test_certificate_must_name_the_connected_host(broker_url, certificate):
-    """It names `localhost` only, so the same server is refused by its address and taken by name."""
+    """The certificate names `localhost`, so the server is refused by its address."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     async with encrypted(broker_url, context) as port:
@@ -256,14 +256,14 @@ async def test_certificate_must_name_the_connected_host(broker_url, certificate)
                 pass
         observer = StateRecorder()
         url = f"amqps://guest:guest@127.0.0.1:{port},127.0.0.1:{port},localhost:{port}{end}"
-        async with open_connection(url, observer=observer) as link:
-            assert link.status.state is ConnectionState.CONNECTED
-            assert (await link.wait_connected()).url.host == "localhost"
+        async with open_connection(url, observer=observer) as supervised:
+            assert supervised.status.state is ConnectionState.CONNECTED
+            assert (await supervised.wait_connected()).url.host == "localhost"
 
 
 @asynccontextmanager
 async def encrypted(url, context):
-    """The port of a TLS server that leads to a broker without it."""
+    """The port of a TLS server in front of a broker without TLS."""
     async with running_proxy(url) as proxy:
         plain = urlsplit(proxy.url)
 
@@ -290,7 +290,7 @@ async def _copy(source, sink):
 
 @pytest.fixture
 def certificate(tmp_path):
-    """Of `localhost`, signed by itself."""
+    """A self-signed certificate for `localhost`."""
     paths = [str(tmp_path / name) for name in ("certificate.pem", "key.pem")]
     subprocess.run(
         [
@@ -305,47 +305,47 @@ def certificate(tmp_path):
 
 
 async def test_events_of_a_dropped_connection_are_ignored(broker_url):
-    async with open_connection(broker_url) as link:
-        given_up = await link.wait_connected()
-        link.drop_connection(await link.wait_connected(), "it does not answer")
-        used = await link.wait_connected()
-        given_up.on_blocked("low on memory")
-        await link.wait_publishable()
-        before = link.status.state
+    async with open_connection(broker_url) as supervised:
+        dropped = await supervised.wait_connected()
+        supervised.drop_connection(await supervised.wait_connected(), "it does not answer")
+        current = await supervised.wait_connected()
+        dropped.on_blocked("low on memory")
+        await supervised.wait_publishable()
+        before = supervised.status.state
         assert before is ConnectionState.CONNECTED
-        used.on_blocked("low on memory")
-        given_up.on_unblocked()
-        assert link.status.state is ConnectionState.BLOCKED
-        used.on_unblocked()
-        await link.wait_publishable()
+        current.on_blocked("low on memory")
+        dropped.on_unblocked()
+        assert supervised.status.state is ConnectionState.BLOCKED
+        current.on_unblocked()
+        await supervised.wait_publishable()
 
 
 async def test_stale_connection_is_dropped_after_a_declaration(broker_url):
-    """Otherwise every call on it would time out until heartbeats are missed."""
+    """Otherwise every call on it would time out until the heartbeats are missed."""
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
-        open_connection(proxy.url, observer=observer) as link,
+        open_connection(proxy.url, observer=observer) as supervised,
     ):
-        connection = await link.wait_connected()
+        connection = await supervised.wait_connected()
         proxy.drop_open_connections()
         with pytest.raises(BrokerUnavailable):
-            await link.redeclare_topology(connection)
-        await observer.wait_for(partial(has_epoch, 2))
-        await link.redeclare_topology(await link.wait_connected())
+            await supervised.redeclare_topology(connection)
+        await observer.wait_for(partial(has_generation, 2))
+        await supervised.redeclare_topology(await supervised.wait_connected())
 
 
 async def test_dropping_a_connection_skips_the_close_handshake(broker_url):
-    async with running_proxy(broker_url) as proxy, open_connection(proxy.url) as link:
-        connection = await link.wait_connected()
+    async with running_proxy(broker_url) as proxy, open_connection(proxy.url) as supervised:
+        connection = await supervised.wait_connected()
         proxy.drop_open_connections()
 
-        async def in_vain():
+        async def fail_to_open():
             with pytest.raises(BrokerUnavailable):
                 await driver.open_channel(connection, Channel, 30)
 
-        # The driver would wait two seconds for the goodbye.
+        # The driver would wait two seconds for the close handshake.
         async with asyncio.timeout(1.5), asyncio.TaskGroup() as tasks:
-            tasks.create_task(in_vain())
-            await sleep(0.1)  # by then it has asked
-            link.drop_connection(connection, "it does not answer")
+            tasks.create_task(fail_to_open())
+            await sleep(0.1)  # by then the request is sent
+            supervised.drop_connection(connection, "it does not answer")

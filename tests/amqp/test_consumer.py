@@ -66,9 +66,9 @@ async def test_only_unacknowledged_deliveries_are_redelivered(broker_url):
         held = await take_exactly(consumer, 10)
         await consumer.acknowledge(held[5:7])
         await consumer.acknowledge(held[0:2])
-        await consumer.acknowledge(held[4:6])  # One of them again.
+        await consumer.acknowledge(held[4:6])  # One of them is acknowledged twice.
         await consumer.acknowledge([held[2], held[9]])
-        await consumer.acknowledge(held[0:3])  # All of them again.
+        await consumer.acknowledge(held[0:3])  # All of them are acknowledged twice.
         await consumer.stop()
         unsettled = bodies([held[3], held[7], held[8]])
     async with open_consumer(broker_url) as consumer:
@@ -137,7 +137,7 @@ async def test_consuming_continues_after_a_lost_connection(broker_url):
         new = await take_exactly(consumer, 3)
         assert bodies(new) == [0, 1, 2]
         assert {delivery.generation for delivery in new} == {2}
-        await consumer.acknowledge(old)  # Dropped: these tags now mean other deliveries.
+        await consumer.acknowledge(old)  # Left out: their tags now identify other deliveries.
         assert consumer._channel.unacked_count == 3
         await consumer.acknowledge(new)
         assert consumer._channel.unacked_count == 0
@@ -207,7 +207,7 @@ async def test_watchdog_ignores_an_empty_queue_without_consumers(
     ):
         for tag in list(consumer._channel.queue_by_consumer_tag):
             await consumer._channel.basic_cancel(tag)
-        await sleep(1)  # what many looks find is what RabbitMQ says for a leader that is slow
+        await sleep(1)  # many checks find what RabbitMQ reports for a slow leader
         await consumer._channel.consume_queue(QUEUE, 5)
         await publisher.publish(numbered(1))
         assert bodies(await take_exactly(consumer, 1)) == [0]
@@ -320,7 +320,7 @@ async def test_batch_is_bounded_by_bytes_and_has_at_least_one_delivery(broker_ur
 
 
 async def test_batch_is_bounded_by_values(broker_url):
-    body = b"[" + b",".join([b"{}"] * 50) + b"]"  # 51 values, and no more than 101 by its commas
+    body = b"[" + b",".join([b"{}"] * 50) + b"]"  # 51 values, counted as at most 101
     async with open_publisher(broker_url) as publisher:
         await publisher.publish([make_message("tests.one", body) for _ in range(5)])
     async with open_consumer(broker_url) as consumer:

@@ -170,9 +170,7 @@ async def test_channel_with_a_nack_is_replaced_and_closed_when_idle(
         assert publisher._supervised.status.generation == 1
 
 
-async def test_replaced_channel_is_closed_only_once(
-    development_broker, monkeypatch
-):
+async def test_replaced_channel_is_closed_only_once(development_broker, monkeypatch):
     monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
     development_broker.faults.on_publish(lambda sent: sent.body == b"no", nack, max_count=20)
     development_broker.faults.on_publish(lambda sent: sent.body == b"lost", lambda _: None)
@@ -196,7 +194,7 @@ async def test_replaced_channel_is_closed_only_once(
 
 @asynccontextmanager
 async def letting_go(broker, monkeypatch, held, **settings):
-    """A publisher that lets go of the channel on which it hears a no; `held` is in flight on it."""
+    """A publisher that has replaced the channel of a nack, on which `held` is in flight."""
     monkeypatch.setattr("saga_engine.amqp.publisher.MIN_CHANNEL_AGE", 0.0)
     broker.faults.on_publish(lambda sent: sent.body == b"held", held)
     broker.faults.on_publish(lambda sent: sent.body == b"no", nack, max_count=1)
@@ -295,14 +293,14 @@ async def test_connection_is_not_tested_while_confirms_arrive(development_broker
             while publisher._channel._batches[0].has_no_response:
                 await sleep(0.01)
         proxy.pause()
-        await sleep(1.0)  # it would be asked after 0.8 s
+        await sleep(1.0)  # the test would come after 0.8 s
         assert set(publisher._channel.connection.channels) == channels
         proxy.clear_faults()
         assert await waiting == [C, U]
 
 
 class Held:
-    """A publish of which the publisher hears nothing until the test says so."""
+    """A publish that the broker does not confirm until the test releases it."""
 
     def __init__(self):
         self.arrived = asyncio.Event()
@@ -372,15 +370,13 @@ async def test_memory_alarm_pauses_publishing_and_not_consuming(rabbitmq, rabbit
         await observer.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
         assert await publisher.publish([make_message("tests.one", b"4")]) == [C]
         found = {(await take_exactly(consumer, 1))[0].body}
-        if found == {b"3"}:  # Unknown is not failed: it has arrived, if it was sent at all.
+        if found == {b"3"}:  # Unknown is not failed: the message has arrived if it was sent.
             found = {(await take_exactly(consumer, 1))[0].body}
         assert found == {b"4"}
 
 
 @pytest.mark.parametrize("opened", [True, False], ids=["channel", "no-channel"])
-async def test_stale_connection_is_dropped_when_confirms_time_out(
-    broker_url, opened
-):
+async def test_stale_connection_is_dropped_when_confirms_time_out(broker_url, opened):
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
@@ -391,7 +387,7 @@ async def test_stale_connection_is_dropped_when_confirms_time_out(
         proxy.drop_open_connections()
         async with asyncio.timeout(15):  # long before either side misses its heartbeats
             assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
-            async with asyncio.timeout(1.5):  # by then it is known already
+            async with asyncio.timeout(1.5):  # by then the stale connection is known
                 await observer.wait_for(lambda state: state.generation == 2)
             assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
 
@@ -399,7 +395,7 @@ async def test_stale_connection_is_dropped_when_confirms_time_out(
 async def test_stale_connection_is_dropped_when_a_declaration_times_out(
     broker_url,
 ):
-    """The time for confirms may be shorter than that for a declaration."""
+    """The confirm timeout may be shorter than the timeout of a declaration."""
     observer = StateRecorder()
     async with (
         running_proxy(broker_url) as proxy,
@@ -451,9 +447,7 @@ async def test_connection_of_a_slow_broker_is_kept(broker_url):
         assert publisher._supervised.status.generation == 1
 
 
-async def test_unblocked_connection_confirms_immediately(
-    rabbitmq, rabbitmq_url
-):
+async def test_unblocked_connection_confirms_immediately(rabbitmq, rabbitmq_url):
     observer = StateRecorder()
     async with open_publisher(rabbitmq_url, observer, broker_confirm_timeout=2.0) as publisher:
         assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]

@@ -1,4 +1,4 @@
-"""Many processes that lose one broker at the same moment come back, and not at the same moment."""
+"""Many processes that lose one broker at the same time do not reconnect at the same time."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -15,7 +15,7 @@ AWAY_S = 3.0
 
 
 class Herd:
-    """In which order links tried again and came up again, and how often one tried in vain."""
+    """The order of retries and of reconnects, and how often a connection failed."""
 
     def __init__(self):
         self.tried, self.up = [], []
@@ -33,11 +33,11 @@ class Herd:
 
 
 async def test_connections_lost_together_reconnect_spread_over_time(broker_url):
-    """Each at a time of its own: those that tried one after the other do not come up so."""
+    """The connections do not reconnect in the order in which they retried."""
     herd, ours = (
         Herd(),
         {"broker_reconnect_backoff": 0.2, "broker_reconnect_backoff_max": 5.0},
-    )  # the defaults
+    )  # the default values
     async with running_proxy(broker_url) as proxy, AsyncExitStack() as owned:
         for number in range(LINKS):
             look = partial(herd.look, number)
@@ -51,4 +51,4 @@ async def test_connections_lost_together_reconnect_spread_over_time(broker_url):
             await herd.back.wait()
     assert len(herd.tried) == LINKS
     together = set(pairwise(herd.tried)) & set(pairwise(herd.up))
-    assert len(together) <= LINKS / 2, f"{len(together)} pairs of {LINKS} links kept together"
+    assert len(together) <= LINKS / 2, f"{len(together)} pairs of {LINKS} connections kept together"

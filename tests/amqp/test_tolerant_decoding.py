@@ -84,7 +84,7 @@ def test_reading_a_table_takes_linear_time(name):
 
 
 def count_calls(work):
-    """How many calls of Python functions it takes: unlike seconds, the same on every machine."""
+    """How many Python functions are called: unlike the time, the same on every machine."""
     calls = 0
 
     def count(_frame, event, _argument):

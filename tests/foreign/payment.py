@@ -1,4 +1,4 @@
-"""The payments of place-order in plain pika: all it knows is docs/protocol.md."""
+"""The payments of place-order in plain pika, written from docs/protocol.md only."""
 
 import json
 import sys
@@ -30,8 +30,8 @@ def on_command(channel, method, properties, body):
         step = (headers["saga-run-id"], headers["saga-step"])
         answers[key] = perform(properties.type, step, payload)
     outcome, answer = answers[key]
-    told = "again" if known else outcome
-    print(properties.type, payload["order_id"], told, flush=True)  # noqa: T201 - for the test
+    result = "again" if known else outcome
+    print(properties.type, payload["order_id"], result, flush=True)  # noqa: T201 - for the test
     reply = pika.BasicProperties(
         correlation_id=properties.correlation_id,
         content_type="application/json",

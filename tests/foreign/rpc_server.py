@@ -1,4 +1,4 @@
-"""An ordinary RPC server in plain pika. It acknowledges a request before it answers."""
+"""An ordinary RPC server in plain pika. It acknowledges a request before it replies."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Participants in plain pika and amqplib, knowing only docs/protocol.md, serve place-order."""
+"""Participants in plain pika and amqplib, written from docs/protocol.md, serve place-order."""
 
 import asyncio
 import json
@@ -45,14 +45,14 @@ def node_program():
 
 
 def missing(is_missing, what, command):
-    """Its absence is loud, and an error on CI."""
+    """Skip without amqplib, and fail on CI."""
     if is_missing:
         complain = pytest.fail if os.environ.get("CI") else pytest.skip
         complain(f"{what}. Run `{command}`.")
 
 
 class Payment:
-    """The foreign process, and what it prints of each command: name, order, what it did."""
+    """The foreign process and the lines it prints: command, order, outcome."""
 
     def __init__(self, process):
         self._process = process
@@ -66,7 +66,7 @@ class Payment:
 
 @pytest.fixture(params=[pika_program, node_program], ids=["pika", "amqplib"])
 async def payment(request, rabbitmq_url):
-    """One of the two, serving payment.charge and payment.refund."""
+    """One of the two programs, serving payment.charge and payment.refund."""
     process = await asyncio.create_subprocess_exec(
         *request.param(), rabbitmq_url, stdout=asyncio.subprocess.PIPE
     )
@@ -81,7 +81,7 @@ async def payment(request, rabbitmq_url):
 
 @pytest.fixture
 async def place(payment, rabbitmq_url, migrated_url):  # noqa: ARG001 - payment has to serve
-    """Start an order on an engine whose other services are ours: its worker and its run's id."""
+    """Start an order; the kit serves its other commands. Return the worker and the run's id."""
     async with started(rabbitmq_url, migrated_url) as place:
         yield place
 
@@ -161,7 +161,7 @@ DOCUMENT = HERE.parents[1] / "docs" / "protocol.md"
 
 
 def from_the_document(name):
-    """A function that docs/protocol.md shows."""
+    """A function from docs/protocol.md."""
     found = re.search(rf"```python\n(def {name}\(.+?)```", DOCUMENT.read_text(), re.DOTALL)
     assert found is not None
     names: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def from_the_document(name):
 
 @pytest.fixture
 async def rpc_server(rabbitmq_url):
-    """An RPC server in pika that knows nothing of the engine; it acknowledges, then answers."""
+    """An RPC server in pika without knowledge of the engine; it acknowledges, then replies."""
     missing(find_spec("pika") is None, "pika is not installed", "pip install -e '.[dev]'")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(HERE / "rpc_server.py"), rabbitmq_url),
@@ -188,7 +188,7 @@ async def rpc_server(rabbitmq_url):
 
 @pytest.fixture
 def pika_channel(rabbitmq_url):
-    import pika  # noqa: PLC0415 - where it is missing the test says so
+    import pika  # noqa: PLC0415 - without pika only these tests fail
 
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_url))
     yield connection.channel()

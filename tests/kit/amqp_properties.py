@@ -1,8 +1,8 @@
 """
-Properties and headers no client library would send, as the bytes a hostile sender writes.
+Properties and headers that no client library sends, as the bytes of a hostile sender.
 
-The number in a name is that of the list of hostile input in docs/reliability.md. The first half
-ended the connection of every consumer on pamqp, for ever.
+The number in a name is that of the list of hostile input in docs/reliability.md. With plain pamqp,
+the first half ends the connection of every consumer, without end.
 """
 
 import struct
@@ -88,7 +88,7 @@ PROPERTIES = {
         HEADERS,
         header(b"x-death", b"A" + longstr(b"F" + longstr(_DEATH))),
     ),
-    "B39 x-death that is no list": (HEADERS, header(b"x-death", b"I" + struct.pack(">i", 5))),
+    "B39 x-death of another type": (HEADERS, header(b"x-death", b"I" + struct.pack(">i", 5))),
     "B40 forged x-delivery-count": (HEADERS, header(b"x-delivery-count", b"S" + longstr(b"evil"))),
     "B44 priority 255": (PRIORITY, b"\xff"),
     "B47 cluster_id": (CLUSTER_ID, shortstr(b"zz")),
@@ -99,8 +99,8 @@ PROPERTIES = {
     "B40 x-delivery-count 99": (HEADERS, header(b"x-delivery-count", b"l" + struct.pack(">q", 99))),
     "B41 CC to other queues": (HEADERS, header(b"CC", b"A" + longstr(_OTHER_PROPERTIES))),
     "B41 BCC to other queues": (HEADERS, header(b"BCC", b"A" + longstr(_OTHER_PROPERTIES))),
-    "B41 CC that is no list": (HEADERS, header(b"CC", b"S" + longstr(b"saga.requests"))),
-    "B42 user_id of somebody else": (USER_ID, shortstr(b"administrator")),
+    "B41 CC of another type": (HEADERS, header(b"CC", b"S" + longstr(b"saga.requests"))),
+    "B42 user_id of another user": (USER_ID, shortstr(b"administrator")),
     "B43 expiration abc": (EXPIRATION, shortstr(b"abc")),
     "B43 expiration 2^40": (EXPIRATION, shortstr(b"%d" % 2**40)),
     "B43 expiration -1": (EXPIRATION, shortstr(b"-1")),
@@ -111,7 +111,7 @@ PROPERTIES = {
     "B45 message_id of 255 bytes": (MESSAGE_ID, shortstr(b"m" * 255)),
     "B45 message_id of 255 bytes that are no UTF-8": (MESSAGE_ID, shortstr(b"\xff" * 255)),
     "B46 reply_to amq.rabbitmq.reply-to": (REPLY_TO, shortstr(b"amq.rabbitmq.reply-to.g1h2AA")),
-    "B46 reply_to somebody else's queue": (REPLY_TO, shortstr(b"saga.requests")),
+    "B46 reply_to another program's queue": (REPLY_TO, shortstr(b"saga.requests")),
     "B46 reply_to of 255 bytes": (REPLY_TO, shortstr(b"r" * 255)),
     "B47 app_id saga-engine": (APP_ID, shortstr(b"saga-engine")),
     "B48 content_encoding nested": (CONTENT_ENCODING, shortstr(b"gzip,gzip,gzip")),
@@ -132,7 +132,7 @@ UNDELIVERABLE = {
     "B35 unknown type": (HEADERS, longstr(shortstr(b"k") + b"S\0\0\0\1v" + shortstr(b"z") + b"Z")),
     "B35 longer than it is": (HEADERS, b"\0\0\xff\xff" + shortstr(b"k") + b"S\0\0\0\1v"),
 }
-"""Tables that no broker delivers, because it reads them itself."""
+"""Tables that the broker decodes itself and does not deliver."""
 
 EXPECTED_REASONS = {
     "B31 content_encoding not UTF-8": "unsupported_encoding",
@@ -146,7 +146,7 @@ EXPECTED_REASONS = {
     "B48 content_encoding nested": "unsupported_encoding",
     "B48 content_encoding unknown": "unsupported_encoding",
 }
-"""Why a message with such properties is set aside; with the others it is read as it should be."""
+"""Why a message with such properties is dead-lettered; with the others it is read."""
 
 
 def content_header(flags: int, properties: bytes, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Links, consumers and publishers as the tests of the broker open them."""
+"""Connections, consumers and publishers for tests, which reconnect quickly."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ FAST_RECONNECT = {
 
 
 class StateRecorder:
-    """What an observer was told, and a way to wait for it."""
+    """Records each status of a connection, and waits for one."""
 
     def __init__(self) -> None:
         self.states: list[ConnectionStatus] = []
@@ -38,7 +38,7 @@ class StateRecorder:
         self._changed.set()
 
     async def wait_for(self, condition: Callable[[ConnectionStatus], bool]) -> ConnectionStatus:
-        """The first state that fits, after the one found before."""
+        """Return the next status that meets the condition, after the one found before."""
         async with asyncio.timeout(30):
             while True:
                 while self._next_unread < len(self.states):
@@ -50,7 +50,7 @@ class StateRecorder:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has no signal."""
+    """Wait for a condition that has no event."""
     async with asyncio.timeout(30):
         while not condition():
             tick = asyncio.Event()
@@ -60,18 +60,18 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def open_connection(url, name="consume", observer=None, topology=TOPOLOGY, **changes):
-    """A link that reconnects quickly."""
+    """A connection that reconnects quickly."""
     settings = Settings(**(FAST_RECONNECT | changes))
     async with SupervisedConnection(
         url, name=name, settings=settings, topology=topology, on_status=observer or StateRecorder()
-    ) as link:
-        yield link
+    ) as supervised:
+        yield supervised
 
 
 @asynccontextmanager
 async def open_publisher(url, observer=None, **changes):
-    async with open_connection(url, "publish", observer, **changes) as link:
-        yield Publisher(link)
+    async with open_connection(url, "publish", observer, **changes) as supervised:
+        yield Publisher(supervised)
 
 
 @asynccontextmanager
@@ -83,8 +83,8 @@ async def open_single_publisher(url, observer=None, **changes):
 @asynccontextmanager
 async def open_consumer(url, observer=None, queues=(QUEUE,), prefetch=None, urgent=(), **changes):
     async with (
-        open_connection(url, "consume", observer, **changes) as link,
-        Consumer(link, queues, prefetch=prefetch, urgent=urgent) as consumer,
+        open_connection(url, "consume", observer, **changes) as supervised,
+        Consumer(supervised, queues, prefetch=prefetch, urgent=urgent) as consumer,
     ):
         yield consumer
 
@@ -92,10 +92,10 @@ async def open_consumer(url, observer=None, queues=(QUEUE,), prefetch=None, urge
 @asynccontextmanager
 async def raw_channel(url):
     """
-    A channel of aiormq, as another program might have it; to any host that answers.
+    A channel of aiormq, as another program has it, to the first host that is reachable.
 
-    Each message is confirmed: what a quorum queue has not stored yet when its channel closes may be
-    lost.
+    Publishes are confirmed: a quorum queue may lose a message that it has not stored when the
+    channel is closed.
     """
     connection = await _connect_any(split_hosts(url))
     try:
@@ -113,7 +113,7 @@ async def _connect_any(urls):
 
 
 async def take_exactly(consumer, count):
-    """Exactly `count` deliveries."""
+    """Take exactly `count` deliveries."""
     taken: list[Delivery] = []
     async with asyncio.timeout(30):
         while len(taken) < count:

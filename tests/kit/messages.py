@@ -1,4 +1,4 @@
-"""Messages and deliveries as the tests of the broker need them."""
+"""Messages and deliveries for tests."""
 
 from dataclasses import replace
 from uuid import uuid4
@@ -28,7 +28,7 @@ _DELIVERY = Delivery(
 
 
 def make_delivery(**changes):
-    """A delivery with some fields changed; its size follows its body."""
+    """A delivery with some fields changed; its size is that of its body."""
     if "body" in changes:
         changes.setdefault("body_size", len(changes["body"]))
     return replace(_DELIVERY, **changes)

@@ -1,8 +1,9 @@
 """
-A private RabbitMQ node: for the tests and the bench that need the real thing.
+A private RabbitMQ node for tests and benchmarks.
 
-Nothing is shared with a RabbitMQ that already runs here: own epmd, ports, cookie and data, all of
-them gone at the end. It needs the package, not the service: no root, no plugin, no management.
+It shares nothing with a RabbitMQ that runs on the machine: it has its own epmd, ports, cookie and
+data, which are deleted at the end. It needs RabbitMQ's package but not its service: no root, no
+plugin, no management.
 """
 
 import asyncio
@@ -23,10 +24,10 @@ _START_TIMEOUT = 90.0  # Seconds; 3 to 9 are usual on two cores.
 _STOP_TIMEOUT = 20.0  # Seconds; a quorum queue is flushed in one.
 _RABBITMQCTL_TIMEOUT = 60.0  # Seconds one rabbitmqctl call may take.
 _DEFAULT_NODE_NAME = "saga-engine"
-# Two schedulers that sleep when idle: a node beside tests must not eat the cores. `-noinput`
-# because the start script leaves it away when it replaces itself with Erlang (see _environment).
+# Two schedulers that sleep when idle, to leave the cores to the tests. `-noinput`, because the
+# start script omits it when it replaces itself with Erlang (see _environment).
 _ERLANG_ARGUMENTS = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
-# A node that is silent for 10 s is dead for the others of a cluster; Erlang itself waits for 60.
+# The nodes of a cluster treat a node as dead after 10 s; Erlang's default is 60 s.
 _DISTRIBUTION_ARGUMENTS = "-kernel inet_dist_use_interface {127,0,0,1} -kernel net_ticktime 10"
 _CONFIGURATION_TEMPLATE = """\
 listeners.tcp.local = 127.0.0.1:{port}
@@ -39,18 +40,18 @@ cluster_partition_handling = pause_minority
 
 
 def rabbitmq_installed() -> bool:
-    """Whether `RabbitServer` can start here."""
+    """Whether `RabbitMQServer` can start on this machine."""
     return _find_scripts() is not None and _find_epmd() is not None
 
 
 class RabbitMQServer:
     """
-    One RabbitMQ node for the time of an `async with`; temporary unless given a directory.
+    One RabbitMQ node, for an `async with`; its data is temporary unless a directory is given.
 
     Args:
-        configuration: more of rabbitmq.conf, for what the node must have from its start, as TLS.
-        name: that of the node, without its host.
-        beside: a running node whose cluster this one can `join`.
+        extra_configuration: lines of rabbitmq.conf that are needed from the start, such as TLS.
+        name: the node's name, without its host.
+        cluster_peer: a running node whose cluster this one can join (`join_cluster`).
     """
 
     def __init__(
@@ -75,11 +76,11 @@ class RabbitMQServer:
 
     async def __aenter__(self) -> Self:
         """
-        Start the node; it accepts connections when this returns.
+        Start the node, and return when it accepts connections.
 
         Raises:
             ConfigurationError: RabbitMQ is not installed; the text has the command that does it.
-            BrokerUnavailable: it did not start; the text has the end of its log.
+            BrokerUnavailable: the node did not start; the text has the end of its log.
         """
         scripts, epmd = _find_scripts(), _find_epmd()
         if scripts is None or epmd is None:
@@ -100,7 +101,7 @@ class RabbitMQServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop node and epmd and remove what is temporary."""
+        """Stop the node and epmd, and delete temporary data."""
         await self._close()
 
     @property
@@ -120,28 +121,28 @@ class RabbitMQServer:
 
     async def sync_metadata(self) -> None:
         """
-        Write down which quorum queues there are, as RabbitMQ does by itself a little later.
+        Sync the metadata of quorum queues to disk, which RabbitMQ otherwise does a little later.
 
-        On 3.10 a queue that was declared moments before a `kill` cannot be used afterwards.
+        On 3.10 a queue that was declared just before a `kill` cannot be used afterwards.
         """
         await self.rabbitmqctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
 
     async def join_cluster(self) -> None:
-        """Become a node of the cluster of the one it is beside, which must be one by one."""
-        assert self._cluster_peer, "a node joins the one that it was put beside"
+        """Join the cluster of the peer; nodes must join one after the other."""
+        assert self._cluster_peer, "a node joins the cluster of its peer"
         await self.rabbitmqctl("stop_app")
         await self.rabbitmqctl("join_cluster", self._cluster_peer.node_name)
         await self.rabbitmqctl("start_app")
 
     def kill(self) -> None:
-        """SIGKILL the node, as a power cut would; `restart` brings it back with its data."""
+        """SIGKILL the node, like a power failure; `restart` starts it again with its data."""
         self._running_process.kill()
 
     async def restart(self, *, wipe_data: bool = False) -> None:
         """
-        Start again on the same port, whether it was killed or still runs.
+        Restart on the same port, whether the node was killed or still runs.
 
-        With the same data; `empty` without any, as on a new disk.
+        The data is kept, unless `wipe_data` deletes it, as on a new disk.
         """
         await self._running_process.stop(signal.SIGTERM, _STOP_TIMEOUT)
         if wipe_data:
@@ -203,7 +204,7 @@ class RabbitMQServer:
         return (self._cluster_peer._directory / ".erlang.cookie").read_text()
 
     def _environment(self) -> dict[str, str]:
-        """RabbitMQ's own variables (rabbitmq.com/docs/configure), and none of ours."""
+        """RabbitMQ's own variables (rabbitmq.com/docs/configure), without those of the tests."""
         directory = str(self._directory)
         return {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -256,13 +257,13 @@ class RabbitMQServer:
 
 
 def _accepts_connections(port: int) -> bool:
-    """Whether something listens: RabbitMQ opens its port as the last step of its start."""
+    """Whether a server listens on the port, which RabbitMQ opens as the last step of its start."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _find_scripts() -> Path | None:
-    """The directory of RabbitMQ's own scripts; Debian's in /usr/sbin insist on its own user."""
+    """The directory of RabbitMQ's own scripts; Debian's in /usr/sbin require its own user."""
     candidates = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
     candidates += sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"), reverse=True)
     if found := shutil.which("rabbitmq-server", path="/usr/local/sbin:/opt/homebrew/sbin"):
@@ -273,7 +274,7 @@ def _find_scripts() -> Path | None:
 
 
 def _find_epmd() -> Path | None:
-    """Erlang's port mapper, which we start ourselves, because Erlang would leave it behind."""
+    """Erlang's port mapper, started separately, because Erlang would leave it running."""
     if found := shutil.which("epmd"):
         return Path(found)
     return max(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"), default=None)

@@ -1,4 +1,4 @@
-"""A client that sends whatever bytes a test wants, and reads frames without understanding them."""
+"""A client that sends any bytes and reads frames without interpreting them."""
 
 import asyncio
 import struct
@@ -44,7 +44,7 @@ class RawAmqpClient:
         self._writer.write(anything)
 
     async def read(self) -> tuple[int, bytes]:
-        """The next frame's kind and payload; IncompleteReadError at the end."""
+        """Read the type and the payload of the next frame; IncompleteReadError at the end."""
         async with asyncio.timeout(60):
             while True:
                 kind, _, size = struct.unpack(">BHI", await self._reader.readexactly(7))
@@ -66,7 +66,7 @@ class RawAmqpClient:
         return await self.read_method()
 
     async def read_until_close(self) -> list[base.Frame]:
-        """The methods until the broker closes; close-ok is sent as soon as it asks for it."""
+        """Read methods until the broker closes the connection, and confirm each close."""
         methods = []
         while True:
             try:

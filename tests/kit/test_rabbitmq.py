@@ -1,4 +1,4 @@
-"""The private RabbitMQ node keeps a quorum queue's messages, and leaves nothing behind."""
+"""The private RabbitMQ node keeps the messages of quorum queues, and leaves no process."""
 
 import asyncio
 import shutil
@@ -75,10 +75,10 @@ async def test_without_rabbitmq_the_error_names_the_command(monkeypatch):
 
 PARENT = """
 import asyncio
-from tests.kit.rabbitmq import RabbitServer
+from tests.kit.rabbitmq import RabbitMQServer
 
 async def main():
-    async with RabbitServer() as server:
+    async with RabbitMQServer() as server:
         print(server.pid, server._epmd_process.pid, server._directory, flush=True)
         await asyncio.Event().wait()
 

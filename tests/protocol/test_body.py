@@ -155,7 +155,7 @@ JSON = st.recursive(
 
 
 def size_of(value):
-    """How many values JSON holds, and how deep it nests."""
+    """How many values JSON contains, and how deep it nests."""
     inner = value.values() if isinstance(value, dict) else value
     if not isinstance(value, dict | list):
         return 1, 0

@@ -165,9 +165,9 @@ def test_repr_hides_the_payload():
     ],
 )
 def test_name_that_exceeds_the_limit_is_unreadable(changes):
-    sound = deliver(encode_command(COMMAND, "t"))
-    changes = {**changes, "headers": {**sound.headers, **changes.get("headers", {})}}
-    found = decode_command(replace(sound, **changes), SETTINGS)
+    valid = deliver(encode_command(COMMAND, "t"))
+    changes = {**changes, "headers": {**valid.headers, **changes.get("headers", {})}}
+    found = decode_command(replace(valid, **changes), SETTINGS)
     assert isinstance(found, UnreadableMessage)
     assert found.reason is DeadLetterReason.BAD_COMMAND
     assert "max_name_bytes" in found.explanation
@@ -175,8 +175,8 @@ def test_name_that_exceeds_the_limit_is_unreadable(changes):
 
 @pytest.mark.parametrize("sent", ["", 7, "x" * 9000, "00-zz-1-1", "00", "00-\n-1-1", ["00-a-b-c"]])
 def test_invalid_traceparent_is_dropped(sent):
-    sound = deliver(encode_command(COMMAND, "t"))
-    headers = {**sound.headers, TRACEPARENT_HEADER: sent}
-    found = decode_command(replace(sound, headers=headers), SETTINGS)
+    valid = deliver(encode_command(COMMAND, "t"))
+    headers = {**valid.headers, TRACEPARENT_HEADER: sent}
+    found = decode_command(replace(valid, headers=headers), SETTINGS)
     assert isinstance(found, ReceivedCommand)
     assert found.traceparent == ""

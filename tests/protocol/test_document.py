@@ -1,4 +1,4 @@
-"""docs/protocol.md says what the code does."""
+"""docs/protocol.md agrees with the code."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def test_document_has_the_policy_of_the_code():
 
 
 def shown(pattern: str) -> str:
-    """What the document shows at a pattern's group."""
+    """The first group of a pattern in the document."""
     found = re.search(pattern, TEXT)
     assert found is not None
     return found[1]

@@ -1,4 +1,4 @@
-"""What is kept of headers that are too many, and what is said of them."""
+"""Headers over the limits are refused and truncated."""
 
 import orjson
 import pytest
@@ -12,7 +12,7 @@ DEATH = [{"queue": "saga.participant.shop", "reason": "rejected", "count": 1}]
 
 
 def sent(headers, size=100):
-    """A table as it was decoded."""
+    """A decoded header table."""
     table = HeaderTable(headers)
     table.size_bytes = size
     return table

@@ -60,9 +60,7 @@ async def test_exchange_of_another_type_is_a_mismatch_that_names_it(broker_url):
             pass
 
 
-async def test_user_without_configure_permission_needs_an_existing_topology(
-    rabbitmq, rabbitmq_url
-):
+async def test_user_without_configure_permission_needs_an_existing_topology(rabbitmq, rabbitmq_url):
     name = f"least-{rabbitmq_url.rpartition('/')[2]}"
     vhost = rabbitmq_url.rpartition("/")[2]
     await rabbitmq.rabbitmqctl("add_user", name, "secret-password")
@@ -71,8 +69,8 @@ async def test_user_without_configure_permission_needs_an_existing_topology(
     with pytest.raises(BrokerUnavailable, match=r"'saga\.commands' does not exist.*permission"):
         async with open_connection(url):
             pass
-    async with open_connection(rabbitmq_url), open_connection(url) as link:
-        assert link.status.generation == 1
+    async with open_connection(rabbitmq_url), open_connection(url) as supervised:
+        assert supervised.status.generation == 1
 
 
 def test_participant_binds_each_of_its_commands():
