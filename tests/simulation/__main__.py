@@ -1,7 +1,7 @@
 """
-The simulation at length: `make simulate SEEDS=2000 RUNS=100 BASE=7`.
+Runs many simulations: `make simulate SEEDS=2000 RUNS=100 BASE=7`.
 
-Prints its figures. A seed that breaks a promise is made small and kept among the regressions.
+Prints a summary. A seed that breaks a promise is reduced and written to regressions/.
 """
 
 import os

@@ -1,9 +1,9 @@
 """
-Planting a bug: one name of the engine is replaced for the time of a test.
+Plants a bug: replaces a function of the engine during one test.
 
-A replacement is compared with what it replaces. One that no longer has the same parameters, or is
-no longer a coroutine function where the original is one, would raise a TypeError in the engine, and
-the simulation would find that error and not the bug.
+The signature of the replacement is compared with that of the original. A replacement that is out of
+date would raise a TypeError in the engine, and the simulation would find that error instead of the
+bug.
 """
 
 import inspect
@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 MISMATCH_ERRORS = ("AttributeError", "TypeError", "NameError", "KeyError")
-"""What a replacement raises that does not fit the engine. No planted bug is meant to raise it."""
+"""What a replacement raises that is out of date; no planted bug raises these on purpose."""
 
 
 class SignatureMismatch(AssertionError):
-    """A replacement has another shape than what it replaces."""
+    """A replacement and the original have different signatures."""
 
 
 class BugPatcher:
-    """Replaces names until the test is over."""
+    """Replaces functions until the end of the test."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
@@ -31,7 +31,7 @@ class BugPatcher:
         Replace `owner.name`.
 
         Raises:
-            DoesNotFit: `owner` has no such name, or it has another shape than *new*.
+            SignatureMismatch: `owner` has no such function, or it has another signature.
         """
         old = inspect.getattr_static(owner, name, None)
         if signature_of(old) != signature_of(new):
@@ -42,7 +42,7 @@ class BugPatcher:
 
 
 def signature_of(found: Any) -> tuple[str, ...]:
-    """What a caller depends on: the kind of thing it is, and its parameters."""
+    """What a caller depends on: a function, a coroutine function or a property; its parameters."""
     if isinstance(found, property):
         return ("a property",)
     if not callable(found):
@@ -53,11 +53,11 @@ def signature_of(found: Any) -> tuple[str, ...]:
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
-    """Its name without the underscore of one that is not used, its kind, and its default."""
+    """The kind, the name without the underscore of an unused parameter, and the default."""
     default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
     return f"{parameter.kind.description} {parameter.name.lstrip('_')}{default}"
 
 
 def mismatch_violations(violations: list[str]) -> list[str]:
-    """Those violations that come from a replacement that does not fit."""
+    """The violations that a replacement that is out of date caused."""
     return [each for each in violations if any(name in each for name in MISMATCH_ERRORS)]

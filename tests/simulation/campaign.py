@@ -1,4 +1,4 @@
-"""Many simulations in a row, their figures, and what becomes of one that breaks a promise."""
+"""Runs many simulations and summarizes them; reduces those that break a promise."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ REGRESSIONS = Path(__file__).parent / "regressions"
 
 @dataclass
 class CampaignSummary:
-    """What a campaign did; `cases` are the seeds that broke a promise, made small."""
+    """The summary of a campaign; `repros` are reduced simulations that broke a promise."""
 
     base_seed: int
     seeds: int = 0
@@ -37,14 +37,14 @@ class CampaignSummary:
             f"faults: {self.faults.total()} ({_format_counts(self.faults)})",
             f"events: {_format_counts(self.counts)}",
         ]
-        lines += [f"VIOLATION {case.violations}\n{case.to_json()}" for case in self.repros]
+        lines += [f"VIOLATION {repro.violations}\n{repro.to_json()}" for repro in self.repros]
         return "\n".join(lines)
 
 
 def run_campaign(base, seeds, runs, *, max_repros=3):
-    """Simulate that many seeds from `base` on, or until so many cases have broken a promise."""
+    """Simulate `seeds` seeds from `base` on, or fewer if `max_repros` of them break a promise."""
     summary = CampaignSummary(base)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for seed in range(base, base + seeds):
         outcome = simulate(config_for(seed, runs), workloads_for(seed))
         summary.seeds += 1
@@ -59,12 +59,12 @@ def run_campaign(base, seeds, runs, *, max_repros=3):
             summary.repros.append(shrink(failing, run_repro))
             if len(summary.repros) == max_repros:
                 break
-    summary.seconds = time.perf_counter() - begun
+    summary.seconds = time.perf_counter() - started
     return summary
 
 
 def config_for(seed, runs):
-    """Small and large, calm, stormy and crowded worlds in turn."""
+    """A configuration that depends on the seed: its size, its faults, its number of slots."""
     slots = {"slots": 4} if seed % 5 == 0 else {}
     return SimulationConfig(
         seed=seed,
@@ -81,13 +81,13 @@ def config_for(seed, runs):
 
 
 def run_repro(repro):
-    """What a case breaks when it is simulated."""
+    """Simulate a repro and return its violations."""
     faults = FaultInjector(planned=repro.faults)
     return simulate(repro.config, workloads_for(repro.config.seed), faults).violations
 
 
 def save_regression(repro):
-    """Write a failing case where test_regressions finds it."""
+    """Write a repro to regressions/, where test_repro.py replays it."""
     REGRESSIONS.mkdir(exist_ok=True)
     path = REGRESSIONS / f"{repro.config.seed}.json"
     path.write_text(repro.to_json())

@@ -1,4 +1,4 @@
-"""What the model makes of the barrier's statements is what PostgreSQL makes of them."""
+"""The statements of the barrier have the same effect in the model and in PostgreSQL."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, Mem
 from simulation.process import SimulatedProcess
 
 DONE = CommandResult(Outcome.SUCCEEDED, b"1")
-NO = CommandResult(Outcome.REJECTED, b'{"code": "no"}')
+REJECTED = CommandResult(Outcome.REJECTED, b'{"code": "no"}')
 
 
 @pytest.fixture
@@ -64,26 +64,26 @@ def action():
 
 
 @pytest.fixture
-def undo(action):
-    return replace(action, direction=Direction.COMPENSATION, idempotency_key="undo")
+def compensation(action):
+    return replace(action, direction=Direction.COMPENSATION, idempotency_key="compensation")
 
 
-async def perform(begin, command, answer=DONE, *, undoes=False):
-    """What the barrier says, and the answer recorded if it says nothing."""
+async def execute(begin, command, answer=DONE, *, compensates=False):
+    """Claim a command and record its result; return the result that the barrier knew, if any."""
     async with begin() as tx:
-        known = await kit.claim_command(tx, command, compensates_local_action=undoes)
+        known = await kit.claim_command(tx, command, compensates_local_action=compensates)
         if known is None:
             await kit.record_result(tx, command, answer)
         return known
 
 
-async def test_a_repeated_command_gets_its_first_answer(begin, action):
-    assert await perform(begin, action) is None
-    again = await perform(begin, replace(action, attempt=2))
+async def test_a_repeated_command_gets_its_first_result(begin, action):
+    assert await execute(begin, action) is None
+    again = await execute(begin, replace(action, attempt=2))
     assert again == CommandResult(Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED)
 
 
-async def test_what_was_rolled_back_is_not_remembered(begin, action):
+async def test_a_rolled_back_command_is_not_recorded(begin, action):
     @asynccontextmanager
     async def broken():
         async with begin() as tx:
@@ -91,53 +91,51 @@ async def test_what_was_rolled_back_is_not_remembered(begin, action):
             raise LookupError
 
     with pytest.raises(LookupError):
-        await perform(broken, action)
-    assert await perform(begin, action) is None
+        await execute(broken, action)
+    assert await execute(begin, action) is None
 
 
-async def test_an_undo_of_nothing_leaves_a_tombstone(begin, action, undo):
-    assert await perform(begin, undo, undoes=True) == EMPTY_COMPENSATION_RESULT
-    assert await perform(begin, action) == REFUSED_RESULT
+async def test_an_empty_compensation_leaves_a_tombstone(begin, action, compensation):
+    assert await execute(begin, compensation, compensates=True) == EMPTY_COMPENSATION_RESULT
+    assert await execute(begin, action) == REFUSED_RESULT
 
 
-async def test_an_undo_of_what_was_done_is_performed_once(begin, action, undo):
-    assert await perform(begin, action) is None
-    assert await perform(begin, undo, undoes=True) is None
-    again = await perform(begin, undo, undoes=True)
+async def test_a_compensation_is_executed_once(begin, action, compensation):
+    assert await execute(begin, action) is None
+    assert await execute(begin, compensation, compensates=True) is None
+    again = await execute(begin, compensation, compensates=True)
     assert (again.outcome, again.barrier_result) == (Outcome.SUCCEEDED, BarrierResult.REPEATED)
 
 
-async def test_a_rejected_command_may_be_tried_anew_with_another_key_and_a_higher_attempt(
-    begin, action
-):
-    assert await perform(begin, action, NO) is None
-    assert (await perform(begin, replace(action, attempt=2))).outcome is Outcome.REJECTED
-    anew = replace(action, attempt=2, idempotency_key="other")
-    assert await perform(begin, anew) is None
-    assert (await perform(begin, anew)).outcome is Outcome.SUCCEEDED
+async def test_a_rejected_command_is_retried_with_another_key_and_a_higher_attempt(begin, action):
+    assert await execute(begin, action, REJECTED) is None
+    assert (await execute(begin, replace(action, attempt=2))).outcome is Outcome.REJECTED
+    retried = replace(action, attempt=2, idempotency_key="other")
+    assert await execute(begin, retried) is None
+    assert (await execute(begin, retried)).outcome is Outcome.SUCCEEDED
 
 
-async def test_a_rejected_command_is_buried_by_its_undo(begin, action, undo):
-    assert await perform(begin, action, NO) is None
-    assert await perform(begin, undo, undoes=True) == EMPTY_COMPENSATION_RESULT
-    assert await perform(begin, replace(action, attempt=2, idempotency_key="x")) == REFUSED_RESULT
+async def test_a_compensation_of_a_rejected_command_leaves_a_tombstone(begin, action, compensation):
+    assert await execute(begin, action, REJECTED) is None
+    assert await execute(begin, compensation, compensates=True) == EMPTY_COMPENSATION_RESULT
+    assert await execute(begin, replace(action, attempt=2, idempotency_key="x")) == REFUSED_RESULT
 
 
-async def test_whoever_comes_while_a_command_is_in_hand_is_told_to_come_again(begin, action, undo):
+async def test_a_command_in_progress_cannot_be_claimed(begin, action, compensation):
     async with begin() as tx:
         assert await kit.claim_command(tx, action, compensates_local_action=False) is None
         with pytest.raises(CommandInProgress):
-            await perform(begin, action)
+            await execute(begin, action)
         with pytest.raises(CommandInProgress):
-            await perform(begin, undo, undoes=True)
+            await execute(begin, compensation, compensates=True)
         await kit.record_result(tx, action, DONE)
-    assert await perform(begin, action) == CommandResult(
+    assert await execute(begin, action) == CommandResult(
         Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED
     )
-    assert await perform(begin, undo, undoes=True) is None
+    assert await execute(begin, compensation, compensates=True) is None
 
 
-async def test_a_simulated_transaction_that_was_cut_while_it_waited_locks_nothing():
+async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing():
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
     tables = MemoryDatabase(model.HANDLERS)
     holder, waiting, other = (MemoryTransaction(tables, process, None) for _ in range(3))

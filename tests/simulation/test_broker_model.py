@@ -1,4 +1,4 @@
-"""What the model of the broker promises, RabbitMQ and the development broker promise as well."""
+"""The model of RabbitMQ behaves like RabbitMQ and the development broker."""
 
 from contextlib import asynccontextmanager
 
@@ -32,7 +32,7 @@ class Real:
 
 
 class Model:
-    """The model; a consumer that is left loses its connection, as a real one does."""
+    """The model; a consumer loses its connection at the end of its block, as a real one does."""
 
     def __init__(self):
         self._broker = BrokerModel(seeded_random(0, "network"))
@@ -72,7 +72,7 @@ def bodies(deliveries):
     return sorted(int(delivery.body) for delivery in deliveries)
 
 
-async def test_a_message_that_no_queue_takes_comes_back_if_it_is_mandatory(broker):
+async def test_an_unroutable_mandatory_message_is_returned(broker):
     batch = [
         make_message("tests.one"),
         make_message("nowhere"),
@@ -83,7 +83,7 @@ async def test_a_message_that_no_queue_takes_comes_back_if_it_is_mandatory(broke
         assert await publisher.publish(batch) == wanted
 
 
-async def test_a_message_arrives_as_it_was_sent(broker):
+async def test_a_message_is_delivered_unchanged(broker):
     sent = make_message("tests.one", b'{"a": 1}', type="t", correlation_id="c", headers={"n": 1})
     async with broker.consumer() as consumer, broker.publisher() as publisher:
         await publisher.publish([sent])
@@ -94,14 +94,14 @@ async def test_a_message_arrives_as_it_was_sent(broker):
     assert not found.redelivered
 
 
-async def test_what_is_not_settled_when_its_consumer_leaves_comes_back_redelivered(broker):
+async def test_unacknowledged_messages_are_redelivered_after_a_disconnect(broker):
     async with broker.publisher() as publisher:
         async with broker.consumer() as consumer:
             await publisher.publish(numbered(5))
             held = await take_exactly(consumer, 5)
             kept = [each for each in held if int(each.body) % 2]
             await consumer.acknowledge(kept)
-            await consumer.acknowledge(kept)  # again, which changes nothing
+            await consumer.acknowledge(kept)  # A second time, which changes nothing.
         async with broker.consumer() as consumer:
             again = await take_exactly(consumer, 3)
             assert bodies(again) == [0, 2, 4]
@@ -109,7 +109,7 @@ async def test_what_is_not_settled_when_its_consumer_leaves_comes_back_redeliver
             await consumer.acknowledge(again)
 
 
-async def test_the_prefetch_bounds_what_is_held(broker):
+async def test_the_prefetch_limits_unacknowledged_messages(broker):
     async with broker.consumer(prefetch=3) as consumer, broker.publisher() as publisher:
         await publisher.publish(numbered(10))
         held = await take_exactly(consumer, 3)
@@ -118,7 +118,7 @@ async def test_the_prefetch_bounds_what_is_held(broker):
         await consumer.acknowledge(held[2:])
 
 
-async def test_each_of_two_consumers_gets_what_the_other_does_not(broker):
+async def test_two_consumers_share_the_messages(broker):
     async with broker.publisher() as publisher, broker.consumer(prefetch=5) as one:
         await publisher.publish(numbered(10))
         first = await take_exactly(one, 5)
@@ -129,7 +129,7 @@ async def test_each_of_two_consumers_gets_what_the_other_does_not(broker):
     assert bodies([*first, *second]) == list(range(10))
 
 
-async def test_what_is_rejected_is_not_delivered_again(broker):
+async def test_a_rejected_message_is_not_redelivered(broker):
     async with broker.publisher() as publisher:
         async with broker.consumer() as consumer:
             await publisher.publish(numbered(2))

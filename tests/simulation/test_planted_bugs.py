@@ -1,4 +1,4 @@
-"""The simulation has teeth: it finds every bug that is planted, and nothing where there is none."""
+"""The simulation finds every planted bug, and finds nothing without one."""
 
 from functools import cache
 
@@ -14,7 +14,7 @@ from tests.simulation.planted_bugs import BUGS
 from tests.simulation.workloads import workloads_for
 
 SEEDS = range(96)
-"""Each bug is found in one of these."""
+"""Each bug is found with one of these seeds."""
 
 RARE = {
     "start_newest_loaded_version": (45,),
@@ -24,12 +24,12 @@ RARE = {
     "treat_rejected_compensation_as_done": (25,),
     "misreport_load_as_bug": (7,),
 }
-"""Seeds that find what few do, or find it soon. They come first, and then all the others."""
+"""Seeds that find rare bugs, or find a bug soon; they are tried before the others."""
 
 RUNS = 30
 
 
-def broken(seed):
+def violations_of(seed):
     return simulate(config_for(seed, RUNS), workloads_for(seed)).violations
 
 
@@ -38,8 +38,8 @@ def test_there_are_enough_bugs():
 
 
 @cache
-def breaks_nothing(seed):
-    return not broken(seed)
+def has_no_violations(seed):
+    return not violations_of(seed)
 
 
 @pytest.mark.timeout(300)
@@ -48,22 +48,22 @@ def test_a_planted_bug_is_found(name, monkeypatch, record_property):
     plant, promises = BUGS[name]
     plant(BugPatcher(monkeypatch))
     for seed in (*RARE.get(name, ()), *SEEDS):
-        violations = broken(seed)
-        assert not mismatch_violations(violations), "the replacement does not fit the engine"
+        violations = violations_of(seed)
+        assert not mismatch_violations(violations), "the replacement is out of date"
         found = [sentence for sentence in violations if sentence.startswith(promises)]
         if found:
             record_property("found", f"seed {seed}: {found[0]}")
             monkeypatch.undo()
-            assert breaks_nothing(seed)
+            assert has_no_violations(seed)
             return
     raise AssertionError(f"{name} broke none of {promises} in {len(SEEDS)} seeds")
 
 
-def test_a_rare_seed_belongs_to_a_bug():
+def test_each_rare_seed_belongs_to_a_bug():
     assert RARE.keys() <= BUGS.keys()
 
 
-def test_a_bug_that_no_longer_fits_what_it_replaces_is_refused(monkeypatch):
+def test_a_replacement_with_another_signature_is_refused(monkeypatch):
     def process(self, work_batch):
         del self, work_batch
 
@@ -71,22 +71,22 @@ def test_a_bug_that_no_longer_fits_what_it_replaces_is_refused(monkeypatch):
         BugPatcher(monkeypatch).replace(BatchRunner, "process", process)
 
 
-def test_a_bug_whose_name_is_gone_is_refused(monkeypatch):
+def test_a_replacement_of_a_missing_function_is_refused(monkeypatch):
     with pytest.raises(SignatureMismatch, match="not callable: NoneType"):
-        BugPatcher(monkeypatch).replace(BatchRunner, "take_it_all", lambda: None)
+        BugPatcher(monkeypatch).replace(BatchRunner, "missing", lambda: None)
 
 
-def test_a_type_error_that_the_engine_contains_is_seen(monkeypatch):
+def test_a_type_error_in_a_worker_is_a_violation(monkeypatch):
     async def publish_commands(self, rows, notifications=(), *, resend=False):
         raise TypeError(f"{self} {rows} {notifications} {resend}")
 
     BugPatcher(monkeypatch).replace(OutboxPublisher, "publish_commands", publish_commands)
-    assert mismatch_violations(broken(SEEDS[0]))
+    assert mismatch_violations(violations_of(SEEDS[0]))
 
 
-def test_a_type_error_that_a_participant_contains_is_seen(monkeypatch):
+def test_a_type_error_in_a_participant_is_a_violation(monkeypatch):
     async def record_result(tx, command, result):
         raise TypeError(f"{tx} {command} {result}")
 
     BugPatcher(monkeypatch).replace(barrier, "record_result", record_result)
-    assert mismatch_violations(broken(SEEDS[0]))
+    assert mismatch_violations(violations_of(SEEDS[0]))

@@ -1,4 +1,4 @@
-"""A saga that breaks a promise under faults is found by hypothesis, which makes it small."""
+"""Hypothesis generates sagas of any shape and reduces one that breaks a promise."""
 
 import pytest
 from hypothesis import given, settings
@@ -15,5 +15,7 @@ from tests.kit.random_sagas import sagas
 @given(sagas(), st.booleans(), st.integers(0, 2**32))
 def test_every_promise_holds_for_a_saga_of_any_shape(saga, barrier, seed):
     replies = {step.action_spec.command: 1 for step in saga.steps.values()}
-    play = Workload(saga, {}, replies, barrier)
-    assert not simulate(SimulationConfig(seed=seed, runs=3, fault_interval=20), [play]).violations
+    workload = Workload(saga, {}, replies, barrier)
+    assert not simulate(
+        SimulationConfig(seed=seed, runs=3, fault_interval=20), [workload]
+    ).violations

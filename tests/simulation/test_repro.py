@@ -1,4 +1,4 @@
-"""A failing simulation becomes a small one, and one that was kept never fails again."""
+"""A failing simulation is reduced, and a kept repro passes."""
 
 import pytest
 
@@ -14,35 +14,35 @@ from tests.simulation.workloads import workloads_for
 KEPT = sorted(REGRESSIONS.glob("*.json"))
 
 
-def test_a_failing_simulation_is_made_small_and_fails_still(monkeypatch):
+def test_a_failing_simulation_is_reduced_and_still_fails(monkeypatch):
     plant, _ = BUGS["treat_failed_commit_as_committed"]
     plant(BugPatcher(monkeypatch))
     outcome = simulate(config_for(1, 10), workloads_for(1))
-    case = shrink(Repro(config_for(1, 10), tuple(outcome.faults)), run_repro)
+    repro = shrink(Repro(config_for(1, 10), tuple(outcome.faults)), run_repro)
     assert len(outcome.faults) > 10
-    assert len(case.faults) <= 3
-    assert case.config.runs <= 10
-    assert run_repro(case)
+    assert len(repro.faults) <= 3
+    assert repro.config.runs <= 10
+    assert run_repro(repro)
     monkeypatch.undo()
-    assert not run_repro(case)
+    assert not run_repro(repro)
 
 
-def test_a_campaign_reports_a_broken_promise_as_a_small_case(monkeypatch):
+def test_a_campaign_reports_a_broken_promise_as_a_reduced_repro(monkeypatch):
     plant, _ = BUGS["acknowledge_before_the_commit"]
     plant(BugPatcher(monkeypatch))
-    figures = run_campaign(base=0, seeds=1, runs=10)
-    [case] = figures.repros
-    assert (case.config.runs, case.faults) == (1, ())
-    assert case.violations[0] in str(figures)
+    summary = run_campaign(base=0, seeds=1, runs=10)
+    [repro] = summary.repros
+    assert (repro.config.runs, repro.faults) == (1, ())
+    assert repro.violations[0] in str(summary)
 
 
-def test_a_case_is_read_as_it_was_written():
-    case = Repro(
+def test_a_repro_round_trips_as_json():
+    repro = Repro(
         SimulationConfig(seed=7, runs=2, fault_interval=30),
         (Fault(3, FaultKind.DELAYED, 1.5),),
         ("P1: stuck",),
     )
-    assert parse_repro(case.to_json()) == case
+    assert parse_repro(repro.to_json()) == repro
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)

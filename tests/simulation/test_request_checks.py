@@ -1,7 +1,7 @@
 """
-What the functions of PostgreSQL refuse, the model of it refuses too: at each bound and one beyond.
+The model refuses the same requests as the SQL functions: at each bound and one beyond.
 
-The functions are SQL in the migrations, the model is simulation/request_checks.py.
+The functions are in the migrations, the model is simulation/request_checks.py.
 """
 
 import json
@@ -21,71 +21,77 @@ from simulation import request_checks
 from tests.kit.stored_runs import BOTH_DATABASES, ORDERS, run_id
 
 TEXT = "x" * request_checks.MAX_TEXT_BYTES
-SAID = {
+BODY = {
     "incident_number": 1,
     "resolution": "retry",
     "operator": "eve",
     "reason": "why",
     "result": None,
 }
-FITS = {**SAID, "result": ""}
-FITS["result"] = "x" * (request_checks.MAX_REQUEST_BYTES - len(json.dumps(FITS)))
+LONGEST_BODY = {**BODY, "result": ""}
+LONGEST_BODY["result"] = "x" * (request_checks.MAX_REQUEST_BYTES - len(json.dumps(LONGEST_BODY)))
 
 
-def act(**more: Any) -> OperatorAction:
-    return OperatorAction(**{**ACT, "id": str(uuid4()), **more})
+def make_action(**more: Any) -> OperatorAction:
+    return OperatorAction(**{**ACTION_FIELDS, "id": str(uuid4()), **more})
 
 
-ACT = {"operator": "eve", "action": "retry", "reason": "why", "run_id": str(uuid7())}
+ACTION_FIELDS = {"operator": "eve", "action": "retry", "reason": "why", "run_id": str(uuid7())}
 
-ACTS: dict[str, tuple[list[OperatorAction], bool]] = {
-    "as many as may be": ([act() for _ in range(request_checks.MAX_ROWS)], True),
-    "one too many": ([act() for _ in range(request_checks.MAX_ROWS + 1)], False),
-    "a long name": ([act(operator=TEXT)], True),
-    "a name that is too long": ([act(operator=TEXT + "x")], False),
-    "a name of few characters and too many bytes": ([act(operator="ä" * 1001)], False),
-    "no name": ([act(operator="")], False),
-    "a long reason": ([act(reason=TEXT)], True),
-    "a reason that is too long": ([act(reason=TEXT + "x")], False),
-    "an empty reason": ([act(reason="")], True),
-    "a long target": ([act(target=TEXT)], True),
-    "a target that is too long": ([act(target=TEXT + "x")], False),
-    "a long action": ([act(action="a" * 40)], True),
-    "an action that is too long": ([act(action="a" * 41)], False),
-    "an action with a space": ([act(action="re try")], False),
+ACTIONS: dict[str, tuple[list[OperatorAction], bool]] = {
+    "as many as allowed": ([make_action() for _ in range(request_checks.MAX_ROWS)], True),
+    "one too many": ([make_action() for _ in range(request_checks.MAX_ROWS + 1)], False),
+    "a long name": ([make_action(operator=TEXT)], True),
+    "a name that is too long": ([make_action(operator=TEXT + "x")], False),
+    "a name with few characters and too many bytes": ([make_action(operator="ä" * 1001)], False),
+    "no name": ([make_action(operator="")], False),
+    "a long reason": ([make_action(reason=TEXT)], True),
+    "a reason that is too long": ([make_action(reason=TEXT + "x")], False),
+    "an empty reason": ([make_action(reason="")], True),
+    "a long target": ([make_action(target=TEXT)], True),
+    "a target that is too long": ([make_action(target=TEXT + "x")], False),
+    "a long action": ([make_action(action="a" * 40)], True),
+    "an action that is too long": ([make_action(action="a" * 41)], False),
+    "an action with a space": ([make_action(action="re try")], False),
 }
 
 BODIES: dict[str, tuple[str, bool]] = {
-    "what its act says": (json.dumps(SAID), True),
-    "as long as it may be": (json.dumps(FITS), True),
-    "one byte too long": (json.dumps(FITS) + " ", False),
-    "another person": (json.dumps({**SAID, "operator": "alice"}), False),
-    "another person, said last": (json.dumps(SAID)[:-1] + ', "\\u006fperator": "alice"}', False),
-    "another reason": (json.dumps({**SAID, "reason": "the chief wants it"}), False),
-    "another resolution": (json.dumps({**SAID, "resolution": "abandon"}), False),
+    "the same as its audit record": (json.dumps(BODY), True),
+    "as long as allowed": (json.dumps(LONGEST_BODY), True),
+    "one byte too long": (json.dumps(LONGEST_BODY) + " ", False),
+    "another person": (json.dumps({**BODY, "operator": "alice"}), False),
+    "another person in a repeated key": (
+        json.dumps(BODY)[:-1] + ', "\\u006fperator": "alice"}',
+        False,
+    ),
+    "another reason": (json.dumps({**BODY, "reason": "the chief wants it"}), False),
+    "another resolution": (json.dumps({**BODY, "resolution": "abandon"}), False),
     "no person": ('{"resolution":"retry","reason":"why"}', False),
-    "no object": ('["eve","retry","why"]', False),
+    "not an object": ('["eve","retry","why"]', False),
     "null": ("null", False),
-    "no JSON": ("{", False),
-    "NUL": (json.dumps({**SAID, "result": "\0"}), False),
-    "half a character": (json.dumps({**SAID, "result": "\ud800"}), False),
-    "deep nesting": (json.dumps(SAID)[:-1] + ', "result": ' + "[" * 1_000_000, False),
+    "not JSON": ("{", False),
+    "NUL": (json.dumps({**BODY, "result": "\0"}), False),
+    "a lone surrogate": (json.dumps({**BODY, "result": "\ud800"}), False),
+    "deep nesting": (json.dumps(BODY)[:-1] + ', "result": ' + "[" * 1_000_000, False),
 }
 
 
-KEPT = {"key": "k", "digest_to_store": b"x" * 32, "input_digest": b"x" * 32}
+WITH_KEY = {"key": "k", "digest_to_store": b"x" * 32, "input_digest": b"x" * 32}
 STARTS: dict[str, tuple[Mapping[str, Any], bool]] = {
-    "nothing special": ({}, True),
+    "a valid start": ({}, True),
     "a saga that is too long": ({"saga": TEXT + "x"}, False),
     "no saga": ({"saga": ""}, False),
-    "a long key": ({**KEPT, "key": TEXT}, True),
-    "a key that is too long": ({**KEPT, "key": TEXT + "x"}, False),
-    "an empty key": ({**KEPT, "key": ""}, False),
-    "a key of which nothing is kept": ({**KEPT, "digest_to_store": None}, False),
-    "a short digest": ({**KEPT, "digest_to_store": b"x" * 31}, False),
-    "a sealed digest": ({**KEPT, "digest_to_store": b"x" * 1000, "input_digest": None}, True),
+    "a long key": ({**WITH_KEY, "key": TEXT}, True),
+    "a key that is too long": ({**WITH_KEY, "key": TEXT + "x"}, False),
+    "an empty key": ({**WITH_KEY, "key": ""}, False),
+    "a key without a stored digest": ({**WITH_KEY, "digest_to_store": None}, False),
+    "a short digest": ({**WITH_KEY, "digest_to_store": b"x" * 31}, False),
+    "an encrypted digest": (
+        {**WITH_KEY, "digest_to_store": b"x" * 1000, "input_digest": None},
+        True,
+    ),
     "a digest that is too long": (
-        {**KEPT, "digest_to_store": b"x" * 1001, "input_digest": None},
+        {**WITH_KEY, "digest_to_store": b"x" * 1001, "input_digest": None},
         False,
     ),
     "version 0": ({"version": 0}, False),
@@ -106,56 +112,66 @@ async def refuses(database: Database, work: Any) -> bool:
 
 
 @BOTH_DATABASES
-@pytest.mark.parametrize("given", ACTS)
-async def test_an_act_is_held_to_the_same_bounds(database: Database, given: str):
-    acts, fits = ACTS[given]
-    assert await refuses(database, lambda tx: audit.record(tx, acts)) is not fits
+@pytest.mark.parametrize("name", ACTIONS)
+async def test_an_operator_action_has_the_same_bounds(database: Database, name: str):
+    actions, fits = ACTIONS[name]
+    assert await refuses(database, lambda tx: audit.record(tx, actions)) is not fits
 
 
-async def ask(
-    tx: SqlAlchemyTransaction, acts: Sequence[OperatorAction], bodies: Sequence[str]
+async def request_resolve(
+    tx: SqlAlchemyTransaction, actions: Sequence[OperatorAction], bodies: Sequence[str]
 ) -> None:
     arguments = {
-        "run_ids": [each.run_id for each in acts],
-        "audit_ids": [each.id for each in acts],
+        "run_ids": [each.run_id for each in actions],
+        "audit_ids": [each.id for each in actions],
         "bodies": list(bodies),
     }
     await tx.execute(checked_requests._REQUEST_RESOLVE, arguments)
 
 
 @BOTH_DATABASES
-@pytest.mark.parametrize("given", BODIES)
-async def test_a_request_is_held_to_the_same_bounds(database: Database, given: str):
-    body, fits = BODIES[given]
-    mine = act()
+@pytest.mark.parametrize("name", BODIES)
+async def test_an_operator_request_has_the_same_bounds(database: Database, name: str):
+    body, fits = BODIES[name]
+    action = make_action()
 
     async def work(tx: SqlAlchemyTransaction) -> None:
-        await audit.record(tx, [mine])
-        await ask(tx, [mine], [body])
+        await audit.record(tx, [action])
+        await request_resolve(tx, [action], [body])
 
     assert await refuses(database, work) is not fits
 
 
 @BOTH_DATABASES
-async def test_an_act_has_the_same_few_requests(database: Database):
-    first, second, foreign, settled = act(), act(), act(action=ActionKind.CANCEL), act()
-    said = json.dumps(SAID)
+async def test_an_action_has_at_most_one_request(database: Database):
+    first, second, foreign, settled = (
+        make_action(),
+        make_action(),
+        make_action(action=ActionKind.CANCEL),
+        make_action(),
+    )
+    body = json.dumps(BODY)
     async with database.transaction() as tx:
         await audit.record(tx, [first, second, foreign, settled])
         await audit.record_outcomes(tx, [ActionOutcome(settled.id, AuditOutcome.ACCEPTED, "done")])
-        await ask(tx, [first], [said])
-    for acts in ([first], [second, second], [foreign], [settled], [act()]):
-        bodies = [said] * len(acts)
-        assert await refuses(database, lambda tx, acts=acts, bodies=bodies: ask(tx, acts, bodies))
-    many = [act() for _ in range(request_checks.MAX_ROWS)]
+        await request_resolve(tx, [first], [body])
+    for actions in ([first], [second, second], [foreign], [settled], [make_action()]):
+        bodies = [body] * len(actions)
+        assert await refuses(
+            database,
+            lambda tx, actions=actions, bodies=bodies: request_resolve(tx, actions, bodies),
+        )
+    many = [make_action() for _ in range(request_checks.MAX_ROWS)]
     async with database.transaction() as tx:
         await audit.record(tx, many)
-        await ask(tx, many, [said] * len(many))
-    assert await refuses(database, lambda tx: ask(tx, [*many, second], [said] * (len(many) + 1)))
+        await request_resolve(tx, many, [body] * len(many))
+    assert await refuses(
+        database, lambda tx: request_resolve(tx, [*many, second], [body] * (len(many) + 1))
+    )
 
 
 async def start(database: Database, **given: Any) -> bool:
-    """Ask for a start in the time of the database; whether it is refused."""
+    """Request a start at the time of the database; return whether it is refused."""
 
     async def work(tx: SqlAlchemyTransaction) -> None:
         await definitions.register(tx, [ORDERS])
@@ -180,12 +196,12 @@ async def start(database: Database, **given: Any) -> bool:
 
 
 @BOTH_DATABASES
-@pytest.mark.parametrize("given", STARTS)
-async def test_a_start_is_held_to_the_same_bounds(database: Database, given: str):
-    arguments, fits = STARTS[given]
+@pytest.mark.parametrize("name", STARTS)
+async def test_a_start_has_the_same_bounds(database: Database, name: str):
+    arguments, fits = STARTS[name]
     assert await start(database, **arguments) is not fits
 
 
 @pytest.mark.parametrize("hours", [-25, -23, 23, 25])
-async def test_the_time_of_a_run_id_is_that_of_now_or_nearly(database: Database, hours: int):
+async def test_the_time_of_a_run_id_is_within_a_day(database: Database, hours: int):
     assert await start(database, hours=hours) is (abs(hours) > 24)

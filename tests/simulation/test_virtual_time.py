@@ -1,4 +1,4 @@
-"""Virtual time passes without waiting, in the order of its timers."""
+"""The clock of virtual time jumps to the next timer."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ async def after(seconds, seen):
     seen.append((seconds, loop.time()))
 
 
-def test_an_hour_takes_no_time_and_timers_come_in_order():
+def test_an_hour_takes_no_time_and_timers_fire_in_order():
     seen: list[tuple[float, float]] = []
 
     async def main():
@@ -23,11 +23,11 @@ def test_an_hour_takes_no_time_and_timers_come_in_order():
             for seconds in (3600, 1, 60):
                 group.create_task(after(seconds, seen))
 
-    run(main())  # in real time it would not return before the test is given up
+    run(main())  # In real time the test would time out.
     assert seen == [(1, 1.0), (60, 60.0), (3600, 3600.0)]
 
 
-def test_a_timeout_strikes_when_nothing_else_happens():
+def test_a_timeout_fires_when_nothing_else_is_ready():
     async def main():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(30):
@@ -37,9 +37,9 @@ def test_a_timeout_strikes_when_nothing_else_happens():
     assert run(main()) == pytest.approx(30)
 
 
-def test_where_every_task_waits_for_another_nothing_hangs():
+def test_a_deadlock_is_an_error():
     async def main():
         await asyncio.Event().wait()
 
-    with pytest.raises(DeadlockError, match="waits for another"):
+    with pytest.raises(DeadlockError, match="waits for another one"):
         run(main())

@@ -1,4 +1,4 @@
-"""What is simulated: the examples and random sagas, chosen by the seed."""
+"""The workloads of a seed: an example and random sagas."""
 
 from examples.create_order.sagas import create_order
 from examples.place_order.sagas import place_order
@@ -24,9 +24,9 @@ CREATE_ORDER = Workload(
 
 def workloads_for(seed):
     """
-    Three plays: an example and two random sagas, one of them without the barrier.
+    An example and two random sagas, one of them without the barrier.
 
-    Every third seed has a second version of one of them, which is rolled out.
+    Every third seed has a second version of a saga, which is rolled out.
     """
     rng = seeded_random(seed, "plays")
     example = rng.choice([PLACE_ORDER, CREATE_ORDER])
