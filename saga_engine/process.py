@@ -80,7 +80,7 @@ def connection_events(emit: Observer) -> StatusObserver:
     def emit_changed(status: ConnectionStatus) -> None:
         emit(
             BrokerConnectionChanged(
-                connection=status.name,
+                connection=ConnectionRole(status.name),
                 state=status.state,
                 generation=status.generation,
                 problem=status.problem,

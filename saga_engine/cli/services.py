@@ -24,6 +24,7 @@ from saga_engine.telemetry.logs import configure_logging
 from saga_engine.telemetry.metrics import Metrics
 from saga_engine.telemetry.nonblocking_stream import flush_before_exit, nonblocking_writer
 from saga_engine.telemetry.throttle import Throttle
+from saga_engine.vocabulary import Program
 from saga_engine.worker.time_limit import TimeLimitWatch
 from saga_engine.worker.worker import Worker
 
@@ -50,7 +51,7 @@ def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     settings.require_broker_url()
     sagas = _load_all(modules, Saga, settings)
     _run_service(
-        settings, "worker", lambda emit, time_limit: Worker(sagas, settings, emit, time_limit)
+        settings, Program.WORKER, lambda emit, time_limit: Worker(sagas, settings, emit, time_limit)
     )
 
 
@@ -68,13 +69,15 @@ def participant(*modules: str, port: Port = None, host: Host = None) -> None:
     settings.require_broker_url()
     participants = _load_all(modules, Participant, settings)
     _run_service(
-        settings, "participant", lambda emit, _: ParticipantService(participants, settings, emit)
+        settings,
+        Program.PARTICIPANT,
+        lambda emit, _: ParticipantService(participants, settings, emit),
     )
 
 
 def _run_service(
     settings: Settings,
-    program: str,
+    program: Program,
     create_service: Callable[[Emitter, CallTimeLimit], Worker | ParticipantService],
 ) -> None:
     """Connect the service, serve its HTTP port and run it, until it is stopped."""

@@ -15,7 +15,10 @@ from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import (
     BarrierResult,
+    CompensationCode,
+    ConnectionRole,
     Direction,
+    IgnoredReason,
     IncidentCause,
     OperatorActionKind,
     Outcome,
@@ -59,22 +62,17 @@ EXCHANGE = Label("exchange")
 DIRECTION = _closed("direction", Direction)
 RUN_OUTCOME = _closed("outcome", (status for status in Status if status.is_finished))
 RUN_STATUS = _closed("status", (status for status in Status if not status.is_finished))
-COMPENSATION_CAUSE = Label(
-    "cause", ("rejected", "failed", "unknown", "cancelled", "deadline", "late_success")
-)
+COMPENSATION_CAUSE = _closed("cause", CompensationCode)
 ATTEMPT_OUTCOME = _closed("outcome", Outcome)
 HANDLER_OUTCOME = _closed("outcome", (each for each in Outcome if each is not Outcome.UNKNOWN))
 INCIDENT_CAUSE = _closed("cause", IncidentCause)
 OPERATOR_ACTION = _closed("action", OperatorActionKind)
 ACTION_OUTCOME = Label("outcome", ("accepted", "refused"))
-IGNORED_REASON = Label(
-    "reason",
-    ("uncorrelated", "duplicate", "late", "finished", "already_stopping", "unauthorized_sender"),
-)
+IGNORED_REASON = _closed("reason", IgnoredReason)
 DEAD_LETTER_REASON = _closed("reason", DeadLetterReason)
 PUBLISH_OUTCOME = _closed("outcome", PublishOutcome)
 BATCH_PHASE = Label("phase", ("decide", "commit", "publish"))
-CONNECTION = Label("connection", ("publish", "consume"))
+CONNECTION = _closed("connection", ConnectionRole)
 OPERATION = _closed("operation", Operation)
 BARRIER_REASON = _closed("reason", BarrierResult)
 

@@ -80,7 +80,7 @@ class AfterCommit:
     commands: list[OutboxRow] = field(default_factory=list)
     answers: list[tuple[AnswerAddress, Answer]] = field(default_factory=list)
     decided_events: list[DecidedEvent] = field(default_factory=list)
-    ignored: list[tuple[WorkItem, str]] = field(default_factory=list)
+    ignored: list[tuple[WorkItem, IgnoredReason]] = field(default_factory=list)
     dead_letters: list[DeadLetterItem] = field(default_factory=list)
     deferred: list[WorkItem] = field(default_factory=list)
     awaiting_definition: list[WorkItem] = field(default_factory=list)

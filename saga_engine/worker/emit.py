@@ -23,7 +23,11 @@ from saga_engine.telemetry.events import (
     run_events,
 )
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, IncidentCause, Outcome
+from saga_engine.vocabulary import (
+    Direction,
+    IgnoredReason,
+    Outcome,
+)
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.work_item import WorkItem
 
@@ -104,7 +108,7 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
             yield run_events.IncidentOpened(
                 step=event.step,
                 direction=event.direction,
-                cause=IncidentCause(event.cause),
+                cause=event.cause,
                 **run_labels,
             )
         case events.IncidentResolved():
@@ -179,7 +183,9 @@ def _incident_resolved(
     )
 
 
-def _message_ignored(work_item: WorkItem, reason: str, changes: ChangeSet) -> MessageIgnored:
+def _message_ignored(
+    work_item: WorkItem, reason: IgnoredReason, changes: ChangeSet
+) -> MessageIgnored:
     stored = changes.locked_runs.get(work_item.run_id)
     return MessageIgnored(
         reason=reason,

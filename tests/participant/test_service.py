@@ -23,7 +23,10 @@ from saga_engine.telemetry.events import (
     ProcessStopped,
     ProcessStopping,
 )
-from saga_engine.vocabulary import Outcome
+from saga_engine.vocabulary import (
+    Outcome,
+    Program,
+)
 from tests.kit.broker_faults import nack
 from tests.kit.connections import open_connection, raw_channel
 from tests.kit.participant_service import command_sender, engine_stub, running_service
@@ -388,7 +391,7 @@ async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_ur
             await running.shut_down()
             assert (await engine.take_reply()).command_ref.run_id == slow.run_id
             assert running.events.of_type(ProcessStopped) == [
-                ProcessStopped(program="participant", clean=True)
+                ProcessStopped(program=Program.PARTICIPANT, clean=True)
             ]
         assert await ledger_rows(ledger) == [("o-1", 1)]
         async with running_service(broker_url, shop):
@@ -421,7 +424,7 @@ async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, mo
         await shop.entered.wait()
         await running.shut_down()
         assert running.events.of_type(ProcessStopped) == [
-            ProcessStopped(program="participant", clean=False)
+            ProcessStopped(program=Program.PARTICIPANT, clean=False)
         ]
 
 

@@ -10,11 +10,15 @@ from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import (
     BarrierResult,
+    CompensationCode,
+    ConnectionRole,
     ConnectionState,
     Direction,
+    IgnoredReason,
     IncidentCause,
     OperatorActionKind,
     Outcome,
+    Program,
     Resolution,
     Status,
 )
@@ -29,7 +33,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.DefinitionRegistered(saga="place-order", version=1, steps=("reserve", "charge")),
     events.HandlersRegistered(commands=("payment.charge",)),
     events.RunStarted(version=1, **_RUN),
-    events.RunCompensating(version=1, cause="rejected", step="charge", **_RUN),
+    events.RunCompensating(version=1, cause=CompensationCode.REJECTED, step="charge", **_RUN),
     events.RunFinished(version=1, status=Status.COMPLETED, duration_s=0.25, **_RUN),
     events.AttemptSent(**_ATTEMPT, **_MESSAGE),
     events.AttemptFinished(outcome=Outcome.SUCCEEDED, duration_s=0.02, **_ATTEMPT, **_MESSAGE),
@@ -41,7 +45,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         step="ship", direction=Direction.ACTION, resolution=Resolution.RETRY, **_RUN
     ),
     events.OperatorActionProcessed(action=OperatorActionKind.CANCEL, accepted=True, run_id="run-1"),
-    events.MessageIgnored(reason="late", **_RUN, **_MESSAGE),
+    events.MessageIgnored(reason=IgnoredReason.LATE, **_RUN, **_MESSAGE),
     events.MessageHeld(version=2, message_id="message-1", **_RUN),
     events.MessageDeadLettered(
         queue="saga.replies",
@@ -55,7 +59,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     ),
     events.MessagesConsumed(queue="saga.replies", messages=40, redelivered=3),
     events.BrokerConnectionChanged(
-        connection="publish", state=ConnectionState.CONNECTED, generation=1
+        connection=ConnectionRole.PUBLISH, state=ConnectionState.CONNECTED, generation=1
     ),
     events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is unavailable."),
     events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=4.5),
@@ -89,9 +93,9 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     ),
     events.WatchdogLost(problem="It ended with -9."),
     events.WatchdogRestarted(),
-    events.ProcessReady(program="worker"),
-    events.ProcessStopping(program="worker"),
-    events.ProcessStopped(program="worker", clean=True),
+    events.ProcessReady(program=Program.WORKER),
+    events.ProcessStopping(program=Program.WORKER),
+    events.ProcessStopped(program=Program.WORKER, clean=True),
     events.HandlerFinished(
         command="payment.charge",
         outcome=Outcome.SUCCEEDED,

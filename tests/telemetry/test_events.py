@@ -12,9 +12,10 @@ from saga_engine.telemetry.events import (
     TelemetryEvent,
     describe_error,
 )
+from saga_engine.vocabulary import Program
 from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 
-READY = ProcessReady(program="worker")
+READY = ProcessReady(program=Program.WORKER)
 
 
 def test_each_event_has_a_sample():

@@ -14,7 +14,14 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry import events, logs
 from saga_engine.telemetry.events import Emitter, Observer
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import ConnectionState, Direction, OperatorActionKind, Outcome
+from saga_engine.vocabulary import (
+    ConnectionRole,
+    ConnectionState,
+    Direction,
+    OperatorActionKind,
+    Outcome,
+    Program,
+)
 from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
 
 ID_FIELDS = ("run_id", "saga", "step", "attempt", "message_id", "correlation_id")
@@ -80,7 +87,7 @@ def test_the_number_of_lost_lines_is_logged_afterwards(configure):
 
     stream = Full()
     sink, written = configure(stream, log_format="json")
-    event = events.ProcessReady(program="worker")
+    event = events.ProcessReady(program=Program.WORKER)
     sink(event)
     stream.full = True
     for _ in range(3):
@@ -142,11 +149,14 @@ def attempt_finished(outcome: Outcome) -> events.AttemptFinished:
         ),
         (
             events.BrokerConnectionChanged(
-                connection="publish", state=ConnectionState.CONNECTING, generation=1, problem="cut"
+                connection=ConnectionRole.PUBLISH,
+                state=ConnectionState.CONNECTING,
+                generation=1,
+                problem="cut",
             ),
             30,
         ),
-        (events.ProcessStopped(program="worker", clean=False), logging.WARNING),
+        (events.ProcessStopped(program=Program.WORKER, clean=False), logging.WARNING),
     ],
 )
 def test_the_level_is_higher_when_something_is_wrong(event, level):
@@ -189,7 +199,7 @@ def test_passwords_are_redacted_in_every_line(configure, log_format):
 
     sink(
         events.BrokerConnectionChanged(
-            connection="publish",
+            connection=ConnectionRole.PUBLISH,
             state=ConnectionState.CONNECTING,
             generation=0,
             problem=f"no {url}",
@@ -271,9 +281,9 @@ def test_configuring_twice_writes_each_line_once(configure):
 
 def test_the_auto_format_is_json_unless_on_a_terminal(configure):
     sink, file = configure(log_format="auto")
-    sink(events.ProcessReady(program="worker"))
+    sink(events.ProcessReady(program=Program.WORKER))
     sink, terminal = configure(Terminal(), log_format="auto")
-    sink(events.ProcessReady(program="worker"))
+    sink(events.ProcessReady(program=Program.WORKER))
 
     assert lines(file)[0]["event"] == "process.ready"
     assert "process.ready" in terminal.getvalue()
@@ -300,7 +310,7 @@ def test_a_closed_stream_harms_nothing(configure):
     sink, _ = configure(stream, log_format="json")
     stream.close()
 
-    Emitter(sink)(events.ProcessReady(program="worker"))
+    Emitter(sink)(events.ProcessReady(program=Program.WORKER))
     logging.getLogger("user").warning("into a closed stream")
 
 
@@ -308,7 +318,10 @@ FLAPS = (
     events.DatabaseUnavailable(operation=Operation.BATCH, problem="PostgreSQL is unavailable."),
     events.DatabaseRecovered(operation=Operation.PARTICIPANT, outage_s=0.01),
     events.BrokerConnectionChanged(
-        connection="publish", state=ConnectionState.CONNECTING, generation=1, problem="It was lost."
+        connection=ConnectionRole.PUBLISH,
+        state=ConnectionState.CONNECTING,
+        generation=1,
+        problem="It was lost.",
     ),
 )
 

@@ -18,7 +18,15 @@ from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.telemetry.metric_series import MAX_CODES_PER_LABEL, MAX_SAGAS
 from saga_engine.telemetry.metrics import Metrics
-from saga_engine.vocabulary import BarrierResult, ConnectionState, Direction, Outcome, Status
+from saga_engine.vocabulary import (
+    BarrierResult,
+    ConnectionRole,
+    ConnectionState,
+    Direction,
+    Outcome,
+    Program,
+    Status,
+)
 from tests.telemetry.event_samples import SAMPLES
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -221,7 +229,9 @@ def test_an_unknown_outcome_counts_as_a_timeout_without_duration(exposition):
 
 
 def connection_changed(state: ConnectionState, generation: int) -> events.BrokerConnectionChanged:
-    return events.BrokerConnectionChanged(connection="publish", state=state, generation=generation)
+    return events.BrokerConnectionChanged(
+        connection=ConnectionRole.PUBLISH, state=state, generation=generation
+    )
 
 
 def test_a_reconnect_is_counted_and_an_unblock_is_not(exposition):
@@ -244,10 +254,10 @@ def test_a_reconnect_is_counted_and_an_unblock_is_not(exposition):
 
 
 def test_a_process_is_ready_until_its_shutdown_begins(exposition):
-    exposition.emit(events.ProcessReady(program="worker"))
+    exposition.emit(events.ProcessReady(program=Program.WORKER))
     assert exposition.value("saga_process_ready") == 1
 
-    exposition.emit(events.ProcessStopping(program="worker"))
+    exposition.emit(events.ProcessStopping(program=Program.WORKER))
     assert exposition.value("saga_process_ready") == 0
 
 

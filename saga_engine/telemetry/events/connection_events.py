@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import ConnectionState
+from saga_engine.vocabulary import (
+    ConnectionRole,
+    ConnectionState,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,11 +14,11 @@ class BrokerConnectionChanged:
     """
     A supervised connection changed its `state`, or an attempt to connect failed.
 
-    `connection` is publish or consume. `generation` counts its connections from 1. `problem` says
+    `generation` counts its connections from 1. `problem` says
     why it does not work, and is empty if it does.
     """
 
-    connection: str
+    connection: ConnectionRole
     state: ConnectionState
     generation: int
     problem: str = ""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
+from saga_engine.vocabulary import IgnoredReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class MessagesPublished:
 class MessageIgnored:
     """A message changed nothing, which is normal: `reason` is, for example, duplicate or late."""
 
-    reason: str
+    reason: IgnoredReason
     saga: str = ""
     run_id: str = ""
     message_id: str = ""

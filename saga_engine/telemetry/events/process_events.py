@@ -3,26 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from saga_engine.vocabulary import Program
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessReady:
     """A worker or participant (`program`) began to process messages."""
 
-    program: str
+    program: Program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStopping:
     """A graceful shutdown began: the process takes no new messages and finishes current ones."""
 
-    program: str
+    program: Program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStopped:
     """A process ended; `clean` says whether it finished everything it had taken."""
 
-    program: str
+    program: Program
     clean: bool
 
 

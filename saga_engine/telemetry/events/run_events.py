@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from saga_engine.vocabulary import (
+    CompensationCode,
     Direction,
     IncidentCause,
     OperatorActionKind,
@@ -37,7 +38,7 @@ class RunCompensating:
     saga: str
     version: int
     run_id: str
-    cause: str
+    cause: CompensationCode
     step: str | None = None
 
 
