@@ -1,14 +1,10 @@
 import asyncio
-from dataclasses import replace
 
 import pytest
-from aiormq.exceptions import ChannelNotFoundEntity
 
-from saga_engine.amqp.batch_budget import BatchBudget
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.protocol.topology import (
     CLIENT_TOPOLOGY,
-    COMMANDS,
     EVENTS,
     Binding,
     Queue,
@@ -25,7 +21,6 @@ from tests.kit.connections import (
     wait_until,
 )
 from tests.kit.messages import make_message
-from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
 
 URGENT, OTHER = "tests.urgent", "tests.other"
@@ -184,50 +179,6 @@ async def test_deliveries_of_a_partly_started_consumer_are_redelivered(broker_ur
             assert consumer._channel.unacked_count == 0
 
 
-async def test_watchdog_finds_a_missing_consumer(broker_url):
-    observer = StateRecorder()
-    async with (
-        open_consumer(broker_url, observer, broker_topology_check_interval=0.2) as consumer,
-        open_publisher(broker_url) as publisher,
-    ):
-        for tag in list(consumer._channel.queue_by_consumer_tag):
-            await consumer._channel.basic_cancel(tag)
-        await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
-    assert any("no consumer" in state.problem for state in observer.states)
-
-
-async def test_watchdog_ignores_an_empty_queue_without_consumers(
-    broker_url,
-):
-    observer = StateRecorder()
-    async with (
-        open_consumer(broker_url, observer, broker_topology_check_interval=0.05) as consumer,
-        open_publisher(broker_url) as publisher,
-    ):
-        for tag in list(consumer._channel.queue_by_consumer_tag):
-            await consumer._channel.basic_cancel(tag)
-        await sleep(1)  # many checks find what RabbitMQ reports for a slow leader
-        await consumer._channel.consume_queue(QUEUE, 5)
-        await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
-        assert consumer.generation == 1
-    assert not any(state.problem for state in observer.states)
-
-
-async def test_watchdog_keeps_a_healthy_consumer(broker_url):
-    observer = StateRecorder()
-    async with (
-        open_consumer(broker_url, observer, broker_topology_check_interval=0.05) as consumer,
-        open_publisher(broker_url) as publisher,
-    ):
-        for _ in range(20):
-            await publisher.publish(numbered(1))
-            await consumer.acknowledge(await take_exactly(consumer, 1))
-        assert consumer.generation == 1
-    assert not any(state.problem for state in observer.states)
-
-
 async def test_long_body_is_truncated_and_keeps_its_size(broker_url):
     kept = {"max_dead_letter_body_bytes": 1000, "max_body_bytes": 500}
     async with (
@@ -263,99 +214,8 @@ async def test_exclusive_queue_is_bound_again_after_a_reconnect(broker_url):
     assert [delivery.routing_key for delivery in found] == keys[:2]
 
 
-async def test_watchdog_restores_a_deleted_binding(broker_url):
-    async with (
-        open_consumer(broker_url, broker_topology_check_interval=0.1) as consumer,
-        open_publisher(broker_url) as publisher,
-        raw_channel(broker_url) as channel,
-    ):
-        await channel.queue_unbind(QUEUE, COMMANDS, "tests.one")
-        async with asyncio.timeout(30):
-            while await publisher.publish(numbered(1)) != ["confirmed"]:
-                pass
-        assert bodies(await take_exactly(consumer, 1)) == [0]
-
-
-async def test_watchdog_reports_a_changed_exchange_and_restores_a_deleted_one(
-    broker_url,
-):
-    observer = StateRecorder()
-    async with (
-        open_consumer(broker_url, observer, broker_topology_check_interval=0.5) as consumer,
-        raw_channel(broker_url) as channel,
-    ):
-        await channel.exchange_delete(COMMANDS)
-        await channel.exchange_declare(COMMANDS, exchange_type="fanout", durable=True)
-        await observer.wait_for(lambda state: "exists with other arguments" in state.problem)
-        await channel.exchange_delete(COMMANDS)
-        async with asyncio.timeout(30):
-            while not await exists(broker_url, COMMANDS):
-                pass
-        async with open_publisher(broker_url) as publisher:
-            await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
-        assert consumer.generation == 1, "consuming went on meanwhile"
-
-
-async def exists(url, exchange):
-    async with raw_channel(url) as channel:
-        try:
-            await channel.exchange_declare(exchange, passive=True)
-        except ChannelNotFoundEntity:
-            return False
-    return True
-
-
-def sized(count, size, routing_key="tests.one"):
-    return [make_message(routing_key, b"x" * size) for _ in range(count)]
-
-
-async def test_batch_is_bounded_by_bytes_and_has_at_least_one_delivery(broker_url):
-    async with open_publisher(broker_url) as publisher:
-        await publisher.publish([*sized(5, 1000), *sized(1, 5000), *sized(2, 1000)])
-    async with open_consumer(broker_url) as consumer:
-        await wait_until(lambda: consumer.buffered_count == 8)
-        taken = [await consumer.take(100, BatchBudget(max_bytes=2500)) for _ in range(5)]
-    assert [len(each) for each in taken] == [2, 2, 1, 1, 2]
-
-
-async def test_batch_is_bounded_by_values(broker_url):
-    body = b"[" + b",".join([b"{}"] * 50) + b"]"  # 51 values, counted as at most 101
-    async with open_publisher(broker_url) as publisher:
-        await publisher.publish([make_message("tests.one", body) for _ in range(5)])
-    async with open_consumer(broker_url) as consumer:
-        await wait_until(lambda: consumer.buffered_count == 5)
-        taken = [await consumer.take(100, BatchBudget(max_values=210)) for _ in range(3)]
-    assert [len(each) for each in taken] == [2, 2, 1]
-
-
-async def test_status_request_counts_the_size_of_its_answer(broker_url):
-    async with open_publisher(broker_url) as publisher:
-        questions = [replace(each, type="status") for each in sized(5, 10)]
-        await publisher.publish(questions)
-    async with open_consumer(broker_url) as consumer:
-        await wait_until(lambda: consumer.buffered_count == 5)
-        assert (
-            len(await consumer.take(100, BatchBudget(max_bytes=1000, status_answer_bytes=400))) == 2
-        )
-
-
 def of(queue, count):
     return [make_message(queue, b"1", exchange="") for _ in range(count)]
-
-
-async def test_urgent_deliveries_come_first_and_the_others_wait_one_batch(broker_url):
-    async with (
-        open_publisher(broker_url, **TWO) as publisher,
-        open_consumer(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
-    ):
-        await publisher.publish([*of(OTHER, 25), *of(URGENT, 25)])
-        await wait_until(lambda: consumer.buffered_count == 50)
-        batches = []
-        while consumer.buffered_count:
-            taken = await consumer.take(10)
-            batches.append([each.queue for each in taken].count(URGENT))
-    assert batches == [10, 0, 10, 0, 5]
 
 
 async def test_each_queue_has_its_own_prefetch(broker_url):
@@ -367,23 +227,3 @@ async def test_each_queue_has_its_own_prefetch(broker_url):
         await publisher.publish([*of(OTHER, 9), *of(URGENT, 9)])
         queues = [each.queue for each in await take_exactly(consumer, 7)]
         assert (queues.count(URGENT), queues.count(OTHER), consumer.buffered_count) == (5, 2, 0)
-
-
-async def test_only_urgent_leaves_the_other_deliveries_buffered(broker_url):
-    full = True
-    async with (
-        open_publisher(broker_url, **TWO) as publisher,
-        open_consumer(broker_url, queues=(URGENT, OTHER), urgent=(URGENT,), **TWO) as consumer,
-        asyncio.TaskGroup() as group,
-    ):
-        await publisher.publish(of(OTHER, 3))
-        await wait_until(lambda: consumer.buffered_count == 3)
-        waiting = group.create_task(consumer.take(10, only_urgent=lambda: full))
-        await publisher.publish(of(URGENT, 1))
-        assert [each.queue for each in await waiting] == [URGENT]
-        waiting = group.create_task(consumer.take(10, only_urgent=lambda: full))
-        await consumer.stop()
-        full = False
-        consumer.wake()
-        assert [each.queue for each in await waiting] == [OTHER] * 3
-        assert await consumer.take(10, only_urgent=lambda: True) == []

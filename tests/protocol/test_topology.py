@@ -1,9 +1,6 @@
 import json
 import re
 
-import pytest
-
-from saga_engine.errors import BrokerUnavailable, TopologyMismatch
 from saga_engine.protocol import topology
 from saga_engine.protocol.topology import (
     ENGINE_TOPOLOGY,
@@ -11,66 +8,6 @@ from saga_engine.protocol.topology import (
     participant_topology,
     queue_policy,
 )
-from tests.kit.connections import open_connection, open_publisher, raw_channel
-from tests.kit.messages import make_message
-
-
-async def test_engine_topology_can_be_declared_repeatedly(broker_url):
-    for _ in range(2):
-        async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
-            pass
-    async with raw_channel(broker_url) as channel:
-        for queue in ("saga.replies", "saga.requests", "saga.dead-letters"):
-            assert (await channel.queue_declare(queue, passive=True)).message_count == 0
-
-
-async def test_reply_reaches_the_engine_by_both_exchanges(broker_url):
-    async with open_publisher(broker_url, topology=ENGINE_TOPOLOGY) as publisher:
-        outcomes = await publisher.publish(
-            [
-                make_message("saga.replies", exchange="saga.replies"),
-                make_message("saga.replies", exchange=""),
-                make_message("elsewhere", exchange="saga.replies"),
-                make_message("start", exchange="saga.requests"),
-                make_message("", exchange="saga.dead-letters"),
-            ]
-        )
-    assert [outcome.value for outcome in outcomes] == [
-        "confirmed", "confirmed", "unroutable", "confirmed", "confirmed"
-    ]  # fmt: skip
-
-
-async def test_queue_with_other_arguments_is_a_mismatch_that_names_it(broker_url):
-    async with raw_channel(broker_url) as channel:
-        await channel.queue_declare("saga.replies", durable=True)
-    with pytest.raises(TopologyMismatch) as caught:
-        async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
-            pass
-    text = str(caught.value)
-    assert "queue 'saga.replies'" in text
-    assert "x-queue-type" in text
-    assert "delete it" in text
-
-
-async def test_exchange_of_another_type_is_a_mismatch_that_names_it(broker_url):
-    async with raw_channel(broker_url) as channel:
-        await channel.exchange_declare("saga.commands", exchange_type="fanout", durable=True)
-    with pytest.raises(TopologyMismatch, match=r"exchange 'saga\.commands'.*type"):
-        async with open_connection(broker_url, topology=ENGINE_TOPOLOGY):
-            pass
-
-
-async def test_user_without_configure_permission_needs_an_existing_topology(rabbitmq, rabbitmq_url):
-    name = f"least-{rabbitmq_url.rpartition('/')[2]}"
-    vhost = rabbitmq_url.rpartition("/")[2]
-    await rabbitmq.rabbitmqctl("add_user", name, "secret-password")
-    await rabbitmq.rabbitmqctl("set_permissions", "-p", vhost, name, "^$", r"^saga\.", r"^saga\.")
-    url = rabbitmq_url.replace("guest:guest", f"{name}:secret-password")
-    with pytest.raises(BrokerUnavailable, match=r"'saga\.commands' does not exist.*permission"):
-        async with open_connection(url):
-            pass
-    async with open_connection(rabbitmq_url), open_connection(url) as supervised:
-        assert supervised.status.generation == 1
 
 
 def test_participant_binds_each_of_its_commands():
@@ -91,18 +28,6 @@ def test_policy_is_json_and_omits_the_dead_letter_queue():
     covered = [name for name in names if re.search(found["pattern"], name)]
     assert covered == ["saga.replies", "saga.requests", "saga.participant.x"]
     assert found["definition"]["delivery-limit"] == 20
-
-
-async def test_policy_is_accepted_by_the_broker(rabbitmq, rabbitmq_url):
-    vhost = rabbitmq_url.rpartition("/")[2]
-    found = queue_policy()
-    await rabbitmq.rabbitmqctl(
-        "set_policy", "-p", vhost, "--apply-to", found["apply-to"],
-        "--priority", str(found["priority"]),
-        found["name"], found["pattern"], json.dumps(found["definition"]),
-    )  # fmt: skip
-    async with open_connection(rabbitmq_url, topology=ENGINE_TOPOLOGY):
-        pass
 
 
 def test_empty_topology_declares_nothing():
