@@ -13,8 +13,9 @@ Telemetry events, and what is made of them: log lines, metrics and the HTTP port
     backlog_gauges      the gauges of what is in PostgreSQL
     endpoint            the HTTP port: /livez, /readyz, /startupz and /metrics
 
-To add an event: a class in a module of `events/`, its union in `events/telemetry_event.py`, a line
-in `logs.LOG_EVENTS`, a sample in tests/telemetry/event_samples.py, a row in docs/telemetry.md.
+To add an event: a class in a module of `events/`, its name in `events/telemetry_event.py` and
+`events/__init__.py`, a line in `logs.LOG_EVENTS`, a sample in tests/telemetry/event_samples.py, a
+row in docs/telemetry.md.
 To add a log key: a field of the event; the field's name is the key.
 To add a metric: a line in `metric_catalogue`, its event in `metrics` (a count of rows: in
 `backlog_gauges`), a row in docs/telemetry.md.

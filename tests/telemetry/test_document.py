@@ -10,7 +10,7 @@ import yaml
 from saga_engine.telemetry.logs import LOG_EVENTS
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from tests.telemetry.event_samples import EVENT_TYPES
-from tests.telemetry.test_metrics import promtool
+from tests.telemetry.exposition import promtool
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
 

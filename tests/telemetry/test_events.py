@@ -1,21 +1,10 @@
-"""Telemetry events hold no payloads, and a failing observer harms nothing."""
+"""Telemetry events hold no payloads."""
 
 import dataclasses
 
 import pytest
 
-from saga_engine.errors import StoreRefused
-from saga_engine.telemetry.events import (
-    Emitter,
-    ObserverFailed,
-    ProcessReady,
-    TelemetryEvent,
-    describe_error,
-)
-from saga_engine.vocabulary import Program
-from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES, raise_error
-
-READY = ProcessReady(program=Program.WORKER)
+from tests.telemetry.event_samples import EVENT_TYPES, SAMPLES
 
 
 def test_each_event_has_a_sample():
@@ -31,55 +20,3 @@ def test_an_event_is_frozen_and_has_no_field_for_payloads_or_keys(kind):
     assert not hasattr(kind, "__dict__") or "__slots__" in vars(kind)
     assert names.isdisjoint({"payload", "body", "input", "result", "reply", "key", "headers"})
     assert names.isdisjoint({"event", "level", "timestamp", "logger", "exception"})
-
-
-def test_observers_are_called_in_order():
-    observed: list[tuple[str, TelemetryEvent]] = []
-    emit = Emitter(
-        lambda event: observed.append(("first", event)),
-        lambda event: observed.append(("next", event)),
-    )
-
-    emit(READY)
-
-    assert observed == [("first", READY), ("next", READY)]
-
-
-def test_an_emitter_needs_no_observer():
-    Emitter()(READY)
-
-
-def test_a_failing_observer_is_reported_once_to_the_others():
-    observed: list[TelemetryEvent] = []
-
-    def broken(_: TelemetryEvent) -> None:
-        raise RuntimeError("canary")
-
-    emit = Emitter(broken, observed.append)
-    emit(READY)
-    emit(READY)
-
-    reports = [event for event in observed if isinstance(event, ObserverFailed)]
-    assert observed.count(READY) == 2
-    assert len(reports) == 1
-    assert "broken" in reports[0].observer
-    assert reports[0].problem.startswith("RuntimeError at ")
-    assert "canary" not in reports[0].problem
-
-
-def test_the_engine_continues_when_all_observers_fail():
-    def broken(_: TelemetryEvent) -> None:
-        raise RuntimeError
-
-    Emitter(broken, broken)(READY)
-
-
-def test_a_foreign_error_is_described_without_its_text():
-    with pytest.raises(KeyError) as caught:
-        raise_error(KeyError("canary"))
-    foreign = describe_error(caught.value)
-
-    assert describe_error(StoreRefused("No such row.")) == "StoreRefused: No such row."
-    assert foreign.startswith("KeyError at ")
-    assert "samples.py" in foreign
-    assert "canary" not in foreign

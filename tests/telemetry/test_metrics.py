@@ -1,76 +1,23 @@
-"""Which event changes which metric, and that no message can create series without bound."""
+"""Which event changes which metric."""
 
-import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from saga_engine.protocol.dead_letter_reason import DeadLetterReason
-from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry import events
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
-from saga_engine.telemetry.metric_series import MAX_CODES_PER_LABEL, MAX_SAGAS
-from saga_engine.telemetry.metrics import Metrics
 from saga_engine.vocabulary import (
-    BarrierResult,
     ConnectionRole,
     ConnectionState,
     Direction,
     Outcome,
     Program,
-    Status,
 )
-from tests.telemetry.event_samples import SAMPLES
+from tests.telemetry.exposition import Exposition, promtool
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-
-
-class Exposition:
-    """A registry, and the samples that it exposes."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry)
-
-    def emit(self, *emitted: events.TelemetryEvent) -> None:
-        for event in emitted:
-            self.metrics(event)
-
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, labels)
-
-    def series(self, prefix: str = "saga_") -> int:
-        text = self.metrics.render()[0].decode()
-        return sum(line.startswith(prefix) for line in text.splitlines())
-
-
-@pytest.fixture
-def exposition() -> Exposition:
-    return Exposition()
-
-
-@pytest.fixture
-def observed(exposition: Exposition) -> Exposition:
-    exposition.emit(*SAMPLES)
-    return exposition
-
-
-def promtool() -> str:
-    in_venv = Path(sys.executable).parent / "promtool"
-    found = str(in_venv) if in_venv.exists() else shutil.which("promtool")
-    if found is None:
-        missing = "promtool is missing: sh tests/tools/promtool.sh .venv/bin"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
 
 
 def test_promtool_accepts_the_exposition(observed):
@@ -261,105 +208,6 @@ def test_a_process_is_ready_until_its_shutdown_begins(exposition):
     assert exposition.value("saga_process_ready") == 0
 
 
-def test_series_of_deleted_rows_disappear_from_the_gauges(observed):
-    observed.emit(events.BacklogCounted())
-
-    assert observed.value("saga_runs", saga="place-order", status="running") == 0
-    assert observed.value("saga_incidents_open", saga="place-order", cause="", step="") == 0
-    gone = {"saga": "place-order", "cause": "step_failed", "step": "charge"}
-    assert observed.value("saga_incidents_open", **gone) is None
-    assert observed.value("saga_dead_letters_open", reason=DeadLetterReason.MALFORMED_JSON) is None
-
-
-def test_open_incidents_of_unregistered_steps_share_one_series(observed):
-    incidents = {("place-order", "step_failed", f"step-{n}"): 2 for n in range(50)}
-    observed.emit(events.BacklogCounted(incidents_open=incidents))
-
-    other = {"saga": "place-order", "cause": "step_failed", "step": "other"}
-    assert observed.value("saga_incidents_open", **other) == 100
-    assert observed.metrics.render()[0].count(b"saga_incidents_open{") == 1
-
-
-def test_a_process_that_counts_no_backlog_exposes_no_backlog_gauges(exposition):
-    assert b"saga_outbox_pending" not in exposition.metrics.render()[0]
-
-
-def unregistered(number: int) -> tuple[events.TelemetryEvent, ...]:
-    text: Any = f"canary-{number}"
-    run: dict[str, Any] = {"saga": text, "run_id": text}
-    at: dict[str, Any] = {**run, "step": text, "direction": Direction.ACTION}
-    return (
-        events.RunStarted(version=number, **run),
-        events.RunCompensating(version=number, cause=text, **run),
-        events.RunFinished(version=number, status=Status.COMPLETED, duration_s=1, **run),
-        events.AttemptFinished(attempt=number, outcome=Outcome.FAILED, duration_s=1, **at),
-        events.RetryScheduled(attempt=number, delay_s=1, **at),
-        events.OperatorActionProcessed(action=text, accepted=True),
-        events.BrokerConnectionChanged(
-            connection=text, state=ConnectionState.CONNECTED, generation=number
-        ),
-        events.HandlerFinished(command=text, outcome=Outcome.FAILED, duration_s=1),
-        events.HandlerFailed(command=text, code=text, problem=text),
-        events.HandlerAbandoned(command=text, problem=text, still_running=True),
-        events.BarrierHit(command=text, reason=BarrierResult.REPEATED),
-    )
-
-
-def test_unregistered_names_share_one_series(exposition):
-    for number in range(3):
-        exposition.emit(*unregistered(number))
-    before = exposition.series()
-    for number in range(3, 500):
-        exposition.emit(*unregistered(number))
-
-    assert exposition.series() == before
-    assert b"canary" not in exposition.metrics.render()[0]
-
-
-def test_an_unregistered_step_counts_as_other(observed):
-    observed.emit(
-        events.RetryScheduled(
-            saga="place-order",
-            step="canary",
-            direction=Direction.ACTION,
-            attempt=1,
-            run_id="r",
-            delay_s=1,
-        )
-    )
-
-    labels = {"saga": "place-order", "step": "other", "direction": "action"}
-    assert observed.value("saga_step_retries_total", **labels) == 1
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda text: events.MessageDeadLettered(queue=text, reason=DeadLetterReason.TOO_DEEP),
-        lambda text: events.MessageDeadLettered(queue="q", reason=text),
-        lambda text: events.MessageIgnored(reason=text),
-        lambda text: events.DatabaseUnavailable(operation=text, problem=""),
-        lambda text: events.InternalErrorCaught(operation=text, problem=""),
-        lambda text: events.MessagesPublished(
-            exchange=text, outcome=PublishOutcome.CONFIRMED, messages=1
-        ),
-        lambda text: events.MessagesConsumed(queue=text, messages=1),
-        lambda text: events.BarrierHit(command="c", reason=text),
-        lambda text: events.IncidentOpened(
-            saga="s", step="s", direction=Direction.ACTION, run_id="r", cause=text
-        ),
-    ],
-)
-def test_code_labels_are_bounded_and_well_formed(exposition, make):
-    before = exposition.series()
-    for number in range(10 * MAX_CODES_PER_LABEL):
-        exposition.emit(make(f"code_{number}"), make(f"not a code {number}\n"), make("x" * 1000))
-
-    # Two metrics have the label queue, and each keeps `other` beside the codes.
-    assert exposition.series() - before <= 2 * (MAX_CODES_PER_LABEL + 1)
-    assert b"not a code" not in exposition.metrics.render()[0]
-
-
 def test_failures_of_user_code_are_counted_by_registered_names(exposition):
     exposition.metrics.register_saga("shop", 1, ["charge"])
     assert exposition.value("saga_user_code_failures_total", saga="shop", step="") == 0
@@ -380,24 +228,6 @@ def test_failures_of_user_code_are_counted_by_registered_names(exposition):
     for saga, step in labels:
         assert exposition.value("saga_user_code_failures_total", saga=saga, step=step) == 1
     assert exposition.series() == before + 3
-
-
-def test_the_sagas_of_one_gauge_are_bounded(exposition):
-    counts = {(f"saga-{number:05}", "running"): 1 for number in range(10 * MAX_SAGAS)}
-
-    exposition.emit(events.BacklogCounted(runs=counts))
-
-    assert exposition.series("saga_runs{") == MAX_SAGAS + 1
-    assert exposition.value("saga_runs", saga="other", status="running") == 9 * MAX_SAGAS
-
-
-def test_fifty_sagas_of_ten_steps_start_with_fewer_than_5000_series(exposition):
-    for number in range(50):
-        exposition.metrics.register_saga(
-            f"saga-{number}", 1, [f"step-{step}" for step in range(10)]
-        )
-
-    assert exposition.series() < 5000
 
 
 def test_two_registries_are_independent(observed):

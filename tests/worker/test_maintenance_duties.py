@@ -22,8 +22,8 @@ from tests.kit.engine import WAIT_TIMEOUT_S
 from tests.kit.parcels import parcels
 from tests.kit.stored_runs import ORDERS
 from tests.store.test_partitions import finished, partitions_of
+from tests.telemetry.exposition import promtool
 from tests.telemetry.test_document import rules
-from tests.telemetry.test_metrics import promtool
 from tests.worker.versions import register_definitions, second_version
 
 CONCURRENT_RUNS = 8
