@@ -9,7 +9,13 @@ import orjson
 import pytest
 
 from saga_engine.decider.run import Progress, StepRun
-from saga_engine.payload.serialization import from_data, read_fields, replace_fields, to_data
+from saga_engine.payload.serialization import (
+    from_data,
+    has_declared_types,
+    read_fields,
+    replace_fields,
+    to_data,
+)
 from saga_engine.vocabulary import Json
 
 
@@ -120,3 +126,38 @@ def test_only_the_fields_can_be_read():
 def test_data_of_another_record_raises(data):
     with pytest.raises((TypeError, ValueError, KeyError)):
         from_data(Tree, data)
+
+
+@dataclass(frozen=True)
+class Fruit:
+    leaf: Leaf
+    seeds: int = 1
+    ripe: bool = False
+    note: Json = None
+    other: Leaf | None = None
+
+
+@pytest.mark.parametrize(
+    "fruit", [Fruit(Leaf("x")), Fruit(Leaf("x"), 2**31 - 1, True, [None, {"x": 1.5}], Leaf("y"))]
+)
+def test_values_of_the_declared_types_are_accepted(fruit):
+    assert has_declared_types(fruit)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"leaf": None},
+        {"leaf": "x"},
+        {"leaf": Leaf("x", "red")},  # type: ignore[arg-type]  # the mistake under test
+        {"leaf": Leaf(7)},  # type: ignore[arg-type]  # the mistake under test
+        {"seeds": 0},
+        {"seeds": True},
+        {"seeds": 2**31},
+        {"seeds": None},
+        {"ripe": 1},
+        {"other": Leaf(None)},  # type: ignore[arg-type]  # the mistake under test
+    ],
+)
+def test_a_value_of_another_type_is_refused(values):
+    assert not has_declared_types(replace(Fruit(Leaf("x")), **values))

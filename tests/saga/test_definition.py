@@ -283,18 +283,34 @@ def several_mistakes():
 
 
 def test_every_mistake_of_a_module_is_collected():
-    with collect_errors() as noted:
+    with collect_errors() as collected:
         saga = several_mistakes()
-    found = [each.problem for each in noted]
+    found = [each.problem for each in collected]
     assert [each for each in found if "Holder is not a payload type" in each] == found[:2]
     assert found[2:5] == [
         "Parameter 'order' has no annotation.",
         "undo does not say what it returns.",
-        f"Step 'book' has two compensations, the other at {noted[3].location}.",
+        f"Step 'book' has two compensations, the other at {collected[3].location}.",
     ]
-    assert noted[5].problem.startswith("Step 'pay' is declared twice, first at ")
-    # What is noted has no type, so the rules for parameters say nothing of it.
+    assert collected[5].problem.startswith("Step 'pay' is declared twice, first at ")
+    # A reply whose type was refused has none, so the rules for parameters skip it.
     assert [each.problem for each in problems(saga)] == ["Parameter 'pay' is the step itself."]
+
+
+def test_a_parameter_for_a_reply_whose_type_was_refused_is_not_checked():
+    with collect_errors() as collected:
+        saga = Saga("a", version=1, input=dict)
+
+        @saga.step(command="do.it", reply=Holder, read_only=True)
+        def book(order: dict) -> dict:
+            return {}
+
+        @saga.step(command="do.more", read_only=True)
+        def pay(book: Reply) -> dict:
+            return {}
+
+    assert len(collected) == 1
+    assert list(problems(saga)) == []
 
 
 def test_without_collect_errors_the_first_mistake_raises():
