@@ -1,4 +1,4 @@
-"""The development broker behaves like RabbitMQ: every test here runs on both, with aio-pika."""
+"""The development broker behaves like RabbitMQ: every test runs on both, with aio-pika."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from pamqp import commands
 from pamqp.common import FieldTable
 
 QUORUM = {"x-queue-type": "quorum"}
-PATIENCE = 10.0  # Seconds until a promise counts as broken.
+PATIENCE = 10.0  # Seconds until a test fails.
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ class TestPublishing:
         await channel.declare_queue("orders")
         assert isinstance(await publish(channel, "orders"), commands.Basic.Ack)
 
-    async def test_an_unroutable_mandatory_publish_comes_back(self, channel):
+    async def test_an_unroutable_mandatory_message_is_returned(self, channel):
         with pytest.raises(PublishError) as caught:
-            await publish(channel, "nobody", b"who", message_id="m-1")
+            await publish(channel, "unbound", b"who", message_id="m-1")
         returned = caught.value.message
         assert returned is not None
         assert isinstance(returned.delivery, commands.Basic.Return)
@@ -70,10 +70,10 @@ class TestPublishing:
         assert returned.body == b"who"
         assert returned.header.properties.message_id == "m-1"
 
-    async def test_an_unroutable_publish_that_is_not_mandatory_is_confirmed(self, channel):
+    async def test_an_unroutable_message_that_is_not_mandatory_is_confirmed(self, channel):
         message = aio_pika.Message(b"x")
         exchange = channel.default_exchange
-        confirmed = await exchange.publish(message, "nobody", mandatory=False, timeout=PATIENCE)
+        confirmed = await exchange.publish(message, "unbound", mandatory=False, timeout=PATIENCE)
         assert isinstance(confirmed, commands.Basic.Ack)
 
     async def test_a_publish_to_a_missing_exchange_closes_the_channel(self, channel):
@@ -82,14 +82,14 @@ class TestPublishing:
             await exchange.publish(aio_pika.Message(b"x"), "key", timeout=PATIENCE)
 
     @pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 1_000_000])
-    async def test_a_body_of_any_number_of_frames_arrives_whole(self, channel, size):
+    async def test_a_body_of_any_number_of_frames_is_delivered(self, channel, size):
         queue = await channel.declare_queue("large")
         body = bytes(index % 251 for index in range(size))
         await publish(channel, "large", body)
         arrived = await queue.get(no_ack=True)
         assert arrived.body == body
 
-    async def test_headers_of_every_type_arrive_as_they_were(self, channel):
+    async def test_headers_of_every_type_are_delivered_unchanged(self, channel):
         queue = await channel.declare_queue("headers")
         headers = {
             "text": "žluťoučký",
@@ -107,7 +107,7 @@ class TestPublishing:
         await publish(channel, "headers", headers=headers)
         assert (await queue.get(no_ack=True)).headers == headers
 
-    async def test_every_property_arrives_as_it_was(self, channel):
+    async def test_every_property_is_delivered_unchanged(self, channel):
         queue = await channel.declare_queue("properties")
         properties: dict[str, Any] = {
             "content_type": "application/json",
@@ -131,7 +131,7 @@ class TestPublishing:
         with pytest.raises(ChannelPreconditionFailed, match="authenticated user was 'guest'"):
             await publish(channel, "orders", user_id="admin")
 
-    async def test_a_full_queue_that_rejects_answers_with_nack(self, channel):
+    async def test_a_full_queue_with_reject_publish_nacks(self, channel):
         arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
         await channel.declare_queue("small", arguments=arguments)
         await publish(channel, "small")
@@ -163,7 +163,7 @@ class TestRouting:
         await exchange.publish(aio_pika.Message(b"x"), key, mandatory=False, timeout=PATIENCE)
         assert (await queue.get(fail=False, no_ack=True) is not None) is expected
 
-    async def test_a_message_reaches_a_queue_once_for_two_matching_bindings(self, channel):
+    async def test_two_matching_bindings_route_a_message_once(self, channel):
         exchange = await channel.declare_exchange("events", aio_pika.ExchangeType.TOPIC)
         queue = await channel.declare_queue("listener")
         await queue.bind(exchange, "a.*")
@@ -174,7 +174,7 @@ class TestRouting:
         with pytest.raises(QueueEmpty):
             await queue.get()
 
-    async def test_a_fanout_exchange_reaches_all_and_an_unbound_queue_not(self, channel):
+    async def test_a_fanout_exchange_routes_to_every_bound_queue(self, channel):
         exchange = await channel.declare_exchange("news", aio_pika.ExchangeType.FANOUT)
         queues = [await channel.declare_queue(name) for name in ("one", "two", "three")]
         for queue in queues:
@@ -195,32 +195,34 @@ class TestDeclaring:
             ({}, {"auto_delete": True}, "auto_delete"),
         ],
     )
-    async def test_a_queue_is_not_redeclared_otherwise(self, channel, first, second, named):
+    async def test_a_queue_is_not_redeclared_with_other_properties(
+        self, channel, first, second, named
+    ):
         await channel.declare_queue("orders", **first)
         await channel.declare_queue("orders", **first)
         with pytest.raises(ChannelPreconditionFailed, match=f"inequivalent arg '{named}'"):
             await channel.declare_queue("orders", **second)
 
-    async def test_an_exchange_is_not_redeclared_otherwise(self, channel):
+    async def test_an_exchange_is_not_redeclared_with_another_type(self, channel):
         await channel.declare_exchange("events", aio_pika.ExchangeType.TOPIC)
         with pytest.raises(ChannelPreconditionFailed, match="inequivalent arg 'type'"):
             await channel.declare_exchange("events", aio_pika.ExchangeType.DIRECT)
 
-    async def test_looking_at_a_missing_queue_is_not_found(self, channel):
+    async def test_a_passive_declare_of_a_missing_queue_is_not_found(self, channel):
         with pytest.raises(ChannelNotFoundEntity, match="no queue 'missing'"):
             await channel.declare_queue("missing", passive=True)
 
-    async def test_looking_at_a_missing_exchange_is_not_found(self, channel):
+    async def test_a_passive_declare_of_a_missing_exchange_is_not_found(self, channel):
         with pytest.raises(ChannelNotFoundEntity, match="no exchange 'missing'"):
             await channel.declare_exchange("missing", passive=True)
 
-    async def test_names_of_the_broker_are_refused(self, connection):
+    async def test_reserved_names_are_refused(self, connection):
         for declare in ("declare_queue", "declare_exchange"):
             channel = await connection.channel()
             with pytest.raises(ChannelAccessRefused, match="reserved prefix"):
                 await getattr(channel, declare)("amq.mine")
 
-    async def test_a_delivery_limit_is_for_quorum_queues(self, channel):
+    async def test_a_delivery_limit_is_for_quorum_queues_only(self, channel):
         with pytest.raises(ChannelPreconditionFailed, match="x-delivery-limit"):
             await channel.declare_queue("orders", arguments={"x-delivery-limit": 3})
 
@@ -228,7 +230,7 @@ class TestDeclaring:
         with pytest.raises(ChannelPreconditionFailed, match="invalid property 'non-durable'"):
             await channel.declare_queue("orders", durable=False, arguments=QUORUM)
 
-    async def test_an_exclusive_queue_is_locked_for_others_and_goes_with_its_owner(
+    async def test_an_exclusive_queue_is_locked_and_deleted_with_its_connection(
         self, connection, broker_url
     ):
         async with await aio_pika.connect(broker_url) as owner:
@@ -238,20 +240,20 @@ class TestDeclaring:
         with pytest.raises(ChannelNotFoundEntity):
             await (await connection.channel()).declare_queue("mine", passive=True)
 
-    async def test_an_auto_delete_queue_goes_with_its_last_consumer(self, channel):
+    async def test_an_auto_delete_queue_is_deleted_with_its_last_consumer(self, channel):
         queue = await channel.declare_queue("short-lived", auto_delete=True)
         tag = await queue.consume(asyncio.Queue().put)
         await queue.cancel(tag)
         with pytest.raises(ChannelNotFoundEntity):
             await channel.declare_queue("short-lived", passive=True)
 
-    async def test_a_purge_says_how_many_it_removed(self, channel):
+    async def test_a_purge_returns_the_number_of_messages(self, channel):
         queue = await channel.declare_queue("orders")
         for _ in range(3):
             await publish(channel, "orders")
         assert (await queue.purge()).message_count == 3
 
-    async def test_a_deleted_queue_takes_its_bindings_along(self, channel):
+    async def test_the_bindings_of_a_deleted_queue_are_deleted(self, channel):
         queue = await channel.declare_queue("orders")
         await queue.bind("amq.direct", "key")
         await queue.delete()
@@ -260,10 +262,10 @@ class TestDeclaring:
         with pytest.raises(PublishError):
             await exchange.publish(aio_pika.Message(b"x"), "key", timeout=PATIENCE)
 
-    async def test_deleting_what_is_missing_is_fine(self, channel):
+    async def test_deleting_a_missing_queue_succeeds(self, channel):
         assert (await channel.queue_delete("missing")).message_count == 0
 
-    async def test_a_queue_in_use_or_with_messages_can_be_spared(self, connection):
+    async def test_if_unused_and_if_empty_prevent_a_delete(self, connection):
         channel = await connection.channel()
         queue = await channel.declare_queue("orders")
         await publish(channel, "orders")
@@ -278,7 +280,7 @@ class TestDeclaring:
 
 class TestConsuming:
     @pytest.mark.parametrize("arguments", [{}, QUORUM], ids=["classic", "quorum"])
-    async def test_prefetch_bounds_what_is_unacknowledged(self, channel, arguments):
+    async def test_prefetch_limits_unacknowledged_messages(self, channel, arguments):
         await channel.set_qos(prefetch_count=2)
         queue = await channel.declare_queue("orders", durable=True, arguments=arguments)
         for number in range(5):
@@ -291,7 +293,7 @@ class TestConsuming:
         assert (await next_of(arrived)).body == bytes([2])
         await second.ack()
 
-    async def test_ack_multiple_settles_everything_up_to_it(self, channel):
+    async def test_ack_multiple_acknowledges_all_earlier_deliveries(self, channel):
         await channel.set_qos(prefetch_count=3)
         queue = await channel.declare_queue("orders", durable=True, arguments=QUORUM)
         for number in range(6):
@@ -301,7 +303,7 @@ class TestConsuming:
         await held[2].ack(multiple=True)
         assert [(await next_of(arrived)).body for _ in range(3)] == [b"\x03", b"\x04", b"\x05"]
 
-    async def test_a_returned_message_is_marked_and_keeps_its_place(self, channel):
+    async def test_a_requeued_message_is_redelivered_at_its_position(self, channel):
         queue = await channel.declare_queue("orders")
         for number in range(3):
             await publish(channel, "orders", bytes([number]))
@@ -314,7 +316,7 @@ class TestConsuming:
         assert [message.body for message in again] == [b"\x00", b"\x01", b"\x02"]
         assert [message.redelivered for message in again] == [True, True, False]
 
-    async def test_a_channel_that_closes_gives_its_messages_back_in_order(self, connection):
+    async def test_a_closed_channel_requeues_its_messages_in_order(self, connection):
         first = await connection.channel()
         queue = await first.declare_queue("orders")
         for number in range(3):
@@ -328,7 +330,7 @@ class TestConsuming:
         assert [(await next_of(again)).body for _ in range(3)] == [b"\x00", b"\x01", b"\x02"]
 
     @pytest.mark.parametrize("arguments", [{}, QUORUM], ids=["classic", "quorum"])
-    async def test_messages_given_back_together_keep_their_order(self, channel, arguments):
+    async def test_messages_requeued_together_keep_their_order(self, channel, arguments):
         queue = await channel.declare_queue("orders", durable=True, arguments=arguments)
         for number in range(3):
             await publish(channel, "orders", bytes([number]))
@@ -337,7 +339,7 @@ class TestConsuming:
         again = await consume(queue)
         assert [(await next_of(again)).body for _ in range(3)] == [b"\x00", b"\x01", b"\x02"]
 
-    async def test_a_quorum_queue_without_a_limit_puts_what_came_back_at_the_end(self, channel):
+    async def test_a_quorum_queue_without_a_limit_requeues_at_the_end(self, channel):
         queue = await channel.declare_queue("orders", durable=True, arguments=QUORUM)
         for number in range(2):
             await publish(channel, "orders", bytes([number]))
@@ -345,28 +347,28 @@ class TestConsuming:
         again = await consume(queue)
         assert [(await next_of(again)).body for _ in range(2)] == [b"\x01", b"\x00"]
 
-    async def test_consumers_take_turns(self, connection):
-        arrivals = []
+    async def test_messages_are_delivered_round_robin(self, connection):
+        consumers = []
         channels = [await connection.channel() for _ in range(2)]
         for channel in channels:
             await channel.set_qos(prefetch_count=10)
-            arrivals.append(await consume(await channel.declare_queue("orders")))
+            consumers.append(await consume(await channel.declare_queue("orders")))
         for _ in range(4):
             await publish(channels[-1], "orders")
-        for arrived in arrivals:
+        for arrived in consumers:
             assert await next_of(arrived)
             assert await next_of(arrived)
 
-    async def test_a_consumer_is_told_when_its_queue_is_deleted(self, connection, channel):
-        told: asyncio.Queue[commands.Basic.Cancel] = asyncio.Queue()
+    async def test_a_consumer_is_cancelled_when_its_queue_is_deleted(self, connection, channel):
+        cancelled: asyncio.Queue[commands.Basic.Cancel] = asyncio.Queue()
         queue = await channel.declare_queue("orders")
         underlay = await channel.get_underlay_channel()
-        underlay.on_consumer_cancel_callbacks.add(told.put)
+        underlay.on_consumer_cancel_callbacks.add(cancelled.put)
         tag = await queue.consume(asyncio.Queue().put)
         await (await connection.channel()).queue_delete("orders")
-        assert (await next_of(told)).consumer_tag == tag
+        assert (await next_of(cancelled)).consumer_tag == tag
 
-    async def test_an_exclusive_consumer_is_alone(self, connection, channel):
+    async def test_an_exclusive_consumer_excludes_others(self, connection, channel):
         queue = await channel.declare_queue("orders")
         await queue.consume(asyncio.Queue().put, exclusive=True)
         other = await (await connection.channel()).get_queue("orders")
@@ -383,13 +385,13 @@ class TestConsuming:
         assert isinstance(error, ChannelPreconditionFailed)
         assert "unknown delivery tag 17" in str(error)
 
-    async def test_an_empty_queue_gives_nothing(self, channel):
+    async def test_get_from_an_empty_queue_returns_nothing(self, channel):
         queue = await channel.declare_queue("orders")
         assert await queue.get(fail=False) is None
 
 
 class TestDying:
-    async def test_over_the_delivery_limit_a_message_dies_with_the_reason(self, channel):
+    async def test_a_message_over_the_delivery_limit_is_dead_lettered(self, channel):
         await channel.declare_queue("graves", durable=True)
         arguments = {
             **QUORUM,
@@ -413,7 +415,7 @@ class TestDying:
         assert death["count"] == 1
 
     @pytest.mark.parametrize("where", ["queue", "message"])
-    async def test_an_expired_message_dies_with_the_reason(self, channel, where):
+    async def test_an_expired_message_is_dead_lettered(self, channel, where):
         graves = await channel.declare_queue("graves")
         arguments: FieldTable = {
             "x-dead-letter-exchange": "",
@@ -435,7 +437,7 @@ class TestDying:
         assert letter.headers["mine"] == 1
         assert letter.expiration is None
 
-    async def test_a_second_death_in_the_same_way_is_counted(self, channel):
+    async def test_repeated_dead_lettering_is_counted(self, channel):
         """work -rejected-> pause -expired-> work: the usual delayed retry."""
         to_work = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "work"}
         to_pause = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "pause"}
@@ -450,7 +452,7 @@ class TestDying:
         ]
         assert deaths == [("pause", "expired", 2), ("work", "rejected", 2)]
 
-    async def test_a_message_that_would_die_in_a_circle_is_dropped(self, channel):
+    async def test_a_message_in_a_dead_letter_cycle_is_dropped(self, channel):
         circle = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "circle"}
         await channel.declare_queue("circle", arguments={"x-message-ttl": 1, **circle})
         await publish(channel, "circle")
@@ -471,7 +473,7 @@ class TestDying:
         assert letter.headers["x-death"][0]["reason"] == "maxlen"
 
     @pytest.mark.parametrize("expiration", ["abc", "-1", "1099511627776"])
-    async def test_a_lifetime_that_is_none_closes_the_channel(self, channel, expiration):
+    async def test_an_invalid_expiration_closes_the_channel(self, channel, expiration):
         await channel.declare_queue("orders")
         underlay = await channel.get_underlay_channel()
         properties = commands.Basic.Properties(expiration=expiration)
@@ -489,11 +491,11 @@ class TestConnecting:
             await aio_pika.connect(broker_url.replace("guest:guest", "mallory:guest"))
 
     async def test_an_unknown_virtual_host_is_refused(self, broker_url):
-        # aiormq does not read the reason at this stage; it only sees that it is no open-ok.
+        # aiormq does not read the reason here; it only reports that it did not get open-ok.
         with pytest.raises(InvalidFrameError, match=r"got <Connection\.Close"):
             await aio_pika.connect(broker_url.rpartition("/")[0] + "/nowhere")
 
-    async def test_a_closed_channel_leaves_the_others_alone(self, connection):
+    async def test_a_closed_channel_does_not_affect_others(self, connection):
         good, bad = await connection.channel(), await connection.channel()
         with pytest.raises(ChannelClosed):
             await bad.declare_queue("missing", passive=True)
@@ -501,7 +503,7 @@ class TestConnecting:
 
 
 async def assert_ready(channel: AbstractChannel, queue: str, expected: int) -> None:
-    """A quorum queue settles what it hands out a little later, and nothing signals that."""
+    """Poll, because a quorum queue updates its counters later and nothing signals that."""
     underlay = await channel.get_underlay_channel()
     async with asyncio.timeout(PATIENCE):
         while True:

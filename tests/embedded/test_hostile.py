@@ -1,4 +1,4 @@
-"""What no client library would send: it reaches the consumer byte for byte, or ends its sender."""
+"""Bytes that no client library sends are delivered unchanged or close the connection."""
 
 import asyncio
 import random
@@ -17,13 +17,13 @@ PUBLISH = struct.pack(">HHH", 60, 40, 0)
 ORDERS = b"\x00\x06orders\x00"
 
 
-# What a broker itself acts upon or refuses: copies, users, lifetimes, ways of delivery.
+# Properties that the broker acts upon or refuses: CC, user id, expiration, delivery mode.
 ACTED_UPON = ("B41", "B42", "B43", "B44 delivery_mode")
 UNTOUCHED = {name: each for name, each in PROPERTIES.items() if not name.startswith(ACTED_UPON)}
 
 
 @pytest.mark.parametrize(("flags", "properties"), UNTOUCHED.values(), ids=UNTOUCHED)
-async def test_properties_reach_the_consumer_byte_for_byte(broker_url, flags, properties):
+async def test_properties_are_delivered_byte_by_byte(broker_url, flags, properties):
     async with RawAmqpClient.connect(broker_url) as client:
         await client.call(commands.Queue.Declare(queue="orders"))
         await client.call(commands.Confirm.Select())
@@ -38,7 +38,7 @@ async def test_properties_reach_the_consumer_byte_for_byte(broker_url, flags, pr
         assert await client.read() == (BODY, b"body")
 
 
-async def test_a_routing_key_that_is_no_utf8_reaches_the_consumer(broker_url):
+async def test_a_routing_key_that_is_not_utf8_is_delivered(broker_url):
     async with RawAmqpClient.connect(broker_url) as client:
         await client.call(commands.Queue.Declare(queue="orders"))
         await client.call(commands.Queue.Bind(queue="orders", exchange="amq.fanout"))
@@ -49,7 +49,7 @@ async def test_a_routing_key_that_is_no_utf8_reaches_the_consumer(broker_url):
         assert b"\x0aamq.fanout\x02\xff\xfe" in got
 
 
-GARBAGE = {
+MALFORMED = {
     "no frame end": b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x0a\x00",
     "a frame too large": b"\x01\x00\x01\xff\xff\xff\xff",
     "an unknown frame type": b"\x07\x00\x01\x00\x00\x00\x00\xce",
@@ -68,22 +68,22 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_ends_its_sender_and_nobody_else(broker_url, garbage, caplog):
-    async with await aio_pika.connect(broker_url) as neighbour:
+@pytest.mark.parametrize("malformed", MALFORMED.values(), ids=MALFORMED)
+async def test_malformed_input_closes_its_own_connection_only(broker_url, malformed, caplog):
+    async with await aio_pika.connect(broker_url) as other:
         async with RawAmqpClient.connect(broker_url) as client:
-            client.send_bytes(garbage)
-            # RabbitMQ leaves without a word when the method is unknown.
+            client.send_bytes(malformed)
+            # RabbitMQ closes the socket silently when the method is unknown.
             for close in await client.read_until_close():
                 assert isinstance(close, commands.Connection.Close)
                 assert close.reply_code is not None
                 assert close.reply_code >= 500
-        queue = await (await neighbour.channel()).declare_queue("unharmed")
+        queue = await (await other.channel()).declare_queue("unharmed")
         assert queue.name == "unharmed"
     assert "development broker failed" not in caplog.text
 
 
-async def test_a_body_longer_than_its_header_says_ends_its_sender(development_broker):
+async def test_a_body_longer_than_its_header_closes_the_connection(development_broker):
     async with RawAmqpClient.connect(development_broker.url) as client:
         client.send_frame(METHOD, PUBLISH + ORDERS)
         client.send_frame(HEADER, content_header(0, b"", 2))
@@ -92,7 +92,7 @@ async def test_a_body_longer_than_its_header_says_ends_its_sender(development_br
         assert isinstance(close, commands.Connection.Close)
 
 
-async def test_a_body_too_large_is_refused_before_it_is_sent(development_broker):
+async def test_a_body_that_is_too_large_is_refused_at_its_header(development_broker):
     async with RawAmqpClient.connect(development_broker.url) as client:
         client.send_frame(METHOD, PUBLISH + ORDERS)
         client.send_frame(HEADER, content_header(0, b"", 2**40))
@@ -101,8 +101,8 @@ async def test_a_body_too_large_is_refused_before_it_is_sent(development_broker)
         assert close.reply_code == 406
 
 
-async def test_a_queue_name_that_cannot_be_said_back_is_refused(development_broker, caplog):
-    # as in a worker's process: undecodable bytes become characters
+async def test_a_queue_name_that_cannot_be_encoded_is_refused(development_broker, caplog):
+    # A worker installs decoders that replace undecodable bytes.
     tolerant_decoding.install_decoders()
     async with RawAmqpClient.connect(development_broker.url) as client:
         whole = frame.marshal(commands.Queue.Declare(queue="orders"), 1)
@@ -115,7 +115,7 @@ async def test_a_queue_name_that_cannot_be_said_back_is_refused(development_brok
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_damaged_frames_never_break_the_broker(development_broker, caplog, seed):
-    dice = random.Random(seed)  # The seed is in the test's name.
+    rng = random.Random(seed)
     whole = b"".join(
         [
             frame.marshal(commands.Queue.Declare(queue="orders", arguments={"a": [1]}), 1),
@@ -126,9 +126,9 @@ async def test_damaged_frames_never_break_the_broker(development_broker, caplog,
     )
     async with RawAmqpClient.connect(development_broker.url) as client:
         damaged = bytearray(whole)
-        for _ in range(dice.randint(1, 6)):
-            damaged[dice.randrange(len(damaged))] = dice.randrange(256)
-        client.send_bytes(bytes(damaged) + b"\xff" * 200_000)  # Fills any length it now claims.
+        for _ in range(rng.randint(1, 6)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        client.send_bytes(bytes(damaged) + b"\xff" * 200_000)  # Completes any frame.
         await client.read_until_close()
     async with await aio_pika.connect(development_broker.url) as other:
         queue = await (await other.channel()).declare_queue("unharmed")
@@ -136,7 +136,7 @@ async def test_damaged_frames_never_break_the_broker(development_broker, caplog,
     assert "development broker failed" not in caplog.text
 
 
-async def test_what_is_no_amqp_is_told_the_version(broker_url):
+async def test_another_protocol_is_answered_with_the_supported_version(broker_url):
     host, port = broker_url.partition("@")[2].split("/")[0].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -145,7 +145,7 @@ async def test_what_is_no_amqp_is_told_the_version(broker_url):
     writer.close()
 
 
-def test_a_key_of_a_thousand_dots_is_routed_at_once():
+def test_a_routing_key_of_a_thousand_dots_is_matched_in_linear_time():
     exchange = Exchange("events", "topic", bindings={("orders", ".".join("#" * 40) + ".end")})
     assert exchange.matching_queues("." * 1000) == set()
     assert exchange.matching_queues("a." * 20 + "end") == {"orders"}

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL keeps what it promised, and leaves nothing behind."""
+"""The embedded PostgreSQL is durable and leaves no files and no processes."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ IS_ROOT = os.geteuid() == 0
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory the server's own user can reach, unlike pytest's tmp_path under root."""
+    """A directory that the server's user can access, unlike pytest's tmp_path of root."""
     parent = Path(tempfile.mkdtemp())
     parent.chmod(0o711)
     yield parent / "postgres"
@@ -72,21 +72,21 @@ async def test_a_created_database_is_a_copy_of_its_template(postgres):
         await postgres.drop_database(name)
 
 
-async def test_a_database_with_a_strange_name_is_refused(postgres):
-    with pytest.raises(ConfigurationError, match="no name for a database"):
+async def test_a_database_name_with_other_characters_is_refused(postgres):
+    with pytest.raises(ConfigurationError, match="not a database name"):
         await postgres.create_database('x"; DROP DATABASE postgres')
 
 
-async def test_over_tcp_nobody_enters_without_the_password(over_tcp):
+async def test_tcp_needs_the_password(over_tcp):
     assert await ask(over_tcp.url, "SELECT 1") == 1
     assert await ask(over_tcp.url, "SHOW work_mem") == "5MB"
-    user, _, place = over_tcp.url.rpartition("@")
-    wrong = f"{user.rpartition(':')[0]}:wrong@{place}"
+    user, _, address = over_tcp.url.rpartition("@")
+    wrong = f"{user.rpartition(':')[0]}:wrong@{address}"
     with pytest.raises(asyncpg.InvalidPasswordError):
         await ask(wrong, "SELECT 1")
 
 
-async def test_a_restart_after_a_kill_keeps_what_was_committed(over_tcp):
+async def test_a_restart_after_sigkill_keeps_committed_rows(over_tcp):
     url, pid = over_tcp.url, over_tcp.pid
     connection = await connect(url)
     await connection.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (1)")
@@ -99,7 +99,7 @@ async def test_a_restart_after_a_kill_keeps_what_was_committed(over_tcp):
     assert await ask(url, "SELECT count(*) FROM kept") == 1
 
 
-async def test_a_directory_keeps_its_data_from_one_start_to_the_next(directory):
+async def test_a_directory_keeps_its_data_across_starts(directory):
     async with PostgresServer(directory) as server:
         connection = await connect(server.url)
         await connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
@@ -111,7 +111,7 @@ async def test_a_directory_keeps_its_data_from_one_start_to_the_next(directory):
         assert await ask(server.url, "SELECT 1") == 1
 
 
-async def test_a_temporary_server_leaves_no_file_and_no_process():
+async def test_a_temporary_server_leaves_no_files_and_no_process():
     async with PostgresServer() as server:
         socket = socket_of(server.url)
         pid = server.pid
@@ -120,7 +120,7 @@ async def test_a_temporary_server_leaves_no_file_and_no_process():
     assert not is_alive(pid)
 
 
-async def test_a_path_too_long_for_a_socket_does_not_matter(directory):
+async def test_a_path_that_is_too_long_for_a_socket_works(directory):
     long = directory / ("long" * 20) / ("longer" * 10)
     async with PostgresServer(long) as server:
         assert await ask(server.url, "SELECT 1") == 1
@@ -129,23 +129,23 @@ async def test_a_path_too_long_for_a_socket_does_not_matter(directory):
     assert (long / "data").exists()
 
 
-@pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as somebody else")
-async def test_a_directory_nobody_can_reach_is_refused_and_left_as_it_was(tmp_path):
+@pytest.mark.skipif(not IS_ROOT, reason="only root runs PostgreSQL as another user")
+async def test_an_inaccessible_directory_is_refused_and_not_changed(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (closed, *closed.parents)]
-    with pytest.raises(ConfigurationError, match="cannot reach"):
+    with pytest.raises(ConfigurationError, match="cannot access"):
         await PostgresServer(closed / "postgres").__aenter__()
     assert modes == [stat.S_IMODE(path.stat().st_mode) for path in (closed, *closed.parents)]
 
 
-async def test_starting_changes_the_mode_of_no_parent_directory(directory):
+async def test_a_start_does_not_change_the_mode_of_parent_directories(directory):
     before = [path.stat().st_mode for path in directory.parents]
     async with PostgresServer(directory):
         assert before == [path.stat().st_mode for path in directory.parents]
 
 
-async def test_programs_out_of_reach_are_copied_to_where_they_run(tmp_path, monkeypatch):
+async def test_inaccessible_programs_are_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(programs, "_CACHE_DIRECTORY", tmp_path / "cache")
     installation = programs._wheel_installation()
     assert installation
@@ -159,7 +159,7 @@ async def test_programs_out_of_reach_are_copied_to_where_they_run(tmp_path, monk
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [copied.parents[1].name]
 
 
-def test_without_postgresql_the_error_names_the_command(monkeypatch, tmp_path):
+def test_without_postgresql_the_error_has_the_command_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setattr(programs, "_WHEEL_PACKAGE", "no_such_wheel")
     monkeypatch.setattr(programs, "_DEBIAN_ROOT", tmp_path)
     with pytest.raises(ConfigurationError, match="pip install"):

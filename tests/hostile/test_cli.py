@@ -1,4 +1,4 @@
-"""Whatever is typed: one sentence and its exit code, no traceback, nothing that moves a cursor."""
+"""Any argument gets one sentence and an exit code: no traceback, no control characters."""
 
 import asyncio
 import io
@@ -16,14 +16,14 @@ from saga_engine.store.dead_letters import DeadLetter
 
 RUN = "0198c0de-0000-7000-8000-000000000001"
 CODES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 124)
-FORGING = "\x1b\x07\x9b\u202e\u2066\x7f\r"
+CONTROL_CHARACTERS = "\x1b\x07\x9b\u202e\u2066\x7f\r"
 
 TYPED = {
     "ANSI escapes": "\x1b[2J\x1b]0;owned\x07",
     "a second line": "a\nsaga-engine: forged\r\n",
     "right to left": "\u202egpj.exe\u2066",
     "C1": "\x9b31m\x7f",
-    "no UTF-8": "\udcff\udcfe",
+    "not UTF-8": "\udcff\udcfe",
     "nothing": "",
     "LIKE wildcards": "%_\\",
     "SQL": "' OR 1=1; DROP TABLE saga_engine.run;--",
@@ -40,7 +40,7 @@ TYPED = {
     "markup": "[bold red]x[/bold red] [/]",
     "a template": "${jndi:ldap://x} {0.__class__} %s%n {{7*7}}",
     "a path": "../../etc/passwd",
-    "a file that is not there": "@/nowhere/\x1b[2J",
+    "a missing file": "@/nowhere/\x1b[2J",
     "a directory": "@/",
     "a file with no name": "@\udcff",
     "a bare hyphen": "-",
@@ -119,14 +119,14 @@ COMMANDS = (
 
 @pytest.fixture
 def typing(monkeypatch, migrated_url):
-    """Types one command; its exit code and all it printed, with a database but no broker."""
+    """Runs a command and returns its exit code and output, with a database and no broker."""
     monkeypatch.setenv("SAGA_ENGINE_DATABASE_URL", migrated_url)
     monkeypatch.setenv("SAGA_ENGINE_BROKER_URL", "amqp://ann:secret@127.0.0.1:1/")
     monkeypatch.setenv("SAGA_ENGINE_CLIENT_TIMEOUT", "0.05")
     monkeypatch.setenv("SAGA_ENGINE_BROKER_CONNECT_TIMEOUT", "1")
 
     async def typed(arguments):
-        # As on a terminal, where what is no UTF-8 came in as half a character and goes out so.
+        # As on a terminal: bytes that are not UTF-8 are surrogates and are printed unchanged.
         out, err = (
             io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors)
             for errors in ("surrogateescape", "backslashreplace")
@@ -147,13 +147,13 @@ def _written(stream):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_whatever_is_typed_is_answered_in_a_sentence(command, typing):
+async def test_any_argument_is_answered_with_one_sentence(command, typing):
     problems = []
     for name, value in TYPED.items():
         code, out, err = await typing([each.replace("{}", value) for each in command.split()])
         wrong = [f"exit {code}"] if code not in CODES or code == 1 else []
         wrong += [f"{len(err.splitlines())} lines"] if code and len(err.splitlines()) != 1 else []
-        wrong += [f"shows {each!r}" for each in FORGING if each in out + err]
+        wrong += [f"shows {each!r}" for each in CONTROL_CHARACTERS if each in out + err]
         wrong += ["is long"] if len(err) > 3000 else []
         if wrong:
             problems.append((name, wrong, err[:300]))
@@ -161,10 +161,8 @@ async def test_whatever_is_typed_is_answered_in_a_sentence(command, typing):
 
 
 @pytest.mark.parametrize("command", ["list", "list --json", "show 1", "show 1 --json"])
-async def test_what_strangers_sent_cannot_move_the_cursor_of_whoever_looks(
-    command, typing, migrated_url
-):
-    evil = FORGING + "\n\u2028[red]x[/red]"
+async def test_a_dead_letter_prints_no_control_characters(command, typing, migrated_url):
+    evil = CONTROL_CHARACTERS + "\n\u2028[red]x[/red]"
     names: dict[str, Any] = dict.fromkeys(
         ("message_id", "correlation_id", "type", "exchange", "routing_key"), evil
     )
@@ -182,7 +180,7 @@ async def test_what_strangers_sent_cannot_move_the_cursor_of_whoever_looks(
         await dead_letters.record(tx, [letter], 1000)
     code, out, err = await typing(["dead-letters", *command.split()])
     assert (code, err) == (0, "1 of 1 dead letters.\n" if command == "list" else "")
-    assert [each for each in FORGING if each in out] == []
+    assert [each for each in CONTROL_CHARACTERS if each in out] == []
     if "--json" in command:
         found = json.loads(out)
         shown = found.get("dead_letters", [found])[0]

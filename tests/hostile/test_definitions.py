@@ -1,8 +1,8 @@
 """
-Definitions that no author should get past the rules: refused where they stand, in no time.
+Hostile definitions are refused at load, and quickly.
 
-What is here is hostile or absurd on a scale that `tests/saga/test_rules.py`, which has each rule
-with its sentence, does not need; the numbers are those of the list in docs/reliability.md.
+tests/saga/test_rules.py has each rule with its message; these definitions are hostile or absurdly
+large. The numbers are those of the list in docs/reliability.md.
 """
 
 from datetime import timedelta
@@ -18,12 +18,12 @@ from tests.kit.growth import count_calls
 
 NAN = float("nan")
 WRONG_RETRY: Any = Retry
-"""Its fields get values of another type: the mistake under test."""
+"""Tests pass values of the wrong type to it."""
 FOREVER = timedelta.max
 
 
 def saga_of(*steps, name="a", **options):
-    """A saga with steps of these names, the first of which has the options."""
+    """A saga with steps of these names; the options belong to the first one."""
     saga = Saga(name, version=1, input=dict)
     for step in steps:
 
@@ -37,7 +37,7 @@ def saga_of(*steps, name="a", **options):
     return saga
 
 
-def test_ten_thousand_steps_are_refused_before_they_are_looked_at():
+def test_ten_thousand_steps_are_refused_before_they_are_checked():
     """D69, D76."""
     saga = saga_of(*(f"s{number}" for number in range(10_000)))
 
@@ -48,7 +48,7 @@ def test_ten_thousand_steps_are_refused_before_they_are_looked_at():
     assert count_calls(refused) < 1000
 
 
-def test_as_many_steps_as_there_may_be_that_all_wait_for_each_other_are_refused_in_no_time():
+def test_the_most_steps_in_one_cycle_are_refused_quickly():
     """D69: every step names every other."""
     names = [f"s{number}" for number in range(200)]
     saga = saga_of(*names)
@@ -59,15 +59,15 @@ def test_as_many_steps_as_there_may_be_that_all_wait_for_each_other_are_refused_
         with pytest.raises(DefinitionError, match="wait for each other"):
             check(saga)
 
-    assert count_calls(refused) < 1_000_000  # the edges are 40,000
+    assert count_calls(refused) < 1_000_000  # There are 40,000 edges.
 
 
-def test_as_many_steps_as_there_may_be_that_wait_for_all_before_are_sound_in_no_time():
+def test_the_most_steps_that_depend_on_all_earlier_ones_are_accepted_quickly():
     """D69: 19,900 edges."""
     names = [f"s{number}" for number in range(200)]
     saga = saga_of(*names)
-    for place, step in enumerate(saga.steps.values()):
-        step.after = names[:place]
+    for number, step in enumerate(saga.steps.values()):
+        step.after = names[:number]
     assert count_calls(lambda: check(saga)) < 1_000_000
 
 
@@ -76,8 +76,8 @@ def test_as_many_steps_as_there_may_be_that_wait_for_all_before_are_sound_in_no_
     ["x" * 10_000, "a\x00b", "a\x1b[2J", "a\nb", "\u202ea", "../x", "a b", "amq.topic", "", "#",
      "a.b", "' OR 1=1--", "a" * 64 + "\n", "\ud800"],
 )  # fmt: skip
-def test_names_that_cannot_travel_name_nothing(name):
-    """D69, D74: no saga, no step, no participant; so no queue but our own can be named."""
+def test_names_that_cannot_be_encoded_are_refused(name):
+    """D69, D74: as a saga, a step or a participant, so that no other queue can be named."""
     with pytest.raises(DefinitionError):
         check(saga_of("book", name=name))
     with pytest.raises(DefinitionError):
@@ -90,8 +90,8 @@ def test_names_that_cannot_travel_name_nothing(name):
     "command",
     ["#", "*.*", "a.#", "a" * 256, "a\x00b", "a..b", "", "a b", "a\n", "\xff", "CC", "x-death"],
 )  # fmt: skip
-def test_commands_are_routing_keys_and_nothing_else(command):
-    """D74, D77: names that mean something to the broker elsewhere mean nothing as a command's."""
+def test_a_command_must_be_a_routing_key(command):
+    """D74, D77: names of headers are allowed, because they have no meaning as a routing key."""
     if command in ("CC", "x-death"):
         check(saga_of("book", command=command))
         return
@@ -104,8 +104,8 @@ def test_commands_are_routing_keys_and_nothing_else(command):
 @pytest.mark.parametrize(
     "queue", [queue.name for queue in participant_topology("shop", ["do.it"]).queues]
 )
-def test_a_participant_s_queue_is_in_the_engine_s_namespace(queue):
-    """D74: whatever it is called, it is not amq.*, not the default exchange's, nobody else's."""
+def test_the_queue_of_a_participant_has_the_prefix_of_the_engine(queue):
+    """D74: so it is neither reserved, nor the default exchange, nor a queue of another program."""
     assert queue == "saga.participant.shop"
 
 
@@ -114,12 +114,12 @@ def test_a_participant_s_queue_is_in_the_engine_s_namespace(queue):
     [timedelta(), timedelta(seconds=-1), FOREVER, timedelta(microseconds=1), 10**12, NAN,
      float("inf"), "1 month", None, True, timedelta(days=31)],
 )  # fmt: skip
-def test_waits_that_never_end_or_never_begin_are_refused(timeout):
+def test_timeouts_without_end_or_duration_are_refused(timeout):
     """D71."""
     with pytest.raises(DefinitionError):
         check(saga_of("book", timeout=timeout))
     with pytest.raises(DefinitionError):
-        check(undone(timeout=timeout))
+        check(with_compensation(timeout=timeout))
 
 
 @pytest.mark.parametrize(
@@ -150,17 +150,17 @@ def test_waits_that_never_end_or_never_begin_are_refused(timeout):
     ],
     ids=repr,
 )
-def test_patience_without_bounds_is_refused_in_both_directions(retry):
+def test_unbounded_retries_are_refused(retry):
     """D71."""
     with pytest.raises(DefinitionError):
         check(saga_of("book", retry=retry))
     with pytest.raises(DefinitionError):
-        check(undone(retry=retry))
+        check(with_compensation(retry=retry))
 
 
 @pytest.mark.parametrize("factor", [1, 1.0, 9.99, 10])
 @pytest.mark.parametrize("failures", [1, 64, 1000, 10**9])
-def test_the_longest_patience_that_is_allowed_overflows_nowhere(factor, failures):
+def test_the_longest_allowed_backoff_does_not_overflow(factor, failures):
     """D71: 2^n."""
     most = timedelta(days=30)
     retry = Retry(attempts=1000, initial=most, maximum=most, factor=factor, jitter=1)
@@ -168,7 +168,7 @@ def test_the_longest_patience_that_is_allowed_overflows_nowhere(factor, failures
     assert timedelta() <= retry.delay(failures, "seed") <= most
 
 
-def undone(**options):
+def with_compensation(**options):
     """A step whose compensation has the options."""
     saga = saga_of("book", read_only=False)
 

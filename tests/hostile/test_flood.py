@@ -1,4 +1,4 @@
-"""A thousand of the worst legal messages: the runs under way go on, and nothing is lost or cut."""
+"""Under a thousand of the most expensive messages runs progress and no connection is lost."""
 
 import asyncio
 import json
@@ -25,17 +25,17 @@ from tests.kit.engine import engine_harness, no_reply, succeed
 from tests.kit.parcels import COMMANDS
 from tests.kit.programs import running_program, wait_until_true
 
-MESSAGES, HONEST, PORTION = 1000, 20, 20
+MESSAGES, CONTROL_RUNS, CHUNK = 1000, 20, 20
 PATIENCE = 600.0
 MEMORY_MAX = 400
-UNHURRIED = {
+LONG_TIMEOUTS = {
     "SAGA_ENGINE_DATABASE_TRANSACTION_TIMEOUT": "60",
     "SAGA_ENGINE_BROKER_CONNECT_TIMEOUT": "60",
     "SAGA_ENGINE_BROKER_CONFIRM_TIMEOUT": "60",
     "SAGA_ENGINE_OUTBOX_RESEND_AFTER": "120",
     "SAGA_ENGINE_BROKER_TOPOLOGY_CHECK_INTERVAL": "3600",
 }
-"""How long the servers may take on a slow machine; heartbeats are as always."""
+"""Timeouts for a slow machine; heartbeats keep their default."""
 FINISHED = text(
     """
     SELECT count(*) FROM saga_engine.run AS r JOIN saga_engine.definition AS d
@@ -46,18 +46,18 @@ HEADERS = {f"x-{number}": "h" * 150 for number in range(90)}
 
 
 class Log:
-    """What a worker's process wrote, a line of JSON for each fact."""
+    """The log of a process, a line of JSON for each event."""
 
     def __init__(self, path):
         self._path = path
 
     def of(self, event):
-        """Each line of an event so far."""
+        """The lines of an event."""
         lines = self._path.read_text().splitlines()
         return [found for line in lines if (found := _parsed(line)).get("event") == event]
 
     def consumed(self, queue=REQUESTS):
-        """How many messages of a queue were taken, batch by batch."""
+        """The number of messages of each batch of a queue."""
         found = self.of("messages.consumed")
         return [each["messages"] for each in found if each["queue"] == queue]
 
@@ -67,27 +67,27 @@ def _parsed(line):
 
 
 def process(engine, kind, path):
-    """A worker or a participant in a process of its own."""
+    """Run a worker or a participant as a process."""
     environment = {
         "SAGA_ENGINE_DATABASE_URL": engine.database_url,
         "SAGA_ENGINE_BROKER_URL": engine.broker_url,
         "SAGA_ENGINE_LOG_LEVEL": "debug",
         "SAGA_ENGINE_LOG_FORMAT": "json",
-        **UNHURRIED,
+        **LONG_TIMEOUTS,
     }
     arguments = (kind, "tests.hostile.worst_inputs", "--port", "0")
     return running_program(*arguments, environment=environment, log=path)
 
 
 def memory(pid):
-    """The most memory a process ever had, in MB."""
+    """The peak memory of a process in MB."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) // 1024
 
 
-async def flood(asker):
-    """As many of the worst messages as there are, from one client."""
+async def flood(client):
+    """Publish the messages from one client."""
     kinds = islice(cycle(WORST_INPUTS), MESSAGES)
     messages = [
         Message(
@@ -100,57 +100,59 @@ async def flood(asker):
         )
         for number, kind in enumerate(kinds)
     ]
-    for first in range(0, MESSAGES, PORTION):
-        outcomes = await asker._publisher.publish(messages[first : first + PORTION])
-        assert Counter(outcomes) == {"confirmed": PORTION}
+    for first in range(0, MESSAGES, CHUNK):
+        outcomes = await client._publisher.publish(messages[first : first + CHUNK])
+        assert Counter(outcomes) == {"confirmed": CHUNK}
 
 
 async def finished(engine):
-    """How many runs have completed."""
+    """The number of completed runs."""
     async with engine.database.transaction() as tx:
         return (await tx.execute(FINISHED)).scalar_one()
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(2 * PATIENCE)
-async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_the_worst_messages(
+async def test_a_thousand_expensive_messages_stop_neither_running_nor_new_runs(
     rabbitmq_url, migrated_url, tmp_path
 ):
     async with engine_harness(rabbitmq_url, migrated_url) as engine:
-        shop, asker = (
-            await engine.start_participant((*COMMANDS, BULK_COMMAND, "bulk.drop")),
-            await engine.connect_client(),
-        )
-        shop.reply_makers[BULK_COMMAND] = shop.reply_makers["parcel.send"] = no_reply
+        scripted = await engine.start_participant((*COMMANDS, BULK_COMMAND, "bulk.drop"))
+        client = await engine.connect_client()
+        scripted.reply_makers[BULK_COMMAND] = scripted.reply_makers["parcel.send"] = no_reply
         async with process(engine, "worker", tmp_path / "before") as before:
             await wait_until_true(before.is_ready)
-            for _ in range(HONEST):
-                await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
-            commands = await shop.wait_for_commands("parcel.send", HONEST)
+            for _ in range(CONTROL_RUNS):
+                await client.send(
+                    ("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}})
+                )
+            commands = await scripted.wait_for_commands("parcel.send", CONTROL_RUNS)
             assert await before.terminate() == 0
-        await flood(asker)
-        shop.reply_makers["parcel.send"] = succeed
+        await flood(client)
+        scripted.reply_makers["parcel.send"] = succeed
         for command in commands:
-            await shop.publish(*succeed(command))
+            await scripted.publish(*succeed(command))
         log = Log(tmp_path / "after")
         async with process(engine, "worker", tmp_path / "after") as running:
 
-            async def honest_end(number=HONEST):
+            async def control_runs_completed(number=CONTROL_RUNS):
                 running.assert_running()
                 return await finished(engine) >= number
 
-            await wait_until_true(honest_end, patience=PATIENCE, interval=0.2)
-            assert sum(log.consumed()) < MESSAGES / 2, "the replies have not waited for the rest"
-            await asker.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
-            await wait_until_true(lambda: honest_end(HONEST + 1), patience=PATIENCE, interval=0.5)
+            await wait_until_true(control_runs_completed, patience=PATIENCE, interval=0.2)
+            assert sum(log.consumed()) < MESSAGES / 2, "replies do not wait for requests"
+            await client.send(("start", {"run_id": str(uuid7()), "saga": "parcel", "input": {}}))
+            await wait_until_true(
+                lambda: control_runs_completed(CONTROL_RUNS + 1), patience=PATIENCE, interval=0.5
+            )
             assert memory(running.pid) < MEMORY_MAX
             assert await running.terminate() == 0
-        assert sum(log.consumed()) == MESSAGES + 1, "each was delivered once"
+        assert sum(log.consumed()) == MESSAGES + 1, "each message was delivered once"
         assert max(log.consumed()) <= 1 + Settings().max_batch_bytes // BYTES
         lost = [
             each for each in log.of("broker_connection.changed") if each["state"] == "connecting"
         ]
-        assert not lost, "RabbitMQ may have been short of memory, and cut nobody off"
+        assert not lost, "RabbitMQ may have blocked connections but closed none"
         assert log.of("internal_error.caught") == log.of("database.unavailable") == []
         async with engine.database.transaction() as tx:
             assert await dead_letter_queries.read_page(tx, limit=1) == []
@@ -158,7 +160,7 @@ async def test_runs_under_way_go_on_and_a_new_one_begins_beside_a_thousand_of_th
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(2 * PATIENCE)
-async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
+async def test_a_participant_answers_a_full_prefetch_of_expensive_commands(
     rabbitmq_url, migrated_url, tmp_path
 ):
     number = Settings().participant_prefetch
@@ -168,10 +170,10 @@ async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
         Consumer(link, [REPLIES]) as consumer,
         process(engine, "participant", tmp_path / "participant") as running,
     ):
-        asker = await engine.connect_client()
+        client = await engine.connect_client()
         await wait_until_true(running.is_ready)
         for kind in islice(cycle(WORST_INPUTS), number):
-            outcomes = await asker._publisher.publish([command(kind)])
+            outcomes = await client._publisher.publish([command(kind)])
             assert outcomes == ["confirmed"]
         replies: list[Delivery] = []
         async with asyncio.timeout(PATIENCE):
@@ -186,7 +188,7 @@ async def test_a_participant_answers_as_many_of_the_worst_commands_as_it_holds(
 
 
 def command(kind):
-    """One of the worst commands."""
+    """One of the most expensive commands."""
     run_id = uuid7()
     made = Command(
         run_id=run_id,

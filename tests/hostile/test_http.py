@@ -1,4 +1,4 @@
-"""Whatever is sent to the HTTP port: it stays answering, holds little and repeats nothing."""
+"""The HTTP port survives hostile requests, uses little memory and echoes nothing."""
 
 import asyncio
 import tracemalloc
@@ -16,13 +16,13 @@ START = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /livez HTTP/1.1\r\nHost: x\r\n"
 
 REQUESTS = {
-    "C54 a method nobody knows": b"BREW /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+    "C54 an unknown method": b"BREW /livez HTTP/1.1\r\nHost: x\r\n\r\n",
     "C54 a method in a header": POST + b"X-HTTP-Method-Override: DELETE\r\n\r\n",
     "C54 TRACE": b"TRACE /livez HTTP/1.1\r\nHost: x\r\nCookie: secret=1\r\n\r\n",
     "C54 CONNECT": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
     "C55 a page of another site": POST + b"Origin: null\r\nContent-Type: text/plain\r\n\r\n",
     "C55 an upgrade": START + b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-    "C56 a body shorter than it says": POST + b"Content-Length: 99999999999\r\n\r\nx",
+    "C56 a body shorter than its length": POST + b"Content-Length: 99999999999\r\n\r\nx",
     "C56 a negative length": START + b"Content-Length: -1\r\n\r\n",
     "C56 two lengths": POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
     "C56 a length beside chunks": (
@@ -62,19 +62,19 @@ async def port():
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_hostile_http_gets_at_most_one_answer_and_does_not_stop_it(port, name, monkeypatch):
+async def test_a_hostile_request_gets_at_most_one_response(port, name, monkeypatch):
     monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.5)
     answer = await send_raw(port, REQUESTS[name])
 
-    assert answer.count(b"HTTP/1.1 ") <= 1, "what is smuggled in is no request"
+    assert answer.count(b"HTTP/1.1 ") <= 1, "a smuggled request is not answered"
     assert b"secret" not in answer
     assert b"Traceback" not in answer
     assert (await get(port, "/livez"))[0] == 200
 
 
 @pytest.mark.parametrize("value", ["x\r\nSet-Cookie: a=b", "../etc", "<script>", "%0d%0aX: y"])
-async def test_nothing_that_was_asked_comes_back(port, value):
-    """C64, C68: neither a header nor a page repeats what a stranger wrote."""
+async def test_no_response_echoes_the_request(port, value):
+    """C64, C68: neither a header nor a body contains text of the request."""
     request = f"GET /{value} HTTP/1.1\r\nHost: {value}\r\nX-Forwarded-For: {value}\r\n\r\n"
     answer = await send_raw(port, request.encode())
 
@@ -82,8 +82,8 @@ async def test_nothing_that_was_asked_comes_back(port, value):
     assert b"<script>" not in answer
 
 
-async def test_a_request_that_drips_is_cut_and_holds_up_nobody(port, monkeypatch):
-    """C56: slow-loris, a byte whenever the last one is gone."""
+async def test_a_slow_request_is_closed_and_delays_no_other(port, monkeypatch):
+    """C56: slowloris, one byte at a time."""
     monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.3)
 
     async def drip():
@@ -102,8 +102,8 @@ async def test_a_request_that_drips_is_cut_and_holds_up_nobody(port, monkeypatch
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_a_body_without_end_is_not_kept(port, monkeypatch, chunked):
-    """C56: 200 MB are offered; what is not read is not sent, and the connection has its end."""
+async def test_an_endless_body_is_not_buffered(port, monkeypatch, chunked):
+    """C56: 200 MB are offered; the connection is closed after its timeout."""
     monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 0.5)
     head = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 200000000"
     part = b"ffff\r\n" + b"x" * 65_535 + b"\r\n" if chunked else b"x" * 65_536
@@ -123,8 +123,8 @@ async def test_a_body_without_end_is_not_kept(port, monkeypatch, chunked):
     assert (await get(port, "/livez"))[0] == 200
 
 
-async def test_a_thousand_connections_leave_it_answering(port, monkeypatch):
-    """Those beyond `CONNECTIONS_MAX` are cut; the others end after their time."""
+async def test_a_thousand_connections_do_not_stop_it(port, monkeypatch):
+    """Connections beyond `CONNECTIONS_MAX` are closed, the others time out."""
     monkeypatch.setattr(module, "CONNECTION_TIMEOUT", 1.0)
     async with AsyncExitStack() as crowd:
         for _ in range(1000):

@@ -1,4 +1,4 @@
-"""A saga that takes whatever it is given and sends it on, and the worst that it can be given."""
+"""A saga that passes its input on, and the most expensive inputs within the limits."""
 
 from datetime import timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from saga_engine.saga.definition import Saga
 from tests.kit.parcels import parcels
 
 BYTES, VALUES, DEPTH = 250_000, 9_900, 60
-"""A little less than the limits, to leave room for the rest of a request."""
+"""A little below the limits, because a request has other fields."""
 
 BULK_COMMAND = "bulk.keep"
 
@@ -51,9 +51,9 @@ WORST_INPUTS: dict[str, Any] = {
     "numbers": [1.5e300] * 800,
     "text": "é\n" * (BYTES // 4),
 }
-"""Inputs inside every limit, each the worst for something: memory, decoding, checking, writing."""
+"""Inputs within every limit, each the most expensive to store, decode, check or write."""
 
 
 def make_start(run_id, kind):
-    """The body of a start of `bulk`."""
+    """The body of a start of the saga `bulk`."""
     return orjson.dumps({"run_id": run_id, "saga": "bulk", "input": {"items": WORST_INPUTS[kind]}})
