@@ -250,7 +250,7 @@ async def test_a_statement_lost_before_the_pooler_is_ended_on_both_sides(migrate
             watching.cancel()
         await database.close()
     assert {event.problem for event in events.of_type(DatabaseUnavailable)} == {
-        "1 statements or their answers were lost on the way."
+        "1 statements or their responses were lost on the network."
     }
 
 
