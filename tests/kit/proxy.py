@@ -1,7 +1,7 @@
 """
 A TCP proxy before a server: it cuts, holds, delays, throttles, loses, refuses, and lies.
 
-What it does to a connection it does to bytes, whatever they mean, so it stands before RabbitMQ and
+It handles bytes of any protocol, so it can be placed before RabbitMQ and
 PostgreSQL alike.
 """
 
@@ -45,7 +45,7 @@ class TcpProxy:
         self.from_client = ProxyDirection()  # what the client says
 
     async def start(self) -> None:
-        """Listen on a free port, which stays the same for ever."""
+        """Listen on a free port, which stays the same."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
         credentials, at, _ = self._target.netloc.rpartition("@")
@@ -57,16 +57,16 @@ class TcpProxy:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
 
     def set_target(self, target: str) -> None:
-        """Lead to another server from now on."""
+        """Connect to another server from now on."""
         self._target = urlsplit(target)
 
     @property
     def open_connections(self) -> int:
-        """How many connections lead through it now, and to somewhere."""
+        """How many connections are open now."""
         return sum(not pair.dropping for pair in self._pairs)
 
     def reset(self) -> int:
-        """Reset every connection; how many there were."""
+        """Reset every connection, and return how many there were."""
         cut = list(self._pairs)
         for pair in cut:
             pair.reset()
@@ -74,43 +74,43 @@ class TcpProxy:
         return len(cut)
 
     async def refuse(self) -> None:
-        """Cut every connection, and let nobody connect."""
+        """Cut every connection, and refuse new ones."""
         self._server.close()
         self.reset()
         await self._server.wait_closed()
         self._refusing = True
 
     async def accept(self) -> None:
-        """Let them connect again."""
+        """Accept connections again."""
         if self._refusing:
             await self.start()
         self._refusing = False
 
     def pause_server_data(self) -> None:
-        """Forward nothing that the server says, from now on; it is kept."""
+        """Hold back the data of the server from now on."""
         self.from_server.pause()
 
     def pause(self) -> None:
-        """Forward nothing at all; it is kept."""
+        """Hold back all data."""
         self.from_server.pause()
         self.from_client.pause()
 
     def resume(self) -> None:
-        """Forward what was kept, and all that comes."""
+        """Forward the data that was held back, and all later data."""
         self.from_server.resume()
         self.from_client.resume()
 
     def drop_server_data(self) -> None:
-        """Lose all that the server says: the client's words still arrive, and nobody answers."""
+        """Lose all data of the server; the data of the client still arrives."""
         self.from_server.dropping = True
 
     def drop_all_data(self) -> None:
-        """Lose all that anybody says, without closing anything."""
+        """Lose all data in both directions, without closing a connection."""
         self.from_server.dropping = self.from_client.dropping = True
 
     def drop_open_connections(self) -> list["ProxiedConnection"]:
         """
-        Lose all that is said on the open connections, for ever; new ones are not touched.
+        Lose all later data on the open connections; new connections are not affected.
 
         Returns:
             Those connections.
@@ -121,11 +121,11 @@ class TcpProxy:
         return lost
 
     def cut_before_answer(self, is_request: Callable[[bytes], bool]) -> None:
-        """Let through what the client asks so, and cut the connection instead of the answer."""
+        """Forward the next request of the client, and cut the connection instead of its answer."""
         self.is_cut_request = is_request
 
     def clear_faults(self) -> None:
-        """Forward as a wire does; connections that have lost anything are cut."""
+        """Forward everything again; connections that have lost data are cut."""
         lossy = self.from_server.dropping or self.from_client.dropping
         self.from_server.dropping = self.from_client.dropping = False
         self.delay_s = self.bytes_per_s = 0.0
@@ -219,7 +219,7 @@ class ProxyDirection:
 
 
 class ProxiedConnection:
-    """One connection: the client's half and the server's; `swallowed` bytes since it was lost."""
+    """One connection: the client's half and the server's; `swallowed` are the bytes lost so far."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self._server = client, server

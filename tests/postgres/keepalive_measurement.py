@@ -39,7 +39,7 @@ async def read_for(reader, seconds):
 
 async def main(gap_s, listens_s):
     network_link(connected=True)
-    server = socket.create_server(("127.0.0.1", 0))  # whose kernel takes in what nobody reads
+    server = socket.create_server(("127.0.0.1", 0))  # its kernel accepts data that no program reads
     reader, writer = await asyncio.open_connection(*server.getsockname())
     enable_keepalive(writer.get_extra_info("socket"))
     writer.write(b"a question")

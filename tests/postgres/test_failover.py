@@ -1,4 +1,4 @@
-"""A URL with several hosts leads to the one that takes writes, whatever the others do."""
+"""A URL with several hosts connects to the one that accepts writes."""
 
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -38,7 +38,7 @@ async def let_write(server: PostgresServer, value: str) -> None:
     await connection.close()
 
 
-async def test_a_silent_host_is_passed_over_and_one_that_takes_no_writes_is_none_that_will_do():
+async def test_silent_and_read_only_hosts_are_skipped():
     async with PostgresServer(use_tcp=True) as server, hosts_of(server) as url:
         await upgrade(f"{server.url.rpartition('/')[0]}/many")
         async with Database(url, Settings(**QUICK)) as database, database.transaction() as tx:
@@ -52,6 +52,6 @@ async def test_a_silent_host_is_passed_over_and_one_that_takes_no_writes_is_none
                 pass
 
 
-def test_several_hosts_are_all_named_and_no_password_is():
+def test_the_address_names_all_hosts_and_no_password():
     url = "postgresql+asyncpg://me:hunter2@/db?host=one:5432&host=two:5433"
     assert parse_database_url(url).without_password == "me@one:5432,two:5433/db"

@@ -1,4 +1,4 @@
-"""A pool finds out by itself, and soon, that connections lead nowhere or to the wrong server."""
+"""A pool finds stale connections soon: to a lost host, a silent server, or a former primary."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ SOON = 10.0  # Seconds: the promise, for which one silent connection after anoth
 
 
 def may_have_a_network():
-    """Whether this user may make a network of its own; a container's root may not."""
+    """Whether this user may create a network namespace; root in a container may not."""
     tried = subprocess.run(("unshare", "--net", "true"), check=False, capture_output=True)
     return tried.returncode == 0
 
@@ -72,22 +72,22 @@ async def write(database: Database) -> None:
         await tx.execute(WRITE)
 
 
-async def test_one_silent_connection_is_enough_to_replace_them_all(url):
-    async with pooled(url, database_timeout=0.5) as (database, proxy):
+async def test_one_stale_connection_replaces_all(url):
+    async with pooled(url, database_transaction_timeout=0.5) as (database, proxy):
         proxy.drop_open_connections()
         with pytest.raises(StoreUnavailable, match="did not answer in time"):
             await write(database)
         await at_once(database)
 
 
-async def test_who_uses_a_connection_that_has_rested_learns_nothing_of_its_death(url, monkeypatch):
+async def test_a_dead_idle_connection_is_replaced_before_use(url, monkeypatch):
     async with pooled(url) as (database, proxy):
         monkeypatch.setattr(keepalive, "IDLE_PING_AFTER", 0.0)
         proxy.drop_open_connections()
         await at_once(database)
 
 
-async def test_the_kernel_asks_whether_the_host_of_a_slow_answer_is_still_there(url):
+async def test_the_kernel_probes_the_host_of_a_slow_answer(url):
     async with pooled(url) as (database, _), database.transaction() as tx:
         raw = (await tx.connection.get_raw_connection()).driver_connection
         opened = raw._transport.get_extra_info("socket")
@@ -99,10 +99,10 @@ async def test_the_kernel_asks_whether_the_host_of_a_slow_answer_is_still_there(
 
 @pytest.mark.skipif(not may_have_a_network(), reason="`unshare --net` is not allowed here")
 @pytest.mark.parametrize(("gap_s", "listens_s", "found"), [(90, 80, True), (3, 14, False)])
-async def test_a_host_that_is_gone_is_found_and_one_that_was_silent_for_a_moment_is_kept(
-    gap_s, listens_s, found
-):
-    """In a network of its own, whose only cable is pulled. By itself the kernel asks in hours."""
+async def test_a_lost_host_is_found_and_a_short_outage_survived(gap_s, listens_s, found):
+    """
+    In a network namespace whose only link goes down. By default the kernel probes after hours.
+    """
     program = ("unshare", "--net", sys.executable, "-m", "tests.postgres.keepalive_measurement")
     process = await asyncio.create_subprocess_exec(
         *program, str(gap_s), str(listens_s), stdout=subprocess.PIPE
@@ -112,7 +112,7 @@ async def test_a_host_that_is_gone_is_found_and_one_that_was_silent_for_a_moment
     assert json.loads(printed) is found
 
 
-async def test_a_server_that_takes_no_writes_is_left_by_every_connection(url):
+async def test_a_read_only_server_is_left_by_every_connection(url):
     async with pooled(url) as (database, proxy):
         await at_once(database, READ_ONLY)
         with pytest.raises(StoreUnavailable, match="25006"):
@@ -126,7 +126,7 @@ async def lost_at_begin(connection):
 
 
 async def refused_at_begin(connection):
-    """As by a pooler that has no session left: BEGIN fails, and the connection stays open."""
+    """As behind a pooler without a free session: BEGIN fails, and the connection stays open."""
     driver = (await connection.get_raw_connection()).driver_connection
     monkey = pytest.MonkeyPatch()
 
@@ -138,7 +138,7 @@ async def refused_at_begin(connection):
 
 
 @pytest.mark.parametrize("trouble", [lost_at_begin, refused_at_begin])
-async def test_a_connection_that_fails_between_two_transactions_is_used_no_more(
+async def test_a_connection_that_fails_between_transactions_is_not_used_again(
     url, trouble, monkeypatch
 ):
     connect = ConnectionPool.connect
@@ -156,8 +156,8 @@ async def test_a_connection_that_fails_between_two_transactions_is_used_no_more(
         await write(database)
 
 
-async def test_a_connection_that_is_cut_just_as_it_answers_is_replaced(url, monkeypatch):
-    """As when the process stood still while it asked."""
+async def test_a_connection_that_is_terminated_as_it_answers_is_replaced(url, monkeypatch):
+    """As when the process was stopped while it waited."""
     rollback = AsyncConnection.rollback
 
     async def cut(self):

@@ -57,7 +57,7 @@ def theirs(url):
 
 
 @pytest.mark.parametrize("rest", MEANT)
-def test_the_driver_gets_what_sqlalchemy_would_give_it(rest):
+def test_the_driver_gets_the_arguments_that_sqlalchemy_makes(rest):
     ours = parse_database_url(PREFIX + rest).connect_arguments()
     if isinstance(ours.get("host"), list) and "target_session_attrs" not in rest:
         assert ours.pop("target_session_attrs") == "read-write"
@@ -88,12 +88,12 @@ def test_a_url_of_something_else_is_refused(url):
         ("h/d?timeout=1&timeout=2", "has the parameter timeout more than once"),
     ],
 )
-def test_a_parameter_that_does_not_fit_is_named(rest, words):
+def test_an_invalid_parameter_is_named(rest, words):
     with pytest.raises(ConfigurationError, match=words):
         parse_database_url(PREFIX + rest).connect_arguments()
 
 
-def test_a_number_in_a_url_is_a_number_for_the_driver():
+def test_numeric_parameters_become_numbers():
     found = parse_database_url(f"{PREFIX}h/d?timeout=3&statement_cache_size=0").connect_arguments()
     assert (found["timeout"], found["statement_cache_size"]) == (3.0, 0)
 

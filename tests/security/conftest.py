@@ -38,7 +38,7 @@ class Certificates:
 
 @dataclass
 class TlsServer:
-    """A server that demands TLS and a certificate of ours; `shows` is what it has in its files."""
+    """A server that requires TLS and a client certificate; `shows` are its certificate files."""
 
     server: RabbitMQServer | PostgresServer
     plain_url: str

@@ -17,7 +17,7 @@ async def charge_card(order: Order, tx: AsyncConnection) -> Any:
         case "declined":
             raise Rejected("declined", "The bank says no.", {"order": order})
         case "flaky":
-            raise Failed("flaky", "The bank is away.", {"order": order})
+            raise Failed("flaky", "The bank is unavailable.", {"order": order})
         case "unstorable":
             await tx.exec_driver_sql("SELECT CAST($1 AS int)", (order,))
         case _:

@@ -179,7 +179,7 @@ async def opened(place, roles, monkeypatch, *, answered_by="payments"):
             for name, value in rules().items()
         }
         shop.worker = await shop.run(
-            lambda settings, tell: Worker([buy_saga], settings, tell),
+            lambda settings, emit: Worker([buy_saga], settings, emit),
             shop.settings("engine", "saga_worker", **strict),
         )
         for module, user in (("stock", "stock"), ("payments", answered_by)):
@@ -187,8 +187,8 @@ async def opened(place, roles, monkeypatch, *, answered_by="payments"):
             monkeypatch.delitem(sys.modules, f"tests.security.{module}", raising=False)
             participants = load_objects(f"tests.security.{module}", Participant, 60.0)
             await shop.run(
-                lambda settings, tell, given=participants: ParticipantService(
-                    given, settings, tell
+                lambda settings, emit, given=participants: ParticipantService(
+                    given, settings, emit
                 ),
                 shop.settings(user),
             )
@@ -211,10 +211,8 @@ async def test_runs_complete_and_compensate_under_exactly_the_documented_permiss
         assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
 
-async def test_a_service_cannot_answer_anothers_command_although_it_has_seen_it(
-    place, roles, monkeypatch
-):
-    """Stock has got hold of a payment's correlation id: RabbitMQ says who it is all the same."""
+async def test_a_service_cannot_answer_a_command_of_another_service(place, roles, monkeypatch):
+    """Stock knows the correlation id of a payment, and RabbitMQ names stock as the sender."""
     monkeypatch.setenv("SHOP_DATABASE_URL", roles.url("saga"))
     async with opened(place, roles, monkeypatch) as shop:
         seen = await _correlation_id_of_a_charge(shop)
@@ -225,10 +223,10 @@ async def test_a_service_cannot_answer_anothers_command_although_it_has_seen_it(
             await channel.basic_publish(
                 b"{}", exchange="saga.replies", routing_key="saga.replies", properties=forged
             )
-            told = await shop.worker.wait_for_dead_letter(
+            event = await shop.worker.wait_for_dead_letter(
                 "unauthorized_sender", message_id="forged"
             )
-        assert told.problem == (
+        assert event.problem == (
             "payment.charge may be answered by payments only, and this came from user stock."
         )
         async with raw_channel(place.url("stock")) as channel:
@@ -321,7 +319,7 @@ FORBIDDEN = [
     FORBIDDEN,
     ids=[f"{number}-{user}" for number, (user, _) in enumerate(FORBIDDEN)],
 )
-async def test_no_user_can_do_more(place, roles, monkeypatch, user, act):  # noqa: ARG001
+async def test_no_user_has_more_permissions(place, roles, monkeypatch, user, act):  # noqa: ARG001
     async with raw_channel(place.url("stock")) as channel:
         arguments = {"x-queue-type": "quorum"}
         await channel.queue_declare("saga.participant.stock", durable=True, arguments=arguments)
@@ -333,7 +331,7 @@ async def test_no_user_can_do_more(place, roles, monkeypatch, user, act):  # noq
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-async def test_a_copy_goes_nowhere_that_its_sender_may_not_write(place, header):
+async def test_a_copy_cannot_go_where_its_sender_may_not_write(place, header):
     """The header that topic permissions overlook before RabbitMQ 4.0 stays in its exchange."""
     queues = ["saga.requests", "saga.dead-letters", "saga.participant.payments"]
     async with raw_channel(place.url("payments")) as channel:
@@ -351,14 +349,14 @@ async def test_a_copy_goes_nowhere_that_its_sender_may_not_write(place, header):
     assert after == before
 
 
-async def test_a_client_hears_no_run_that_it_does_not_know(place):
+async def test_a_client_receives_only_messages_about_known_runs(place):
     async with raw_channel(place.url("shop")) as channel:
         await channel.queue_declare("saga.client.mine", exclusive=True)
         with pytest.raises(ChannelAccessRefused):
             await channel.queue_bind("saga.client.mine", "saga.events", "finished.#")
 
 
-async def test_the_operator_can_redrive_and_is_told_by_its_name(place, roles, monkeypatch):
+async def test_the_operator_can_redrive_under_its_own_name(place, roles, monkeypatch):
     async with opened(place, roles, monkeypatch) as shop:
         async with raw_channel(place.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
@@ -372,7 +370,9 @@ async def test_the_operator_can_redrive_and_is_told_by_its_name(place, roles, mo
             assert ran.exit_code == 0, ran
 
 
-async def test_a_password_that_is_changed_is_said_and_its_return_ends_it(place, roles, monkeypatch):
+async def test_a_changed_rabbitmq_password_is_reported_until_it_is_right_again(
+    place, roles, monkeypatch
+):
     async with opened(place, roles, monkeypatch) as shop:
         await place.server.ctl("change_password", "engine", "another")
         await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
@@ -393,7 +393,7 @@ async def test_a_password_that_is_changed_is_said_and_its_return_ends_it(place, 
         assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
 
-async def test_a_permission_that_is_taken_away_costs_time_and_no_run(place, roles, monkeypatch):
+async def test_a_revoked_permission_costs_time_and_no_run(place, roles, monkeypatch):
     [given] = [
         line for line in lines_of("sh", "rabbitmqctl set_permissions") if " payments " in line
     ]
@@ -458,14 +458,14 @@ async def refused_of(roles, role, table, column):
             except asyncpg.InsufficientPrivilegeError:
                 found.add(name)
             except asyncpg.PostgresError:
-                pass  # it is let in, and there refused for another reason
+                pass  # the privilege is there, and the statement fails for another reason
             finally:
                 await connection.execute("ROLLBACK")
     return found
 
 
 @pytest.mark.parametrize("role", CALLED)
-async def test_no_role_touches_a_table_beyond_what_the_page_grants(roles, role):
+async def test_no_role_has_more_table_privileges(roles, role):
     async with roles.connected("saga_owner") as owner:
         tables = [row["relname"] for row in await owner.fetch(TABLES)]
     assert {"pending_request", "run", "audit", "engine_identity", "start_grant"} <= set(tables)
@@ -492,7 +492,7 @@ async def first_column(roles, table):
         )
 
 
-async def test_each_role_may_call_the_functions_of_the_page_and_no_other(roles):
+async def test_each_role_can_call_only_its_functions(roles):
     async with roles.connected("saga_owner") as owner:
         functions = await owner.fetch(FUNCTIONS)
         for role, expected in CALLED.items():
@@ -531,7 +531,7 @@ async def as_shop(roles, role="saga_shop"):
         await engine.dispose()
 
 
-async def test_a_service_starts_its_sagas_with_nothing_but_its_function(place, roles, monkeypatch):
+async def test_a_service_needs_only_its_function_to_start_its_sagas(place, roles, monkeypatch):
     async with opened(place, roles, monkeypatch) as shop:
         async with as_shop(roles) as connection:
             mine = await start_in_transaction(connection, "buy", {}, key="recorded")
@@ -627,7 +627,7 @@ HOSTILE_CALLS = {
 
 
 @pytest.mark.parametrize("hostile", HOSTILE_CALLS)
-async def test_a_call_out_of_bounds_is_refused(roles, hostile):
+async def test_a_call_beyond_a_limit_is_refused(roles, hostile):
     role, statement = HOSTILE_CALLS[hostile]
     async with roles.connected(role) as connection:
         with pytest.raises(asyncpg.DataError):
@@ -646,7 +646,7 @@ RESULTS = [
 ]
 
 
-async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
+async def test_rows_of_a_role_harm_no_other_role(place, roles, monkeypatch):
     """Every body that passes a function ends as a dead letter; runs beside it complete."""
     async with opened(place, roles, monkeypatch) as shop:
         async with roles.connected("saga_shop") as connection:
@@ -684,7 +684,7 @@ async def test_what_a_role_may_write_hurts_no_other(place, roles, monkeypatch):
             assert await owner.fetchval(kept) == 0, "what never became a run gives its key back"
 
 
-async def test_a_worker_that_may_not_change_the_schema_still_makes_partitions(roles):
+async def test_a_worker_without_schema_privileges_adds_partitions(roles):
     async with roles.connected("saga_owner") as owner:
         last = await owner.fetchval(
             "SELECT max(relname) FROM pg_class WHERE relname ~ '^run_[0-9]{4}_[0-9]{2}$'"

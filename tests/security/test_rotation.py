@@ -15,7 +15,7 @@ OLD, NEW = "canary-old-password", "canary-new-password"
 END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'"
 
 
-async def test_a_changed_password_of_the_database_is_said_without_it_and_its_return_ends_it(
+async def test_a_changed_database_password_is_reported_until_it_is_right_again(
     development_broker,
 ):
     async with PostgresServer(use_tcp=True) as server:
@@ -37,7 +37,7 @@ async def test_a_changed_password_of_the_database_is_said_without_it_and_its_ret
             await shop.publish(*succeed(command))
             async with asyncio.timeout(20):
                 while not (said := refusals(worker)):
-                    await worker.events.wait_for(DatabaseUnavailable, len(told(worker)) + 1)
+                    await worker.events.wait_for(DatabaseUnavailable, len(problems(worker)) + 1)
             assert not any(OLD in each or NEW in each for each in said)
             assert "refuses" in str((await worker.worker.readiness())["database"])
             await administrator.execute(f"ALTER ROLE rotated PASSWORD '{OLD}'")
@@ -45,9 +45,9 @@ async def test_a_changed_password_of_the_database_is_said_without_it_and_its_ret
         await administrator.close()
 
 
-def told(worker):
-    return [each.problem for each in worker.facts.of(DatabaseUnavailable)]
+def problems(worker):
+    return [each.problem for each in worker.events.matching(DatabaseUnavailable)]
 
 
 def refusals(worker):
-    return [each for each in told(worker) if "refuses the user or the password" in each]
+    return [each for each in problems(worker) if "refuses the user or the password" in each]

@@ -1,4 +1,4 @@
-"""Nothing of a payload, a password or a key is printed, whatever goes well or wrong."""
+"""No payload, password or key is printed, in success or in failure."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ ORDERS = {
 }
 
 
-def test_a_secret_is_found_however_it_is_written():
+def test_a_secret_is_found_in_each_notation():
     secret, key = make_canary("x"), bytes(range(120, 152))
     for text in (f"a {secret} b", secret.encode().hex(), json.dumps({"x": secret})):
         assert find_leaks({"log": f"fine\n{text}"}, [secret]) == [f"log:2: {text}"]
@@ -95,7 +95,7 @@ class Scene:
                 self.log(f"{moment}-{name}-{path.replace('?', '-')}").write_text(shown)
 
     async def command(self, *arguments, **settings):
-        """Keep what a command says; its data is for whoever asks for it."""
+        """Keep the output of a command; its data is for the operator who requests it."""
         given = {"broker_url": self.broker_url, "database_url": self.database_url} | settings
         ran = await saga_engine(*arguments, **given)
         self.keep("commands", f"{arguments[0]} {ran.exit_code}\n{ran.err}")
@@ -157,11 +157,11 @@ async def scene(rabbitmq, rabbitmq_url, tmp_path):
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(300)
-async def test_nothing_that_is_secret_is_printed_whatever_happens(scene):
+async def test_no_secret_is_printed_in_any_failure(scene):
     await runs_of_every_kind(scene)
     await poison(scene)
     await a_constraint_that_quotes_its_row(scene)
-    await the_database_is_away(scene)
+    await database_is_unavailable(scene)
     await the_broker_refuses_the_password(scene)
     await commands(scene)
     [row] = await scene.execute("SELECT token_key FROM saga_engine.engine_identity")
@@ -202,11 +202,11 @@ async def poison(scene):
             json.dumps(start).encode(), exchange="saga.requests", routing_key="start"
         )
 
-    async def all_set_aside():
+    async def all_dead_lettered():
         count = scene.log("worker").read_text().count("message.dead_lettered")
         return count >= 4 and await scene.says("participant", "message.dead_lettered")
 
-    await wait_until_true(all_set_aside)
+    await wait_until_true(all_dead_lettered)
 
 
 async def a_constraint_that_quotes_its_row(scene):
@@ -219,7 +219,7 @@ async def a_constraint_that_quotes_its_row(scene):
     assert await scene.says("worker", "internal_error")
 
 
-async def the_database_is_away(scene):
+async def database_is_unavailable(scene):
     scene.server.kill()
     await wait_until_true(partial(scene.says, "worker", "database.unavailable"))
     await scene.look("database-away")

@@ -16,7 +16,7 @@ SOON = timedelta(milliseconds=300)
 RUNS = 6
 
 
-async def test_a_reply_that_reaches_the_wrong_engine_is_set_aside_and_asked_for_again(
+async def test_a_reply_to_the_wrong_engine_is_dead_lettered_and_requested_again(
     broker_url, migrated_url, postgres, migrated_template
 ):
     other_url = await postgres.create_database("shared_other", template=migrated_template)
@@ -32,7 +32,7 @@ async def test_a_reply_that_reaches_the_wrong_engine_is_set_aside_and_asked_for_
         started = [
             {each.run_id for each in worker.events.matching(RunStarted)} for worker in (one, two)
         ]
-        assert started[0] | started[1] == runs  # whoever takes a request has the run
+        assert started[0] | started[1] == runs  # the engine that takes a request has the run
         assert not started[0] & started[1]
         for url in (migrated_url, other_url):
             async with Database(url, Settings()) as database:
@@ -40,6 +40,6 @@ async def test_a_reply_that_reaches_the_wrong_engine_is_set_aside_and_asked_for_
                 async with database.transaction() as tx:
                     letters = await dead_letter_queries.read_page(tx, limit=100)
                 assert {each.message.reason for each in letters} == {"uncorrelated_reply"}
-        [told, *_] = one.events.matching(MessageDeadLettered)
-        assert "another engine" in told.problem
+        [event, *_] = one.events.matching(MessageDeadLettered)
+        assert "another engine" in event.problem
     await postgres.drop_database("shared_other")

@@ -1,4 +1,4 @@
-"""TLS to RabbitMQ and PostgreSQL: verified, or refused at once with what to mend in a sentence."""
+"""TLS to RabbitMQ and PostgreSQL: verified, or refused with a sentence that says what to fix."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -83,7 +83,7 @@ async def test_rabbitmq_of_another_authority_is_refused(tls_rabbitmq, certificat
         assert "an authority we do not trust. Name that as cafile in SAGA_ENGINE_BROKER_URL" in said
 
 
-async def test_rabbitmq_refuses_us_without_a_good_certificate(tls_rabbitmq, certificates):
+async def test_rabbitmq_refuses_a_client_without_a_valid_certificate(tls_rabbitmq, certificates):
     ca = certificates.ours.ca
     # Its alert may be overtaken by the end of the connection, so there are two ways to say it.
     said = await refused_broker(broker_url(tls_rabbitmq, ca, None))
@@ -104,12 +104,12 @@ async def test_rabbitmq_by_another_name_than_its_certificates_is_refused(
     assert "is for another host" in await refused_broker(url.replace("localhost", "127.0.0.1"))
 
 
-async def test_nobody_speaks_plaintext_to_a_rabbitmq_port_for_tls(tls_rabbitmq):
+async def test_a_plaintext_connection_to_the_tls_port_of_rabbitmq_fails(tls_rabbitmq):
     said = await refused_broker(tls_rabbitmq.plain_url)
     assert "If that port is for TLS, say amqps://." in said
 
 
-async def test_nobody_falls_back_to_plaintext_where_rabbitmq_has_no_tls(rabbitmq_url, certificates):
+async def test_no_program_falls_back_to_plaintext_with_rabbitmq(rabbitmq_url, certificates):
     url = f"{rabbitmq_url.replace('amqp:', 'amqps:')}?cafile={certificates.ours.ca}"
     assert "does not speak TLS on this port" in await refused_broker(url)
 
@@ -132,7 +132,7 @@ async def test_postgresql_with_a_bad_certificate_is_refused(tls_postgres, certif
             return words in str(error)
         return not words
 
-    # PostgreSQL reads its files again some time after it was told to.
+    # PostgreSQL reads its files again some time after a reload.
     async with shown(tls_postgres, certificates, name):
         await wait_until_true(lambda: says(SERVER_SHOWS[name]))
     await wait_until_true(lambda: says(""))
@@ -144,7 +144,7 @@ async def test_postgresql_of_another_authority_is_refused(tls_postgres, certific
         assert "an authority we do not trust. Name that as sslrootcert in the database URL" in said
 
 
-async def test_postgresql_refuses_us_without_a_good_certificate(tls_postgres, certificates):
+async def test_postgresql_refuses_a_client_without_a_valid_certificate(tls_postgres, certificates):
     ca = certificates.ours.ca
     said = await refused_database(database_url(tls_postgres, ca, None))
     assert (
@@ -167,7 +167,7 @@ async def test_postgresql_that_demands_tls_refuses_a_url_without(tls_postgres):
     assert "It may demand TLS (sslmode=verify-full" in said
 
 
-async def test_nobody_falls_back_to_plaintext_where_postgresql_has_no_tls(certificates):
+async def test_no_program_falls_back_to_plaintext_with_postgresql(certificates):
     async def no_tls(reader, writer):
         assert await reader.readexactly(8) == b"\0\0\0\x08\x04\xd2\x16\x2f"  # SSLRequest
         writer.write(b"N")
@@ -191,7 +191,7 @@ async def test_nobody_falls_back_to_plaintext_where_postgresql_has_no_tls(certif
         *("sslmode=verify-full&sslrootcert=/no/such.pem", "sslmode=verify-full&sslcrl=/x"),
     ],
 )
-async def test_a_database_url_that_asks_for_less_than_verified_tls_is_refused(query):
+async def test_a_database_url_with_less_than_verified_tls_is_refused(query):
     url = f"postgresql+asyncpg://u:hunter2@localhost/x?{query}"
     with pytest.raises(ConfigurationError) as caught:
         await connect_database(url)
@@ -207,13 +207,13 @@ WEAK_URLS = [
 
 
 @pytest.mark.parametrize("url", WEAK_URLS)
-async def test_a_broker_url_that_asks_for_less_than_verified_tls_is_refused(url):
+async def test_a_broker_url_with_less_than_verified_tls_is_refused(url):
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
         await connect_broker(url)
 
 
 @pytest.mark.parametrize("url", [*WEAK_URLS, "amqps://one,h:5671/?no_verify_ssl=1"])
-async def test_a_broker_url_that_no_setting_has_seen_is_refused_all_the_same(url):
+async def test_a_broker_url_from_code_is_checked_too(url):
     unseen = Settings()
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
         async with (
@@ -226,7 +226,7 @@ async def test_a_broker_url_that_no_setting_has_seen_is_refused_all_the_same(url
             pass
 
 
-async def test_a_database_url_that_no_setting_has_seen_is_refused_all_the_same():
+async def test_a_database_url_from_code_is_checked_too():
     for query in ("sslmode=require", "ssl=1", "sslmode=verify-full&sslrootcert=/no/such.pem"):
         with pytest.raises(ConfigurationError):
             async with Database(f"postgresql+asyncpg://u@localhost/x?{query}", Settings()):
@@ -234,7 +234,7 @@ async def test_a_database_url_that_no_setting_has_seen_is_refused_all_the_same()
 
 
 @pytest.mark.parametrize("letter", ["/", "?", "#", "/@", "#@"])
-def test_a_password_that_would_hide_what_is_asked_for_has_to_be_encoded(letter):
+def test_a_password_with_special_characters_has_to_be_encoded(letter):
     hidden = f"pa{letter}ss@h:5432/d?sslmode=verify-full&sslrootcert=/ca.pem"
     for read, url in (
         (tls.database_tls_files, f"postgresql+asyncpg://u:{hidden}"),
@@ -245,7 +245,7 @@ def test_a_password_that_would_hide_what_is_asked_for_has_to_be_encoded(letter):
         assert "ss@" not in str(refused.value)
 
 
-def test_a_password_that_is_encoded_hides_nothing():
+def test_an_encoded_password_hides_no_parameter():
     url = "postgresql+asyncpg://u:pa%23s%3Fs%2F%40@h/d?sslmode=verify-full&sslrootcert=/ca.pem"
     assert tls.database_tls_files(url) == tls.TlsFiles(tls.DATABASE_PARAMETERS, ca="/ca.pem")
 
@@ -285,7 +285,7 @@ async def test_runs_complete_over_tls_to_both_servers(
         ("start", "buy", "--input", "{}"),
     ],
 )
-async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_rabbitmq(
+async def test_every_program_reports_an_untrusted_rabbitmq_in_one_sentence(
     tls_rabbitmq, migrated_url, certificates, arguments
 ):
     url = broker_url(tls_rabbitmq, certificates.theirs.ca, certificates.client)
@@ -299,7 +299,7 @@ async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_rabbi
 @pytest.mark.parametrize(
     "arguments", [("worker", "tests.security.buy_saga"), ("list",), ("migrate",)]
 )
-async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_postgresql(
+async def test_every_program_reports_an_untrusted_postgresql_in_one_sentence(
     tls_postgres, rabbitmq_url, certificates, arguments
 ):
     url = database_url(tls_postgres, certificates.theirs.ca, certificates.client)
@@ -309,9 +309,7 @@ async def test_every_program_ends_with_one_sentence_when_it_does_not_trust_postg
     assert "an authority we do not trust" in ran.err.splitlines()[-1]
 
 
-async def test_a_certificate_that_expires_while_running_is_said_and_its_renewal_ends_it(
-    tls_rabbitmq, certificates
-):
+async def test_an_expired_certificate_is_reported_until_it_is_renewed(tls_rabbitmq, certificates):
     url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
     observed = StateRecorder()
     settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
@@ -325,7 +323,7 @@ async def test_a_certificate_that_expires_while_running_is_said_and_its_renewal_
         )
 
 
-async def test_our_own_certificate_is_read_anew_when_we_connect_again(tls_rabbitmq, certificates):
+async def test_the_client_certificate_is_read_for_each_connection(tls_rabbitmq, certificates):
     mine = certificates.ours.issue("mine")
     mine.put(certificates.client)
     url = broker_url(tls_rabbitmq, certificates.ours.ca, mine)
@@ -341,7 +339,7 @@ async def test_our_own_certificate_is_read_anew_when_we_connect_again(tls_rabbit
         )
 
 
-async def test_a_parameter_that_nobody_knows_is_refused_and_no_bug():
+async def test_an_unknown_parameter_is_refused():
     url = "postgresql+asyncpg://u:hunter2@localhost/x?aplication_name=x"
     with pytest.raises(ConfigurationError, match="parameter aplication_name"):
         await connect_database(url)

@@ -34,7 +34,7 @@ async def recorded(tx: SqlAlchemyTransaction, wanted: KeyRequest) -> KeyOwner:
     return started.owner
 
 
-async def test_a_start_that_is_recorded_holds_its_key(database: Database):
+async def test_a_recorded_start_has_its_key(database: Database):
     mine, again, other = (
         KeyRequest("orders", "o-1", str(uuid7()), i) for i in (INPUT, REORDERED, {})
     )
@@ -45,7 +45,7 @@ async def test_a_start_that_is_recorded_holds_its_key(database: Database):
         assert await business_keys.try_reserve(tx, [again]) == [KeyOwner(mine.run_id, True)]
 
 
-async def test_a_start_of_a_saga_that_must_be_known_and_is_not_records_nothing(database: Database):
+async def test_a_start_of_an_unknown_saga_records_nothing(database: Database):
     async with database.transaction() as tx:
         start = NewStart(
             saga="nothing",
@@ -61,7 +61,7 @@ async def test_a_start_of_a_saga_that_must_be_known_and_is_not_records_nothing(d
         assert await pending_requests.find_starts(tx, [start.run_id]) == {}
 
 
-async def test_a_free_key_goes_to_whoever_wants_it(database: Database):
+async def test_a_free_key_is_reserved(database: Database):
     mine = KeyRequest("orders", "o-1", run_id(), INPUT)
     async with database.transaction() as tx:
         assert await business_keys.try_reserve(tx, [mine]) == [KeyOwner(mine.run_id, True)]
@@ -101,9 +101,7 @@ async def test_the_same_key_with_another_input_is_a_conflict(database: Database)
         (1e300, 1e301, False),
     ],
 )
-async def test_inputs_are_equal_as_json_is_however_a_number_is_written(
-    database: Database, first, second, equal
-):
+async def test_inputs_are_compared_as_json_values(database: Database, first, second, equal):
     one, other = (KeyRequest("orders", "o-1", run_id(), {"n": each}) for each in (first, second))
     async with database.transaction() as tx:
         await business_keys.try_reserve(tx, [one])
@@ -119,7 +117,9 @@ async def test_a_key_of_another_saga_is_another_key(database: Database):
         ]
 
 
-async def test_of_two_at_once_the_second_finds_what_the_first_committed(database: Database):
+async def test_the_second_of_two_transactions_finds_the_owner_that_the_first_committed(
+    database: Database,
+):
     first, second = (KeyRequest("orders", "o-1", str(uuid7()), INPUT) for _ in range(2))
     reserved, waiting = asyncio.Event(), asyncio.Event()
 
@@ -138,7 +138,7 @@ async def test_of_two_at_once_the_second_finds_what_the_first_committed(database
     assert loser.result() == KeyOwner(first.run_id, True)
 
 
-async def test_a_key_that_was_not_committed_is_free_again(database: Database):
+async def test_a_rolled_back_key_is_free_again(database: Database):
     first, second = (KeyRequest("orders", "o-1", run_id(), INPUT) for _ in range(2))
 
     async def fail() -> None:
@@ -152,7 +152,7 @@ async def test_a_key_that_was_not_committed_is_free_again(database: Database):
         assert await business_keys.try_reserve(tx, [second]) == [KeyOwner(second.run_id, True)]
 
 
-async def test_many_that_want_the_same_keys_do_not_deadlock(database: Database):
+async def test_concurrent_reservations_of_the_same_keys_do_not_deadlock(database: Database):
     names = [f"o-{number}" for number in range(50)]
 
     async def want(ordered: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What one transaction reads is bounded by bytes, and whatever is first is read however large."""
+"""The bytes that one transaction reads are limited; the first row is read in any case."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -68,15 +68,13 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forged", FORGED)
-async def test_a_request_that_says_another_thing_than_its_act_is_refused(
-    database: Database, forged
-):
+async def test_a_request_that_differs_from_its_action_is_refused(database: Database, forged):
     with pytest.raises(StoreRefused):
         await ask(database, FORGED[forged])
     assert await waiting(database) == 0
 
 
-async def test_an_act_has_one_request(database: Database):
+async def test_an_action_has_one_request(database: Database):
     said = json.dumps(SAID)
     with pytest.raises(StoreRefused):
         await ask(database, *[said] * 1000)
@@ -89,7 +87,7 @@ async def test_an_act_has_one_request(database: Database):
     assert await waiting(database) == 1
 
 
-async def test_an_act_that_is_settled_has_no_further_request(database: Database):
+async def test_a_decided_action_takes_no_request(database: Database):
     act = OperatorAction(
         id=str(uuid4()), operator="eve", action=ActionKind.RETRY, reason="why", run_id=run_id()
     )
@@ -103,7 +101,7 @@ async def test_an_act_that_is_settled_has_no_further_request(database: Database)
 
 
 @pytest.mark.parametrize("resolution", Resolution)
-async def test_what_our_own_programs_write_is_recorded(database: Database, resolution):
+async def test_requests_of_the_command_line_are_recorded(database: Database, resolution):
     act = OperatorAction(
         id=str(uuid4()),
         operator="é\\",

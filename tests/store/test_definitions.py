@@ -71,7 +71,7 @@ async def test_other_steps_under_one_version_are_refused_while_runs_are_unfinish
 
 
 @BOTH_DATABASES
-async def test_a_new_version_is_welcome_while_runs_of_the_old_are_unfinished(
+async def test_a_new_version_is_registered_while_runs_of_the_old_one_are_unfinished(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:

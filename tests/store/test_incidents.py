@@ -83,14 +83,14 @@ async def test_abandoning_a_run_resolves_all_its_incidents_and_no_others(
     assert {each.resolution for each in closed} == {Resolution.ABANDON}
 
 
-async def test_other_events_are_passed_over(database: Database, definition_id: int):
+async def test_other_events_are_ignored(database: Database, definition_id: int):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         await incidents.record(tx, [(run.run_id, RunCompensated(await runs.database_now(tx)))])
         assert await incidents.read_page(tx, limit=9) == []
 
 
-async def test_incidents_come_in_pages_with_a_total_that_is_bounded(
+async def test_incidents_are_listed_in_pages_and_counted_up_to_a_limit(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:

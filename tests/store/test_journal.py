@@ -8,7 +8,7 @@ from tests.kit.stored_runs import BOTH_DATABASES, decide_start, insert_run, jour
 
 
 @BOTH_DATABASES
-async def test_events_come_back_as_they_were_appended(database: Database):
+async def test_events_are_read_unchanged(database: Database):
     async with database.transaction() as tx:
         now = await runs.database_now(tx)
         decision = decide_start(now)
@@ -25,7 +25,7 @@ async def test_events_come_back_as_they_were_appended(database: Database):
 
 
 @BOTH_DATABASES
-async def test_a_version_is_appended_once(database: Database, definition_id: int):
+async def test_a_revision_is_appended_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
         await insert_run(tx, definition_id)
         now = await runs.database_now(tx)
@@ -36,7 +36,7 @@ async def test_a_version_is_appended_once(database: Database, definition_id: int
             await journal.append(tx, again)
 
 
-async def test_an_event_carries_its_transaction(database: Database):
+async def test_an_event_has_the_id_of_its_transaction(database: Database):
     ours = text(
         "SELECT count(*) FROM saga_engine.event WHERE transaction_id = pg_current_xact_id()"
     )

@@ -32,9 +32,9 @@ def engine(url: str) -> AsyncEngine:
 
 
 async def test_an_upgraded_database_is_usable_and_not_behind(database_url: str):
-    told = await migrate.outdated_reason(database_url)
-    assert told is not None
-    assert "saga-engine migrate" in told
+    reason = await migrate.outdated_reason(database_url)
+    assert reason is not None
+    assert "saga-engine migrate" in reason
     await migrate.upgrade(database_url)
     assert await migrate.outdated_reason(database_url) is None
     async with Database(database_url, Settings()) as database:

@@ -18,7 +18,7 @@ async def sample(database: Database, number: int) -> list:
     return [replace(send, attempt=attempt) for attempt in range(1, number + 1)]
 
 
-async def test_commands_come_back_as_they_were_added_oldest_first(database: Database):
+async def test_commands_are_claimed_unchanged_and_oldest_first(database: Database):
     wanted = await sample(database, 30)
     async with database.transaction() as tx:
         ids = await outbox.add(tx, wanted)
@@ -28,14 +28,14 @@ async def test_commands_come_back_as_they_were_added_oldest_first(database: Data
     assert [(each.id, each.send) for each in claimed] == list(zip(ids, wanted, strict=True))
 
 
-async def test_only_commands_of_that_age_are_claimed(database: Database):
+async def test_only_commands_of_the_given_age_are_claimed(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 1))
     async with database.transaction() as tx:
         assert await outbox.claim_stale(tx, timedelta(minutes=1), 100) == NOTHING
 
 
-async def test_a_claimed_command_is_left_alone_for_as_long(database: Database):
+async def test_a_claimed_command_is_not_claimed_again_for_that_age(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 1))
     async with database.transaction() as tx:
@@ -45,7 +45,7 @@ async def test_a_claimed_command_is_left_alone_for_as_long(database: Database):
         assert (await outbox.claim_stale(tx, NOW, 100)).rows_found == 1
 
 
-async def test_two_sweeps_at_once_claim_different_commands(database: Database):
+async def test_two_concurrent_sweeps_claim_different_commands(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 6))
     async with database.transaction() as one, database.transaction() as other:
@@ -55,7 +55,7 @@ async def test_two_sweeps_at_once_claim_different_commands(database: Database):
     assert not ids(first) & ids(second)
 
 
-async def test_deleted_commands_are_gone_and_deleting_twice_is_normal(database: Database):
+async def test_deleting_a_command_twice_is_normal(database: Database):
     async with database.transaction() as tx:
         added = await outbox.add(tx, await sample(database, 3))
         await outbox.delete(tx, added[:2])
@@ -70,7 +70,7 @@ async def test_deleted_commands_are_gone_and_deleting_twice_is_normal(database: 
         assert await outbox.add(tx, []) == []
 
 
-async def test_deleting_waits_for_nobody_who_holds_a_command(database: Database):
+async def test_deleting_skips_locked_commands(database: Database):
     async with database.transaction() as tx:
         added = await outbox.add(tx, await sample(database, 3))
     async with database.transaction() as sweep, database.transaction() as tx:
@@ -85,7 +85,7 @@ def ids(rows: list[OutboxRow]) -> set[int]:
     return {row.id for row in rows}
 
 
-async def test_a_command_that_nobody_awaits_any_more_is_deleted_and_not_sent(
+async def test_a_command_that_its_run_no_longer_awaits_is_deleted(
     database: Database, definition_id: int
 ):
     [ordered] = await sample(database, 1)

@@ -40,29 +40,29 @@ CHARGED = ReplyReceived(
 )
 
 
-async def test_the_coming_months_are_there_and_made_once(database: Database):
+async def test_partitions_of_the_coming_months_are_added_once(database: Database):
     made = await partitions.maintain(database, retention_days=0, months_ahead=15)
     again = await partitions.maintain(database, retention_days=0, months_ahead=15)
     assert (made.created, again.created) == (2 * 3, 0)
 
 
-async def test_where_nothing_is_to_be_done_no_table_is_locked(database: Database):
+async def test_no_table_is_locked_when_there_is_nothing_to_do(database: Database):
     async with database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
         done = await partitions.maintain(database, retention_days=30)
     assert done == MaintenanceResult(created=0, dropped=(), missing=0, lock_attempts=0)
 
 
-async def test_partitions_are_there_for_a_year(database: Database):
+async def test_a_new_database_has_partitions_for_a_year(database: Database):
     async with database.transaction() as tx:
         missing = text("SELECT count(*) FROM saga_engine.missing_partitions(12)")
         assert (await tx.execute(missing)).scalar_one() == 0
 
 
-async def test_a_month_is_not_made_while_the_default_partition_is_too_large_to_be_read(
+async def test_no_partition_is_added_while_the_default_partition_is_large(
     database: Database, definition_id: int
 ):
-    """PostgreSQL would read all of it, and nobody could work meanwhile."""
+    """PostgreSQL would read all of it, and block every worker meanwhile."""
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id)
         await tx.execute(STRAYS, {"run_id": run.run_id, "number": 9_000})
@@ -76,9 +76,7 @@ async def test_a_month_is_not_made_while_the_default_partition_is_too_large_to_b
         assert (await tx.execute(made)).scalar_one() is None
 
 
-async def test_workers_that_make_a_month_at_once_make_it_once(
-    database: Database, definition_id: int
-):
+async def test_concurrent_workers_add_a_partition_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
         run = await insert_run(tx, definition_id, at=PAST)
 
@@ -102,7 +100,7 @@ async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
         assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
 
 
-async def test_runs_that_came_before_their_partition_move_into_it(
+async def test_runs_in_the_default_partition_move_to_their_month(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
@@ -114,9 +112,7 @@ async def test_runs_that_came_before_their_partition_move_into_it(
         assert await journal.read(tx, run.run_id) == events
 
 
-async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
-    database: Database, definition_id: int
-):
+async def test_an_expired_month_is_dropped(database: Database, definition_id: int):
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
         await pending_requests.record(tx, [NewRequest(kind="cancel", run_id=run_id, body={})])
@@ -129,10 +125,8 @@ async def test_a_month_whose_runs_are_all_finished_long_ago_is_dropped(
         assert (await backlog_counts.count_backlog(tx)).pending_requests == 0
 
 
-async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
-    database: Database, definition_id: int
-):
-    """It waits for a worker with the run's definition, which never comes."""
+async def test_an_action_on_a_dropped_run_is_refused(database: Database, definition_id: int):
+    """Its request waits for a worker with the definition of the run, and there is none."""
     run_id, act = await finished(database, definition_id), str(uuid7())
     async with database.transaction() as tx:
         await audit.record(
@@ -164,10 +158,10 @@ async def test_an_act_whose_run_is_dropped_with_its_month_is_refused(
     assert (decided.outcome, "dropped" in (decided.message or "")) == ("refused", True)
 
 
-async def test_a_months_index_is_complete_before_its_tables_are_locked(
+async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
     database: Database, definition_id: int, monkeypatch
 ):
-    """What is not in it would be read while every worker waits."""
+    """PostgreSQL would read the other ranges while every worker waits."""
     monkeypatch.setattr(partitions, "_RANGES_PER_TRANSACTION", 2)
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
@@ -183,7 +177,7 @@ async def test_a_months_index_is_complete_before_its_tables_are_locked(
     assert left == [0]
 
 
-async def test_a_month_with_an_unfinished_run_stays(database: Database, definition_id: int):
+async def test_a_month_with_an_unfinished_run_is_kept(database: Database, definition_id: int):
     old = await finished(database, definition_id)
     async with database.transaction() as tx:
         await insert_run(tx, definition_id, at=PAST)
@@ -193,17 +187,13 @@ async def test_a_month_with_an_unfinished_run_stays(database: Database, definiti
         assert await run_queries.find_by_key(tx, "place-order", "k") == old
 
 
-async def test_a_month_with_a_run_that_finished_lately_stays(
-    database: Database, definition_id: int
-):
+async def test_a_month_with_a_recently_finished_run_is_kept(database: Database, definition_id: int):
     await finished(database, definition_id, days=29)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     assert (await partitions.maintain(database, retention_days=28)).dropped == ("2020_01",)
 
 
-async def test_a_month_with_an_accepted_start_that_waits_stays(
-    database: Database, definition_id: int
-):
+async def test_a_month_with_a_pending_start_is_kept(database: Database, definition_id: int):
     await finished(database, definition_id)
     start = NewRequest(
         kind="start", run_id=run_id(PAST), body={}, saga="place-order", version=1, key="w"
@@ -221,12 +211,12 @@ async def test_a_month_with_an_accepted_start_that_waits_stays(
 
 
 @pytest.mark.parametrize("before", [partitions._MONTH_NEEDED, partitions._DETACH_MONTH])
-async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
+async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
     database: Database, definition_id: int, before: Statement
 ):
-    """Whenever it begins: before the keys are released, or after that."""
+    """It starts before the keys are released, or after that."""
     await finished(database, definition_id)
-    begun = []
+    started = []
 
     async def begins() -> None:
         async with database.transaction() as tx:
@@ -234,16 +224,16 @@ async def test_a_run_that_begins_in_an_old_month_keeps_its_key_and_its_month(
             await business_keys.try_reserve(
                 tx, [KeyRequest("place-order", "new", run.run_id, INPUT)]
             )
-            begun.append(run.run_id)
+            started.append(run.run_id)
 
     interrupted: Any = Interrupted(database, before, begins)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
-        assert await run_queries.find_by_key(tx, "place-order", "new") == begun[0]
-        assert await homes(tx, begun[0]) == {"run_2020_01", "event_2020_01"}
+        assert await run_queries.find_by_key(tx, "place-order", "new") == started[0]
+        assert await homes(tx, started[0]) == {"run_2020_01", "event_2020_01"}
 
 
-async def test_a_month_that_was_taken_out_when_its_worker_died_is_deleted_by_the_next(
+async def test_a_detached_month_of_a_dead_worker_is_deleted_by_the_next(
     database: Database, definition_id: int
 ):
     run_id = await finished(database, definition_id)
@@ -260,10 +250,8 @@ async def test_a_month_that_was_taken_out_when_its_worker_died_is_deleted_by_the
         assert await run_queries.find(tx, run_id) is None
 
 
-async def test_a_month_is_dropped_beside_workers_at_work_and_none_of_them_is_cut_off(
-    database: Database, definition_id: int
-):
-    """They lock runs, then events; so does this, and nobody waits for anybody in a circle."""
+async def test_dropping_a_month_interrupts_no_worker(database: Database, definition_id: int):
+    """Workers lock runs before events, and so does this: they do not deadlock."""
     for _ in range(3):
         await finished(database, definition_id, key=None)
     stop, committed = asyncio.Event(), asyncio.Semaphore(0)
@@ -290,7 +278,7 @@ async def test_a_month_is_dropped_beside_workers_at_work_and_none_of_them_is_cut
         assert await partitions_of(tx, "2020_01") == set()
 
 
-async def test_a_month_gives_way_to_whoever_has_a_table_and_is_dropped_another_time(
+async def test_dropping_a_month_gives_up_when_a_table_is_locked(
     database: Database, definition_id: int
 ):
     await finished(database, definition_id)
@@ -300,7 +288,7 @@ async def test_a_month_gives_way_to_whoever_has_a_table_and_is_dropped_another_t
         with pytest.raises(StoreLockTimeout):
             await partitions.maintain(database, retention_days=30, lock_retry=impatient)
         async with database.transaction() as tx:
-            await insert_run(tx, definition_id)  # nobody waits for those who gave up
+            await insert_run(tx, definition_id)  # an attempt that gave up blocks no worker
     done = await partitions.maintain(database, retention_days=30, lock_retry=impatient)
     assert (done.dropped, done.lock_attempts) == (("2020_01",), 1)
 
@@ -314,20 +302,20 @@ HOLDS = text(
 )
 
 
-async def test_what_waits_to_drop_a_month_holds_nothing_that_a_worker_may_want_next(
+async def test_an_attempt_to_drop_a_month_blocks_no_worker_while_it_waits(
     migrated_url: str, database: Database, definition_id: int
 ):
     """A worker has locked runs by then, and their events come after them."""
     await finished(database, definition_id)
     patient = LockRetry(lock_timeout=60.0)
     async with (
-        Database(migrated_url, Settings(database_transaction_timeout=60.0)) as unhurried,
+        Database(migrated_url, Settings(database_transaction_timeout=60.0)) as slow_database,
         asyncio.TaskGroup() as group,
-        unhurried.transaction() as worker,
+        slow_database.transaction() as worker,
     ):
         await worker.execute(text("LOCK TABLE ONLY saga_engine.run IN ROW EXCLUSIVE MODE"))
         dropping = group.create_task(
-            partitions.maintain(unhurried, retention_days=30, lock_retry=patient)
+            partitions.maintain(slow_database, retention_days=30, lock_retry=patient)
         )
         pid = None
         while pid is None and not dropping.done():
@@ -372,7 +360,7 @@ STRAYS = text(
 
 
 class Interrupted:
-    """A database right before one of whose statements something else happens, once."""
+    """A database that runs something else before one of its statements, once."""
 
     def __init__(self, database: Database, statement: Statement, meanwhile) -> None:
         self._database = database

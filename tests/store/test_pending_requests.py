@@ -62,7 +62,9 @@ async def test_blocked_requests_are_counted_up_to_a_limit(database: Database):
 async def test_starts_that_another_worker_takes_meanwhile_are_not_found(
     database: Database,
 ):
-    """All of them, although only the first is waited for: what is held must not wait for ever."""
+    """
+    All of them, although only the first is waited for: a blocked request must not wait without end.
+    """
     items = [NewRequest(kind="start", run_id=run_id(), body={}, saga="orders") for _ in range(2)]
     async with database.transaction() as tx:
         await pending_requests.record(tx, items)

@@ -147,7 +147,7 @@ async def test_a_start_is_accepted_after_a_long_outage_of_the_database(database:
     assert await record(database, "buy", version=1) == 1
 
 
-async def test_after_a_rollback_a_start_by_name_gets_a_version_that_was_away_for_two_minutes(
+async def test_after_a_rollback_a_start_by_name_gets_a_version_seen_two_minutes_ago(
     database: Database,
 ):
     """A worker counts as there until then, and no longer."""

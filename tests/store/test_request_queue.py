@@ -167,9 +167,9 @@ async def test_a_worker_locks_only_the_requests_that_it_takes(database: Database
             found = await request_queue.take(tx, definition_ids=numbers, limit=15)
             assert len(found) == 15
             turns = dict.fromkeys(sagas, 2)
-            begun = await request_queue.take_starts(tx, turns, definition_ids=[], limit=15)
-            assert len(begun) == 15 if tx is one else begun
-            taken += [each.run_id for each in found + begun]
+            starts_taken = await request_queue.take_starts(tx, turns, definition_ids=[], limit=15)
+            assert len(starts_taken) == 15 if tx is one else starts_taken
+            taken += [each.run_id for each in found + starts_taken]
     assert len(set(taken)) == len(taken)
 
 

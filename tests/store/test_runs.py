@@ -50,7 +50,7 @@ DECLINED = ReplyReceived(
 RELEASED = ReplyReceived(
     step="reserve", direction=Direction.COMPENSATION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
 )
-GARBLED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON")
+MALFORMED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON")
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ GARBLED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1, p
         (RESERVED, CHARGED),
         (RESERVED, DECLINED),
         (RESERVED, DECLINED, RELEASED),
-        (RESERVED, GARBLED),
+        (RESERVED, MALFORMED),
     ],
-    ids=["started", "stepped", "completed", "turned back", "compensated", "garbled"],
+    ids=["started", "stepped", "completed", "compensating", "compensated", "malformed"],
 )
 async def test_folding_the_journal_gives_the_stored_run(
     database: Database, definition_id: int, story
@@ -106,7 +106,7 @@ async def test_runs_that_do_not_exist_are_left_out(database: Database, definitio
         assert await runs.insert(tx, []) == set()
 
 
-def begun(now: datetime) -> Run:
+def started_run(now: datetime) -> Run:
     run = decide_start(now).run
     assert run is not None
     return run
@@ -115,7 +115,7 @@ def begun(now: datetime) -> Run:
 async def test_a_run_is_inserted_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
         now = await runs.database_now(tx)
-        old, new = (stored_run(begun(now), definition_id) for _ in range(2))
+        old, new = (stored_run(started_run(now), definition_id) for _ in range(2))
         assert await runs.insert(tx, [old]) == {old.run.run_id}
         assert await runs.insert(tx, [new, old]) == {new.run.run_id}
 

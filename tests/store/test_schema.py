@@ -26,11 +26,11 @@ async def test_a_compatible_newer_schema_is_used_and_not_changed(migrated_url):
 
 async def test_code_that_is_too_old_for_the_schema_is_refused(migrated_url):
     await set_newer_revision(migrated_url, FUTURE, min_code_revision=FUTURE)
-    told = f"works with code of revision {FUTURE} on.*Deploy the newer version"
-    with pytest.raises(SchemaMismatch, match=told):
+    message = f"works with code of revision {FUTURE} on.*Deploy the newer version"
+    with pytest.raises(SchemaMismatch, match=message):
         async with Database(migrated_url, Settings()):
             pass
-    with pytest.raises(SchemaMismatch, match=told):
+    with pytest.raises(SchemaMismatch, match=message):
         await migrate.upgrade(migrated_url)
     assert "Deploy the newer version" in (await migrate.outdated_reason(migrated_url) or "")
 

@@ -78,9 +78,9 @@ async def write_and_wait(session):
         await tx.execute(text("SELECT pg_sleep(60)"))
 
 
-@pytest.mark.parametrize("rested", [0.0, 3600.0])
-async def test_a_lost_connection_is_replaced(session, rested, monkeypatch):
-    monkeypatch.setattr(keepalive, "IDLE_PING_AFTER", rested)
+@pytest.mark.parametrize("idle", [0.0, 3600.0])
+async def test_a_lost_connection_is_replaced(session, idle, monkeypatch):
+    monkeypatch.setattr(keepalive, "IDLE_PING_AFTER", idle)
     async with session.transaction() as tx:
         pid = (await tx.execute(PID)).scalar_one()
     session._driver.terminate()
