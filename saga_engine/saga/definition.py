@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from saga_engine.errors import DefinitionError, or_collect
 from saga_engine.payload.mapping import (
@@ -31,6 +31,7 @@ from saga_engine.saga.retry import Retry
 from saga_engine.vocabulary import Direction, StepKind
 
 Function = Callable[..., Any]
+MappingFunction = TypeVar("MappingFunction", bound=Function)
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
 """A compensation is tried for about 20 minutes: giving it up costs a person's time."""
@@ -93,7 +94,7 @@ class Step:
         command: str,
         timeout: timedelta = timedelta(seconds=30),
         retry: Retry = COMPENSATION_RETRY,
-    ) -> Callable[[Function], Function]:
+    ) -> Callable[[MappingFunction], MappingFunction]:
         """
         Declare the command that semantically undoes this step.
 
@@ -108,7 +109,7 @@ class Step:
                 minutes, then the run gets an incident.
         """
 
-        def decorate(function: Function) -> Function:
+        def decorate(function: MappingFunction) -> MappingFunction:
             location = source_location_of(function)
             or_collect(lambda: self._reject_second_compensation(location), None)
             mapping = or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
