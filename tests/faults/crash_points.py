@@ -80,7 +80,7 @@ WORKER_CRASH_POINTS = {
     "after-ack": CrashPoint("after", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
     # other duties of a worker
     "in-outbox-resend": CrashPoint("after", "saga_engine.store.outbox", "claim_stale", claimed_any),
-    "in-timer-claim": CrashPoint("after", "saga_engine.store.runs", "lock_due", found_any),
+    "in-timer-claim": CrashPoint("after", "saga_engine.store.due_runs", "lock_due", found_any),
     "in-dead-letter-insert": CrashPoint(
         "after", "saga_engine.store.dead_letters", "record", has_dead_letters
     ),

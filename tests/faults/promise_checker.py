@@ -221,8 +221,9 @@ async def _details(database: Database, run_ids):
     }
 
 
-def _document(saga):
-    return {"steps": [{"name": name, "after": list(saga.after[name])} for name in saga.steps]}
+def _document(saga: Saga):
+    after = saga.predecessors
+    return {"steps": [{"name": name, "after": list(after[name])} for name in saga.steps]}
 
 
 def _run_interval(run):
@@ -276,7 +277,7 @@ def _check_effects(
         _check_compensation_order(findings, SAGAS[request.saga], done, of, interval)
 
 
-def _check_compensation_order(findings: CheckResult, saga, done, of, run_interval):
+def _check_compensation_order(findings: CheckResult, saga: Saga, done, of, run_interval):
     """P3, by the effect log: compensated only after every step that depended on it."""
     position = {each: number for number, each in enumerate(done)}
     for step in saga.steps:
