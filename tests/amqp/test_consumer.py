@@ -54,47 +54,6 @@ async def test_prefetch_bounds_unacknowledged_deliveries(broker_url):
         assert consumer.buffered_count == 0
 
 
-async def test_only_unacknowledged_deliveries_are_redelivered(broker_url):
-    async with open_publisher(broker_url) as publisher:
-        await publisher.publish(numbered(10))
-    async with open_consumer(broker_url) as consumer:
-        held = await take_exactly(consumer, 10)
-        await consumer.acknowledge(held[5:7])
-        await consumer.acknowledge(held[0:2])
-        await consumer.acknowledge(held[4:6])  # One of them is acknowledged twice.
-        await consumer.acknowledge([held[2], held[9]])
-        await consumer.acknowledge(held[0:3])  # All of them are acknowledged twice.
-        await consumer.stop()
-        unsettled = bodies([held[3], held[7], held[8]])
-    async with open_consumer(broker_url) as consumer:
-        again = await take_exactly(consumer, 3)
-        assert bodies(again) == unsettled
-        assert all(delivery.redelivered for delivery in again)
-        await consumer.acknowledge(again)
-        await consumer.stop()
-    async with raw_channel(broker_url) as channel:
-        assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
-
-
-async def test_batches_can_be_acknowledged_in_any_order(broker_url):
-    async with (
-        open_consumer(broker_url, prefetch=50) as consumer,
-        open_publisher(broker_url) as sender,
-    ):
-        await sender.publish(numbered(300))
-        seen = []
-        for _ in range(15):
-            held = await take_exactly(consumer, 20)
-            seen += held
-            for delivery in sorted(held, key=lambda one: (one.delivery_tag * 7) % 20):
-                await consumer.acknowledge([delivery])
-        await consumer.stop()
-        assert consumer._channel.unacked_count == 0
-    assert bodies(seen) == list(range(300))
-    async with raw_channel(broker_url) as channel:
-        assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
-
-
 async def test_stopped_consumer_hands_out_only_buffered_deliveries(broker_url):
     async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
         await publisher.publish(numbered(3))
@@ -177,20 +136,6 @@ async def test_deliveries_of_a_partly_started_consumer_are_redelivered(broker_ur
             assert bodies(held) == [0, 1, 2]
             await consumer.acknowledge(held)
             assert consumer._channel.unacked_count == 0
-
-
-async def test_long_body_is_truncated_and_keeps_its_size(broker_url):
-    kept = {"max_dead_letter_body_bytes": 1000, "max_body_bytes": 500}
-    async with (
-        open_consumer(broker_url, **kept) as consumer,
-        open_publisher(broker_url) as publisher,
-    ):
-        await publisher.publish(
-            [make_message("tests.one", b"x" * 200_000), make_message("tests.two", b"y")]
-        )
-        large, small = await take_exactly(consumer, 2)
-    assert (large.body_size, large.body) == (200_000, b"x" * 1000)
-    assert (small.body_size, small.body) == (1, b"y")
 
 
 async def test_exclusive_queue_is_bound_again_after_a_reconnect(broker_url):
