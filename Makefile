@@ -1,20 +1,33 @@
-# make demo    real sagas on the embedded default, nothing else needed
-# make test    all tests; installs RabbitMQ where it may
-# make faults  the fault suite: real processes and servers, every fault, a table; half an hour
-# make load    50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
+# make demo      real sagas on the embedded default; needs nothing else
+# make quick     pure tests, models, architecture and lint, without servers; under 30 seconds
+# make test      every promise on real servers, about 6 minutes on two cores; before it installs a
+#                system package it says so: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime
+# make test-all  make test, and the long shares of simulation, faults, load and hostile input
+# make lint types
+# make faults    the fault suite: real processes and servers, every fault, a table; half an hour
+# make load      50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
-# make fuzz    hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
-# make lint types bench
-# make reference  writes docs/reference.md from the code
-# make diagrams   writes the state diagrams into README.md and docs/semantics.md
+# make fuzz      hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
+# make bench     processor time and throughput of the engine
+# make reference writes docs/reference.md from the code
+# make diagrams  writes the state diagrams into README.md and docs/semantics.md
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
+WORKERS ?= 4
+CORE := tests/saga tests/decider tests/payload
+QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simulation/test_virtual_time.py \
+    tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py
 SELECTION := tests/faults/test_selection.py
+LONG := tests/simulation/test_planted_bugs.py tests/simulation/test_promises.py tests/faults tests/hostile \
+    tests/cli/test_user_code.py
+IGNORE_LONG := $(addprefix --ignore=,$(LONG))
+COVERAGE := --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload \
+    --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 
-.PHONY: help demo test faults lint types bench fast fuzz load simulate reference diagrams clean
+.PHONY: help demo quick test test-all programs faults lint types bench fuzz load simulate reference diagrams
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -34,23 +47,28 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	@$(BIN)/saga-engine demo
 
-test: $(VENV)/.dev
+quick: lint
+	@HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n 2 -m "not rabbitmq" $(QUICK)
+
+programs: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@sh tests/tools/postgresql.sh
 	@sh tests/tools/pgbouncer.sh
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
 	@sh tests/tools/faketime.sh
-	@$(BIN)/pytest -q tests/saga tests/decider tests/payload -n 2 --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
-	@$(BIN)/pytest -q tests --ignore=tests/saga --ignore=tests/decider --ignore=tests/payload --ignore=$(SELECTION) -n 2 --dist worksteal $(TEST)
+
+test: programs
+	@$(BIN)/pytest -q $(CORE) -n 2 $(COVERAGE)
+	@$(BIN)/pytest -q tests $(addprefix --ignore=,$(CORE)) $(IGNORE_LONG) -n $(WORKERS) --dist worksteal $(TEST)
+
+test-all: test
+	@$(BIN)/pytest -q $(LONG) --ignore=$(SELECTION) -n $(WORKERS) --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
 load: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@$(BIN)/pytest -q -s tests/load/spike.py tests/load/outage.py tests/load/rolling.py $(LOAD)
-
-fast: $(VENV)/.dev
-	@$(BIN)/pytest -q tests/saga tests/decider tests/payload
 
 fuzz: $(VENV)/.dev
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest -q -s --timeout 0 tests/hostile/test_fuzz.py

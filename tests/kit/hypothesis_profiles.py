@@ -1,5 +1,5 @@
 """
-How hard the property tests try: `default`, `ci` (chosen by CI=1) and `long`.
+How hard property tests try: `quick` (`make quick`), `default`, `ci` (chosen by CI=1) and `long`.
 
 HYPOTHESIS_PROFILE=long pytest tests/saga
 """
@@ -8,6 +8,7 @@ import os
 
 from hypothesis import settings
 
+settings.register_profile("quick", deadline=None, max_examples=10, stateful_step_count=20)
 settings.register_profile("default", deadline=None, max_examples=100, stateful_step_count=40)
 settings.register_profile(
     "ci", deadline=None, max_examples=300, stateful_step_count=50, derandomize=True, print_blob=True
