@@ -47,7 +47,7 @@ async def run_until_loss(load: LoadEnvironment, url, backup):
     await wait_until_true(has_progress)
     await postgres_program("pg_dump", "-Fc", "-f", str(backup), url=url)
     await load.start_runs(100)  # accepted after the backup: these are lost
-    await load.wait_for_ended("load-order", (await load.ended_by_status()).total() + 50)
+    await load.wait_for_ended("place-order", (await load.ended_by_status()).total() + 50)
     await worker.end()
     await participant.end()
 
@@ -64,7 +64,7 @@ async def run_after_restore(load: LoadEnvironment, url):
     assert ran.json["commands"] > 0
     await load.start_participant(SERVICES, name="participant-2")
     await load.start_worker(SAGAS, name="worker-2")
-    await load.wait_for_ended("load-order", in_backup + waiting, patience=90)
+    await load.wait_for_ended("place-order", in_backup + waiting, patience=90)
     figures = {
         "runs in the backup": in_backup,
         "starts that waited for a slot": waiting,

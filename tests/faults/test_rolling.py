@@ -92,7 +92,7 @@ async def roll(load: LoadEnvironment, rounds, *, runs_per_second):
         },
     )
     assert set(codes) == {0}
-    assert dict(await load.ended_by_status()) == {"completed": load.requested["load-order"]}
+    assert dict(await load.ended_by_status()) == {"completed": load.requested["place-order"]}
     assert await load.extra_attempts() == 0
 
 
