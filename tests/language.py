@@ -33,7 +33,7 @@ PHRASES: dict[str, str] = {
     r"(?<![`\"'])nobody('s)?(?![`\"'])": "no process, no worker, no client: name the subject",
     r"(some|any)one('s)?": "name the subject",
     # riddles and archaic forms
-    r"(?<!there )(?<!there )is no (?!longer|more)[a-z]+": "is not a ..., or: has no ...",
+    r"(?<!there )(?<!there )is no (?!longer|more|encryption)[a-z]+": "is not a ..., or: has no ...",
     r"at the (most|least)": "at most, at least",
     r"for ever": "forever, or without end",
     r"as it (stands|were)": "unchanged",

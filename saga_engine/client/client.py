@@ -97,8 +97,7 @@ class Client(AsyncResource):
             TimedOut: no worker answered in `client_timeout`; the run starts when there is one.
         """
         name, requested_version = name_and_version(saga, version)
-        run_id = uuid7()
-        checked_business_key = checked_key(key, self._settings.max_request_text_bytes)
+        run_id, max_key_bytes = uuid7(), self._settings.max_request_text_bytes
         encrypted_input = self._encryption.encrypt(
             input_json(saga, input), input_associated_data(name, str(run_id))
         )
@@ -108,7 +107,7 @@ class Client(AsyncResource):
                 saga=name,
                 input=encrypted_input,
                 version=requested_version,
-                key=checked_business_key,
+                key=checked_key(key, max_key_bytes),
             ),
             f"Run {run_id} is requested and starts as soon as a worker accepts it.",
         )

@@ -32,7 +32,7 @@ from tests.kit.greeter import Greeting, greet_saga
 ANN = {"name": "Ann"}
 
 
-async def test_a_run_is_started_and_its_result_is_told(client, greeter):
+async def test_a_run_is_started_and_its_result_returned(client, greeter):
     handle = await client.start("greet", ANN)
     ending = await client.result(handle.run_id, timeout=20)
     assert not handle.existing
@@ -41,12 +41,12 @@ async def test_a_run_is_started_and_its_result_is_told(client, greeter):
     assert greeter.greeted == ["Ann"]
 
 
-async def test_a_definition_and_a_model_will_do_instead_of_a_name_and_json(client):
+async def test_a_run_can_be_started_with_a_definition_and_a_model(client):
     handle = await client.start(greet_saga, Greeting(name="Bea"))
     assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
 
 
-async def test_a_rejected_run_ends_compensated_and_says_why(client):
+async def test_a_rejected_run_ends_compensated_with_a_reason(client):
     handle = await client.start("greet", {"name": "unknown"})
     ending = await client.result(handle.run_id, timeout=20)
     assert ending.status is Status.COMPENSATED
@@ -67,17 +67,17 @@ async def test_one_key_with_another_input_is_a_conflict_that_names_the_run(clien
         await client.start("greet", {"name": "Bob"}, key="a")
 
 
-async def test_a_saga_that_nobody_knows_is_not_found(client):
+async def test_an_unknown_saga_is_not_found(client):
     with pytest.raises(NotFound, match="No worker has ever loaded saga 'greets'"):
         await client.start("greets", ANN)
 
 
-async def test_a_version_that_nobody_knows_is_not_found(client):
+async def test_an_unknown_version_is_not_found(client):
     with pytest.raises(NotFound, match="version 7"):
         await client.start("greet", ANN, version=7)
 
 
-async def test_an_input_that_does_not_fit_is_refused_by_the_engine(client):
+async def test_an_invalid_input_is_refused_by_the_engine(client):
     with pytest.raises(InvalidInput, match="name: missing"):
         await client.start("greet", {"nome": "Ann"})
 
@@ -96,7 +96,7 @@ async def test_the_status_of_a_run_in_flight_and_of_no_run(client, greeter):
 
 
 @pytest.mark.usefixtures("greeter")
-async def test_waiting_for_no_run_ends_after_the_patience_for_recorded_starts(settings):
+async def test_waiting_for_an_unknown_run_ends_after_the_client_timeout(settings):
     hasty = settings.model_copy(update={"client_timeout": 0.5})
     async with Client(settings=hasty) as client:
         with pytest.raises(NotFound, match="There is no run"):
@@ -104,7 +104,7 @@ async def test_waiting_for_no_run_ends_after_the_patience_for_recorded_starts(se
 
 
 @pytest.mark.usefixtures("greeter")
-async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_takes(settings):
+async def test_an_accepted_start_that_waits_is_awaited_without_limit(settings):
     """The start named no version, so the answer says only that it is there."""
     run_id, hasty = uuid7(), settings.model_copy(update={"client_timeout": 0.5})
     waits = NewRequest(
@@ -125,7 +125,7 @@ async def test_a_start_that_was_taken_in_and_waits_is_waited_for_as_long_as_it_t
         assert (await client.result(run_id, timeout=60)).status is Status.COMPLETED
 
 
-async def test_waiting_is_limited_and_the_run_goes_on(client, greeter):
+async def test_waiting_times_out_and_the_run_continues(client, greeter):
     handle = await client.start("held", ANN)
     with pytest.raises(TimedOut, match=r"not finished after 0\.3 seconds; it goes on"):
         await client.result(handle.run_id, timeout=0.3)
@@ -143,7 +143,7 @@ async def test_the_announcement_wakes_every_waiter_without_asking_again(settings
     assert [task.result().status for task in waiting] == [Status.COMPLETED] * 3
 
 
-async def test_a_result_is_found_though_the_announcement_came_before_the_question(client):
+async def test_a_result_is_found_although_its_announcement_came_first(client):
     handle = await client.start("greet", ANN)
     await client.result(handle.run_id, timeout=20)
     assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
@@ -168,7 +168,7 @@ async def test_a_finished_run_is_not_cancelled_and_no_run_is_not_found(client):
         await client.cancel(uuid7(), reason="none", operator="ann")
 
 
-async def test_without_any_engine_ever_the_start_says_so(settings):
+async def test_a_start_without_any_engine_is_refused(settings):
     async with Client(settings=settings) as client:
         with pytest.raises(BrokerUnavailable, match="No worker has ever run on this broker"):
             await client.start("greet", ANN)
@@ -201,7 +201,7 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
     assert (handle.run_id, handle.existing) == (first.run_id, False)
 
 
-async def test_a_start_that_nobody_answers_times_out_and_names_its_run(settings):
+async def test_an_unanswered_start_times_out_and_names_its_run(settings):
     hasty = settings.model_copy(update={"client_timeout": 0.5})
     async with (
         SupervisedConnection(
@@ -213,7 +213,7 @@ async def test_a_start_that_nobody_answers_times_out_and_names_its_run(settings)
             await client.start("greet", ANN)
 
 
-async def test_a_broker_that_is_away_or_refuses_is_said_at_once(rabbitmq_url):
+async def test_a_broker_that_is_unavailable_or_refuses_is_an_immediate_error(rabbitmq_url):
     away = "amqp://guest:guest@127.0.0.1:1/"  # Nothing listens there.
     with pytest.raises(BrokerUnavailable, match="out of reach"):
         async with Client(away, settings=Settings()):
@@ -230,7 +230,7 @@ async def test_an_error_in_the_block_leaves_the_client_as_it_is(settings):
             raise KeyError
 
 
-async def test_a_client_learns_that_its_run_waits_for_a_person(client):
+async def test_a_client_is_notified_that_its_run_waits_for_a_person(client):
     handle = await client.start("stuck", {"name": "secret-name"})
     seen: asyncio.Queue[Any] = asyncio.Queue()
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -250,7 +250,7 @@ async def test_a_client_learns_that_its_run_waits_for_a_person(client):
     assert "secret-name" not in text
 
 
-async def test_a_run_that_waits_for_nobody_is_not_said_to(client, greeter):
+async def test_a_run_without_incident_notifies_no_client(client, greeter):
     handle = await client.start("held", ANN)
     status = await client.status(handle.run_id)
     assert (status.open_incidents, status.incident) == (0, None)

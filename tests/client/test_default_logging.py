@@ -76,7 +76,7 @@ async def test_a_lost_connection_prints_nothing_where_no_log_is_configured():
     assert await ran("") == ""
 
 
-async def test_a_configured_log_gets_what_the_library_says():
+async def test_a_configured_log_gets_the_librarys_messages():
     assert "reader exited" in await ran("import logging; logging.basicConfig()")
 
 

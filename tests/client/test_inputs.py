@@ -26,21 +26,21 @@ def nested(levels):
     return value
 
 
-def test_json_goes_as_it_came_and_a_model_with_its_defaults():
+def test_json_is_sent_unchanged_and_a_model_with_its_defaults():
     assert input_json(greet_saga, {"name": "Ann"}) == {"name": "Ann"}
     assert input_json("greet", {"name": "Ann"}) == {"name": "Ann"}
     assert input_json(greet_saga, Greeting(name="Ann")) == {"name": "Ann", "loud": False}
     assert input_json("greet", Greeting(name="Ann")) == {"name": "Ann", "loud": False}
 
 
-def test_what_does_not_fit_the_definition_is_refused_without_its_values():
+def test_an_invalid_input_is_refused_without_its_values():
     with pytest.raises(InvalidInput, match=r"greet.*name: missing") as refused:
         input_json(greet_saga, {"secret": "hunter2"})
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [object(), {1: "a"}, {"a": {2}}, b"x", 2**70, "a\0b", "\ud800"])
-def test_what_json_or_postgresql_cannot_hold_is_refused(value):
+def test_values_that_json_or_postgresql_cannot_hold_are_refused(value):
     with pytest.raises(InvalidInput, match="not JSON that can be stored"):
         input_json("greet", value)
 
@@ -53,12 +53,12 @@ def test_a_version_must_be_that_of_the_definition():
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1001, "a\0"])
-def test_a_key_that_cannot_be_kept_is_refused(key):
+def test_an_invalid_key_is_refused(key):
     with pytest.raises(InvalidInput, match="1 to 1000"):
         checked_key(key, 1000)
 
 
-def test_a_key_is_held_to_the_setting_and_not_to_its_default():
+def test_a_key_is_limited_by_the_setting_not_by_its_default():
     assert checked_key("x" * 2000, 2000) == "x" * 2000
     with pytest.raises(InvalidInput, match=r"1 to 64 bytes \(max_request_text_bytes\)"):
         checked_key("x" * 65, 64)

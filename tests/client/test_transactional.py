@@ -46,7 +46,7 @@ async def test_an_order_and_its_saga_commit_together(shop, client):
     assert (handle.existing, ending.status) == (False, Status.COMPLETED)
 
 
-async def test_a_transaction_that_is_undone_starts_nothing_and_frees_the_key(shop, client, greeter):
+async def test_a_rolled_back_transaction_starts_nothing_and_frees_the_key(shop, client, greeter):
     async with shop.connect() as connection:
         await start_in_transaction(connection, "greet", {"name": "never"}, key="o-1")
         await connection.rollback()
@@ -56,7 +56,7 @@ async def test_a_transaction_that_is_undone_starts_nothing_and_frees_the_key(sho
     assert greeter.greeted == ["Ann"]
 
 
-async def test_a_session_will_do(shop, client):
+async def test_a_session_can_be_used(shop, client):
     async with AsyncSession(shop) as session, session.begin():
         handle = await start_in_transaction(
             await session.connection(), greet_saga, Greeting(name="Ann")
@@ -64,7 +64,7 @@ async def test_a_session_will_do(shop, client):
     assert (await client.result(handle.run_id, timeout=20)).status is Status.COMPLETED
 
 
-async def test_one_key_is_one_run_however_it_is_asked_for(shop, client, greeter):
+async def test_one_key_is_one_run_for_every_kind_of_start(shop, client, greeter):
     async with shop.begin() as connection:
         first = await start_in_transaction(connection, "greet", ANN, key="a")
         again = await start_in_transaction(connection, greet_saga, ANN, key="a")
@@ -76,7 +76,7 @@ async def test_one_key_is_one_run_however_it_is_asked_for(shop, client, greeter)
 
 
 @pytest.mark.usefixtures("greeter")
-async def test_another_input_for_a_key_is_a_conflict_at_once(shop):
+async def test_another_input_for_a_key_is_an_immediate_conflict(shop):
     async with shop.begin() as connection:
         first = await start_in_transaction(connection, "greet", ANN, key="a")
         with pytest.raises(Conflict, match=f"belongs to run {first.run_id}, with another input"):
@@ -101,7 +101,7 @@ async def test_a_definition_starts_before_its_worker_is_rolled_out(shop):
     assert waiting.all() == [(handle.run_id, "start")]
 
 
-async def test_a_wrong_input_is_refused_with_the_definition_at_hand(shop):
+async def test_a_definition_refuses_an_invalid_input(shop):
     async with shop.begin() as connection:
         with pytest.raises(InvalidInput, match="name: missing"):
             await start_in_transaction(connection, greet_saga, {})
@@ -133,7 +133,7 @@ async def test_an_input_that_a_worker_would_refuse_is_refused_before_the_commit(
     assert waiting.scalar_one() == 0
 
 
-async def test_a_database_that_is_not_the_engines_says_so(database_url):
+async def test_a_database_without_the_engines_tables_is_refused(database_url):
     async with database(database_url) as engine, engine.connect() as connection:
         with pytest.raises(SchemaMismatch, match="saga-engine migrate"):
             await start_in_transaction(connection, greet_saga, ANN, key="a")
@@ -151,7 +151,7 @@ async def test_two_transactions_that_want_one_key_get_one_run(shop):
     assert sorted(handle.existing for handle in handles) == [False] + [True] * 4
 
 
-async def test_a_run_whose_transaction_is_not_committed_yet_is_waited_for(shop, client):
+async def test_a_run_that_is_not_committed_yet_is_awaited(shop, client):
     async with asyncio.TaskGroup() as group, shop.begin() as connection:
         handle = await start_in_transaction(connection, "greet", ANN)
         with pytest.raises(NotFound, match="no run"):
@@ -161,9 +161,7 @@ async def test_a_run_whose_transaction_is_not_committed_yet_is_waited_for(shop, 
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-async def test_at_a_stricter_level_the_second_of_two_that_want_one_key_repeats_its_transaction(
-    level, shop
-):
+async def test_at_stricter_isolation_the_second_start_with_a_key_must_be_repeated(level, shop):
     strict = shop.execution_options(isolation_level=level)
     second = await strict.connect()
     await second.execute(text("SELECT 1"))  # its snapshot is older than the first one's commit

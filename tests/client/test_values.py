@@ -80,7 +80,7 @@ class Echo:
         async def undo_(order: Order) -> None: ...
 
 
-async def test_a_model_goes_all_the_way_by_its_aliases(broker_url, migrated_url):
+async def test_a_model_is_transported_by_its_aliases(broker_url, migrated_url):
     own = Settings(database_url=migrated_url, broker_url=broker_url, poll_interval=0.02)
     served = Echo()
     async with (

@@ -1,5 +1,5 @@
 """
-A saga whose payloads all hold one secret, its participant, and eyes on everything that keeps them.
+A saga whose payloads all contain one secret, its participant, and access to all that stores them.
 
 `scenario` decides: declined and failing at the charge, raising in its mapping function.
 """
@@ -86,7 +86,7 @@ class CardParticipant:
 
 
 class WireTap:
-    """A queue that gets whatever goes through the engine's exchanges; `seen` is all of it."""
+    """A queue that gets every message of the engine's exchanges; `messages` has all of them."""
 
     def __init__(self):
         self.messages = defaultdict(list)

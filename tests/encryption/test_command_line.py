@@ -1,4 +1,4 @@
-"""The command line with keys: it seals what it sends, and shows in clear only when asked to."""
+"""The command line with keys: it encrypts what it sends, and decrypts only on request."""
 
 import json
 
@@ -42,7 +42,7 @@ async def engine(rabbitmq_url, migrated_url):
         made.greeter.may_finish.set()
 
 
-async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engine):
+async def test_a_start_is_encrypted_and_decrypted_only_on_request(engine):
     await record_all_writes(engine.database)
     given = json.dumps({"name": SECRET})
     ran = await engine("start", "greet", "--input", given, "--wait", "--json", **KEYS)
@@ -51,17 +51,17 @@ async def test_what_is_started_is_sealed_and_shown_in_clear_only_when_asked(engi
     for keys in ({}, KEYS):
         shown = await engine("show", run_id, "--json", **keys)
         assert not contains_secret([shown.out])
-    unsealed = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
-    assert unsealed["input"]["name"] == SECRET
-    assert unsealed["result"]["say"] == unsealed["steps"][0]["reply"]
-    assert not contains_secret([json.dumps(unsealed["journal"])])
+    decrypted = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
+    assert decrypted["input"]["name"] == SECRET
+    assert decrypted["result"]["say"] == decrypted["steps"][0]["reply"]
+    assert not contains_secret([json.dumps(decrypted["journal"])])
     keyless = (await engine("show", run_id, "--decrypt", "--json")).json
     assert keyless["input"].keys() == {"$encrypted"}
     for table, rows in (await all_written_rows(engine.database)).items():
         assert not contains_secret(rows), table
 
 
-async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
+async def test_a_rejection_is_decrypted_only_on_request(engine):
     ran = await engine("start", "greet", "--input", '{"name": "unknown"}', "--wait", **KEYS)
     assert (ran.exit_code, "unknown_name: There is no such person." in ran.err) == (6, True)
     run_id = ran.out.split()[0]
@@ -70,7 +70,7 @@ async def test_a_rejection_is_shown_in_clear_only_when_asked(engine):
 
 
 @pytest.mark.parametrize("keys", [KEYS, {}])
-async def test_a_result_given_by_hand_is_sealed(engine, keys):
+async def test_a_manually_given_result_is_encrypted(engine, keys):
     ran = await engine("start", "stuck", "--input", '{"name": "Ann"}', **KEYS)
     run_id = ran.out.strip()
     await engine.events.wait_for(IncidentOpened)
@@ -97,7 +97,7 @@ async def test_the_runs_that_a_key_is_needed_for_are_listed(engine):
         assert (await engine("list", *others, "--json")).json["runs"] == []
 
 
-async def test_no_key_is_shown_with_the_settings():
+async def test_the_settings_are_shown_without_the_keys():
     for flags in ((), ("--json",)):
         ran = await saga_engine("config", "show", *flags, **KEYS)
         assert ran.exit_code == 0, ran.err
@@ -105,7 +105,7 @@ async def test_no_key_is_shown_with_the_settings():
         assert "***" in ran.out
 
 
-async def test_a_codec_that_cannot_work_is_told_before_anything_runs(engine):
+async def test_an_unusable_codec_is_reported_before_anything_runs(engine):
     for command in (
         ("worker", "examples.place_order.sagas"),
         ("participant", "examples.place_order.services"),

@@ -1,4 +1,4 @@
-"""One setting names the codec; whatever is wrong with it is said before anything runs."""
+"""One setting names the codec; an error in it is reported before anything runs."""
 
 import sys
 
@@ -37,25 +37,25 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("some_codecs", None)
 
 
-def test_without_a_codec_nothing_is_sealed():
+def test_without_a_codec_nothing_is_encrypted():
     assert encryption_from(Settings()) is NO_ENCRYPTION
 
 
-def test_the_built_in_codec_seals_with_the_keys_of_the_settings():
+def test_the_built_in_codec_encrypts_with_the_keys_of_the_settings():
     made = encryption_from(Settings(**encryption_settings("k1")))
     assert payload_encryption("k1").decrypt(made.encrypt(7, ("a",)), ("a",)) == 7
 
 
 @pytest.mark.usefixtures("module")
-def test_an_object_of_the_users_is_a_codec():
+def test_a_user_object_can_be_the_codec():
     made = encryption_from(Settings(payload_codec="some_codecs:codec"))
-    sealed = made.encrypt([1, 2], ("a", "b"))
-    assert sealed == {"$encrypted": "a/b]2,1["}
-    assert made.decrypt(sealed, ("a", "b")) == [1, 2]
+    encrypted = made.encrypt([1, 2], ("a", "b"))
+    assert encrypted == {"$encrypted": "a/b]2,1["}
+    assert made.decrypt(encrypted, ("a", "b")) == [1, 2]
 
 
 @pytest.mark.usefixtures("module")
-def test_a_codec_that_raises_anything_is_told_by_the_name_of_what_it_raised():
+def test_an_error_of_a_codec_is_reported_by_its_class():
     made = encryption_from(Settings(payload_codec="some_codecs:broken"))
     with pytest.raises(EncryptionError) as caught:
         made.encrypt("a secret", ("a",))
@@ -78,12 +78,12 @@ def test_a_codec_that_raises_anything_is_told_by_the_name_of_what_it_raised():
         ("nothing_at_all:codec", None, "There is no module"),
     ],
 )
-def test_what_is_wrong_is_said(codec, keys, problem):
+def test_an_invalid_configuration_is_reported(codec, keys, problem):
     with pytest.raises(ConfigurationError, match=problem):
         encryption_from(Settings(payload_codec=codec, payload_encryption_keys=keys))
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.delitem(sys.modules, "saga_engine.encryption.aesgcm", raising=False)
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
     with pytest.raises(ConfigurationError, match=r"saga-engine\[crypto\]"):

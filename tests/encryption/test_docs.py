@@ -43,7 +43,7 @@ def module(tmp_path, monkeypatch):
     del sys.modules["documented_codecs"]
 
 
-async def test_the_pages_codec_seals_a_run_and_hides_its_sizes(module, broker_url, migrated_url):
+async def test_the_pages_codec_encrypts_a_run_and_hides_its_sizes(module, broker_url, migrated_url):
     own = Settings(
         database_url=migrated_url,
         broker_url=broker_url,
@@ -64,12 +64,12 @@ async def test_the_pages_codec_seals_a_run_and_hides_its_sizes(module, broker_ur
     assert len(short) == len(long)
 
 
-async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url):
+async def test_the_pages_query_finds_pending_payloads_of_a_key(migrated_url):
     [statement] = re.findall(r"^```sql\n(.*?);\n```", PAGE, re.MULTILINE | re.DOTALL)
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         for key in ("2026-11", "2027-05"):
-            sealed = AesGcmCodec(KeyRing.parse(f"{key}={KEY}")).encrypt(b"7", "a place")
-            body = {"input": {"$encrypted": sealed}}
+            encrypted = AesGcmCodec(KeyRing.parse(f"{key}={KEY}")).encrypt(b"7", "a place")
+            body = {"input": {"$encrypted": encrypted}}
             await pending_requests.record(
                 tx, [NewRequest(kind="start", run_id=str(uuid7()), body=body, saga="orders")]
             )
@@ -88,7 +88,7 @@ async def test_the_page_finds_what_waits_that_was_sealed_with_a_key(migrated_url
     assert tuple(found) == (1, 1)
 
 
-def test_the_pages_secret_travels_and_is_not_shown(capsys):
+def test_the_pages_secret_is_sent_and_not_shown(capsys):
     block, _ = BLOCKS
     scope: dict[str, Any] = {}
     exec(compile(block, "docs/encryption.md", "exec"), scope)  # the page's own words
@@ -106,7 +106,7 @@ def rings(title):
 
 
 @pytest.mark.parametrize(("title", "steps"), [("Turn it on", 2), ("Rotate", 4)])
-def test_between_two_steps_of_the_page_everybody_reads_everybody(title, steps):
+def test_between_two_steps_of_the_page_every_process_reads_every_other(title, steps):
     found = rings(title)
     assert len(found) == steps
     for before, after in pairwise(found):

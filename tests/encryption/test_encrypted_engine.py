@@ -1,4 +1,4 @@
-"""With a codec no payload is in clear in PostgreSQL, RabbitMQ or what is told, and keys rotate."""
+"""With a codec no payload is in clear text in PostgreSQL, RabbitMQ or telemetry."""
 
 from hashlib import sha256
 
@@ -46,13 +46,13 @@ async def engine(rabbitmq_url, migrated_url):
         yield engine
 
 
-async def everything_happens(engine, sealed):
+async def everything_happens(engine, encrypted):
     """A run of each kind, from each kind of caller; what they leave behind."""
-    worker = await engine.start_worker(order_saga(), **sealed)
-    own = Settings(broker_url=engine.broker_url, **sealed)
+    worker = await engine.start_worker(order_saga(), **encrypted)
+    own = Settings(broker_url=engine.broker_url, **encrypted)
     shop = CardParticipant(engine.database_url)
     async with (
-        running_service(engine.broker_url, shop, **sealed) as service,
+        running_service(engine.broker_url, shop, **encrypted) as service,
         wire_tap(engine.broker_url) as tap,
         Client(settings=own) as client,
     ):
@@ -73,12 +73,12 @@ async def everything_happens(engine, sealed):
         await client.result(recorded.run_id, timeout=30)
         await worker.events.wait_for(IncidentOpened, cause="mapping_failed")
         await worker.events.wait_for_dead_letter("invalid_input")
-    told = [*map(repr, worker.events.events), *map(repr, service.events)]
-    return endings, tap.messages, await all_written_rows(engine.database), told
+    emitted = [*map(repr, worker.events.events), *map(repr, service.events)]
+    return endings, tap.messages, await all_written_rows(engine.database), emitted
 
 
-async def test_no_payload_is_in_clear_in_any_table_any_queue_or_any_log(engine):
-    endings, carried, written, told = await everything_happens(engine, encryption_settings("k1"))
+async def test_no_payload_is_in_clear_text_in_any_table_queue_or_log(engine):
+    endings, carried, written, emitted = await everything_happens(engine, encryption_settings("k1"))
     assert endings["fine"].status == Status.COMPLETED
     assert endings["fine"].result == {
         "reserve": {"number": SECRET},
@@ -94,11 +94,11 @@ async def test_no_payload_is_in_clear_in_any_table_any_queue_or_any_log(engine):
     assert written.keys() >= {*KEEPERS}
     for table, rows in written.items():
         assert not contains_secret(rows), table
-    assert not contains_secret(told)
+    assert not contains_secret(emitted)
     assert not contains_secret(written["saga_engine.business_key"], DIGEST)
 
 
-async def test_without_a_codec_these_eyes_see_every_one_of_them(engine):
+async def test_without_a_codec_the_same_checks_find_every_payload(engine):
     _, carried, written, _ = await everything_happens(engine, {})
     assert [exchange for exchange in CARRIERS if not contains_secret(carried[exchange])] == []
     assert [table for table in KEEPERS if not contains_secret(written[table])] == []

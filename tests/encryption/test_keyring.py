@@ -42,25 +42,25 @@ def test_keys_are_read_from_a_file_one_a_line(tmp_path):
         ("@/nowhere/at/all", "its file cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_told_without_a_key(text, problem):
+def test_an_invalid_key_ring_is_reported_without_a_key(text, problem):
     with pytest.raises(ConfigurationError, match=problem) as caught:
         KeyRing.parse(text)
     assert "openssl rand" in str(caught.value)
     assert SECRET.rstrip("=") not in str(caught.value)
 
 
-def test_no_key_shows():
+def test_the_repr_shows_no_key():
     ring = KeyRing.parse(f"k1={SECRET}")
     assert repr(ring) == "KeyRing(k1; k1 encrypts)"
 
 
-def test_a_ring_may_only_open():
+def test_a_key_ring_may_only_decrypt():
     ring = KeyRing.parse("none," + keys_setting("k2", "k1"))
     assert ring.current_key_id is None
     assert (ring["k1"], ring["k2"]) == (KEYS["k1"], KEYS["k2"])
 
 
 @pytest.mark.parametrize("keys", [{}, {"k.1": b"x" * 32}, {"k1": b"x"}])
-def test_a_ring_made_in_code_is_held_to_the_same(keys):
+def test_a_key_ring_made_in_code_is_checked_too(keys):
     with pytest.raises(ConfigurationError):
         KeyRing(keys)

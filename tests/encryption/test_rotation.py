@@ -60,14 +60,14 @@ class RotatingServices:
 
     async def restart_worker(self, *key_ids):
         before = self.worker
-        self.worker = await self.engine.start_worker(order_saga(), **sealed(*key_ids))
+        self.worker = await self.engine.start_worker(order_saga(), **encrypted_with(*key_ids))
         self.events.append(self.worker.events)
         if before is not None:
             await before.stop()
 
     async def restart_participant(self, *key_ids):
         before, self._serving = self._serving, AsyncExitStack()
-        serving = running_service(self.engine.broker_url, self.shop, **sealed(*key_ids))
+        serving = running_service(self.engine.broker_url, self.shop, **encrypted_with(*key_ids))
         service = await self._serving.enter_async_context(serving)
         self._owned.push_async_callback(self._serving.aclose)
         self._serving.push_async_callback(service.shut_down)
@@ -86,106 +86,106 @@ class RotatingServices:
         await self.request(*key_ids)
 
     def own(self, *key_ids):
-        return Settings(broker_url=self.engine.broker_url, **sealed(*key_ids))
+        return Settings(broker_url=self.engine.broker_url, **encrypted_with(*key_ids))
 
     def of(self, kind):
-        return [fact for events in self.events for fact in events.matching(kind)]
+        return [event for events in self.events for event in events.matching(kind)]
 
 
-def sealed(*key_ids):
+def encrypted_with(*key_ids):
     return encryption_settings(*key_ids) if key_ids else {}
 
 
 @pytest.fixture
-async def parties(engine):
+async def services(engine):
     async with AsyncExitStack() as owned:
         yield RotatingServices(engine, owned)
 
 
 @pytest.fixture
-async def real_parties(real_engine):
+async def real_services(real_engine):
     async with AsyncExitStack() as owned:
         yield RotatingServices(real_engine, owned)
 
 
-async def test_row_65_keys_are_rotated_while_runs_are_in_flight(real_parties):
-    parties = real_parties
+async def test_row_65_keys_are_rotated_while_runs_are_in_flight(real_services):
+    services = real_services
     handles = []
 
     async def more():
-        handles.extend([await parties.client.start("order", Order()) for _ in range(5)])
+        handles.extend([await services.client.start("order", Order()) for _ in range(5)])
 
-    await parties.all()
+    await services.all()
     await more()
-    # First everybody can read it, then it seals.
+    # First every process can decrypt with the key, then it encrypts.
     for ring in (("none", "k1"), ("k1",), ("k1", "k2"), ("k2", "k1")):
-        for change in (parties.restart_worker, parties.restart_participant, parties.request):
+        for change in (services.restart_worker, services.restart_participant, services.request):
             await change(*ring)
             await more()
-    endings = [await parties.client.result(each.run_id, timeout=60) for each in handles]
+    endings = [await services.client.result(each.run_id, timeout=60) for each in handles]
     assert {each.status for each in endings} == {Status.COMPLETED}
     assert all(each.result["charge"] == {"number": SECRET} for each in endings)
-    await parties.all("k2")  # no run needs the old one
-    handle = await parties.client.start("order", Order())
-    assert (await parties.client.result(handle.run_id)).status == Status.COMPLETED
-    assert not parties.of(IncidentOpened)
-    assert len(parties.shop.commands) == 2 * (len(handles) + 1)
-    await check_promises(parties.engine.database)
+    await services.all("k2")  # no run needs the old one
+    handle = await services.client.start("order", Order())
+    assert (await services.client.result(handle.run_id)).status == Status.COMPLETED
+    assert not services.of(IncidentOpened)
+    assert len(services.shop.commands) == 2 * (len(handles) + 1)
+    await check_promises(services.engine.database)
 
 
-async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back(parties):
-    await parties.restart_worker("k1")
-    await parties.restart_participant("k2", "k1")
-    await parties.request("k1")
-    handle = await parties.client.start("order", Order())
-    incident = await parties.worker.events.wait_for_incident(str(handle.run_id))
+async def test_row_65_a_reply_whose_key_is_missing_is_kept_until_the_key_is_back(services):
+    await services.restart_worker("k1")
+    await services.restart_participant("k2", "k1")
+    await services.request("k1")
+    handle = await services.client.start("order", Order())
+    incident = await services.worker.events.wait_for_incident(str(handle.run_id))
     assert (incident.step, incident.cause) == ("charge", "decryption_failed")
-    asked = len(parties.shop.commands)
-    await parties.restart_worker("k1", "k2")
+    asked = len(services.shop.commands)
+    await services.restart_worker("k1", "k2")
     await record_operator_action(
-        parties.engine,
+        services.engine,
         str(handle.run_id),
         ResolveIncident(
             incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="back"
         ),
     )
-    await parties.request("k1", "k2")
-    ending = await parties.client.result(handle.run_id, timeout=30)
+    await services.request("k1", "k2")
+    ending = await services.client.result(handle.run_id, timeout=30)
     assert ending.result == {"reserve": {"number": SECRET}, "charge": {"number": SECRET}}
-    assert len(parties.shop.commands) == asked + 1  # only the charge: nothing is done twice
-    await check_promises(parties.engine.database)
+    assert len(services.shop.commands) == asked + 1  # only the charge: nothing is done twice
+    await check_promises(services.engine.database)
 
 
-async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_nothing(parties):
-    await parties.restart_worker("k2")
-    await parties.restart_participant("k1")
-    await parties.request("k2")
-    handle = await parties.client.start("order", Order())
-    incident = await parties.worker.events.wait_for_incident(str(handle.run_id))
+async def test_row_65_a_participant_without_the_key_makes_an_incident_and_does_nothing(services):
+    await services.restart_worker("k2")
+    await services.restart_participant("k1")
+    await services.request("k2")
+    handle = await services.client.start("order", Order())
+    incident = await services.worker.events.wait_for_incident(str(handle.run_id))
     assert (incident.step, incident.cause) == ("reserve", "decryption_failed")
-    assert parties.shop.commands == []
-    await parties.restart_participant("k1", "k2")
-    await parties.restart_worker("k2", "k1")
+    assert services.shop.commands == []
+    await services.restart_participant("k1", "k2")
+    await services.restart_worker("k2", "k1")
     await record_operator_action(
-        parties.engine,
+        services.engine,
         str(handle.run_id),
         ResolveIncident(
             incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="back"
         ),
     )
-    assert (await parties.client.result(handle.run_id, timeout=30)).status == Status.COMPLETED
-    await check_promises(parties.engine.database)
+    assert (await services.client.result(handle.run_id, timeout=30)).status == Status.COMPLETED
+    await check_promises(services.engine.database)
 
 
-async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(parties):
-    await parties.restart_worker("k1")
-    await parties.restart_participant("k1")
-    await parties.request("k2", "k1")
+async def test_row_65_a_start_whose_key_is_missing_is_dead_lettered_and_redriven(services):
+    await services.restart_worker("k1")
+    await services.restart_participant("k1")
+    await services.request("k2", "k1")
     with pytest.raises(InvalidInput, match="key 'k2' is not in the key ring"):
-        await parties.client.start("order", Order(), key="o-1")
-    await parties.worker.events.wait_for_dead_letter("input_undecryptable")
-    await parties.restart_worker("k1", "k2")
-    engine = parties.engine
+        await services.client.start("order", Order(), key="o-1")
+    await services.worker.events.wait_for_dead_letter("input_undecryptable")
+    await services.restart_worker("k1", "k2")
+    engine = services.engine
     async with engine.database.transaction() as tx:
         [letter] = await dead_letter_queries.read_page(
             tx, DeadLetterFilter(reason="input_undecryptable"), limit=10
@@ -196,20 +196,20 @@ async def test_row_65_a_start_whose_key_is_missing_is_set_aside_and_sent_again(p
             engine.database, SinglePublisher(link), operator="ada", reason="the key is back"
         )
         assert await again.send([letter.id]) == {}
-    [fact] = await parties.worker.events.wait_for(RunFinished)
-    assert fact.status == Status.COMPLETED
+    [event] = await services.worker.events.wait_for(RunFinished)
+    assert event.status == Status.COMPLETED
 
 
 @pytest.mark.parametrize("before", [(), ("k1",)])
-async def test_a_start_asked_again_after_a_rotation_is_the_same_run(parties, before):
-    await parties.all(*before)
-    first = await parties.client.start("order", Order(), key="o-1")
-    await parties.client.result(first.run_id, timeout=30)
-    await parties.all("k2", "k1")
-    again = await parties.client.start("order", Order(), key="o-1")
+async def test_a_start_repeated_after_a_rotation_is_the_same_run(services, before):
+    await services.all(*before)
+    first = await services.client.start("order", Order(), key="o-1")
+    await services.client.result(first.run_id, timeout=30)
+    await services.all("k2", "k1")
+    again = await services.client.start("order", Order(), key="o-1")
     assert (again.run_id, again.existing) == (first.run_id, True)
-    async with parties.engine.database.transaction() as tx:
-        own = parties.own("k2", "k1")
+    async with services.engine.database.transaction() as tx:
+        own = services.own("k2", "k1")
         recorded = await start_in_transaction(
             tx.connection, "order", Order(), key="o-1", settings=own
         )
@@ -219,13 +219,13 @@ async def test_a_start_asked_again_after_a_rotation_is_the_same_run(parties, bef
                 tx.connection, "order", Order(scenario="declined"), key="o-1", settings=own
             )
     with pytest.raises(Conflict, match="with another input"):
-        await parties.client.start("order", Order(scenario="declined"), key="o-1")
-    assert len(parties.of(RunStarted)) == 1
+        await services.client.start("order", Order(scenario="declined"), key="o-1")
+    assert len(services.of(RunStarted)) == 1
 
 
-async def test_a_run_id_asked_again_after_a_rotation_is_the_same_run(parties):
-    await parties.all("k1")
-    asker, run_id = await parties.engine.connect_client(), str(uuid7())
+async def test_a_run_id_repeated_after_a_rotation_is_the_same_run(services):
+    await services.all("k1")
+    asker, run_id = await services.engine.connect_client(), str(uuid7())
     body = {"run_id": run_id, "saga": "order"}
     place = input_associated_data("order", run_id)
 
@@ -234,60 +234,60 @@ async def test_a_run_id_asked_again_after_a_rotation_is_the_same_run(parties):
         return (await asker.call("start", **body, input=given)).outcome
 
     assert await ask({"card": SECRET}, "k1") == "accepted"
-    await parties.restart_worker("k2", "k1")
+    await services.restart_worker("k2", "k1")
     assert await ask({"card": SECRET}, "k1") == "existing"
     assert await ask({"card": SECRET}, "k2") == "existing"
     assert await ask({"card": SECRET}) == "existing"
     assert await ask({"card": "another"}, "k2") == "conflict"
 
 
-async def test_whether_an_input_is_the_same_is_not_guessed_when_its_key_is_gone(parties):
-    await parties.all("k1")
-    first = await parties.client.start("order", Order(), key="o-1")
-    await parties.client.result(first.run_id, timeout=30)
-    await parties.restart_worker("k2")
-    await parties.request("k2")
+async def test_without_the_key_a_repeated_input_is_not_compared(services):
+    await services.all("k1")
+    first = await services.client.start("order", Order(), key="o-1")
+    await services.client.result(first.run_id, timeout=30)
+    await services.restart_worker("k2")
+    await services.request("k2")
     with pytest.raises(InvalidInput, match=f"run {first.run_id}, whose input cannot be decrypted"):
-        await parties.client.start("order", Order(), key="o-1")
-    await parties.worker.events.wait_for_dead_letter("input_undecryptable")
-    async with parties.engine.database.transaction() as tx:
+        await services.client.start("order", Order(), key="o-1")
+    await services.worker.events.wait_for_dead_letter("input_undecryptable")
+    async with services.engine.database.transaction() as tx:
         with pytest.raises(Conflict, match="key 'k1' is not in the key ring"):
             await start_in_transaction(
-                tx.connection, "order", Order(), key="o-1", settings=parties.own("k2")
+                tx.connection, "order", Order(), key="o-1", settings=services.own("k2")
             )
-    unread = await parties.client.status(first.run_id)
+    unread = await services.client.status(first.run_id)
     assert unread.status == Status.COMPLETED
     assert unread.result["charge"].keys() == {"$encrypted"}
 
 
-async def test_what_is_sent_in_plain_is_sealed_before_it_is_kept(parties):
-    await record_all_writes(parties.engine.database)
-    await parties.restart_worker("k1")
-    shop = await parties.engine.start_participant(["stock.reserve", "card.charge"])
+async def test_a_plain_payload_is_encrypted_before_it_is_stored(services):
+    await record_all_writes(services.engine.database)
+    await services.restart_worker("k1")
+    shop = await services.engine.start_participant(["stock.reserve", "card.charge"])
     shop.reply_makers["stock.reserve"] = shop.reply_makers["card.charge"] = answered
-    asker = await parties.engine.connect_client()
+    asker = await services.engine.connect_client()
     run_id = await asker.start("order", input={"card": SECRET})
-    assert await parties.worker.events.wait_for_end(run_id) == Status.COMPLETED
+    assert await services.worker.events.wait_for_end(run_id) == Status.COMPLETED
     assert [each.command.payload.keys() for each in shop.received] == [{"$encrypted"}] * 2
-    for table, rows in (await all_written_rows(parties.engine.database)).items():
+    for table, rows in (await all_written_rows(services.engine.database)).items():
         assert not contains_secret(rows), table
 
 
-async def test_what_a_caller_recorded_in_plain_is_sealed_when_it_is_taken_in(parties):
-    await parties.all("k1")
-    async with parties.engine.database.transaction() as tx:
+async def test_a_plain_recorded_start_is_encrypted_when_it_is_accepted(services):
+    await services.all("k1")
+    async with services.engine.database.transaction() as tx:
         handle = await start_in_transaction(
-            tx.connection, "order", Order(), key="o-1", settings=parties.own()
+            tx.connection, "order", Order(), key="o-1", settings=services.own()
         )
-    ending = await parties.client.result(handle.run_id, timeout=30)
+    ending = await services.client.result(handle.run_id, timeout=30)
     assert ending.status == Status.COMPLETED
-    async with parties.engine.database.transaction() as tx:
-        told = [entry.data for entry in await journal.read(tx, str(handle.run_id))]
+    async with services.engine.database.transaction() as tx:
+        recorded = [entry.data for entry in await journal.read(tx, str(handle.run_id))]
         again = await start_in_transaction(
-            tx.connection, "order", Order(), key="o-1", settings=parties.own("k1")
+            tx.connection, "order", Order(), key="o-1", settings=services.own("k1")
         )
         columns = await tx.execute(text("SELECT input::text FROM saga_engine.run"))
-        assert not contains_secret([*map(repr, told), *columns.scalars()])
+        assert not contains_secret([*map(repr, recorded), *columns.scalars()])
     assert again.existing
 
 
@@ -295,16 +295,16 @@ def answered(command):
     return [encode_reply(command, Outcome.SUCCEEDED, {"number": SECRET})]
 
 
-async def test_what_waits_for_another_worker_waits_sealed(parties):
-    await parties.restart_worker("k1")
-    await parties.worker.stop()  # the saga is known now, and nobody has it
-    await record_all_writes(parties.engine.database)
-    other = await parties.engine.start_worker(**sealed("k1"))
-    asker = await parties.engine.connect_client()
+async def test_a_message_held_for_another_worker_is_encrypted(services):
+    await services.restart_worker("k1")
+    await services.worker.stop()  # the saga is known now, and no worker has it
+    await record_all_writes(services.engine.database)
+    other = await services.engine.start_worker(**encrypted_with("k1"))
+    asker = await services.engine.connect_client()
     run_id = str(uuid7())
     start = {"run_id": run_id, "saga": "order", "input": {"card": SECRET}}
     await asker.send(("start", start))
     await other.events.wait_for(MessageHeld, run_id=run_id)
-    written = await all_written_rows(parties.engine.database)
+    written = await all_written_rows(services.engine.database)
     assert written["saga_engine.pending_request"]
     assert not contains_secret(written["saga_engine.pending_request"])

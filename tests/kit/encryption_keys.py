@@ -1,4 +1,4 @@
-"""Keys for tests, and what is sealed with them."""
+"""Keys for tests, and payload encryption with them."""
 
 import base64
 
@@ -10,7 +10,7 @@ KEYS = {key_id: bytes([number]) * 32 for number, key_id in enumerate(("k1", "k2"
 
 
 def key_ring(*key_ids):
-    """The keys of these ids; the first one seals, unless it is `none`."""
+    """The keys of these ids; the first one encrypts, unless it is `none`."""
     return KeyRing.parse(keys_setting(*key_ids))
 
 
@@ -19,11 +19,11 @@ def payload_encryption(*key_ids):
 
 
 def keys_setting(*key_ids):
-    """The same as it stands in SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS."""
+    """The same as a value of SAGA_ENGINE_PAYLOAD_ENCRYPTION_KEYS."""
     keys = {each: base64.b64encode(KEYS[each]).decode() for each in key_ids if each != "none"}
     return ",".join(f"{each}={keys[each]}" if each in keys else each for each in key_ids)
 
 
 def encryption_settings(*key_ids):
-    """The settings that make `sealing`."""
+    """The settings for `payload_encryption`."""
     return {"payload_codec": "aes-gcm", "payload_encryption_keys": keys_setting(*key_ids)}

@@ -1,8 +1,8 @@
 """
 A whole engine in this process: a worker with three sagas, and the participant that serves them.
 
-`greet` is done at once, `held` when the test lets it, `stuck` ends in an incident: nobody performs
-its second command, which comes after its pivot.
+`greet` is done at once, `held` when the test lets it. `stuck` ends in an incident: its second
+command, which comes after its pivot, has no handler.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ def lose(greeting: Greeting) -> Greeting:
 
 
 class GreeterParticipant:
-    """The participant; `greeter.hold` is answered when `let_go` is set."""
+    """The participant; `greeter.hold` is replied to when `may_finish` is set."""
 
     def __init__(self) -> None:
         self.may_finish = asyncio.Event()

@@ -82,7 +82,7 @@ async def engine_stub(url):
 
 
 class RunningService:
-    """A service that runs; `told` are its facts."""
+    """A running service; `events` are its telemetry."""
 
     def __init__(self, service, events, stop, task):
         self.service = service
@@ -91,7 +91,7 @@ class RunningService:
         self.task = task
 
     async def shut_down(self):
-        """Tell it to stop, and wait until it has."""
+        """Stop it, and wait until it has ended."""
         self.stop.set()
         await self.task
 

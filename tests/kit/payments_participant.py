@@ -1,4 +1,4 @@
-"""A participant with a ledger, and commands as an engine sends them."""
+"""A participant with a table of bookings, and commands as an engine sends them."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,15 +39,15 @@ class RefundCard(BaseModel):
 FAILURES = {
     "declined": Rejected("declined", "The card was declined.", {"card": "visa"}),
     "broken": OSError("secret-password in /etc/shadow"),
-    "unsure": Failed("gateway", "The gateway is away."),
+    "unsure": Failed("gateway", "The gateway is unavailable."),
 }
 
 
 class PaymentsParticipant:
     """
-    The payments participant; `called` counts its handlers' calls.
+    The payments participant; `calls` are the calls of its handlers.
 
-    `card` decides, after writing: one of REFUSALS, slow (sets `entered` and waits for `released`),
+    `card` decides, after writing: one of FAILURES, slow (sets `entered`, waits for `may_finish`),
     declined once (likewise, and the first call is declined), committing, cancelling.
     """
 
@@ -66,7 +66,7 @@ class PaymentsParticipant:
             self.calls.append("charge")
             if tx is not None:
                 await tx.execute(
-                    text("INSERT INTO ledger VALUES (:order, 1)"), {"order": command.order_id}
+                    text("INSERT INTO bookings VALUES (:order, 1)"), {"order": command.order_id}
                 )
             await self._apply_scenario(command.card, tx)
             return Charge(charge_id=f"{command.order_id}-{len(self.calls)}")
@@ -103,7 +103,7 @@ class PaymentsParticipant:
                 raise Rejected("never", "Refunds are closed.")
             if tx is not None:
                 await tx.execute(
-                    text("INSERT INTO ledger VALUES (:order, -1)"), {"order": command.order_id}
+                    text("INSERT INTO bookings VALUES (:order, -1)"), {"order": command.order_id}
                 )
 
         async def with_database(command: RefundCard, tx: AsyncConnection) -> None:
@@ -116,25 +116,29 @@ class PaymentsParticipant:
 
 
 @asynccontextmanager
-async def ledger_engine(url):
+async def bookings_engine(url):
     """The user's engine, on a database with their table."""
     engine = create_async_engine(url, pool_size=25)
     try:
         async with engine.begin() as tx:
-            await tx.execute(text("CREATE TABLE IF NOT EXISTS ledger (order_id text, amount int)"))
+            await tx.execute(
+                text("CREATE TABLE IF NOT EXISTS bookings (order_id text, amount int)")
+            )
         yield engine
     finally:
         await engine.dispose()
 
 
-async def ledger_rows(engine):
-    """What the ledger says: the independent witness of every effect."""
+async def booking_rows(engine):
+    """The rows of the table: an independent record of every effect."""
     async with engine.connect() as tx:
-        return [tuple(row) for row in await tx.execute(text("SELECT * FROM ledger ORDER BY 1, 2"))]
+        return [
+            tuple(row) for row in await tx.execute(text("SELECT * FROM bookings ORDER BY 1, 2"))
+        ]
 
 
 class EventList(list):
-    """The facts that were told, and a way to wait for one."""
+    """The events that were emitted, and a way to wait for one."""
 
     def __init__(self):
         super().__init__()
@@ -145,12 +149,12 @@ class EventList(list):
         self._changed.set()
 
     def of_type(self, kind):
-        return [fact for fact in self if isinstance(fact, kind)]
+        return [event for event in self if isinstance(event, kind)]
 
     async def wait_for(self, condition: Callable[[object], bool]):
         async with asyncio.timeout(30):
             while True:
-                found = next((fact for fact in self if condition(fact)), None)
+                found = next((event for event in self if condition(event)), None)
                 if found is not None:
                     return found
                 self._changed.clear()
@@ -202,11 +206,11 @@ def make_refund(
 
 
 class DirectExecutor:
-    """Performs commands of a Shop without a broker."""
+    """Executes commands of a PaymentsParticipant without a broker."""
 
     def __init__(self, payments, database, events, **changes):
         self.events = events
-        self.saw_in_progress = asyncio.Event()  # set when a command has met one that is in hand
+        self.saw_in_progress = asyncio.Event()  # set when a command was already in progress
         self._finished = asyncio.Condition()
         self._running = self._answered_count = 0
         self._executor = Executor(
@@ -253,7 +257,7 @@ class DirectExecutor:
 
 @asynccontextmanager
 async def direct_executor(engine, **changes):
-    """A shop on the user's engine, with its barrier, and its desk."""
+    """A participant on the user's engine, with its barrier, and its executor."""
     payments = PaymentsParticipant(engine)
     database = ParticipantDatabase(engine, Settings())
     await database.prepare(create_barrier=True)

@@ -1,8 +1,8 @@
 """
-Secrets planted on purpose, and the search for them in whatever programs have printed.
+Secrets planted on purpose, and the search for them in the output of programs.
 
 A canary is letters and digits only, so that no escaping hides it. It is also looked for in
-hexadecimal and in base64, wherever in the encoded text it may begin.
+hexadecimal and in base64, at every position in the encoded text.
 """
 
 import secrets

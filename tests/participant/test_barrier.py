@@ -13,9 +13,9 @@ from saga_engine.vocabulary import Outcome
 from tests.kit.payments_participant import (
     DirectExecutor,
     EventList,
+    booking_rows,
+    bookings_engine,
     direct_executor,
-    ledger_engine,
-    ledger_rows,
     make_command,
     make_refund,
 )
@@ -34,126 +34,132 @@ EMPTY = (Outcome.SUCCEEDED, None)
 
 @pytest.fixture
 async def engine(database_url):
-    async with ledger_engine(database_url) as engine:
+    async with bookings_engine(database_url) as engine:
         yield engine
 
 
 @pytest.fixture
-async def shop_and_desk(engine):
+async def payments_and_executor(engine):
     async with direct_executor(engine) as both:
         yield both
 
 
 @pytest.fixture
-def shop(shop_and_desk):
-    return shop_and_desk[0]
+def payments(payments_and_executor):
+    return payments_and_executor[0]
 
 
 @pytest.fixture
-def desk(shop_and_desk):
-    return shop_and_desk[1]
+def executor(payments_and_executor):
+    return payments_and_executor[1]
 
 
-def cases(desk):
-    return [fact.reason for fact in desk.events.of_type(BarrierHit)]
+def cases(executor):
+    return [event.reason for event in executor.events.of_type(BarrierHit)]
 
 
-async def test_a_repeated_command_has_one_effect_and_gets_its_first_reply(engine, desk):
+async def test_a_repeated_command_has_one_effect_and_gets_its_first_reply(engine, executor):
     charge = make_command()
     again = make_command(charge.run_id, attempt=2)
-    first = await desk(charge)
+    first = await executor(charge)
     assert first == (Outcome.SUCCEEDED, {"charge_id": "o-1-1"})
-    assert [await desk(charge), await desk(again)] == [first, first]
-    assert await ledger_rows(engine) == [("o-1", 1)]
-    assert cases(desk) == ["repeated", "repeated"]
+    assert [await executor(charge), await executor(again)] == [first, first]
+    assert await booking_rows(engine) == [("o-1", 1)]
+    assert cases(executor) == ["repeated", "repeated"]
 
 
 @pytest.mark.parametrize("card", ["ok", "declined"])
-async def test_twenty_deliveries_at_once_have_one_effect_and_one_reply(engine, shop, desk, card):
+async def test_twenty_deliveries_at_once_have_one_effect_and_one_reply(
+    engine, payments, executor, card
+):
     charge = make_command(payload={"order_id": "o-1", "card": card})
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(desk(charge)) for _ in range(20)]
+        tasks = [group.create_task(executor(charge)) for _ in range(20)]
     replies = [task.result() for task in tasks]
     assert all(reply == replies[0] for reply in replies)
-    assert await ledger_rows(engine) == ([("o-1", 1)] if card == "ok" else [])
+    assert await booking_rows(engine) == ([("o-1", 1)] if card == "ok" else [])
     if card == "ok":
-        assert shop.calls == ["charge"]
+        assert payments.calls == ["charge"]
 
 
-async def test_commands_of_other_runs_steps_and_directions_are_other_commands(engine, desk):
+async def test_commands_of_other_runs_steps_and_directions_are_other_commands(engine, executor):
     charge = make_command()
     for asked in (charge, make_command(), make_refund(charge)):
-        assert (await desk(asked))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(engine) == [("o-1", -1), ("o-1", 1), ("o-1", 1)]
-    assert cases(desk) == []
+        assert (await executor(asked))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(engine) == [("o-1", -1), ("o-1", 1), ("o-1", 1)]
+    assert cases(executor) == []
 
 
-async def test_undoing_what_never_happened_succeeds_without_the_handler(shop, desk):
+async def test_compensating_an_action_that_never_ran_succeeds_without_the_handler(
+    payments, executor
+):
     refund = make_refund(make_command())
-    assert await desk(refund) == EMPTY
-    assert await desk(refund) == EMPTY
-    assert shop.calls == []
-    assert cases(desk) == ["empty", "repeated"]
+    assert await executor(refund) == EMPTY
+    assert await executor(refund) == EMPTY
+    assert payments.calls == []
+    assert cases(executor) == ["empty", "repeated"]
 
 
-async def test_a_command_that_arrives_after_its_compensation_is_refused(shop, desk):
+async def test_a_command_that_arrives_after_its_compensation_is_refused(payments, executor):
     charge = make_command()
-    await desk(make_refund(charge))
-    assert await desk(charge) == REFUSED
-    assert await desk(make_command(charge.run_id, attempt=2, round=2)) == REFUSED
-    assert shop.calls == []
-    assert cases(desk) == ["empty", "refused", "refused"]
+    await executor(make_refund(charge))
+    assert await executor(charge) == REFUSED
+    assert await executor(make_command(charge.run_id, attempt=2, round=2)) == REFUSED
+    assert payments.calls == []
+    assert cases(executor) == ["empty", "refused", "refused"]
 
 
-async def test_a_compensation_waits_for_its_action_in_hand_and_undoes_it(engine, shop, desk):
+async def test_a_compensation_waits_for_its_action_in_progress_and_undoes_it(
+    engine, payments, executor
+):
     charge = make_command(payload={"order_id": "o-1", "card": "slow"})
     async with asyncio.TaskGroup() as group:
-        charging = group.create_task(desk(charge))
-        await shop.entered.wait()
-        refunding = group.create_task(desk(make_refund(charge)))
-        await desk.saw_in_progress.wait()
-        shop.may_finish.set()
+        charging = group.create_task(executor(charge))
+        await payments.entered.wait()
+        refunding = group.create_task(executor(make_refund(charge)))
+        await executor.saw_in_progress.wait()
+        payments.may_finish.set()
     assert charging.result()[0] is Outcome.SUCCEEDED
     assert refunding.result() == EMPTY
-    assert shop.calls == ["charge", "refund"]
-    assert await ledger_rows(engine) == [("o-1", -1), ("o-1", 1)]
+    assert payments.calls == ["charge", "refund"]
+    assert await booking_rows(engine) == [("o-1", -1), ("o-1", 1)]
 
 
-async def test_undoing_a_rejected_command_does_nothing_and_keeps_it_from_coming_back(
-    engine, shop, desk
+async def test_compensating_a_rejected_command_does_nothing_and_blocks_a_retry(
+    engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
-    assert (await desk(charge))[0] is Outcome.REJECTED
-    assert await desk(make_refund(charge)) == EMPTY
-    shop.rejects = False
+    assert (await executor(charge))[0] is Outcome.REJECTED
+    assert await executor(make_refund(charge)) == EMPTY
+    payments.rejects = False
     anew = make_command(charge.run_id, charge.payload, attempt=2, round=2)
-    assert await desk(anew) == REFUSED
-    assert shop.calls == ["charge"]
-    assert await ledger_rows(engine) == []
+    assert await executor(anew) == REFUSED
+    assert payments.calls == ["charge"]
+    assert await booking_rows(engine) == []
 
 
-async def test_a_rejection_undoes_what_the_handler_wrote_and_is_remembered(engine, shop, desk):
+async def test_a_rejection_is_recorded_and_rolls_back_the_handler(engine, payments, executor):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
-    assert await desk(charge) == (Outcome.REJECTED, DECLINED)
-    shop.rejects = False
-    assert await desk(charge) == (Outcome.REJECTED, DECLINED)
-    assert shop.calls == ["charge"]
-    assert await ledger_rows(engine) == []
+    assert await executor(charge) == (Outcome.REJECTED, DECLINED)
+    payments.rejects = False
+    assert await executor(charge) == (Outcome.REJECTED, DECLINED)
+    assert payments.calls == ["charge"]
+    assert await booking_rows(engine) == []
 
 
 @pytest.mark.parametrize("reply", ["{}", "null", "[1]", '{"code": 7}', f"1{'0' * 999}"])
-async def test_a_remembered_refusal_without_a_code_is_given_again(engine, desk, reply):
+async def test_a_recorded_rejection_without_a_code_is_repeated(engine, executor, reply):
     """Another version, or another program, may have written the row."""
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
-    await desk(charge)
+    await executor(charge)
     async with engine.begin() as tx:
         await tx.execute(text("UPDATE saga_barrier SET reply = :reply"), {"reply": reply})
-    answer = await desk.execute(charge)
+    answer = await executor.execute(charge)
     assert (answer.outcome, answer.body) == (Outcome.REJECTED, reply.encode())
 
 
 class Interrupted:
-    """A database of which somebody else makes use before its second transaction."""
+    """A database that another delivery uses before its second transaction."""
 
     def __init__(self, database, meanwhile):
         self._database = database
@@ -169,98 +175,102 @@ class Interrupted:
             yield tx
 
 
-async def test_a_delivery_that_gets_in_before_a_rejection_is_recorded_decides_for_both(
-    engine, shop, desk
+async def test_a_delivery_executed_before_a_rejection_is_recorded_decides_for_both(
+    engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
 
     async def get_in():
-        shop.rejects = False
-        assert (await desk(charge))[0] is Outcome.SUCCEEDED
+        payments.rejects = False
+        assert (await executor(charge))[0] is Outcome.SUCCEEDED
 
     other = DirectExecutor(
-        shop, Interrupted(ParticipantDatabase(engine, Settings()), get_in), EventList()
+        payments, Interrupted(ParticipantDatabase(engine, Settings()), get_in), EventList()
     )
-    assert await other(charge) == await desk(charge)
-    assert shop.calls == ["charge", "charge"]
-    assert await ledger_rows(engine) == [("o-1", 1)]
+    assert await other(charge) == await executor(charge)
+    assert payments.calls == ["charge", "charge"]
+    assert await booking_rows(engine) == [("o-1", 1)]
 
 
-async def test_a_rejected_command_asked_anew_by_an_operator_runs_again(engine, shop, desk):
+async def test_a_rejected_command_retried_by_an_operator_runs_again(engine, payments, executor):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
-    await desk(charge)
-    shop.rejects = False
+    await executor(charge)
+    payments.rejects = False
     anew = make_command(charge.run_id, charge.payload, attempt=2, round=2)
-    first = await desk(anew)
+    first = await executor(anew)
     assert first[0] is Outcome.SUCCEEDED
-    assert await desk(anew) == first
-    assert await desk(charge) == first
-    assert await ledger_rows(engine) == [("o-1", 1)]
+    assert await executor(anew) == first
+    assert await executor(charge) == first
+    assert await booking_rows(engine) == [("o-1", 1)]
 
 
-async def test_a_new_key_without_a_later_attempt_is_not_a_new_command(shop, desk):
+async def test_a_new_key_without_a_later_attempt_is_not_a_new_command(payments, executor):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"}, attempt=3)
-    await desk(charge)
-    shop.rejects = False
+    await executor(charge)
+    payments.rejects = False
     late = make_command(charge.run_id, charge.payload, attempt=2, round=7)
-    assert await desk(late) == (Outcome.REJECTED, DECLINED)
+    assert await executor(late) == (Outcome.REJECTED, DECLINED)
 
 
-async def test_a_command_asked_anew_that_fails_stays_rejected_until_it_runs_through(
-    engine, shop, desk
+async def test_a_retried_command_that_fails_stays_rejected_until_it_succeeds(
+    engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
-    await desk(charge)
+    await executor(charge)
     broken = {"order_id": "o-1", "card": "broken"}
-    assert (await desk(make_command(charge.run_id, broken, attempt=2, round=2)))[
+    assert (await executor(make_command(charge.run_id, broken, attempt=2, round=2)))[
         0
     ] is Outcome.FAILED
-    shop.rejects = False
-    assert (await desk(make_command(charge.run_id, broken, attempt=3, round=2)))[
+    payments.rejects = False
+    assert (await executor(make_command(charge.run_id, broken, attempt=3, round=2)))[
         0
     ] is Outcome.SUCCEEDED
-    assert await ledger_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(engine) == [("o-1", 1)]
 
 
-async def test_a_rejected_compensation_asked_anew_runs_again(engine, shop, desk):
+async def test_a_rejected_compensation_that_is_retried_runs_again(engine, payments, executor):
     charge = make_command(payload={"order_id": "never"})
-    await desk(charge)
-    assert (await desk(make_refund(charge, order="never")))[0] is Outcome.REJECTED
-    shop.rejects = False
-    assert await desk(make_refund(charge, order="never", attempt=2, round=2)) == EMPTY
-    assert await ledger_rows(engine) == [("never", -1), ("never", 1)]
+    await executor(charge)
+    assert (await executor(make_refund(charge, order="never")))[0] is Outcome.REJECTED
+    payments.rejects = False
+    assert await executor(make_refund(charge, order="never", attempt=2, round=2)) == EMPTY
+    assert await booking_rows(engine) == [("never", -1), ("never", 1)]
 
 
 @pytest.mark.parametrize("card", ["broken", "unsure"])
-async def test_a_failure_undoes_what_the_handler_wrote_and_may_run_again(engine, shop, desk, card):
+async def test_a_failure_rolls_back_the_handler_and_may_run_again(engine, payments, executor, card):
     charge = make_command(payload={"order_id": "o-1", "card": card})
-    assert (await desk(charge))[0] is Outcome.FAILED
-    assert await ledger_rows(engine) == []
-    shop.rejects = False
-    assert (await desk(charge))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(engine) == [("o-1", 1)]
+    assert (await executor(charge))[0] is Outcome.FAILED
+    assert await booking_rows(engine) == []
+    payments.rejects = False
+    assert (await executor(charge))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(engine) == [("o-1", 1)]
 
 
-async def test_a_handler_killed_before_its_commit_leaves_nothing_and_runs_again(engine, shop, desk):
+async def test_a_handler_killed_before_its_commit_has_no_effect_and_runs_again(
+    engine, payments, executor
+):
     charge = make_command(payload={"order_id": "o-1", "card": "slow"})
-    performing = asyncio.ensure_future(desk(charge))
-    await shop.entered.wait()
+    performing = asyncio.ensure_future(executor(charge))
+    await payments.entered.wait()
     performing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await performing
-    assert await ledger_rows(engine) == []
-    shop.may_finish.set()
-    assert (await desk(charge))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(engine) == []
+    payments.may_finish.set()
+    assert (await executor(charge))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(engine) == [("o-1", 1)]
 
 
-async def test_a_handler_that_commits_by_itself_is_told_so_and_never_doubled(engine, shop, desk):
+async def test_a_handler_that_commits_itself_fails_and_is_never_repeated(
+    engine, payments, executor
+):
     charge = make_command(payload={"order_id": "o-1", "card": "committing"})
     for _ in range(2):
-        outcome, body = await desk(charge)
+        outcome, body = await executor(charge)
         assert (outcome, body["code"]) == (Outcome.FAILED, "transaction_ended")
-    assert shop.calls == ["charge"]
-    assert await ledger_rows(engine) == [("o-1", 1)]
+    assert payments.calls == ["charge"]
+    assert await booking_rows(engine) == [("o-1", 1)]
 
 
 async def test_the_table_is_created_by_many_processes_at_once(engine):
@@ -271,22 +281,22 @@ async def test_the_table_is_created_by_many_processes_at_once(engine):
         assert await tx.scalar(text("SELECT count(*) FROM saga_barrier")) == 0
 
 
-async def test_old_rows_are_forgotten_in_batches_and_young_ones_kept(engine, desk):
+async def test_old_rows_are_deleted_in_batches_and_recent_ones_kept(engine, executor):
     for _ in range(5):
-        await desk(make_command())
+        await executor(make_command())
     async with engine.begin() as tx:
         await tx.execute(text("UPDATE saga_barrier SET claimed_at = now() - interval '31 days'"))
-    await desk(make_command())
+    await executor(make_command())
     assert await barrier.delete_older_than(engine, timedelta(days=30), batch_size=2) == 5
     async with engine.connect() as tx:
         assert await tx.scalar(text("SELECT count(*) FROM saga_barrier")) == 1
 
 
-async def test_duplicates_at_once_are_one_on_an_engine_of_another_isolation_level(engine):
+async def test_concurrent_duplicates_have_one_effect_at_any_isolation_level_of_the_engine(engine):
     strict = engine.execution_options(isolation_level="SERIALIZABLE")
-    async with direct_executor(strict) as (shop, desk):
+    async with direct_executor(strict) as (payments, executor):
         charge = make_command()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(desk(charge)) for _ in range(10)]
+            tasks = [group.create_task(executor(charge)) for _ in range(10)]
         assert {task.result()[0] for task in tasks} == {Outcome.SUCCEEDED}
-        assert shop.calls == ["charge"]
+        assert payments.calls == ["charge"]

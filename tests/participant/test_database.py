@@ -19,8 +19,8 @@ from tests.kit.programs import sleep
 from tests.kit.proxy import TcpProxy, running_proxy
 
 
-async def test_what_is_said_of_a_database_has_no_password_wherever_the_url_has_it():
-    url = f"postgresql+asyncpg://me:hunter1@/shop?host=127.0.0.1:{free_port()}&password=hunter2"
+async def test_the_displayed_url_never_contains_the_password():
+    url = f"postgresql+asyncpg://me:hunter1@/payments?host=127.0.0.1:{free_port()}&password=hunter2"
     theirs = create_async_engine(url)
     for given in (url, theirs):
         database = ParticipantDatabase(given, Settings())
@@ -33,7 +33,7 @@ async def test_what_is_said_of_a_database_has_no_password_wherever_the_url_has_i
 
 
 async def entered(database: ParticipantDatabase, asked):
-    """What the barrier says as soon as nobody else has the command in hand."""
+    """The result of the barrier once no other transaction has the command in progress."""
     while True:
         try:
             async with database.transaction() as tx:
@@ -42,7 +42,7 @@ async def entered(database: ParticipantDatabase, asked):
             pass
 
 
-async def test_who_is_cut_off_in_the_middle_of_a_command_does_not_hold_it_for_ever():
+async def test_a_client_that_is_cut_off_does_not_lock_its_command_forever():
     charge = make_command()
 
     async def be_cut_off(lost: ParticipantDatabase, proxy: TcpProxy, other: ParticipantDatabase):
@@ -66,7 +66,7 @@ async def test_who_is_cut_off_in_the_middle_of_a_command_does_not_hold_it_for_ev
         await other.close()
 
 
-async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connection(database_url):
+async def test_a_timeout_of_another_service_closes_no_connection(database_url):
     async def session(database):
         async with database.transaction() as tx:
             return await tx.scalar(text("SELECT pg_backend_pid()"))
@@ -83,14 +83,14 @@ async def test_a_handler_that_waits_in_vain_for_somebody_else_costs_no_connectio
 @asynccontextmanager
 async def watched(*, patience=0.5):
     """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
-    told = EventList()
+    emitted = EventList()
     async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
         database = ParticipantDatabase(
             proxy.url, Settings(participant_statement_check_after=patience)
         )
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(database.run_lost_statement_monitor(told))
-            yield database, proxy, told
+            watching = group.create_task(database.run_lost_statement_monitor(emitted))
+            yield database, proxy, emitted
             watching.cancel()
         await database.close()
 
@@ -109,9 +109,7 @@ async def is_free(database, seconds=8):
 
 
 @pytest.mark.parametrize("given", ["a URL", "an engine"])
-async def test_what_a_rejected_handler_has_written_is_undone_and_its_connection_goes_on(
-    given, database_url
-):
+async def test_a_rejected_handler_is_rolled_back_and_its_connection_is_reused(given, database_url):
     engine = create_async_engine(database_url)
     database = ParticipantDatabase(database_url if given == "a URL" else engine, Settings())
 
@@ -128,8 +126,8 @@ async def test_what_a_rejected_handler_has_written_is_undone_and_its_connection_
     await engine.dispose()
 
 
-async def test_a_rollback_that_is_lost_on_the_way_is_ended_and_the_rejection_stays_one():
-    async with watched() as (database, proxy, told):
+async def test_a_lost_rollback_is_ended_and_the_command_stays_rejected():
+    async with watched() as (database, proxy, emitted):
 
         async def reject(_):
             proxy.drop_open_connections()
@@ -138,12 +136,12 @@ async def test_a_rollback_that_is_lost_on_the_way_is_ended_and_the_rejection_sta
         with pytest.raises(Rejected):
             await hold(database, reject)
         assert await is_free(database)
-        assert told.of_type(DatabaseUnavailable)
+        assert emitted.of_type(DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("when", ["in a statement", "in the commit"])
-async def test_a_statement_that_is_lost_on_the_way_is_ended_on_both_sides(when):
-    async with watched() as (database, proxy, told):
+async def test_a_lost_statement_is_ended_on_both_sides(when):
+    async with watched() as (database, proxy, emitted):
 
         async def vanish(tx):
             proxy.drop_open_connections()
@@ -154,12 +152,12 @@ async def test_a_statement_that_is_lost_on_the_way_is_ended_on_both_sides(when):
             with pytest.raises(DBAPIError):
                 await hold(database, vanish)
             assert await is_free(database)
-        assert {trouble.problem for trouble in told.of_type(DatabaseUnavailable)} == {
+        assert {trouble.problem for trouble in emitted.of_type(DatabaseUnavailable)} == {
             "1 statements or their responses were lost on the network."
         }
 
 
-async def test_a_statement_whose_answer_is_lost_on_the_way_is_ended_on_both_sides():
+async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides():
     async with watched() as (database, proxy, _):
 
         async def lose_the_answer(tx):
@@ -172,14 +170,14 @@ async def test_a_statement_whose_answer_is_lost_on_the_way_is_ended_on_both_side
         assert await is_free(database)
 
 
-async def test_a_statement_that_is_at_work_may_take_as_long_as_it_likes():
-    async with watched() as (database, _, told), database.transaction() as tx:
+async def test_a_statement_that_is_being_executed_may_take_long():
+    async with watched() as (database, _, emitted), database.transaction() as tx:
         await tx.execute(text("SELECT pg_sleep(3)"))
         assert await tx.scalar(text("SELECT 1")) == 1
-    assert not told.of_type(DatabaseUnavailable)
+    assert not emitted.of_type(DatabaseUnavailable)
 
 
-async def test_of_statements_that_are_at_work_is_asked_no_more_often_than_patience_lasts():
+async def test_executing_statements_are_checked_once_per_silence_timeout():
     async with watched(patience=2) as (database, proxy, _):
 
         async def work():
@@ -196,7 +194,7 @@ async def test_of_statements_that_are_at_work_is_asked_no_more_often_than_patien
 @pytest.mark.parametrize("way", ["a wire", "a proxy that buffers"])
 async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, monkeypatch):
     large = "x" * 4_000_000
-    async with watched() as (database, proxy, told):
+    async with watched() as (database, proxy, emitted):
         if way == "a wire":
             proxy.limit_receive_buffer()
             monkeypatch.setattr(lost_statements, "MIN_UPLOAD_RATE", 1e9)
@@ -204,10 +202,10 @@ async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, mon
         async with database.transaction() as tx:
             stored = await tx.scalar(text("SELECT length(:large)"), {"large": large})
     assert stored == len(large)
-    assert not told.of_type(DatabaseUnavailable)
+    assert not emitted.of_type(DatabaseUnavailable)
 
 
-async def test_a_handler_that_is_cancelled_in_a_statement_leaves_nothing_to_watch():
+async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
     async with watched() as (database, _, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5), database.transaction() as tx:
@@ -216,10 +214,10 @@ async def test_a_handler_that_is_cancelled_in_a_statement_leaves_nothing_to_watc
 
 
 @pytest.mark.parametrize("number", [1, "none"])
-async def test_a_handler_that_does_something_else_for_a_while_keeps_its_transaction(number):
-    async with watched() as (database, _, told), database.transaction() as tx:
+async def test_a_handler_that_pauses_keeps_its_transaction(number):
+    async with watched() as (database, _, emitted), database.transaction() as tx:
         with suppress(DBAPIError):  # of which the server never hears
             await tx.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
         await sleep(4)
         assert await tx.scalar(text("SELECT 2")) == 2
-    assert not told.of_type(DatabaseUnavailable)
+    assert not emitted.of_type(DatabaseUnavailable)

@@ -12,14 +12,14 @@ from saga_engine.participant import Participant, barrier
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Outcome
 from tests.kit.participant_service import engine_stub
-from tests.kit.payments_participant import ledger_engine, make_command, make_refund
+from tests.kit.payments_participant import bookings_engine, make_command, make_refund
 
 PAGE = Path(__file__).parents[2] / "docs" / "participants.md"
 
 
 @pytest.fixture
 async def engine(database_url):
-    async with ledger_engine(database_url) as engine:
+    async with bookings_engine(database_url) as engine:
         yield engine
 
 

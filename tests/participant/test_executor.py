@@ -18,9 +18,9 @@ from tests.kit.payments_participant import (
     DirectExecutor,
     EventList,
     PaymentsParticipant,
+    booking_rows,
+    bookings_engine,
     direct_executor,
-    ledger_engine,
-    ledger_rows,
     make_command,
 )
 
@@ -33,20 +33,20 @@ def nested(levels):
 
 
 @pytest.fixture
-def shop():
+def payments():
     return PaymentsParticipant()
 
 
 @pytest.fixture
-def desk(shop):
-    return DirectExecutor(shop, None, EventList())
+def executor(payments):
+    return DirectExecutor(payments, None, EventList())
 
 
-async def test_a_handler_without_a_database_gets_the_idempotency_key_to_pass_on(shop, desk):
+async def test_a_handler_without_a_database_gets_the_idempotency_key_to_pass_on(payments, executor):
     run_id = uuid4()
     for attempt in (1, 2):
-        assert (await desk(make_command(run_id, attempt=attempt)))[0] is Outcome.SUCCEEDED
-    assert shop.contexts[0] == CommandContext(
+        assert (await executor(make_command(run_id, attempt=attempt)))[0] is Outcome.SUCCEEDED
+    assert payments.contexts[0] == CommandContext(
         command="payment.charge",
         run_id=run_id,
         saga="place-order",
@@ -56,79 +56,79 @@ async def test_a_handler_without_a_database_gets_the_idempotency_key_to_pass_on(
         idempotency_key=f"{run_id}/charge/action/1",
         deadline=FAR_FUTURE,
     )
-    assert shop.contexts[1].idempotency_key == shop.contexts[0].idempotency_key
+    assert payments.contexts[1].idempotency_key == payments.contexts[0].idempotency_key
 
 
-async def test_an_unknown_command_fails_and_its_name_is_no_label(desk):
-    outcome, body = await desk(make_command(name="payment.steal"))
+async def test_an_unknown_command_fails_and_its_name_is_not_a_label(executor):
+    outcome, body = await executor(make_command(name="payment.steal"))
     assert (outcome, body["code"]) == (Outcome.FAILED, "unknown_command")
-    assert [fact.command for fact in desk.events.of_type(HandlerFinished)] == ["unknown"]
+    assert [event.command for event in executor.events.of_type(HandlerFinished)] == ["unknown"]
 
 
-async def test_a_payload_that_does_not_fit_fails_without_quoting_it(shop, desk):
-    outcome, body = await desk(make_command(payload={"order_id": 4111_1111_1111_1111}))
+async def test_an_invalid_payload_fails_without_quoting_it(payments, executor):
+    outcome, body = await executor(make_command(payload={"order_id": 4111_1111_1111_1111}))
     assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_payload")
     assert "order_id" in body["message"]
     assert "4111" not in str(body)
-    assert shop.calls == []
+    assert payments.calls == []
 
 
-async def test_an_exception_is_told_by_its_class_and_place_and_never_by_its_text(desk):
-    outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "broken"}))
+async def test_an_exception_is_reported_by_class_and_location_without_its_text(executor):
+    outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "broken"}))
     assert outcome is Outcome.FAILED
     assert body == {"code": "OSError", "message": "OSError", "details": None}
-    (failed,) = desk.events.of_type(HandlerFailed)
+    (failed,) = executor.events.of_type(HandlerFailed)
     assert "payments_participant.py:" in failed.problem
     assert (failed.code, failed.step, failed.command) == ("OSError", "charge", "payment.charge")
-    (finished,) = desk.events.of_type(HandlerFinished)
+    (finished,) = executor.events.of_type(HandlerFinished)
     assert finished.code == "OSError"
-    assert not desk.events.of_type(InternalErrorCaught), "it is not a bug of the engine"
-    assert "secret" not in str(desk.events)
+    assert not executor.events.of_type(InternalErrorCaught), "it is not a bug of the engine"
+    assert "secret" not in str(executor.events)
 
 
-async def test_a_failure_of_the_author_speaks_in_the_authors_words(desk):
-    outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "unsure"}))
+async def test_a_failed_keeps_the_authors_text(executor):
+    outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "unsure"}))
     assert outcome is Outcome.FAILED
-    assert body == {"code": "gateway", "message": "The gateway is away.", "details": None}
+    assert body == {"code": "gateway", "message": "The gateway is unavailable.", "details": None}
 
 
-async def test_a_rejection_without_a_database_is_rejected(desk):
-    outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "declined"}))
+async def test_a_rejection_without_a_database_is_rejected(executor):
+    outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "declined"}))
     assert (outcome, body["code"]) == (Outcome.REJECTED, "declined")
 
 
-async def test_a_handler_that_hangs_fails_after_the_timeout(shop):
-    desk = DirectExecutor(shop, None, EventList(), participant_handler_timeout=0.05)
-    outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "slow"}))
+async def test_a_handler_that_hangs_fails_after_the_timeout(payments):
+    executor = DirectExecutor(payments, None, EventList(), participant_handler_timeout=0.05)
+    outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "slow"}))
     assert (outcome, body["code"]) == (Outcome.FAILED, "timeout")
 
 
 async def test_a_handler_that_hangs_in_its_transaction_leaves_nothing(database_url):
     slow = make_command(payload={"order_id": "o-1", "card": "slow"})
     async with (
-        ledger_engine(database_url) as engine,
+        bookings_engine(database_url) as engine,
         direct_executor(engine, participant_handler_timeout=1) as (
-            shop,
-            desk,
+            payments,
+            executor,
         ),
     ):
-        outcome, body = await desk(slow)
+        outcome, body = await executor(slow)
         assert (outcome, body["code"]) == (Outcome.FAILED, "timeout")
-        assert await ledger_rows(engine) == []
-        shop.may_finish.set()
-        assert (await desk(slow))[0] is Outcome.SUCCEEDED
-        assert await ledger_rows(engine) == [("o-1", 1)]
+        assert await booking_rows(engine) == []
+        payments.may_finish.set()
+        assert (await executor(slow))[0] is Outcome.SUCCEEDED
+        assert await booking_rows(engine) == [("o-1", 1)]
 
 
-async def test_a_handler_that_cancels_itself_fails_and_nothing_else_is_cancelled(desk):
-    outcome, body = await desk(make_command(payload={"order_id": "o-1", "card": "cancelling"}))
+async def test_a_handler_that_cancels_itself_fails_and_nothing_else_is_cancelled(executor):
+    outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "cancelling"}))
     assert (outcome, body["code"]) == (Outcome.FAILED, "CancelledError")
 
 
-async def test_a_database_that_is_away_fails_the_command(database_url, postgres):
-    async with ledger_engine(database_url) as engine, direct_executor(engine) as (_, desk):
+async def test_a_command_fails_if_the_database_is_unavailable(database_url, postgres):
+    async with bookings_engine(database_url) as engine, direct_executor(engine) as (_, executor):
         await postgres.drop_database(engine.url.database)
-        outcome, body = await desk(make_command())
+        outcome, body = await executor(make_command())
         assert outcome is Outcome.FAILED
         assert "postgres" not in body["message"]
         await postgres.create_database(engine.url.database)
@@ -137,7 +137,7 @@ async def test_a_database_that_is_away_fails_the_command(database_url, postgres)
 @pytest.mark.parametrize(
     "result", ["a text", Charge(charge_id="\0"), Charge(charge_id="\ud800"), None]
 )
-async def test_a_result_that_does_not_fit_or_cannot_travel_fails(result):
+async def test_an_invalid_result_fails(result):
     participant = Participant("payments")
 
     @participant.command("payment.charge")
@@ -161,7 +161,7 @@ async def test_a_result_beyond_the_largest_body_fails():
 
 
 class Giving:
-    """A participant that writes to its ledger and answers with *result*."""
+    """A participant that writes to its table of bookings and answers with *result*."""
 
     def __init__(self, engine, result):
         self.participant = Participant("payments", database=engine)
@@ -169,7 +169,7 @@ class Giving:
         @self.participant.command("payment.charge")
         async def charge(command: ChargeCard, tx: AsyncConnection) -> Any:
             await tx.execute(
-                text("INSERT INTO ledger VALUES (:order, 1)"), {"order": command.order_id}
+                text("INSERT INTO bookings VALUES (:order, 1)"), {"order": command.order_id}
             )
             return result
 
@@ -187,7 +187,7 @@ class Giving:
 async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
     database_url, result, problem
 ):
-    async with ledger_engine(database_url) as engine:
+    async with bookings_engine(database_url) as engine:
         database = ParticipantDatabase(engine, Settings())
         await database.prepare(create_barrier=True)
         outcome, body = await DirectExecutor(Giving(engine, result), database, EventList())(
@@ -196,7 +196,7 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
         await database.close()
         assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")
         assert problem in body["message"]
-        assert await ledger_rows(engine) == []
+        assert await booking_rows(engine) == []
 
 
 @pytest.mark.parametrize("refusal", [Rejected, Failed])
@@ -213,19 +213,19 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
         ("code", "", nested(501)),
     ],
 )
-def test_a_refusal_that_cannot_travel_is_refused_where_it_is_made(refusal, words):
+def test_a_handler_error_that_cannot_be_sent_is_refused_when_it_is_made(refusal, words):
     with pytest.raises(ValueError, match="must be a text"):
         refusal(*words)
 
 
-async def test_handlers_run_side_by_side(shop, desk):
+async def test_handlers_run_side_by_side(payments, executor):
     slow = make_command(payload={"order_id": "o-1", "card": "slow"})
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(desk(slow))
-        await shop.entered.wait()
-        assert (await desk(make_command()))[0] is Outcome.SUCCEEDED
+        first = group.create_task(executor(slow))
+        await payments.entered.wait()
+        assert (await executor(make_command()))[0] is Outcome.SUCCEEDED
         assert not first.done()
-        shop.may_finish.set()
+        payments.may_finish.set()
 
 
 async def performed(participant):

@@ -28,8 +28,8 @@ from tests.kit.participant_service import engine_stub, running_service
 from tests.kit.payments_participant import (
     DirectExecutor,
     EventList,
-    ledger_engine,
-    ledger_rows,
+    booking_rows,
+    bookings_engine,
     make_command,
 )
 
@@ -86,13 +86,19 @@ async def in_a_task_group():
         group.create_task(in_itself())
 
 
-async def in_a_task_nobody_awaits():
+async def in_an_unawaited_task():
     _ = asyncio.get_running_loop().create_task(in_itself())
     await turn_of_the_loop()
     exit_now()
 
 
-WAYS = [in_itself, in_a_thread, in_a_task_that_is_awaited, in_a_task_group, in_a_task_nobody_awaits]
+WAYS = [
+    in_itself,
+    in_a_thread,
+    in_a_task_that_is_awaited,
+    in_a_task_group,
+    in_an_unawaited_task,
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -118,8 +124,12 @@ async def test_a_handler_that_exits_fails_and_the_commands_beside_it_go_on(broke
         assert (failed.outcome, failed.failure.code) == (Outcome.FAILED, "SystemExit")
         assert [each.outcome for each in replies.values()] == [Outcome.SUCCEEDED]
         await running.shut_down()
-        (fact,) = running.events.of_type(HandlerFailed)
-        assert (fact.code, fact.step, fact.run_id) == ("SystemExit", "charge", str(exiting.run_id))
+        (event,) = running.events.of_type(HandlerFailed)
+        assert (event.code, event.step, event.run_id) == (
+            "SystemExit",
+            "charge",
+            str(exiting.run_id),
+        )
         assert "secret" not in str(running.events)
 
 
@@ -145,10 +155,10 @@ async def test_a_type_that_exits_fails_the_command(where):
     async def written(asked: HandlerChoice) -> Unwritable:
         return Unwritable.model_construct(order_id=asked.order_id)
 
-    desk = DirectExecutor(
+    executor = DirectExecutor(
         MisbehavingParticipant(validated if where == "validator" else written), None, EventList()
     )
-    outcome, body = await desk(make_command(payload={"order_id": "exit"}))
+    outcome, body = await executor(make_command(payload={"order_id": "exit"}))
     assert outcome is Outcome.FAILED
     # pydantic itself turns what a serializer raises into an error of its own.
     assert body["code"] in ("SystemExit", "invalid_result")
@@ -168,19 +178,19 @@ async def test_a_type_that_exits_fails_the_command(where):
         (ExceptionGroup("secret", [OSError("secret"), KeyError("secret")]), "ExceptionGroup"),
     ],
 )
-async def test_whatever_a_handler_raises_is_a_failure_named_by_its_class(raised, code):
+async def test_any_exception_of_a_handler_is_a_failure_named_by_its_class(raised, code):
     async def charge(_: HandlerChoice) -> None:
         raise raised
 
-    desk = DirectExecutor(MisbehavingParticipant(charge), None, EventList())
-    outcome, body = await desk(make_command())
+    executor = DirectExecutor(MisbehavingParticipant(charge), None, EventList())
+    outcome, body = await executor(make_command())
     assert (outcome, body["code"]) == (Outcome.FAILED, code)
-    assert [fact.code for fact in desk.events.of_type(HandlerFailed)] == [code]
-    assert [fact.code for fact in desk.events.of_type(HandlerFinished)] == [code]
-    assert not desk.events.of_type(InternalErrorCaught)
+    assert [event.code for event in executor.events.of_type(HandlerFailed)] == [code]
+    assert [event.code for event in executor.events.of_type(HandlerFinished)] == [code]
+    assert not executor.events.of_type(InternalErrorCaught)
 
 
-async def test_a_refusal_whose_class_is_hostile_is_answered_with_its_name():
+async def test_a_handler_error_of_a_hostile_class_is_replied_with_its_name():
     async def charge(_: HandlerChoice) -> None:
         raise Hostile
 
@@ -190,7 +200,7 @@ async def test_a_refusal_whose_class_is_hostile_is_answered_with_its_name():
     assert (outcome, body["code"]) == (Outcome.REJECTED, "Hostile")
 
 
-async def test_a_refusal_that_was_changed_after_it_was_made_cannot_become_an_unreadable_reply():
+async def test_a_handler_error_that_was_modified_cannot_become_an_unreadable_reply():
     async def charge(_: HandlerChoice) -> None:
         details: list[str] = []
         refusal = Failed("full", "It is full.", details)
@@ -206,7 +216,7 @@ async def test_a_refusal_that_was_changed_after_it_was_made_cannot_become_an_unr
 @pytest.mark.parametrize(
     "limit", [{"max_body_depth": 2}, {"max_body_json_values": 5}, {"max_body_bytes": 60}]
 )
-async def test_a_refusal_is_held_to_the_settings_and_not_to_their_defaults(limit):
+async def test_a_handler_error_is_limited_by_the_settings_not_by_their_defaults(limit):
     async def charge(_: HandlerChoice) -> None:
         raise Rejected("declined", "The card was declined.", {"why": [[1, 2, 3, 4, 5]]})
 
@@ -216,7 +226,7 @@ async def test_a_refusal_is_held_to_the_settings_and_not_to_their_defaults(limit
     assert (outcome, body["code"]) == (Outcome.REJECTED, "Rejected")
 
 
-async def test_the_details_of_a_refusal_may_be_as_deep_as_the_settings_allow():
+async def test_the_details_of_a_handler_error_may_be_as_deep_as_the_settings_allow():
     details: Json = []
     for _ in range(100):
         details = [details]
@@ -244,11 +254,11 @@ NO, LATER = Rejected("no"), Failed("later")
         (OSError(), None),
     ],
 )
-def test_a_group_that_holds_only_refusals_is_one(group, found):
+def test_a_group_of_handler_errors_counts_as_one(group, found):
     assert handler_error_in(group) is found
 
 
-def test_a_group_that_is_nested_deeply_or_has_many_members_is_looked_at_in_bounds():
+def test_only_a_limited_part_of_a_large_or_deep_group_is_inspected():
     deep: Exception = NO
     for _ in range(5_000):
         deep = ExceptionGroup("", [deep])
@@ -282,7 +292,7 @@ async def forgetful():
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_task_that_was_cancelled_and_goes_on_is_answered(broker_url, times):
+async def test_a_command_whose_task_was_cancelled_gets_a_reply(broker_url, times):
     """With a prefetch of one, what is never answered would stop the participant."""
 
     async def charge(asked: HandlerChoice) -> str:
@@ -306,7 +316,7 @@ async def test_a_task_that_was_cancelled_and_goes_on_is_answered(broker_url, tim
         assert (await engine.take_reply()).failure.code == "CancelledError"
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-        assert [fact.code for fact in running.events.of_type(HandlerFailed)] == ["CancelledError"]
+        assert [event.code for event in running.events.of_type(HandlerFailed)] == ["CancelledError"]
 
 
 class UncancellableParticipant(MisbehavingParticipant):
@@ -328,9 +338,9 @@ class UncancellableParticipant(MisbehavingParticipant):
             await hold(asked)
 
         async def with_database(asked: HandlerChoice, tx: AsyncConnection) -> None:
-            await tx.execute(text("INSERT INTO ledger VALUES (:order, 1)"), {"order": "o-1"})
+            await tx.execute(text("INSERT INTO bookings VALUES (:order, 1)"), {"order": "o-1"})
             await hold(asked)
-            await tx.execute(text("INSERT INTO ledger VALUES (:order, 2)"), {"order": "o-1"})
+            await tx.execute(text("INSERT INTO bookings VALUES (:order, 2)"), {"order": "o-1"})
 
         return with_database if database is not None else alone
 
@@ -339,37 +349,37 @@ HOLD = {"order_id": "o-1", "card": "hold"}
 SHORT = {"participant_handler_timeout": 0.5, "participant_cancel_timeout": 0.1}
 
 
-async def test_a_handler_that_ignores_its_timeout_is_answered_and_can_commit_nothing(
+async def test_a_handler_that_ignores_its_timeout_gets_a_reply_and_cannot_commit(
     broker_url, database_url
 ):
-    async with ledger_engine(database_url) as ledger:
-        shop = UncancellableParticipant(ledger)
+    async with bookings_engine(database_url) as user_engine:
+        payments = UncancellableParticipant(user_engine)
         async with (
             engine_stub(broker_url) as engine,
-            running_service(broker_url, shop, participant_concurrency=2, **SHORT) as running,
+            running_service(broker_url, payments, participant_concurrency=2, **SHORT) as running,
         ):
             held = make_command(payload=HOLD)
             await engine.send(held)
             assert (await engine.take_reply()).failure.code == "timeout"
-            (fact,) = running.events.of_type(HandlerAbandoned)
-            assert (fact.still_running, fact.run_id, fact.step) == (
+            (event,) = running.events.of_type(HandlerAbandoned)
+            assert (event.still_running, event.run_id, event.step) == (
                 True,
                 str(held.run_id),
                 "charge",
             )
-            shop.may_finish.set()
+            payments.may_finish.set()
             await engine.send(make_command())
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-            assert await ledger_rows(ledger) == [("o-1", 1), ("o-1", 2)]
+            assert await booking_rows(user_engine) == [("o-1", 1), ("o-1", 2)]
 
 
-async def test_a_participant_all_of_whose_handlers_are_stuck_ends_itself_in_words(broker_url):
-    shop = UncancellableParticipant()
+async def test_a_participant_whose_handlers_are_all_stuck_ends_itself(broker_url):
+    payments = UncancellableParticipant()
 
     async def be_stuck():
         async with (
             engine_stub(broker_url) as engine,
-            running_service(broker_url, shop, participant_concurrency=1, **SHORT) as running,
+            running_service(broker_url, payments, participant_concurrency=1, **SHORT) as running,
         ):
             await engine.send(make_command(payload=HOLD))
             assert (await engine.take_reply()).failure.code == "timeout"
@@ -378,57 +388,57 @@ async def test_a_participant_all_of_whose_handlers_are_stuck_ends_itself_in_word
 
     with pytest.raises(BaseExceptionGroup) as found:
         await be_stuck()
-    shop.may_finish.set()
+    payments.may_finish.set()
     stuck = found.value.subgroup(HandlersStuck)
     assert stuck is not None
     assert "participant_concurrency" in str(stuck.exceptions[0])
 
 
-async def test_a_drain_names_what_it_abandons_and_ends_although_a_handler_does_not(broker_url):
-    shop = UncancellableParticipant()
+async def test_a_shutdown_names_the_handlers_it_abandons_and_ends(broker_url):
+    payments = UncancellableParticipant()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, shop, shutdown_timeout=1) as running,
+        running_service(broker_url, payments, shutdown_timeout=1) as running,
     ):
         held = make_command(payload=HOLD)
         await engine.send(held)
-        await running.events.wait_for(lambda fact: type(fact).__name__ == "MessagesConsumed")
+        await running.events.wait_for(lambda event: type(event).__name__ == "MessagesConsumed")
         await running.shut_down()
-        (fact,) = running.events.of_type(HandlerAbandoned)
-        assert (fact.still_running, fact.run_id, fact.command) == (
+        (event,) = running.events.of_type(HandlerAbandoned)
+        assert (event.still_running, event.run_id, event.command) == (
             True,
             str(held.run_id),
             "payment.charge",
         )
-        shop.may_finish.set()
+        payments.may_finish.set()
 
 
-async def test_the_same_failure_again_is_counted_and_no_second_warning():
+async def test_repeated_failures_are_counted_and_logged_once():
     async def charge(_: HandlerChoice) -> None:
         raise OSError
 
-    desk = DirectExecutor(MisbehavingParticipant(charge), None, EventList())
+    executor = DirectExecutor(MisbehavingParticipant(charge), None, EventList())
     for _ in range(5):
-        await desk(make_command())
-    assert [fact.throttled for fact in desk.events.of_type(HandlerFailed)] == [
+        await executor(make_command())
+    assert [event.throttled for event in executor.events.of_type(HandlerFailed)] == [
         None,
         True,
         True,
         True,
         True,
     ]
-    desk = DirectExecutor(
+    executor = DirectExecutor(
         MisbehavingParticipant(charge), None, EventList(), log_throttle_interval=0.001
     )
     for _ in range(2):
-        await desk(make_command())
+        await executor(make_command())
         over = asyncio.Event()
         asyncio.get_running_loop().call_later(0.001, over.set)
         await over.wait()
-    assert [fact.throttled for fact in desk.events.of_type(HandlerFailed)] == [None, None]
+    assert [event.throttled for event in executor.events.of_type(HandlerFailed)] == [None, None]
 
 
-async def test_tasks_that_no_handler_started_are_left_alone():
+async def test_tasks_that_no_handler_started_are_not_guarded():
     with guard_event_loop():
         task = asyncio.get_running_loop().create_task(turn_of_the_loop())
         coroutine = task.get_coro()
@@ -438,7 +448,7 @@ async def test_tasks_that_no_handler_started_are_left_alone():
     assert asyncio.get_running_loop().get_task_factory() is None
 
 
-async def test_a_call_whose_task_is_cancelled_before_it_begins_is_over():
+async def test_a_call_whose_task_is_cancelled_before_it_starts_ends():
     """Nothing warns of a coroutine that was never awaited: the tests would fail."""
     calls = HandlerCalls(grace_period=1.0)
 

@@ -27,14 +27,14 @@ def refused(payments, function):
 
 
 @pytest.mark.parametrize("name", ["", "Payments", "pay ments", "a" * 65, "pay.#", 7, None])
-def test_a_participant_needs_a_name_that_can_name_a_queue(name):
+def test_the_name_of_a_participant_is_valid_for_a_queue(name):
     with pytest.raises(DefinitionError, match="invalid name") as found:
         Participant(name)
     assert HERE in found.value.location
 
 
 @pytest.mark.parametrize("name", ["", "payment.*", "#", "payment charge", "a" * 200, None])
-def test_a_command_needs_a_name_that_is_no_pattern_of_names(payments, name):
+def test_the_name_of_a_command_is_not_a_pattern(payments, name):
     with pytest.raises(DefinitionError, match="not a valid name for a command") as found:
         payments.command(name)
     assert HERE in found.value.location
@@ -66,20 +66,20 @@ def test_a_compensation_is_not_compensated(payments):
         payments.compensation("payment.rebill", of="payment.refund")
 
 
-def test_a_decorated_function_stays_the_users_own(payments):
+def test_a_decorator_returns_the_function_unchanged(payments):
     async def charge(command: Charge) -> None: ...
 
     assert payments.command("payment.charge")(charge) is charge
     assert list(payments.handlers) == ["payment.charge"]
 
 
-def test_a_plain_function_is_refused_because_it_would_stop_the_others(payments):
+def test_a_plain_function_is_refused_because_it_would_block_the_others(payments):
     def charge(command: Charge) -> None: ...
 
     assert "async def" in refused(payments, charge)
 
 
-def test_what_is_no_function_is_refused(payments):
+def test_an_object_that_is_not_a_function_is_refused(payments):
     with pytest.raises(DefinitionError, match="not to a function"):
         payments.command("payment.charge")(functools.partial(print))
 
@@ -117,7 +117,7 @@ def test_a_transaction_needs_a_database(payments):
 
 
 def test_a_handler_may_take_transaction_and_context_in_any_order():
-    payments = Participant("payments", database="postgresql+asyncpg://nobody@127.0.0.1/none")
+    payments = Participant("payments", database="postgresql+asyncpg://unused@127.0.0.1/none")
 
     @payments.command("payment.charge")
     async def charge(tx: AsyncConnection, about: CommandContext, command: Charge) -> None: ...

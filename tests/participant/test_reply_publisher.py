@@ -12,17 +12,17 @@ NUMBER, SIZE = 6, 10_000
 
 
 async def test_large_replies_are_written_a_few_at_a_time(broker_url):
-    told: list[Any] = []
+    emitted: list[Any] = []
     async with open_publisher(broker_url) as publisher, open_consumer(broker_url) as consumer:
         await publisher.publish([make_message("tests.one") for _ in range(NUMBER)])
         commands = await take_exactly(consumer, NUMBER)
         settings = Settings(max_batch_bytes=2 * SIZE + 1)
-        replies = ReplyPublisher(publisher, consumer, settings, told.append)
+        replies = ReplyPublisher(publisher, consumer, settings, emitted.append)
         for command in commands:
             replies.add(command, make_message("tests.two", b"x" * SIZE))
         replies.stop_accepting()
         await replies.run()
         assert len(await take_exactly(consumer, NUMBER)) == NUMBER, "they come to the same queue"
         assert consumer._channel.unacked_count == NUMBER, "and the commands are acknowledged"
-    published = [fact.messages for fact in told if isinstance(fact, MessagesPublished)]
+    published = [event.messages for event in emitted if isinstance(event, MessagesPublished)]
     assert published == [2, 2, 2]

@@ -34,8 +34,8 @@ from tests.kit.payments_participant import (
     ChargeCard,
     EventList,
     PaymentsParticipant,
-    ledger_engine,
-    ledger_rows,
+    booking_rows,
+    bookings_engine,
     make_command,
     make_refund,
 )
@@ -44,15 +44,15 @@ from tests.kit.proxy import running_proxy
 
 
 @pytest.fixture
-async def ledger(database_url):
-    async with ledger_engine(database_url) as engine:
+async def user_engine(database_url):
+    async with bookings_engine(database_url) as engine:
         yield engine
 
 
-async def test_a_command_is_performed_once_and_answered(broker_url, ledger):
+async def test_a_command_is_performed_once_and_answered(broker_url, user_engine):
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, PaymentsParticipant(ledger)),
+        running_service(broker_url, PaymentsParticipant(user_engine)),
     ):
         charge = make_command()
         for asked in (charge, charge, make_refund(charge)):
@@ -60,10 +60,10 @@ async def test_a_command_is_performed_once_and_answered(broker_url, ledger):
             reply = await engine.take_reply()
             assert reply.outcome is Outcome.SUCCEEDED
             assert reply.command_ref.run_id == charge.run_id
-        assert await ledger_rows(ledger) == [("o-1", -1), ("o-1", 1)]
+        assert await booking_rows(user_engine) == [("o-1", -1), ("o-1", 1)]
 
 
-async def test_a_rejection_and_a_failure_travel_with_their_words(broker_url):
+async def test_a_rejection_and_a_failure_are_sent_with_their_texts(broker_url):
     async with (
         engine_stub(broker_url) as engine,
         running_service(broker_url, PaymentsParticipant()),
@@ -77,36 +77,34 @@ async def test_a_rejection_and_a_failure_travel_with_their_words(broker_url):
         assert (await engine.take_reply()).failure.code == "OSError"
 
 
-async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, ledger):
+async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, user_engine):
     commands = [make_command(payload={"order_id": f"o-{number}"}) for number in range(150)]
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, PaymentsParticipant(ledger)) as running,
+        running_service(broker_url, PaymentsParticipant(user_engine)) as running,
     ):
         async with asyncio.TaskGroup() as group:
             for asked in commands:
                 group.create_task(engine.send(asked))
         replies = await engine.take_replies(len(commands))
-        told = {reply.command_ref.run_id: reply.body["charge_id"] for reply in replies}
+        charge_ids = {reply.command_ref.run_id: reply.body["charge_id"] for reply in replies}
         for asked in commands:
-            assert told[asked.run_id].startswith(asked.payload["order_id"] + "-")
-        assert len(await ledger_rows(ledger)) == len(commands)
+            assert charge_ids[asked.run_id].startswith(asked.payload["order_id"] + "-")
+        assert len(await booking_rows(user_engine)) == len(commands)
         sent = running.events.of_type(MessagesPublished)
-        assert sum(fact.messages for fact in sent) == len(commands)
+        assert sum(event.messages for event in sent) == len(commands)
         assert len(sent) < len(commands)
 
 
-async def test_commands_that_somebody_else_has_in_hand_keep_no_other_from_being_done(
-    broker_url, ledger
-):
+async def test_commands_in_progress_elsewhere_do_not_block_other_commands(broker_url, user_engine):
     held = [make_command() for _ in range(3)]
     async with (
         engine_stub(broker_url) as engine,
         running_service(
-            broker_url, PaymentsParticipant(ledger), participant_concurrency=1
+            broker_url, PaymentsParticipant(user_engine), participant_concurrency=1
         ) as running,
     ):
-        async with ledger.connect() as gone:
+        async with user_engine.connect() as gone:
             for each in held:
                 assert (
                     await barrier.claim_command(gone, each, compensates_local_action=False) is None
@@ -118,18 +116,16 @@ async def test_commands_that_somebody_else_has_in_hand_keep_no_other_from_being_
         answered = {each.command_ref.run_id for each in await engine.take_replies(3)}
         assert answered == {each.run_id for each in held}
         assert len(running.events.of_type(MessagesConsumed)) == 13
-    assert len(await ledger_rows(ledger)) == 13
+    assert len(await booking_rows(user_engine)) == 13
 
 
-async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_on_waiting(
-    broker_url, ledger
-):
+async def test_only_the_last_attempt_waits_for_an_earlier_one(broker_url, user_engine):
     first = make_command()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, PaymentsParticipant(ledger)) as running,
+        running_service(broker_url, PaymentsParticipant(user_engine)) as running,
     ):
-        async with ledger.connect() as gone:
+        async with user_engine.connect() as gone:
             assert await barrier.claim_command(gone, first, compensates_local_action=False) is None
             for attempt in (1, 2, 3):
                 await engine.send(replace(first, attempt=attempt))
@@ -138,18 +134,20 @@ async def test_of_the_attempts_that_wait_for_an_earlier_one_only_the_last_goes_o
             assert {each.failure.code for each in given_up} == {"in_progress"}
         last = await engine.take_reply()
         assert (last.command_ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
-        assert [fact.reason for fact in running.events.of_type(BarrierHit)] == [
+        assert [event.reason for event in running.events.of_type(BarrierHit)] == [
             "in_progress",
             "in_progress",
         ]
 
 
-async def test_a_command_that_is_in_hand_for_ever_is_given_up(broker_url, ledger):
+async def test_a_command_that_stays_in_progress_elsewhere_is_given_up(broker_url, user_engine):
     charge = make_command()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, PaymentsParticipant(ledger), participant_handler_timeout=0.2),
-        ledger.connect() as gone,
+        running_service(
+            broker_url, PaymentsParticipant(user_engine), participant_handler_timeout=0.2
+        ),
+        user_engine.connect() as gone,
     ):
         assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
         for asked in (charge, make_refund(charge)):
@@ -157,13 +155,13 @@ async def test_a_command_that_is_in_hand_for_ever_is_given_up(broker_url, ledger
             assert (await engine.take_reply()).failure.code == "in_progress"
 
 
-async def test_a_command_that_waits_is_left_to_its_next_delivery_when_the_connection_is_lost(
-    broker_url, ledger
+async def test_a_lost_connection_leaves_a_waiting_command_to_its_next_delivery(
+    broker_url, user_engine
 ):
     charge = make_command()
     async with engine_stub(broker_url) as engine, running_proxy(broker_url) as proxy:
-        async with running_service(proxy.url, PaymentsParticipant(ledger)) as running:
-            async with ledger.connect() as gone:
+        async with running_service(proxy.url, PaymentsParticipant(user_engine)) as running:
+            async with user_engine.connect() as gone:
                 assert (
                     await barrier.claim_command(gone, charge, compensates_local_action=False)
                     is None
@@ -183,18 +181,18 @@ def consumed(running):
     return len(running.events.of_type(MessagesConsumed))
 
 
-async def test_a_process_that_drains_leaves_what_somebody_else_has_in_hand(broker_url, ledger):
+async def test_a_shutdown_leaves_commands_that_are_in_progress_elsewhere(broker_url, user_engine):
     charge = make_command()
     async with engine_stub(broker_url) as engine:
         async with (
-            running_service(broker_url, PaymentsParticipant(ledger)) as running,
-            ledger.connect() as gone,
+            running_service(broker_url, PaymentsParticipant(user_engine)) as running,
+            user_engine.connect() as gone,
         ):
             assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
             await engine.send(charge)
-            await running.events.wait_for(lambda fact: isinstance(fact, MessagesConsumed))
+            await running.events.wait_for(lambda event: isinstance(event, MessagesConsumed))
             await running.shut_down()
-        async with running_service(broker_url, PaymentsParticipant(ledger)):
+        async with running_service(broker_url, PaymentsParticipant(user_engine)):
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
 
@@ -206,25 +204,25 @@ def is_reply(message):
     return message.exchange == REPLIES
 
 
-async def test_a_participant_killed_between_effect_and_reply_repeats_its_answer(
-    development_broker, ledger
+async def test_a_participant_killed_between_effect_and_reply_repeats_its_reply(
+    development_broker, user_engine
 ):
-    url, shop = development_broker.url, PaymentsParticipant(ledger)
+    url, payments = development_broker.url, PaymentsParticipant(user_engine)
     swallowed = development_broker.faults.on_publish(is_reply, nothing)
     async with engine_stub(url) as engine:
-        async with running_service(url, shop):
+        async with running_service(url, payments):
             await engine.send(make_command())
             await swallowed.exhausted.wait()
-            assert await ledger_rows(ledger) == [("o-1", 1)]
-        async with running_service(url, shop) as second:
+            assert await booking_rows(user_engine) == [("o-1", 1)]
+        async with running_service(url, payments) as second:
             assert (await engine.take_reply()).body == {"charge_id": "o-1-1"}
             assert second.events.of_type(BarrierHit)[0].reason == "repeated"
             assert second.events.of_type(MessagesConsumed)[0].redelivered == 1
-    assert shop.calls == ["charge"]
-    assert await ledger_rows(ledger) == [("o-1", 1)]
+    assert payments.calls == ["charge"]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
-async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
+async def test_a_reply_that_the_broker_nacks_is_sent_again(development_broker):
     ids = set()
 
     def noted(message):
@@ -238,27 +236,27 @@ async def test_a_reply_the_broker_declines_is_sent_again(development_broker):
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
         assert refused.fired_count == len(ids) == 3
-        await running.events.wait_for(lambda fact: getattr(fact, "outcome", "") == "confirmed")
-        outcomes = [fact.outcome for fact in running.events.of_type(MessagesPublished)]
+        await running.events.wait_for(lambda event: getattr(event, "outcome", "") == "confirmed")
+        outcomes = [event.outcome for event in running.events.of_type(MessagesPublished)]
         assert outcomes == ["nacked", "nacked", "nacked", "confirmed"]
 
 
-async def test_a_participant_cut_off_answers_after_it_has_reconnected(development_broker, ledger):
-    url, shop = development_broker.url, PaymentsParticipant(ledger)
-    async with engine_stub(url) as engine, running_service(url, shop):
+async def test_a_participant_replies_after_it_has_reconnected(development_broker, user_engine):
+    url, payments = development_broker.url, PaymentsParticipant(user_engine)
+    async with engine_stub(url) as engine, running_service(url, payments):
         await engine.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
-        await shop.entered.wait()
+        await payments.entered.wait()
         development_broker.faults.abort_connections()
-        shop.may_finish.set()
+        payments.may_finish.set()
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-    assert await ledger_rows(ledger) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
-def returned(fact):
-    return isinstance(fact, MessagesPublished) and fact.outcome == "unroutable"
+def returned(event):
+    return isinstance(event, MessagesPublished) and event.outcome == "unroutable"
 
 
-async def test_a_reply_nobody_takes_is_kept_until_the_engine_is_there(broker_url):
+async def test_an_unroutable_reply_is_kept_until_an_engine_starts(broker_url):
     async with (
         command_sender(broker_url) as sender,
         running_service(broker_url, PaymentsParticipant()) as running,
@@ -269,7 +267,7 @@ async def test_a_reply_nobody_takes_is_kept_until_the_engine_is_there(broker_url
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
 
-async def test_a_reply_to_nowhere_is_given_up_and_holds_nobody_up(broker_url):
+async def test_a_reply_without_a_queue_is_given_up_and_delays_no_other(broker_url):
     changes = {"participant_reply_retry_timeout": 0.2, "participant_prefetch": 2}
     async with (
         engine_stub(broker_url) as engine,
@@ -279,11 +277,13 @@ async def test_a_reply_to_nowhere_is_given_up_and_holds_nobody_up(broker_url):
         await running.events.wait_for(returned)
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-        given_up = await running.events.wait_for(lambda fact: isinstance(fact, MessageDeadLettered))
+        given_up = await running.events.wait_for(
+            lambda event: isinstance(event, MessageDeadLettered)
+        )
         assert given_up.reason == "reply_unroutable"
 
 
-async def test_replies_that_no_engine_waits_for_do_not_take_the_place_of_commands(broker_url):
+async def test_replies_to_foreign_queues_do_not_occupy_the_prefetch(broker_url):
     async with (
         engine_stub(broker_url) as engine,
         running_service(broker_url, PaymentsParticipant(), participant_prefetch=2) as running,
@@ -305,14 +305,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("reason", HOSTILE)
-async def test_what_is_no_command_is_set_aside_and_the_next_one_is_served(broker_url, reason):
+async def test_a_message_that_is_not_a_command_is_rejected_and_the_next_one_handled(
+    broker_url, reason
+):
     async with engine_stub(broker_url) as engine, raw_channel(broker_url) as channel:
         async with running_service(broker_url, PaymentsParticipant()) as running:
             await channel.basic_publish(
                 HOSTILE[reason], exchange="saga.commands", routing_key="payment.charge"
             )
             aside = await running.events.wait_for(
-                lambda fact: isinstance(fact, MessageDeadLettered)
+                lambda event: isinstance(event, MessageDeadLettered)
             )
             assert (aside.reason, aside.queue) == (reason, "saga.participant.payments")
             await engine.send(make_command())
@@ -324,9 +326,7 @@ async def test_what_is_no_command_is_set_aside_and_the_next_one_is_served(broker
             assert other.events.of_type(MessageDeadLettered) == []
 
 
-async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_so(
-    rabbitmq, rabbitmq_url
-):
+async def test_unreadable_messages_reach_the_dead_letters_with_a_policy(rabbitmq, rabbitmq_url):
     host = rabbitmq_url.rpartition("/")[2]
     definition = '{"dead-letter-exchange": "saga.dead-letters"}'
     await rabbitmq.rabbitmqctl(
@@ -345,14 +345,14 @@ async def test_what_cannot_be_read_reaches_the_dead_letters_where_a_policy_says_
         assert letter.body == b"{"
 
 
-async def test_a_hanging_handler_fails_and_the_others_go_on(broker_url):
-    shop = PaymentsParticipant()
+async def test_a_hanging_handler_fails_and_the_others_continue(broker_url):
+    payments = PaymentsParticipant()
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, shop, participant_handler_timeout=0.5) as running,
+        running_service(broker_url, payments, participant_handler_timeout=0.5) as running,
     ):
         await engine.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
-        await shop.entered.wait()
+        await payments.entered.wait()
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
         assert (await engine.take_reply()).failure.code == "timeout"
@@ -360,45 +360,47 @@ async def test_a_hanging_handler_fails_and_the_others_go_on(broker_url):
 
 
 async def test_no_more_handlers_run_at_once_than_allowed(broker_url):
-    shop = PaymentsParticipant()
+    payments = PaymentsParticipant()
     slow = {"order_id": "o-1", "card": "slow"}
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, shop, participant_concurrency=2, participant_prefetch=10),
+        running_service(broker_url, payments, participant_concurrency=2, participant_prefetch=10),
     ):
         for _ in range(5):
             await engine.send(make_command(payload=slow))
-        await shop.entered.wait()
+        await payments.entered.wait()
         await engine.send(make_command())  # through the broker and back: the five have arrived
-        assert len(shop.calls) <= 2
-        shop.may_finish.set()
+        assert len(payments.calls) <= 2
+        payments.may_finish.set()
         await engine.take_replies(6)
-        assert len(shop.calls) == 6
+        assert len(payments.calls) == 6
 
 
-async def test_draining_answers_what_is_in_hand_and_begins_nothing_new(broker_url, ledger):
-    shop = PaymentsParticipant(ledger)
+async def test_a_shutdown_finishes_commands_in_progress_and_starts_no_new_ones(
+    broker_url, user_engine
+):
+    payments = PaymentsParticipant(user_engine)
     slow, late = make_command(payload={"order_id": "o-1", "card": "slow"}), make_command()
     async with engine_stub(broker_url) as engine:
-        async with running_service(broker_url, shop, participant_concurrency=1) as running:
+        async with running_service(broker_url, payments, participant_concurrency=1) as running:
             await engine.send(slow)
-            await shop.entered.wait()
+            await payments.entered.wait()
             await engine.send(late)
             running.stop.set()
-            await running.events.wait_for(lambda fact: isinstance(fact, ProcessStopping))
+            await running.events.wait_for(lambda event: isinstance(event, ProcessStopping))
             assert (await running.service.readiness())["shutting_down"]
-            shop.may_finish.set()
+            payments.may_finish.set()
             await running.shut_down()
             assert (await engine.take_reply()).command_ref.run_id == slow.run_id
             assert running.events.of_type(ProcessStopped) == [
                 ProcessStopped(program=Program.PARTICIPANT, clean=True)
             ]
-        assert await ledger_rows(ledger) == [("o-1", 1)]
-        async with running_service(broker_url, shop):
+        assert await booking_rows(user_engine) == [("o-1", 1)]
+        async with running_service(broker_url, payments):
             assert (await engine.take_reply()).command_ref.run_id == late.run_id
 
 
-async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(broker_url):
+async def test_a_shutdown_leaves_an_unroutable_reply_to_the_next_process(broker_url):
     async with command_sender(broker_url) as sender:
         async with running_service(broker_url, PaymentsParticipant()) as running:
             await sender.send(make_command())
@@ -413,23 +415,23 @@ async def test_draining_leaves_a_reply_that_nobody_takes_to_the_next_process(bro
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
 
-async def test_draining_ends_in_time_even_when_a_handler_does_not(broker_url, monkeypatch):
+async def test_a_shutdown_ends_in_time_even_if_a_handler_does_not(broker_url, monkeypatch):
     monkeypatch.setattr("saga_engine.shutdown.SHUTDOWN_RESERVE", 0.1)
-    shop = PaymentsParticipant()
+    payments = PaymentsParticipant()
     async with (
         command_sender(broker_url) as sender,
-        running_service(broker_url, shop, shutdown_timeout=0.3) as running,
+        running_service(broker_url, payments, shutdown_timeout=0.3) as running,
     ):
         await sender.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
-        await shop.entered.wait()
+        await payments.entered.wait()
         await running.shut_down()
         assert running.events.of_type(ProcessStopped) == [
             ProcessStopped(program=Program.PARTICIPANT, clean=False)
         ]
 
 
-async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
-    async with running_service(broker_url, PaymentsParticipant(ledger)) as running:
+async def test_a_participant_reports_its_readiness(broker_url, user_engine):
+    async with running_service(broker_url, PaymentsParticipant(user_engine)) as running:
         assert await running.service.readiness() == {
             "database of payments": None,
             "handlers": None,
@@ -440,13 +442,16 @@ async def test_a_participant_says_whether_it_is_ready(broker_url, ledger):
 
 
 async def test_several_participants_share_a_process(broker_url):
-    shop, stock = PaymentsParticipant(), Participant("stock")
+    payments, stock = PaymentsParticipant(), Participant("stock")
 
     @stock.command("stock.reserve")
     async def reserve(_: ChargeCard) -> str:
         return "reserved"
 
-    async with engine_stub(broker_url) as engine, running_service(broker_url, shop, Only(stock)):
+    async with (
+        engine_stub(broker_url) as engine,
+        running_service(broker_url, payments, Only(stock)),
+    ):
         await engine.send(make_command(name="stock.reserve"))
         assert (await engine.take_reply()).body == "reserved"
         await engine.send(make_command())
@@ -462,7 +467,7 @@ def service(*participants, **changes):
     return ParticipantService(participants, Settings(**changes), EventList())
 
 
-def test_participants_that_would_do_a_command_twice_are_refused():
+def test_two_participants_with_a_handler_for_one_command_are_refused():
     first, second = PaymentsParticipant().participant, Participant("other")
 
     @second.command("payment.charge")
@@ -476,13 +481,13 @@ def test_participants_that_would_do_a_command_twice_are_refused():
         service(Participant("idle"))
 
 
-async def test_a_participant_needs_a_broker_and_says_so():
+async def test_a_missing_broker_url_is_an_error():
     with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
         async with service(PaymentsParticipant().participant):
             pass
 
 
-async def test_a_database_that_cannot_be_used_is_one_clear_sentence(ledger):
+async def test_an_unusable_database_is_reported_in_a_sentence(user_engine):
     for url, kind, words in (
         ("sqlite:///x", ConfigurationError, "postgresql"),
         ("postgresql+asyncpg://u:secret@127.0.0.1:1/x", StoreUnavailable, "cannot be reached"),
@@ -491,14 +496,14 @@ async def test_a_database_that_cannot_be_used_is_one_clear_sentence(ledger):
             async with service(PaymentsParticipant(url).participant):
                 pass
         assert "secret" not in str(found.value)
-    unprepared = Participant("payments", database=ledger, create_barrier=False)
-    unprepared.command("payment.charge")(PaymentsParticipant(ledger)._charge(ledger))
+    unprepared = Participant("payments", database=user_engine, create_barrier=False)
+    unprepared.command("payment.charge")(PaymentsParticipant(user_engine)._charge(user_engine))
     with pytest.raises(ConfigurationError, match="no table saga_barrier"):
         async with service(unprepared):
             pass
 
 
-async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has_not_begun(
+async def test_a_database_outage_uses_no_attempt_of_a_command_that_has_not_started(
     broker_url,
 ):
     concurrency, number = 5, 200
@@ -506,7 +511,7 @@ async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has
     async with (
         PostgresServer(use_tcp=True) as server,
         running_proxy(server.url) as proxy,
-        ledger_engine(server.url) as ledger,
+        bookings_engine(server.url) as user_engine,
         engine_stub(broker_url) as engine,
         running_service(
             broker_url, PaymentsParticipant(proxy.url), participant_concurrency=concurrency
@@ -516,7 +521,7 @@ async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has
             await engine.send(asked)
         replies = await engine.take_replies(20)
         await proxy.refuse()
-        await running.events.wait_for(lambda fact: isinstance(fact, DatabaseUnavailable))
+        await running.events.wait_for(lambda event: isinstance(event, DatabaseUnavailable))
         checks = await running.service.readiness()
         assert checks["database of payments"]
         await sleep(2)
@@ -528,9 +533,9 @@ async def test_an_outage_of_its_database_spends_no_attempt_of_a_command_that_has
             if asked.run_id in failed:
                 await engine.send(replace(asked, attempt=2))
         assert all(e.outcome is Outcome.SUCCEEDED for e in await engine.take_replies(len(failed)))
-        assert len(await ledger_rows(ledger)) == number
-        told = running.events.of_type(DatabaseUnavailable)
-        assert [each.operation for each in told].count("participant") == 1
+        assert len(await booking_rows(user_engine)) == number
+        emitted = running.events.of_type(DatabaseUnavailable)
+        assert [each.operation for each in emitted].count("participant") == 1
         assert len(running.events.of_type(DatabaseRecovered)) == 1
         assert not running.events.of_type(InternalErrorCaught)
         assert not running.events.of_type(HandlerFailed)

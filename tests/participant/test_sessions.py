@@ -1,4 +1,4 @@
-"""What a handler changes of its transaction or session: it works, or is refused in words."""
+"""What a handler changes of its transaction or session: it works, or fails with a reason."""
 
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -22,8 +22,8 @@ from saga_engine.vocabulary import Outcome
 from tests.kit.payments_participant import (
     DirectExecutor,
     EventList,
-    ledger_engine,
-    ledger_rows,
+    booking_rows,
+    bookings_engine,
     make_command,
     make_refund,
 )
@@ -35,16 +35,16 @@ class TenantCommand(BaseModel):
 
 
 class TenantExecutor(DirectExecutor):
-    """A desk of a tenant, and what stands behind it."""
+    """A executor of a tenant, and what stands behind it."""
 
     role: str
     tenant: "TenantParticipant"
-    ledger: AsyncEngine
+    user_engine: AsyncEngine
     database: ParticipantDatabase
 
 
 class TenantParticipant:
-    """A participant whose handler writes its ledger and runs the statements it is asked for."""
+    """A participant whose handler writes a booking and runs the statements of the command."""
 
     def __init__(self, database):
         self.participant = Participant("payments", database=database)
@@ -53,14 +53,14 @@ class TenantParticipant:
         async def charge(asked: TenantCommand, tx: AsyncConnection) -> str:
             self.seen.append((await tx.execute(_SESSION)).one())
             await tx.execute(
-                text("INSERT INTO public.ledger VALUES (:o, 1)"), {"o": asked.order_id}
+                text("INSERT INTO public.bookings VALUES (:o, 1)"), {"o": asked.order_id}
             )
             for statement in asked.statements:
                 await self.run(statement, tx)
             return "charged"
 
         async def refund(asked: TenantCommand, tx: AsyncConnection) -> None:
-            await tx.execute(text("DELETE FROM public.ledger"))
+            await tx.execute(text("DELETE FROM public.bookings"))
             for statement in asked.statements:
                 await self.run(statement, tx)
 
@@ -83,7 +83,7 @@ class TenantParticipant:
             await tx.execute(text(statement))
 
 
-_CHARGE = text("INSERT INTO public.ledger VALUES (:o, 1)")
+_CHARGE = text("INSERT INTO public.bookings VALUES (:o, 1)")
 _SESSION = text(
     "SELECT current_setting('role') AS role, current_setting('search_path') AS path,"
     " current_setting('default_transaction_read_only') AS read_only"
@@ -92,15 +92,15 @@ _SESSION = text(
 
 @asynccontextmanager
 async def tenants(database_url, given, **settings):
-    """A database with the schema and the role of a tenant, and a participant's desk on it."""
-    async with ledger_engine(database_url) as ledger:
+    """A database with the schema and the role of a tenant, and a participant's executor on it."""
+    async with bookings_engine(database_url) as user_engine:
         role = f"tenant_{make_url(database_url).database}"
-        async with ledger.begin() as tx:
+        async with user_engine.begin() as tx:
             for statement in (
                 "CREATE SCHEMA tenant",
                 f"CREATE ROLE {role}",
                 f"GRANT USAGE ON SCHEMA tenant TO {role}",
-                f"GRANT SELECT, INSERT ON ledger TO {role}",
+                f"GRANT SELECT, INSERT ON bookings TO {role}",
             ):
                 await tx.execute(text(statement))
         engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
@@ -109,26 +109,35 @@ async def tenants(database_url, given, **settings):
         )
         await database.prepare(create_barrier=True, **settings)
         tenant = TenantParticipant(database_url)
-        desk = TenantExecutor(tenant, database, EventList())
-        desk.role, desk.tenant, desk.ledger, desk.database = role, tenant, ledger, database
+        executor = TenantExecutor(tenant, database, EventList())
+        executor.role, executor.tenant, executor.user_engine, executor.database = (
+            role,
+            tenant,
+            user_engine,
+            database,
+        )
         try:
-            yield desk
+            yield executor
         finally:
             await database.close()
             await engine.dispose()
-            async with ledger.begin() as tx:
+            async with user_engine.begin() as tx:
                 await tx.execute(text(f"DROP OWNED BY {role}"))
                 await tx.execute(text(f"DROP ROLE {role}"))
 
 
 @pytest.fixture(params=["a URL", "an engine"])
-async def desk(request, database_url):
-    async with tenants(database_url, request.param) as desk:
-        yield desk
+async def executor(request, database_url):
+    async with tenants(database_url, request.param) as executor:
+        yield executor
 
 
-def make_tenant_command(*statements, desk=None):
-    named = [each.replace("TENANT", desk.role) for each in statements] if desk else [*statements]
+def make_tenant_command(*statements, executor=None):
+    named = (
+        [each.replace("TENANT", executor.role) for each in statements]
+        if executor
+        else [*statements]
+    )
     return make_command(payload={"order_id": "o-1", "statements": named})
 
 
@@ -150,31 +159,29 @@ def make_tenant_command(*statements, desk=None):
         "nested",
     ],
 )
-async def test_a_handler_may_change_schema_and_role_and_its_neighbours_do_not_see_it(
-    desk, statement
-):
-    asked = make_tenant_command(statement, desk=desk)
-    for again in (asked, asked, make_tenant_command(desk=desk)):
-        assert (await desk(again))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(desk.ledger) == [("o-1", 1), ("o-1", 1)]
-    first, second = desk.tenant.seen
+async def test_a_handler_may_change_schema_and_role_without_affecting_others(executor, statement):
+    asked = make_tenant_command(statement, executor=executor)
+    for again in (asked, asked, make_tenant_command(executor=executor)):
+        assert (await executor(again))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1), ("o-1", 1)]
+    first, second = executor.tenant.seen
     assert second == first
-    assert not desk.events.of_type(InternalErrorCaught)
+    assert not executor.events.of_type(InternalErrorCaught)
 
 
-async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(desk):
-    async with desk.ledger.begin() as tx:
+async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(executor):
+    async with executor.user_engine.begin() as tx:
         await tx.execute(
             text(
                 "CREATE FUNCTION enter_tenant() RETURNS void LANGUAGE sql AS"
-                f" $$ SELECT pg_catalog.set_config('role', '{desk.role}', true) $$"
+                f" $$ SELECT pg_catalog.set_config('role', '{executor.role}', true) $$"
             )
         )
     asked = make_tenant_command("SELECT enter_tenant()")
-    outcome, body = await desk(asked)
+    outcome, body = await executor(asked)
     assert (outcome, body["code"]) == (Outcome.FAILED, "42501")
-    assert (await desk(asked))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(desk.ledger) == [("o-1", 1)]
+    assert (await executor(asked))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1)]
 
 
 @pytest.mark.parametrize(
@@ -191,45 +198,45 @@ async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_
         (["SELECT 1/0"], "22012", 0),
     ],
 )
-async def test_a_handler_that_ends_or_breaks_its_transaction_is_refused_in_words(
-    desk, statements, code, kept
+async def test_a_handler_that_ends_or_breaks_its_transaction_fails_with_a_reason(
+    executor, statements, code, kept
 ):
-    outcome, body = await desk(make_tenant_command(*statements))
+    outcome, body = await executor(make_tenant_command(*statements))
     assert (outcome, body["code"]) == (Outcome.FAILED, code)
     assert len(body["message"]) > 10
-    assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(desk.ledger) == [("o-1", 1)] * (1 + kept)
-    assert not desk.events.of_type(InternalErrorCaught)
+    assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1)] * (1 + kept)
+    assert not executor.events.of_type(InternalErrorCaught)
 
 
-async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(desk):
-    outcome, _ = await desk(make_tenant_command("terminate"))
+async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(executor):
+    outcome, _ = await executor(make_tenant_command("terminate"))
     assert outcome is Outcome.FAILED
-    assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(desk.ledger) == [("o-1", 1)]
+    assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1)]
 
 
-async def test_a_compensation_may_change_its_role_too(desk):
+async def test_a_compensation_may_change_its_role_too(executor):
     charge = make_tenant_command()
-    assert (await desk(charge))[0] is Outcome.SUCCEEDED
+    assert (await executor(charge))[0] is Outcome.SUCCEEDED
     refund = make_refund(charge)
-    refund.payload["statements"] = [f"SET LOCAL ROLE {desk.role}"]
-    assert (await desk(refund))[0] is Outcome.SUCCEEDED
-    assert await ledger_rows(desk.ledger) == []
+    refund.payload["statements"] = [f"SET LOCAL ROLE {executor.role}"]
+    assert (await executor(refund))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == []
 
 
 async def test_the_barrier_may_be_in_a_schema_that_the_search_path_does_not_name(database_url):
-    async with tenants(database_url, "a URL", schema="tenant") as desk:
+    async with tenants(database_url, "a URL", schema="tenant") as executor:
         asked = make_tenant_command()
-        first, second = await desk(asked), await desk(asked)
+        first, second = await executor(asked), await executor(asked)
         assert first == second
-        assert await ledger_rows(desk.ledger) == [("o-1", 1)]
-        async with desk.ledger.connect() as tx:
+        assert await booking_rows(executor.user_engine) == [("o-1", 1)]
+        async with executor.user_engine.connect() as tx:
             assert await barrier.find_schema(tx) is None
             assert await barrier.find_schema(tx, "tenant") == "tenant"
 
 
-async def test_an_empty_search_path_is_said_with_a_fix_that_works(database_url):
+async def test_an_empty_search_path_is_reported_with_a_fix_that_works(database_url):
     engine = create_async_engine(
         database_url, connect_args={"server_settings": {"search_path": ""}}
     )
@@ -274,27 +281,27 @@ async def test_a_database_that_may_lose_commits_is_refused_at_start(database_url
 
 @pytest.mark.parametrize("given", ["a URL", "an engine"])
 async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, given):
-    async with tenants(database_url, given) as desk:
+    async with tenants(database_url, given) as executor:
         statements = []
         event.listen(
-            desk.database._engine.sync_engine,
+            executor.database._engine.sync_engine,
             "before_cursor_execute",
             lambda _connection, _cursor, statement, *_: statements.append(statement),
         )
-        assert (await desk(make_tenant_command()))[0] is Outcome.SUCCEEDED
+        assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
         ours = ["current_setting('role') FROM"] if given == "an engine" else []
-        expected = [*ours, "WITH lock", "AS role", "INTO public.ledger", "UPDATE"]
+        expected = [*ours, "WITH lock", "AS role", "INTO public.bookings", "UPDATE"]
         assert len(statements) == len(expected)
         for part, statement in zip(expected, statements, strict=True):
             assert part in statement
 
 
-async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines_tables(desk):
-    async with desk.ledger.begin() as tx:
+async def test_a_missing_barrier_is_reported_without_the_advice_for_the_engines_tables(executor):
+    async with executor.user_engine.begin() as tx:
         await tx.execute(text("DROP TABLE saga_barrier"))
-    outcome, body = await desk(make_tenant_command())
+    outcome, body = await executor(make_tenant_command())
     assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
-    (trouble,) = desk.events.of_type(DatabaseUnavailable)
+    (trouble,) = executor.events.of_type(DatabaseUnavailable)
     assert "migrate" not in trouble.problem
 
 
@@ -315,9 +322,7 @@ async def test_a_barrier_that_is_gone_is_said_without_the_advice_for_the_engines
         ("UPDATE t SET role = 'x'", False),
     ],
 )
-def test_a_change_that_outlives_its_transaction_is_seen_whatever_stands_before_it(
-    statement, changes
-):
+def test_a_change_that_outlives_its_transaction_is_detected(statement, changes):
     connection: Any = SimpleNamespace(info={})
     track_session_changes(connection, None, statement)
     assert bool(connection.info.get(SESSION_CHANGED_KEY)) is changes
