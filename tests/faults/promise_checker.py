@@ -136,11 +136,11 @@ class PromiseChecker:
                 violation = f"P6: {run_id} was accepted and does not exist"
                 findings.expect(not request.accepted, violation)
                 continue
-            findings.statuses[request.saga, detail.stored.run.status.value] += 1
+            findings.statuses[request.saga, detail.stored_run.run.status.value] += 1
             try:
                 check_run(detail, detail.runs_with_incident)  # P1, P2, P3, P5
             except AssertionError as error:
-                findings.violations.append((str(error)[:600], _run_interval(detail.stored.run)))
+                findings.violations.append((str(error)[:600], _run_interval(detail.stored_run.run)))
             _check_no_incident(findings, detail, request)
             _check_effects(findings, detail, request, effects.get(request.job_id, []))  # P4, P6
 
@@ -185,7 +185,7 @@ class PromiseChecker:
 class RunDetails:
     """A run, its journal, its saga's document, its incidents, and all runs with open incidents."""
 
-    stored: runs.StoredRun
+    stored_run: runs.StoredRun
     journal: list[journal.StoredEvent]
     document: dict
     incidents: list[incidents.StoredIncident]
@@ -233,7 +233,7 @@ def _run_interval(run):
 
 def _check_no_incident(findings: CheckResult, detail: RunDetails, request: RequestedRun):
     """No scenario needs an operator, and the retries outlast every fault."""
-    run = detail.stored.run
+    run = detail.stored_run.run
     for each in detail.incidents:
         incident = f"{each.cause} at {each.step}, {each.direction}, in {request.saga} {run.run_id}"
         sentence = f"P1: an incident without reason: {incident} ({request.scenario})"
@@ -247,7 +247,7 @@ def _check_effects(
     effects: Iterable[tuple[str, str]],
 ):
     """P4 and P6: each effect once, and none without a decision."""
-    run, done = detail.stored.run, list(effects)
+    run, done = detail.stored_run.run, list(effects)
     interval = _run_interval(run)
     of = f"{request.saga} {run.run_id} ({request.scenario}, {run.status})"
     repeated = [each for each, number in Counter(done).items() if number > 1]

@@ -97,10 +97,10 @@ async def test_a_restore_with_an_empty_broker_loses_no_run_of_the_backup(
         async with database.transaction() as tx:
             assert not await dead_letter_queries.read_page(tx, limit=10)
             assert not await incidents.read_page(tx, limit=10)
-    assert {detail.stored.run.status for detail in runs.values()} == {Status.COMPLETED}
+    assert {detail.stored_run.run.status for detail in runs.values()} == {Status.COMPLETED}
     effects = await count_effects(database_url)
     for detail in runs.values():
-        run_effects = effects[detail.stored.run.input["order_id"]]
+        run_effects = effects[detail.stored_run.run.input["order_id"]]
         assert dict(run_effects) == {"reserve": 1, "charge": 1, "confirm": 1}, "P4"
     await postgres.drop_database("before_the_loss")
     await postgres.drop_database("after_the_loss")
