@@ -21,7 +21,7 @@ class KeyPair(NamedTuple):
     certificate: Path
     key: Path
 
-    def copy_to(self, other: "KeyPair") -> None:
+    def replace_with(self, other: "KeyPair") -> None:
         """Replace both with another pair's, as a renewal does."""
         shutil.copyfile(other.certificate, self.certificate)
         shutil.copyfile(other.key, self.key)

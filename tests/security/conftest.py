@@ -38,7 +38,7 @@ class Certificates:
 
 @dataclass
 class TlsServer:
-    """A server that requires TLS and a client certificate; `shows` are its certificate files."""
+    """A server that requires TLS and a client certificate; it shows the files `presented`."""
 
     server: RabbitMQServer | PostgresServer
     plain_url: str
@@ -47,7 +47,7 @@ class TlsServer:
 
     async def present(self, pair: KeyPair) -> None:
         """Have the server show another certificate from now on."""
-        self.presented.copy_to(pair)
+        self.presented.replace_with(pair)
         await self._reload()
 
 
@@ -81,11 +81,11 @@ def certificates(directory) -> Certificates:
 
 @pytest.fixture(scope="session")
 async def tls_rabbitmq(certificates, rabbitmq) -> AsyncIterator[TlsServer]:  # noqa: ARG001 - skips
-    shows = certificates.ours.issue("rabbitmq")
+    shows = certificates.authority.issue("rabbitmq")
     port = free_port()
     configuration = f"""\
 listeners.ssl.local = 127.0.0.1:{port}
-ssl_options.cacertfile = {certificates.ours.ca}
+ssl_options.cacertfile = {certificates.authority.ca}
 ssl_options.certfile = {shows.certificate}
 ssl_options.keyfile = {shows.key}
 ssl_options.verify = verify_peer
@@ -101,7 +101,7 @@ ssl_options.fail_if_no_peer_cert = true
 
 @pytest.fixture(scope="session")
 async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIterator[TlsServer]:
-    shows = certificates.ours.issue("postgres")
+    shows = certificates.authority.issue("postgres")
     if account := unprivileged_user():
         for file in shows:
             os.chown(file, account.uid, account.gid)
@@ -112,7 +112,7 @@ async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIte
         "ssl": "on",
         "ssl_cert_file": str(shows.certificate),
         "ssl_key_file": str(shows.key),
-        "ssl_ca_file": str(certificates.ours.ca),
+        "ssl_ca_file": str(certificates.authority.ca),
         "hba_file": str(rules),
     }
     async with PostgresServer(

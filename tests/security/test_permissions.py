@@ -61,7 +61,8 @@ def lines_of(language, begin):
 def rules():
     """The settings of section 2."""
     found = dict(
-        shlex.split(line)[1].split("=", 1) for line in lines_of("sh", "export SAGA_ENGINE_RE")
+        shlex.split(line)[1].split("=", 1)
+        for line in lines_of("sh", "export SAGA_ENGINE_AUTHORIZED")
     )
     return {name.removeprefix("SAGA_ENGINE_").lower(): value for name, value in found.items()}
 
@@ -82,7 +83,7 @@ async def place(rabbitmq):
     passwords = {f"{user.upper()}_PASSWORD": SECRET for user in USERS}
     for line in lines_of("sh", "rabbitmqctl "):
         command = shlex.split(Template(line).safe_substitute(passwords))
-        await rabbitmq.ctl(*command[1:])
+        await rabbitmq.rabbitmqctl(*command[1:])
     place = Place(rabbitmq)
     [line] = lines_of("sh", "SAGA_ENGINE_BROKER_URL=")
     assert line.endswith(" saga-engine topology --declare")
@@ -206,7 +207,7 @@ async def test_runs_complete_and_compensate_under_exactly_the_documented_permiss
             assert ending.status is status
         assert not shop.worker.matching(MessageDeadLettered)
         # A participant declares its queue and binds it again when it comes back.
-        await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
+        await place.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
         handle = await shop.client.start("buy", {}, key="after")
         assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
@@ -374,8 +375,8 @@ async def test_a_changed_rabbitmq_password_is_reported_until_it_is_right_again(
     place, roles, monkeypatch
 ):
     async with opened(place, roles, monkeypatch) as shop:
-        await place.server.ctl("change_password", "engine", "another")
-        await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
+        await place.server.rabbitmqctl("change_password", "engine", "another")
+        await place.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
 
         def refused(fact):
             return "refuses this user or password" in fact.problem
@@ -388,7 +389,7 @@ async def test_a_changed_rabbitmq_password_is_reported_until_it_is_right_again(
         assert not any(
             SECRET in fact.problem for fact in shop.worker.matching(BrokerConnectionChanged)
         )
-        await place.server.ctl("change_password", "engine", SECRET)
+        await place.server.rabbitmqctl("change_password", "engine", SECRET)
         handle = await shop.client.start("buy", {})
         assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
@@ -398,10 +399,12 @@ async def test_a_revoked_permission_costs_time_and_no_run(place, roles, monkeypa
         line for line in lines_of("sh", "rabbitmqctl set_permissions") if " payments " in line
     ]
     async with opened(place, roles, monkeypatch) as shop:
-        await place.server.ctl("set_permissions", "-p", "shop", "payments", "^$", "^$", "^$")
-        await place.server.ctl("close_all_connections", "--vhost", "shop", "test")
+        await place.server.rabbitmqctl(
+            "set_permissions", "-p", "shop", "payments", "^$", "^$", "^$"
+        )
+        await place.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
         handle = await shop.client.start("buy", {})
-        await place.server.ctl(*shlex.split(given)[1:])
+        await place.server.rabbitmqctl(*shlex.split(given)[1:])
         ending = await shop.client.result(handle.run_id, timeout=60)
         assert ending.status is Status.COMPLETED
 

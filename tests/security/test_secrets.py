@@ -77,7 +77,7 @@ class Scene:
             log_level="debug",
             log_format=log_format,
             http_port=str(self.ports[name]),
-            database_timeout="5",
+            database_transaction_timeout="5",
         )
         return settings | {"SHOP_DATABASE_URL": self.server.url}
 
@@ -135,8 +135,8 @@ async def scene(rabbitmq, rabbitmq_url, tmp_path):
         await upgrade(server.url)
         scene = Scene(server, rabbitmq_url, tmp_path, rabbitmq)
         vhost = rabbitmq_url.rsplit("/", 1)[1]
-        await rabbitmq.ctl("add_user", "talker", scene.broker_password)
-        await rabbitmq.ctl("set_permissions", "-p", vhost, "talker", ".*", ".*", ".*")
+        await rabbitmq.rabbitmqctl("add_user", "talker", scene.broker_password)
+        await rabbitmq.rabbitmqctl("set_permissions", "-p", vhost, "talker", ".*", ".*", ".*")
         async with (
             running_program(
                 *("worker", "tests.security.buy_saga"),
@@ -152,7 +152,7 @@ async def scene(rabbitmq, rabbitmq_url, tmp_path):
             for name in scene.ports:
                 await wait_until_true(partial(scene.says, name, "process.ready"))
             yield scene
-        await rabbitmq.ctl("delete_user", "talker")
+        await rabbitmq.rabbitmqctl("delete_user", "talker")
 
 
 @pytest.mark.rabbitmq
@@ -230,19 +230,19 @@ async def database_is_unavailable(scene):
 
 
 async def the_broker_refuses_the_password(scene):
-    await scene.rabbitmq.ctl("change_password", "talker", "another")
+    await scene.rabbitmq.rabbitmqctl("change_password", "talker", "another")
     vhost = scene.place.rsplit("/", 1)[1]
-    await scene.rabbitmq.ctl("close_all_connections", "--vhost", vhost, "test")
+    await scene.rabbitmq.rabbitmqctl("close_all_connections", "--vhost", vhost, "test")
     for name in scene.ports:
         await wait_until_true(partial(scene.says, name, "refuses this user or password"))
     await scene.look("password-refused")
     await scene.command("start", "buy", "--debug")
-    await scene.rabbitmq.ctl("change_password", "talker", scene.broker_password)
+    await scene.rabbitmq.rabbitmqctl("change_password", "talker", scene.broker_password)
 
 
 async def commands(scene):
     ran = await scene.command("config", "show")
-    assert ran.code == 0
+    assert ran.exit_code == 0
     scene.log("config-show").write_text(ran.out)
     secret = make_canary("url")
     scene.planted.append(secret)
@@ -258,7 +258,7 @@ async def commands(scene):
     ):
         for arguments in (("list",), ("migrate", "--debug"), ("config", "show")):
             ran = await scene.command(*arguments, database_url=url)
-            assert ran.code or arguments[0] == "config"
+            assert ran.exit_code or arguments[0] == "config"
             scene.keep("config-shows", ran.out)
     for url in (
         f"amqp://talker:{secret}@127.0.0.1:1/",

@@ -23,20 +23,20 @@ pytestmark = pytest.mark.rabbitmq
 PATIENCE = 20.0  # Seconds in which a refusal is said.
 SERVER_SHOWS = {
     "expired": "has expired. Renew the server's certificate",
-    "early": "is not valid yet",
-    "alone": "it signed itself",
-    "elsewhere": "is for another host",
+    "not_yet_valid": "is not valid yet",
+    "self_signed": "it signed itself",
+    "wrong_host": "is for another host",
 }
 
 
 @asynccontextmanager
 async def shown(secured, certificates, name):
     """A server that shows a bad certificate for the time of the block."""
-    await secured.show(getattr(certificates, name))
+    await secured.present(getattr(certificates, name))
     try:
         yield
     finally:
-        await secured.show(certificates.server)
+        await secured.present(certificates.server)
 
 
 async def connect_broker(url):
@@ -66,30 +66,33 @@ async def refused_database(url):
 
 
 async def test_rabbitmq_with_the_right_certificates_is_connected_to(tls_rabbitmq, certificates):
-    await connect_broker(broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client))
+    await connect_broker(broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client))
 
 
 @pytest.mark.parametrize("name", SERVER_SHOWS)
 async def test_rabbitmq_with_a_bad_certificate_is_refused(tls_rabbitmq, certificates, name):
-    url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
+    url = broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client)
     async with shown(tls_rabbitmq, certificates, name):
         assert SERVER_SHOWS[name] in await refused_broker(url)
     await connect_broker(url)
 
 
 async def test_rabbitmq_of_another_authority_is_refused(tls_rabbitmq, certificates):
-    for ca in (certificates.theirs.ca, None):
+    for ca in (certificates.other_authority.ca, None):
         said = await refused_broker(broker_url(tls_rabbitmq, ca, certificates.client))
-        assert "an authority we do not trust. Name that as cafile in SAGA_ENGINE_BROKER_URL" in said
+        assert (
+            "an authority that we do not trust. Name that as cafile in SAGA_ENGINE_BROKER_URL"
+            in said
+        )
 
 
 async def test_rabbitmq_refuses_a_client_without_a_valid_certificate(tls_rabbitmq, certificates):
-    ca = certificates.ours.ca
+    ca = certificates.authority.ca
     # Its alert may be overtaken by the end of the connection, so there are two ways to say it.
     said = await refused_broker(broker_url(tls_rabbitmq, ca, None))
     assert "requires a client certificate" in said
     assert "certfile and keyfile" in said
-    for bad in (certificates.foreign_client, certificates.old_client):
+    for bad in (certificates.other_authority_client, certificates.old_client):
         said = await refused_broker(broker_url(tls_rabbitmq, ca, bad))
         assert (
             "refuses the client certificate" in said or "may require a client certificate" in said
@@ -100,7 +103,7 @@ async def test_rabbitmq_refuses_a_client_without_a_valid_certificate(tls_rabbitm
 async def test_rabbitmq_by_another_name_than_its_certificates_is_refused(
     tls_rabbitmq, certificates
 ):
-    url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
+    url = broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client)
     assert "is for another host" in await refused_broker(url.replace("localhost", "127.0.0.1"))
 
 
@@ -110,19 +113,19 @@ async def test_a_plaintext_connection_to_the_tls_port_of_rabbitmq_fails(tls_rabb
 
 
 async def test_no_program_falls_back_to_plaintext_with_rabbitmq(rabbitmq_url, certificates):
-    url = f"{rabbitmq_url.replace('amqp:', 'amqps:')}?cafile={certificates.ours.ca}"
+    url = f"{rabbitmq_url.replace('amqp:', 'amqps:')}?cafile={certificates.authority.ca}"
     assert "does not speak TLS on this port" in await refused_broker(url)
 
 
 async def test_postgresql_with_the_right_certificates_is_connected_to(tls_postgres, certificates):
-    url = database_url(tls_postgres, certificates.ours.ca, certificates.client)
+    url = database_url(tls_postgres, certificates.authority.ca, certificates.client)
     await upgrade(url)
     await connect_database(url)
 
 
-@pytest.mark.parametrize("name", ["expired", "alone", "elsewhere"])
+@pytest.mark.parametrize("name", ["expired", "self_signed", "wrong_host"])
 async def test_postgresql_with_a_bad_certificate_is_refused(tls_postgres, certificates, name):
-    url = database_url(tls_postgres, certificates.ours.ca, certificates.client)
+    url = database_url(tls_postgres, certificates.authority.ca, certificates.client)
     await upgrade(url)
 
     async def says(words):
@@ -139,18 +142,21 @@ async def test_postgresql_with_a_bad_certificate_is_refused(tls_postgres, certif
 
 
 async def test_postgresql_of_another_authority_is_refused(tls_postgres, certificates):
-    for ca in (certificates.theirs.ca, None):
+    for ca in (certificates.other_authority.ca, None):
         said = await refused_database(database_url(tls_postgres, ca, certificates.client))
-        assert "an authority we do not trust. Name that as sslrootcert in the database URL" in said
+        assert (
+            "an authority that we do not trust. Name that as sslrootcert in the database URL"
+            in said
+        )
 
 
 async def test_postgresql_refuses_a_client_without_a_valid_certificate(tls_postgres, certificates):
-    ca = certificates.ours.ca
+    ca = certificates.authority.ca
     said = await refused_database(database_url(tls_postgres, ca, None))
     assert (
         "It may demand TLS (sslmode=verify-full in the database URL), a client certificate" in said
     )
-    for bad in (certificates.foreign_client, certificates.old_client):
+    for bad in (certificates.other_authority_client, certificates.old_client):
         said = await refused_database(database_url(tls_postgres, ca, bad))
         assert "cut the connection. If it always does" in said
 
@@ -158,7 +164,7 @@ async def test_postgresql_refuses_a_client_without_a_valid_certificate(tls_postg
 async def test_postgresql_by_another_name_than_its_certificates_is_refused(
     tls_postgres, certificates
 ):
-    url = database_url(tls_postgres, certificates.ours.ca, certificates.client)
+    url = database_url(tls_postgres, certificates.authority.ca, certificates.client)
     assert "is for another host" in await refused_database(url.replace("localhost", "127.0.0.1"))
 
 
@@ -177,7 +183,7 @@ async def test_no_program_falls_back_to_plaintext_with_postgresql(certificates):
     async with await asyncio.start_server(no_tls, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
         url = f"postgresql+asyncpg://u:hunter2@localhost:{port}/x?sslmode=verify-full"
-        said = await refused_database(f"{url}&sslrootcert={certificates.ours.ca}")
+        said = await refused_database(f"{url}&sslrootcert={certificates.authority.ca}")
     assert "has no TLS switched on" in said
     assert "hunter2" not in said
 
@@ -254,8 +260,8 @@ async def test_runs_complete_over_tls_to_both_servers(
     tls_rabbitmq, tls_postgres, certificates, tmp_path
 ):
     settings: dict[str, Any] = {
-        "broker_url": broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client),
-        "database_url": database_url(tls_postgres, certificates.ours.ca, certificates.client),
+        "broker_url": broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client),
+        "database_url": database_url(tls_postgres, certificates.authority.ca, certificates.client),
         "http_port": "0",
     }
     surroundings = environment(**settings) | {"SHOP_DATABASE_URL": settings["database_url"]}
@@ -288,12 +294,12 @@ async def test_runs_complete_over_tls_to_both_servers(
 async def test_every_program_reports_an_untrusted_rabbitmq_in_one_sentence(
     tls_rabbitmq, migrated_url, certificates, arguments
 ):
-    url = broker_url(tls_rabbitmq, certificates.theirs.ca, certificates.client)
+    url = broker_url(tls_rabbitmq, certificates.other_authority.ca, certificates.client)
     ran = await saga_engine(*arguments, broker_url=url, database_url=migrated_url)
     assert ran.exit_code == 5
     assert "Traceback" not in ran.err
     assert "saga-engine: RabbitMQ at localhost:" in ran.err.splitlines()[-1]
-    assert "an authority we do not trust" in ran.err.splitlines()[-1]
+    assert "an authority that we do not trust" in ran.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -302,21 +308,21 @@ async def test_every_program_reports_an_untrusted_rabbitmq_in_one_sentence(
 async def test_every_program_reports_an_untrusted_postgresql_in_one_sentence(
     tls_postgres, rabbitmq_url, certificates, arguments
 ):
-    url = database_url(tls_postgres, certificates.theirs.ca, certificates.client)
+    url = database_url(tls_postgres, certificates.other_authority.ca, certificates.client)
     ran = await saga_engine(*arguments, broker_url=rabbitmq_url, database_url=url)
     assert ran.exit_code == 5
     assert "Traceback" not in ran.err
-    assert "an authority we do not trust" in ran.err.splitlines()[-1]
+    assert "an authority that we do not trust" in ran.err.splitlines()[-1]
 
 
 async def test_an_expired_certificate_is_reported_until_it_is_renewed(tls_rabbitmq, certificates):
-    url = broker_url(tls_rabbitmq, certificates.ours.ca, certificates.client)
+    url = broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client)
     observed = StateRecorder()
     settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
     async with SupervisedConnection(url, name="consume", settings=settings, on_status=observed):
         await observed.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
         async with shown(tls_rabbitmq, certificates, "expired"):
-            await tls_rabbitmq.server.ctl("close_all_connections", "test")
+            await tls_rabbitmq.server.rabbitmqctl("close_all_connections", "test")
             await observed.wait_for(lambda state: SERVER_SHOWS["expired"] in state.problem)
         await observed.wait_for(
             lambda state: state.state is ConnectionState.CONNECTED and state.generation == 2
@@ -324,16 +330,16 @@ async def test_an_expired_certificate_is_reported_until_it_is_renewed(tls_rabbit
 
 
 async def test_the_client_certificate_is_read_for_each_connection(tls_rabbitmq, certificates):
-    mine = certificates.ours.issue("mine")
-    mine.put(certificates.client)
-    url = broker_url(tls_rabbitmq, certificates.ours.ca, mine)
+    mine = certificates.authority.issue("mine")
+    mine.replace_with(certificates.client)
+    url = broker_url(tls_rabbitmq, certificates.authority.ca, mine)
     observed = StateRecorder()
     settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
     async with SupervisedConnection(url, name="consume", settings=settings, on_status=observed):
-        mine.put(certificates.old_client)
-        await tls_rabbitmq.server.ctl("close_all_connections", "test")
+        mine.replace_with(certificates.old_client)
+        await tls_rabbitmq.server.rabbitmqctl("close_all_connections", "test")
         await observed.wait_for(lambda state: "certfile" in state.problem)
-        mine.put(certificates.client)
+        mine.replace_with(certificates.client)
         await observed.wait_for(
             lambda state: state.state is ConnectionState.CONNECTED and state.generation == 2
         )
