@@ -19,7 +19,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     settings/     every setting, with its unit and default
     environment   which variables of the process environment are settings
     shutdown      how the seconds of a shutdown are divided
-    backoff       the delay before each retry: exponential, with jitter
+    backoff       the formula of growing delays: reconnects, duties and retry policies use it
     waiting       waiting for an event with a time limit
     containment   keeps user code from stopping the event loop
     alarm_signal  the signal and the timer that interrupt user code

@@ -1,4 +1,4 @@
-"""Exponential backoff with jitter: the delay before each retry of something that keeps failing."""
+"""The formula of exponential backoff with jitter, for reconnects, duties and retry policies."""
 
 from dataclasses import dataclass
 

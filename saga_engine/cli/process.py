@@ -1,6 +1,9 @@
 """
 How a worker or participant process ends: graceful shutdown, and an exit if that takes too long.
 
+A signal sets the event that `Worker.run` and `Service.run` wait for; their loops then shut down on
+the schedule of `saga_engine.shutdown`.
+
 The first SIGTERM, SIGINT or SIGHUP (unless SIGHUP was ignored, as under `nohup`) starts a graceful
 shutdown; the second exits at once. The handlers are set with `signal.signal` and not on the event
 loop, so that the second signal works even if user code blocks the loop. A thread of this process

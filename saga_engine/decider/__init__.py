@@ -12,7 +12,7 @@ What happens next: `decide` returns the events of a trigger, `evolve` folds them
     operator     what an operator does to a run
     progress     what follows: the run goes forward, stops, or compensates
     payloads     replies as their types, and commands by the author's mapping functions
-    effects      what follows from events: commands to send, the time to wake up
+    effects      commands to send, each with its idempotency key, and the time to wake up
     diagrams     the state diagrams of a run and of a step
 
 Pure: no I/O, no clock, no randomness. The same arguments give the same decision, on any worker.

@@ -15,8 +15,8 @@ is a decision without events and with an IgnoredReason, a request that is not po
 with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
 can be replayed, simulated, explained, or tried on a copy of the run.
 
-A trigger is decided in two stages. Both record events, which `evolve` applies at once. What the
-events mean outside the run is computed from them after the decision:
+A trigger is decided in two stages, and a third follows after the decision. The first two record
+events, which `evolve` applies immediately; the third is computed from those events:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      progress.advance: forward, stop, or compensate
@@ -40,7 +40,7 @@ drawn in docs/semantics.md. And `may_have_effect` (run.py): whether it must be c
 What to change together
 =======================
 
-- A new trigger: triggers.py, `_apply` below, the table of kinds in store/trigger_data.py, and the
+- A new trigger: docs/internals.md lists the files, from triggers.py and `_apply` below to the
   constraint on `pending_request.kind`.
 - A new event: events.py (its name is stored forever), an arm in evolve.py, tests/decider/
   journal_checker.py, which reads the promises from the journal without this package.

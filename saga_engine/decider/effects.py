@@ -1,4 +1,4 @@
-"""What a decision means outside the run: commands to send, and when to wake it up."""
+"""What a decision means outside: commands, each with its idempotency key, and the wake-up time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -4,7 +4,8 @@ Which pooled connections may be used again, and how soon a stale one is found.
 A stale connection is rarely alone: an unreachable server, or a primary that became a standby,
 concerns the whole pool, and each user would wait for its own timeout. So after one stale connection
 all connections that were opened before it are replaced at their next use. An idle connection is
-checked with a query first, because a firewall drops idle connections silently.
+checked with a query first, because a firewall drops idle connections silently. A transaction that
+fails on a stale connection reports it here, too (`errors.is_stale_connection`).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The limits of a body, from the settings; see `payload.limits`."""
+"""The limits of a body as the settings give them; `payload.limits` checks a body against them."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""How often and how soon the same command is sent again."""
+"""The retry policy of a step: how many attempts, and the delay before each retry."""
 
 import zlib
 from dataclasses import dataclass

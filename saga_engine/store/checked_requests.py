@@ -2,8 +2,9 @@
 Requests of services and operators, recorded through the database functions that check them.
 
 The same functions serve every role, the owner of the schema too. They record the role of the
-session, which the caller cannot choose; the migrations show what else they check. A worker records
-its own pending requests with `pending_requests.record`.
+session, which the caller cannot choose, and report a start whose business key another run has
+(`request_start` in the migrations). A worker records its own pending requests with
+`pending_requests.record`.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ The order, inside the transaction of a batch:
 
     1. refuse run ids that cannot be new, and starts of unknown sagas     start_refusals
     2. decide the first step of each run                                  start_preparation
-    3. reserve the business keys, and settle conflicts between starts     here
+    3. reserve the business keys, and decide their conflicts              here
     4. admit the starts that have a slot, and queue the others            admission, change_set
     5. insert the runs; a run that exists already makes its start a repeated one
     6. answer the repeated starts                                         repeated_starts
