@@ -162,7 +162,9 @@ async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides():
 
         async def lose_the_answer(tx):
             proxy.drop_server_data()  # for a moment, and no connection is cut
-            asyncio.get_running_loop().call_later(0.3, setattr, proxy.from_server, "losing", False)
+            asyncio.get_running_loop().call_later(
+                0.3, setattr, proxy.from_server, "dropping", False
+            )
             await tx.execute(text("SELECT 1"))
 
         with pytest.raises(DBAPIError):
