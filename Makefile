@@ -1,7 +1,7 @@
 # make demo      real sagas on the embedded default; needs nothing else
 # make quick     pure tests, models, architecture and lint, without servers; under 30 seconds
-# make test      every promise on real servers, about 6 minutes on two cores; before it installs a
-#                system package it says so: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime
+# make test      every promise on real servers, about 6 minutes on two cores; it prints a line before
+#                it installs a system package: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime
 # make test-all  make test, and the long shares of simulation, faults, load and hostile input
 # make lint types
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour

@@ -14,7 +14,7 @@ pytest_plugins = [
 
 
 def pytest_sessionfinish(session, exitstatus):
-    """A selection may leave nothing of one part of the tests: that is no failure."""
+    """A selection may leave nothing of one part of the tests, which does not fail"""
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.option.keyword:
         session.exitstatus = pytest.ExitCode.OK
 

@@ -31,7 +31,7 @@ def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _UnconfirmedReply:
     delivery: Delivery
     message: Message
@@ -63,7 +63,7 @@ class ReplyPublisher:
 
     def add(self, delivery: Delivery, message: Message) -> None:
         """Publish a reply, then acknowledge its command."""
-        self._unconfirmed.append(_UnconfirmedReply(delivery, message))
+        self._unconfirmed.append(_UnconfirmedReply(delivery=delivery, message=message))
         self._wake_up.set()
 
     def stop_accepting(self) -> None:

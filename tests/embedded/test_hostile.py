@@ -146,6 +146,8 @@ async def test_another_protocol_is_answered_with_the_supported_version(broker_ur
 
 
 def test_a_routing_key_of_a_thousand_dots_is_matched_in_linear_time():
-    exchange = Exchange("events", "topic", bindings={("orders", ".".join("#" * 40) + ".end")})
+    exchange = Exchange(
+        name="events", exchange_type="topic", bindings={("orders", ".".join("#" * 40) + ".end")}
+    )
     assert exchange.matching_queues("." * 1000) == set()
     assert exchange.matching_queues("a." * 20 + "end") == {"orders"}

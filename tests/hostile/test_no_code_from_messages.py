@@ -39,7 +39,6 @@ COMPUTED_NAMES = {
     "saga_engine/cli/standard_streams.py": "three constant names",
     "saga_engine/payload/serialization.py": "a field, from the fields of the record's class",
     "saga_engine/payload/equality.py": "a field, from the fields of the author's class",
-    "saga_engine/decider/triggers.py": "a field, from the fields of the trigger's class",
     "saga_engine/store/incidents.py": "a column, from a tuple of names",
     "saga_engine/store/crash_suspects.py": "a column, from a tuple of names",
     "saga_engine/store/dead_letters.py": "a column, from a tuple of names",

@@ -30,7 +30,7 @@ _SUPPORTED_ARGUMENTS: Final = (*_INTEGER_ARGUMENTS, *_TEXT_ARGUMENTS, *_ENUM_ARG
 _UNSUPPORTED_ARGUMENTS: Final = ("x-expires", "x-max-priority", "x-single-active-consumer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QueueDeclaration:
     """The properties that a client declares a queue with."""
 

@@ -12,7 +12,7 @@ from typing import Final
 EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Exchange:
     """An exchange and its bindings, each a queue name and a binding key."""
 

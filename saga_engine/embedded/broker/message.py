@@ -29,7 +29,7 @@ _QUEUED_MESSAGE_OVERHEAD = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedMessage:
     """A message as it was published, byte by byte."""
 
@@ -59,7 +59,7 @@ class PublishedMessage:
         return content.properties
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class QueuedMessage:
     """
     A message in one queue.

@@ -115,7 +115,10 @@ def _complete_publish(
     if channel.confirm_mode:
         channel.publish_count += 1
     message = PublishedMessage(
-        publish.exchange, publish.routing_key, properties, bytes(incoming.body)
+        exchange=publish.exchange,
+        routing_key=publish.routing_key,
+        raw_properties=properties,
+        body=bytes(incoming.body),
     )
     operation = PublishOperation(channel, message, mandatory=publish.mandatory)
     channel.peer.interceptor(operation)

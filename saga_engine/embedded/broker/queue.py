@@ -86,7 +86,13 @@ class Queue:
                 self._on_dead_letter(self, message, _MAXLEN_REASON)
             return False
         self._on_memory_change(message.memory_size)
-        self._append(QueuedMessage(message, next(self._positions), self._expires_at(message)))
+        self._append(
+            QueuedMessage(
+                message=message,
+                position=next(self._positions),
+                expires=self._expires_at(message),
+            )
+        )
         self.dispatch()
         while self._ready and self._exceeds_limit():
             self.dead_letter(self._pop(), _MAXLEN_REASON)

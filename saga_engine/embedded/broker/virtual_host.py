@@ -44,7 +44,8 @@ class VirtualHost:
 
     def __init__(self, memory_limit: int, on_memory_alarm: Callable[[bool], None]) -> None:
         self.exchanges: dict[str, Exchange] = {
-            f"amq.{kind}": Exchange(f"amq.{kind}", kind) for kind in EXCHANGE_TYPES
+            f"amq.{kind}": Exchange(name=f"amq.{kind}", exchange_type=kind)
+            for kind in EXCHANGE_TYPES
         }
         self.queues: dict[str, Queue] = {}
         self._memory_limit = memory_limit
