@@ -1,7 +1,7 @@
 """
 The closed sets of words of a run: on the wire, in tables, in metrics and on the command line.
 
-Everything else in this package uses them. README.md, "The words", says what they mean.
+Everything else in this package uses them. README.md, "Terminology", says what they mean.
 """
 
 from collections.abc import Mapping, Sequence

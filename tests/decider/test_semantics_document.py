@@ -52,8 +52,8 @@ def stuck_compensation() -> DeciderScenario:
 
 
 @says(
-    "So does a pivot without a compensation that runs out of attempts (`step_unknown`,"
-    " `step_failed`): it may have taken effect, and nothing could undo it."
+    "A pivot without a compensation runs out of attempts (`step_unknown`, `step_failed`). It may have"
+    " taken effect, and nothing could undo it, so the run stays `running`."
 )
 def _() -> None:
     scenario = final_pivot()
@@ -66,8 +66,7 @@ def _() -> None:
 
 
 @says(
-    "It can still be tried again, or an operator finds out what was done and resolves with"
-    " `complete` or `reject`."
+    "The operator tries again, or finds out what was done and resolves with `complete` or `reject`."
 )
 def _() -> None:
     scenario = final_pivot()
@@ -82,9 +81,8 @@ def _() -> None:
 
 
 @says(
-    "When the run compensates and such a pivot turns out to have taken effect, the incident is"
-    " `not_compensatable`: a success that arrives after the pivot was rejected, or a cancel while"
-    " its outcome was unknown."
+    "The run compensates, and such a pivot may have taken effect (`not_compensatable`). Its success"
+    " arrived after its rejection, or the run was cancelled while the outcome was unknown."
 )
 def _() -> None:
     scenario = DeciderScenario(sequential_saga("a", "p", pivot="p"))
