@@ -147,7 +147,7 @@ class Client:
         await self._publisher.publish([message])
 
     async def _start_in_transaction(self, request: StartRequest, saga: Saga) -> None:
-        """Record a start as `start_in` does: with the definition, or with the name of the saga."""
+        """Record a start as `start_in_transaction` does: with the definition, or with its name."""
         run_id, by_name = str(request.run_id), request.version is None
         start = NewStart(
             saga=request.saga,

@@ -32,7 +32,7 @@ GRANT EXECUTE ON FUNCTION saga_engine.record_actions, saga_engine.request_cancel
     saga_engine.cancel_start, saga_engine.request_resolve, saga_engine.lock_dead_letters,
     saga_engine.resolve_dead_letters, saga_engine.purge_dead_letters TO saga_operator;
 
--- A service that starts runs in its own transactions, with `start_in`: of these sagas only.
+-- A service that starts runs in its own transactions, with `start_in_transaction`: of these sagas only.
 GRANT EXECUTE ON FUNCTION saga_engine.request_start TO saga_shop;
 INSERT INTO saga_engine.start_grant (role, saga)
     VALUES ('saga_shop', 'buy'), ('saga_shop', 'place-order') ON CONFLICT DO NOTHING;

@@ -36,7 +36,8 @@ class DutySettings(BaseModel):
     worker_heartbeat_timeout: Seconds = Field(
         120.0,
         description="Seconds without a heartbeat after which a definition counts as missing from"
-        " the workers: `start_in` by name then chooses another version, and saga_starts_stranded"
+        " the workers: `start_in_transaction` by name then chooses another version, and"
+        " saga_starts_stranded"
         " counts the starts pinned to it. At least 3 times worker_heartbeat_interval, so that a"
         " worker may miss a heartbeat",
     )

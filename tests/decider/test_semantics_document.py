@@ -52,8 +52,8 @@ def stuck_compensation() -> DeciderScenario:
 
 
 @says(
-    "A pivot without a compensation runs out of attempts (`step_unknown`, `step_failed`). It may have"
-    " taken effect, and nothing could undo it, so the run stays `running`."
+    "A pivot without a compensation runs out of attempts (`step_unknown`, `step_failed`). It may"
+    " have taken effect, and nothing could undo it, so the run stays `running`."
 )
 def _() -> None:
     scenario = final_pivot()

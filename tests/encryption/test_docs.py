@@ -105,7 +105,7 @@ def rings(title):
     return [KeyRing.parse(each.replace("...", KEY)) for each in steps]
 
 
-@pytest.mark.parametrize(("title", "steps"), [("Turn it on", 2), ("Rotate", 4)])
+@pytest.mark.parametrize(("title", "steps"), [("Enable encryption", 2), ("Rotate keys", 4)])
 def test_between_two_steps_of_the_page_every_process_reads_every_other(title, steps):
     found = rings(title)
     assert len(found) == steps

@@ -6,6 +6,7 @@ import shlex
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from string import Template
 
@@ -21,6 +22,8 @@ from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
+from saga_engine.participant import barrier
+from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.service import ParticipantService
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -126,7 +129,7 @@ class Roles:
 @pytest.fixture(scope="module")
 async def roles():
     """PostgreSQL, set up by the statements of the page and by nothing else."""
-    first, second = blocks("sql")
+    first, second, _ = blocks("sql")
     async with PostgresServer() as server:
         await server.create_database("saga")
         roles = Roles(server)
@@ -139,6 +142,27 @@ async def roles():
                 "CREATE SCHEMA IF NOT EXISTS saga_engine"
             )  # exists: changes nothing
         yield roles
+
+
+async def test_a_participants_role_has_the_rights_that_its_barrier_needs(roles):
+    """And no more; the page's third block of statements grants them."""
+    *_, granted = blocks("sql")
+    owner = create_async_engine(roles.url("saga"))
+    await barrier.create_table(owner, None)
+    await owner.dispose()
+    async with roles.connected("saga") as administrator:
+        await administrator.execute(granted)
+    async with roles.connected("payments") as connection:
+        for right in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            assert await connection.fetchval(
+                "SELECT has_table_privilege('saga_barrier', $1)", right
+            ), right
+    engine = create_async_engine(roles.url("payments"))
+    await ParticipantDatabase(engine, Settings()).prepare(create_barrier=False)
+    assert await barrier.delete_older_than(engine, timedelta(days=30)) == 0
+    await engine.dispose()
+    assert await roles.refuses("payments", "TRUNCATE saga_barrier")
+    assert await roles.refuses("payments", "SELECT * FROM saga_engine.run")
 
 
 class Shop:
