@@ -29,7 +29,7 @@ Commands that read take --json. --debug prints the traceback of an error.
 Exit codes: 0 success; 1 unexpected error; 2 usage or configuration; 3 not found; 4 not possible in
 this state; 5 database or broker unavailable; 6 the run finished, but not completed; 7 some of many
 failed; 8 a check found problems; 9 user code stopped the process; 10 done, but the output could not
-be written; 124 timed out; 130, 143 interrupted.
+be written; 124 timed out; 129, 130, 143 ended by a signal; 137 killed by the watchdog.
 """
 
 _COMMANDS = (

@@ -121,7 +121,7 @@ def _progress_json(command: str, progress: Progress) -> dict[str, Any]:
 
 def _journal_entry_json(entry: StoredEvent) -> dict[str, Any]:
     return {
-        "version": entry.revision,
+        "revision": entry.revision,
         "type": entry.type,
         "at": entry.recorded_at,
         "data": entry.data,

@@ -154,7 +154,7 @@ class Client(AsyncResource):
         """
         Wait until a run is finished: completed, compensated or abandoned.
 
-        The engine announces the end of a run. An announcement may be lost, so the client also asks
+        The engine publishes a message when a run finishes. It may be lost, so the client also asks
         for the status every `client_poll_interval` seconds. It waits `client_timeout` seconds for a
         run that no worker knows: the transaction that records its start may not be committed yet.
         A start that waits for a worker is awaited like a run.
@@ -162,7 +162,7 @@ class Client(AsyncResource):
         Args:
             run_id: the run, as `start` or `start_in_transaction` returned it.
             timeout: seconds to wait; by default without end.
-            on_incident: called with the run when it is first seen to wait for a person, and each
+            on_incident: called with the run when it is first seen to wait for an operator, and each
                 time that the first of its open incidents has changed.
 
         Raises:

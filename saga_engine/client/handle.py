@@ -46,7 +46,7 @@ class RunResult:
         result: once completed, each step's reply by the step's name. A reply whose key this
             process does not have stays encrypted: `{"$encrypted": ...}`.
         error: why the run was compensated or abandoned; its text may stay encrypted too.
-        open_incidents: the number of incidents that wait for a person.
+        open_incidents: the number of incidents that wait for an operator.
         incident: the first of them, None without one; the run goes on when an operator has
             resolved them.
     """

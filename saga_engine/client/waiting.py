@@ -1,7 +1,7 @@
 """
 Waiting until a run is finished.
 
-The engine announces the end of a run. An announcement may be lost, so the status is requested again
+The engine publishes a message when a run finishes. It may be lost, so the status is requested again
 every `client_poll_interval` seconds.
 """
 

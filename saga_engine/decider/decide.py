@@ -34,7 +34,7 @@ The run goes forward while it is running, and backward while it is compensating:
     compensated   -> compensating, when a late success proves an effect
 
 Three facts decide what happens to a step. Its kind: before the pivot the run compensates it, after
-the pivot a person must look. Its status, for each direction: STEP_TRANSITIONS in transitions.py,
+the pivot an operator must look. Its status, for each direction: STEP_TRANSITIONS in transitions.py,
 drawn in docs/semantics.md. And `may_have_effect` (run.py): whether it must be compensated.
 
 What to change together
@@ -136,7 +136,7 @@ def start_blocked(
     saga: Saga, start: Start, now: datetime, cause: IncidentCause, message: str
 ) -> Decision:
     """
-    Start a run that was accepted and cannot go on: its first steps wait for a person.
+    Start a run that was accepted and cannot go on: its first steps wait for an operator.
 
     The input is not read. Each step without a predecessor has an incident with *cause* and
     *message*, a sentence without payload.

@@ -18,7 +18,7 @@ _SETTLED: Mapping[Direction, tuple[StepStatus, ...]] = {
     Direction.ACTION: (*PASSED, StepStatus.REJECTED, StepStatus.FAILED, StepStatus.UNKNOWN),
     Direction.COMPENSATION: PASSED,
 }
-"""Where a step may stay. A compensation that fails is blocked at once: a person must look."""
+"""Where a step may stay. A compensation that fails is blocked at once: an operator must look."""
 
 
 def run_diagram() -> str:

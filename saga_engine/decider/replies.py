@@ -123,7 +123,7 @@ def _on_failure(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason
 
 
 def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> IgnoredReason | None:
-    """Open an incident for a reply that cannot be read: a person must find out what was done."""
+    """Open an incident for a reply that cannot be read: an operator must find out what was done."""
     if not _attempt_exists(builder, reply):
         return IgnoredReason.UNCORRELATED
     if _is_late(builder, reply, AWAITING_REPLY):
@@ -140,7 +140,7 @@ def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> Ignor
 
 
 def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> IgnoredReason | None:
-    """Retry a command that the broker has no queue for; then a person must look."""
+    """Retry a command that the broker has no queue for; then an operator must look."""
     if not _attempt_exists(builder, command):
         return IgnoredReason.UNCORRELATED
     if _is_late(builder, command, (StepStatus.IN_FLIGHT,)):

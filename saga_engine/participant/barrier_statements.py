@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause, text
 
 # No other transaction sees the row before this transaction commits. If the handler commits itself,
-# the row keeps this failure: the effect is committed without its reply, and a person must look.
+# the row keeps this failure: the effect is committed without its reply, and an operator must look.
 _CLAIM = text(
     """
     WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(:lock_id) AS lock_acquired),

@@ -72,7 +72,11 @@ class Rejected(_HandlerError):
 
 
 class Failed(_HandlerError):
-    """A technical failure: nothing was done that lasts, and a retry may help."""
+    """
+    A technical failure: the command may have been done.
+
+    The engine retries it, and compensates the step when its attempts are used up.
+    """
 
 
 def fits_reply(failure: Failure, limits: BodyLimits = HANDLER_ERROR_LIMITS) -> bool:

@@ -34,7 +34,7 @@ Function = Callable[..., Any]
 MappingFunction = TypeVar("MappingFunction", bound=Function)
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
-"""A compensation is tried for about 20 minutes: giving it up costs a person's time."""
+"""A compensation is tried for about 10 minutes: giving it up costs an operator's time."""
 
 
 UNKNOWN_TYPE = PayloadType(Any)
@@ -105,7 +105,7 @@ class Step:
         Args:
             command: the routing key it is sent with; not the step's own.
             timeout: how long one attempt may take before its outcome counts as unknown.
-            retry: how often and how soon the command is sent again; by default for about 20
+            retry: how often and how soon the command is sent again; by default for about 10
                 minutes, then the run gets an incident.
         """
 

@@ -53,7 +53,7 @@ async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
         "greeter.apologise",
         "pending",
     )
-    assert [entry["version"] for entry in shown["journal"]] == [1, 2, 3, 4, 5]
+    assert [entry["revision"] for entry in shown["journal"]] == [1, 2, 3, 4, 5]
     assert [shown["journal"][index]["type"] for index in (0, -1)] == [
         "run_started",
         "run_compensated",

@@ -308,11 +308,11 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
 
 
 @planted_bug("P1")
-def record_no_verdict_of_refused_request(plant: BugPatcher) -> None:
-    """A refused operator request gets no verdict."""
+def record_no_outcome_of_refused_request(plant: BugPatcher) -> None:
+    """A refused operator request gets no outcome."""
     refuse = ChangeSet.refuse
 
-    def refuse_without_verdict(
+    def refuse_without_outcome(
         self: ChangeSet,
         work_item: WorkItem,
         outcome: AnswerOutcome,
@@ -321,7 +321,7 @@ def record_no_verdict_of_refused_request(plant: BugPatcher) -> None:
     ) -> None:
         refuse(self, replace(work_item, audit_id=None), outcome, detail, run_id)
 
-    plant.replace(ChangeSet, "refuse", refuse_without_verdict)
+    plant.replace(ChangeSet, "refuse", refuse_without_outcome)
 
 
 @planted_bug("P1")
@@ -550,11 +550,11 @@ def compensate_without_effect(plant: BugPatcher) -> None:
 
 
 @planted_bug("P3", "P4")
-def omit_tombstone(plant: BugPatcher) -> None:
-    """An empty compensation leaves no tombstone, so a late action takes effect."""
+def omit_barrier_row(plant: BugPatcher) -> None:
+    """An empty compensation leaves no row in the barrier's table, so a late action takes effect."""
     claim_command = barrier.claim_command
 
-    async def claim_without_tombstone(
+    async def claim_without_row(
         tx: AsyncConnection, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
         answer = await claim_command(tx, command, compensates_local_action=compensates_local_action)
@@ -563,7 +563,7 @@ def omit_tombstone(plant: BugPatcher) -> None:
             model.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
         return answer
 
-    plant.replace(barrier, "claim_command", claim_without_tombstone)
+    plant.replace(barrier, "claim_command", claim_without_row)
 
 
 @planted_bug("P3", "P4")
