@@ -33,9 +33,9 @@ def test_its_metrics_exist():
 
 
 def test_its_numbers_of_slots_are_those_of_the_code():
-    words = " ".join(TEXT.split())
-    assert f"starts with {admission.INITIAL_SLOTS} slots" in words
-    assert f"never fewer than {admission.MIN_SLOTS}" in words
+    prose = " ".join(TEXT.split())
+    assert f"starts with {admission.INITIAL_SLOTS} slots" in prose
+    assert f"never fewer than {admission.MIN_SLOTS}" in prose
     assert (admission.FAST_SHARE, admission.SLOW_SHARE) == (0.25, 0.5)
 
 
