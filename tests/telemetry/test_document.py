@@ -65,6 +65,13 @@ def test_each_label_with_a_closed_set_has_a_row_with_its_values():
         (label.strip("`"), metric): tuple(values.split(", "))
         for label, metrics, values in table("Labels")
         for metric in re.findall(r"`(saga_\w+)`", metrics)
+        if values != "see below"
+    }
+    lists = re.findall(r"^`(\w+)` of (.*):\n\n((?:- \w+\n)+)", section("Labels"), re.MULTILINE)
+    documented |= {
+        (label, metric): tuple(values.replace("- ", "").split())
+        for label, metrics, values in lists
+        for metric in re.findall(r"`(saga_\w+)`", metrics)
     }
 
     assert documented == {
