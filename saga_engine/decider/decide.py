@@ -207,7 +207,7 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
-        builder.requested_stop = CompensationCause(code=CompensationCode.DEADLINE)
+        builder.request_stop(CompensationCause(code=CompensationCode.DEADLINE))
     step_refs = [(name, direction) for name in builder.saga.steps for direction in Direction]
     timed_out = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
     due_retries = [each for each in step_refs if _is_due(builder, each, StepStatus.AWAITING_RETRY)]

@@ -45,7 +45,7 @@ INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
 }
 """The incident of a step that neither succeeded nor may make the run compensate."""
 
-_NEVER_COMPENSATED: Mapping[EngineFailureCode, IncidentCause] = {
+_INSTALLATION_INCIDENTS: Mapping[EngineFailureCode, IncidentCause] = {
     EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
     EngineFailureCode.DECRYPTION_FAILED: IncidentCause.DECRYPTION_FAILED,
 }
@@ -79,7 +79,7 @@ class DecisionBuilder:
 
     @property
     def stop_cause(self) -> CompensationCause | None:
-        """Why the run is about to compensate, so that no new step starts; None: it is not."""
+        """Why the run will compensate; None if nothing asks for it, or once it compensates."""
         return self.run.stopping_cause or self.requested_stop
 
     @property
@@ -160,16 +160,29 @@ class DecisionBuilder:
             unroutable=never_delivered,
         )
         self.record(event)
-        compensated_anyway = direction is Direction.ACTION and self.stop_cause is not None
-        if retry_at is not None or compensated_anyway:
-            return
-        cause = self._incident_cause(step, direction, outcome, failure)
-        if cause is None:
-            self.requested_stop = CompensationCause(
-                code=CompensationCode(outcome), step=step, failure=failure
-            )
-        else:
+        if retry_at is None:
+            self._attempts_exhausted(step, direction, outcome, failure)
+
+    def request_stop(self, cause: CompensationCause) -> None:
+        """Let the run stop and compensate; the first cause is kept."""
+        if self.stop_cause is None:
+            self.requested_stop = cause
+
+    def _attempts_exhausted(
+        self, step: str, direction: Direction, outcome: Outcome, failure: Failure
+    ) -> None:
+        """No attempt is left: the run compensates, or a person must look."""
+        if direction is Direction.ACTION and self.stop_cause is not None:
+            return  # the run stops already, and compensates this step if it must
+        code = failure.engine_code
+        cause = _INSTALLATION_INCIDENTS.get(code) if code is not None else None
+        if cause is None and (direction is Direction.COMPENSATION or not self._can_be_undone(step)):
+            cause = INCIDENT_CAUSES[direction, outcome]
+        if cause is not None:
             self.open_incident(step, direction, cause, failure.text)
+        else:
+            stop = CompensationCause(code=CompensationCode(outcome), step=step, failure=failure)
+            self.request_stop(stop)
 
     def _retry_at(self, step: str, direction: Direction) -> datetime | None:
         """When the next attempt is due; None: the budget is spent, or the run is stopping."""
@@ -181,21 +194,16 @@ class DecisionBuilder:
         seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
         return self.now + policy.delay(attempts_used, seed)
 
-    def _incident_cause(
-        self, step: str, direction: Direction, outcome: Outcome, failure: Failure
-    ) -> IncidentCause | None:
-        """Why a step that was given up needs a person; None: the run compensates it."""
-        if failure.engine_code is not None and failure.engine_code in _NEVER_COMPENSATED:
-            return _NEVER_COMPENSATED[failure.engine_code]
-        if direction is Direction.COMPENSATION or self._forward_only(step):
-            return INCIDENT_CAUSES[direction, outcome]
-        return None
-
-    def _forward_only(self, step: str) -> bool:
-        """Whether giving this step up could leave an effect that no command compensates."""
-        kind, declared = self.saga.step_kind(step), self.saga.steps[step]
-        final_pivot = kind is StepKind.PIVOT and declared.compensation_spec is None
-        return kind is StepKind.RETRIABLE or (final_pivot and not declared.read_only)
+    def _can_be_undone(self, step: str) -> bool:
+        """Whether no effect remains if the run gives this step up and compensates."""
+        declared = self.saga.steps[step]
+        match self.saga.step_kind(step):
+            case StepKind.COMPENSATABLE:
+                return True
+            case StepKind.PIVOT:
+                return declared.read_only or declared.compensation_spec is not None
+            case StepKind.RETRIABLE:
+                return False
 
 
 def active_deadline(saga: Saga, run: Run) -> datetime | None:

@@ -50,9 +50,10 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
             f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
             " forward."
         )
-    builder.requested_stop = CompensationCause(
+    cause = CompensationCause(
         code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
+    builder.request_stop(cause)
     return None
 
 
@@ -122,13 +123,14 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     _close_incident(builder, request)
     failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
     builder.record(StepRejected(incident.step, incident.direction, 0, failure))
-    builder.requested_stop = CompensationCause(
+    cause = CompensationCause(
         code=CompensationCode.REJECTED,
         step=incident.step,
         failure=failure,
         operator=request.operator,
         reason=request.reason,
     )
+    builder.request_stop(cause)
 
 
 def _abandon(builder: DecisionBuilder, request: ResolveIncident) -> None:

@@ -18,13 +18,14 @@ from saga_engine.payload.encryption import (
     reply_associated_data,
 )
 from saga_engine.payload.guard import UserCodeCall, UserCodeError, call_user_code
-from saga_engine.payload.payload import PayloadError, PayloadType, type_name
+from saga_engine.payload.mapping import Parameter
+from saga_engine.payload.payload import PayloadError, type_name
 from saga_engine.payload.ports import PayloadPorts
 from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.vocabulary import Direction, IncidentCause, Json
 
 INPUT_KEY = ""
-"""The run's input among the decoded values; no step has this name."""
+"""The run's input among the checked values; no step has this name."""
 
 READ_ERRORS = (EncryptionError, PayloadError, UserCodeError)
 """What reading a payload raises; `problem_text` makes a sentence of it."""
@@ -51,46 +52,38 @@ class DecisionPayloads:
     """
     Reads and makes the payloads of one decision.
 
-    `code_errors` are the calls into the author's code that returned no value. `decoded` has what
-    was read and not yet used by a mapping, by step or INPUT_KEY: the JSON and its value.
+    `code_errors` are the calls into the author's code that returned no value. `checked` has what
+    was read and not yet used by a mapping, by step or INPUT_KEY: the stored JSON and its value.
     """
 
     saga: Saga
     ports: PayloadPorts
     code_errors: list[UserCodeError] = field(default_factory=list)
-    decoded: dict[str, tuple[Json, Any]] = field(default_factory=dict)
+    checked: dict[str, tuple[Json, Any]] = field(default_factory=dict)
 
     def read_input(self, run_id: str, value: Json) -> None:
-        """
-        Read a run's input as its type, or raise one of READ_ERRORS.
-
-        The value is kept for the first mapping that needs it.
-        """
+        """Read a run's input as its type, or raise one of READ_ERRORS."""
         saga, payload_type = self.saga, self.saga.input_type
         plain = self.ports.encryption.decrypt(value, input_associated_data(saga.name, run_id))
         name = type_name(payload_type.python_type)
         call = UserCodeCall(saga.name, run_id, "", None, "", name, saga.source_location)
-        self.decoded[INPUT_KEY] = plain, self._call(call, payload_type.read, plain)
+        self.checked[INPUT_KEY] = value, self._call(call, payload_type.read, plain)
 
     def read_reply(self, run_id: str, step: str, direction: Direction, body: Json) -> None:
-        """
-        Read a reply as its type, or raise one of READ_ERRORS.
-
-        The value of a step's own reply is kept for the first mapping that needs it.
-        """
+        """Read a reply as its type, or raise one of READ_ERRORS."""
         spec = command_spec(self.saga, step, direction)
         associated_data = reply_associated_data(run_id, step, direction)
         plain = self.ports.encryption.decrypt(body, associated_data)
         name = type_name(spec.reply_type.python_type)
         call = self._describe_call(run_id, step, direction, spec, name)
-        value = self._call(call, spec.reply_type.read, plain)
+        checked = self._call(call, spec.reply_type.read, plain)
         if direction is Direction.ACTION:
-            self.decoded[step] = plain, value
+            self.checked[step] = body, checked
 
     def problem_text(self, subject: str, error: Exception) -> str:
         """Why something could not be read, as a sentence about *subject* without payloads."""
         if isinstance(error, UserCodeError):
-            text = f"cannot be read: {error.call.function} {self._record_code_error(error)}"
+            text = f"cannot be read: {error.call.function} {self._shown_text(error)}"
         elif isinstance(error, PayloadError):
             text = self.ports.encryption.safe_error_text(error)
         else:
@@ -112,40 +105,41 @@ class DecisionPayloads:
             associated_data = command_associated_data(run.run_id, step, direction)
             return self.ports.encrypt_payload(payload, associated_data)
         except EncryptionError as error:
-            cause = IncidentCause.DECRYPTION_FAILED
-            raise CommandFailed(cause, f"The payload {error}.") from None
+            cause, text = IncidentCause.DECRYPTION_FAILED, f"The payload {error}."
         except PayloadError as error:
-            text = f"raised PayloadError: {self.ports.encryption.safe_error_text(error)}"
+            cause = IncidentCause.MAPPING_FAILED
+            shown = self.ports.encryption.safe_error_text(error)
+            text = f"{spec.source_location} raised PayloadError: {shown}"
         except UserCodeError as error:
-            text = f"{self._record_code_error(error)}."
-        raise CommandFailed(IncidentCause.MAPPING_FAILED, f"{spec.source_location} {text}")
+            cause = IncidentCause.MAPPING_FAILED
+            text = f"{spec.source_location} {self._shown_text(error)}."
+        raise CommandFailed(cause, text)
 
     def _map(self, run: Run, spec: CommandSpec) -> Json:
-        values: dict[str, Any] = {}
-        for parameter in spec.mapping.parameters:
-            name = parameter.name
-            if name not in self.saga.steps:
-                associated_data = input_associated_data(run.saga, run.run_id)
-                data = self._decrypt(run.input, associated_data, "the input")
-                values[name] = self._take(INPUT_KEY, self.saga.input_type, data)
-                continue
-            source, data = run.steps[name].action, None
-            succeeded = source.status is StepStatus.SUCCEEDED
-            if succeeded:
-                associated_data = reply_associated_data(run.run_id, name, Direction.ACTION)
-                data = self._decrypt(source.reply, associated_data, f"the reply of step {name!r}")
-            if data is None and parameter.optional:
-                values[name] = None
-            elif succeeded:
-                values[name] = self._take(name, self.saga.steps[name].action_spec.reply_type, data)
-            else:
-                raise PayloadError(f"there is no reply of step {name!r}")
-        return spec.mapping(values, self.ports.plain_limits)
+        arguments = {each.name: self._argument(run, each) for each in spec.mapping.parameters}
+        return spec.mapping(arguments, self.ports.plain_limits)
 
-    def _take(self, name: str, payload_type: PayloadType, data: Json) -> Any:
-        """Read a value for one mapping, which may change it: no two mappings get the same one."""
-        decoded = self.decoded.pop(name, None)
-        return decoded[1] if decoded and decoded[0] is data else payload_type.read(data)
+    def _argument(self, run: Run, parameter: Parameter) -> Any:
+        """The value of one parameter: the run's input, or the reply of the step of its name."""
+        name = parameter.name
+        if name not in self.saga.steps:
+            source, stored, payload_type = INPUT_KEY, run.input, self.saga.input_type
+            associated_data = input_associated_data(run.saga, run.run_id)
+            description = "the input"
+        elif run.steps[name].action.status is StepStatus.SUCCEEDED:
+            source, stored = name, run.steps[name].action.reply
+            payload_type = self.saga.steps[name].action_spec.reply_type
+            associated_data = reply_associated_data(run.run_id, name, Direction.ACTION)
+            description = f"the reply of step {name!r}"
+        elif parameter.optional:
+            return None
+        else:
+            raise PayloadError(f"there is no reply of step {name!r}")
+        checked = self.checked.pop(source, None)
+        if checked is not None and checked[0] is stored:
+            return checked[1]  # for one mapping only: it may change the value
+        data = self._decrypt(stored, associated_data, description)
+        return None if data is None and parameter.optional else payload_type.read(data)
 
     def _decrypt(self, value: Json, associated_data: AssociatedData, description: str) -> Json:
         try:
@@ -154,7 +148,12 @@ class DecisionPayloads:
             raise EncryptionError(f"needs {description}, which {error}") from None
 
     def _call(self, call: UserCodeCall, function: Any, *arguments: Any) -> Any:
-        return call_user_code(self.ports.time_limit, call, function, *arguments)
+        """Call the author's code; note a call that returns no value in `code_errors`."""
+        try:
+            return call_user_code(self.ports.time_limit, call, function, *arguments)
+        except UserCodeError as error:
+            self.code_errors.append(error)
+            raise
 
     def _describe_call(
         self, run_id: str, step: str, direction: Direction, spec: CommandSpec, function: str
@@ -162,7 +161,6 @@ class DecisionPayloads:
         names = (self.saga.name, run_id, step, direction, spec.command, function)
         return UserCodeCall(*names, spec.source_location)
 
-    def _record_code_error(self, error: UserCodeError) -> str:
-        """Note a call that returned no value; return what may be said of it."""
-        self.code_errors.append(error)
+    def _shown_text(self, error: UserCodeError) -> str:
+        """What may be shown of it; with a codec not the paths, which quote keys of the payload."""
         return error.text + (error.detail if self.ports.encryption.codec is None else "")

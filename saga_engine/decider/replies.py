@@ -50,51 +50,42 @@ def on_reply(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | 
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """A success counts for any attempt: it proves that the command was done."""
-    status = builder.step(reply.step).progress_of(reply.direction).status
-    if status in UNSETTLED:
-        return _settle_success(builder, reply, status)
+    step, direction, body = reply.step, reply.direction, reply.body
+    status = builder.step(step).progress_of(direction).status
+    late = status not in UNSETTLED
     if status is StepStatus.SUCCEEDED:
         return IgnoredReason.DUPLICATE
-    if reply.direction is Direction.ACTION and status is not StepStatus.SKIPPED:
-        return _on_late_success(builder, reply)
-    return IgnoredReason.LATE
-
-
-def _settle_success(
-    builder: DecisionBuilder, reply: ReplyReceived, status: StepStatus
-) -> IgnoredReason | None:
-    """Record the success of a step that is not settled, if its reply fits its type."""
-    step, direction, body = reply.step, reply.direction, reply.body
+    if late and not _is_uncovered_effect(builder, step, direction):
+        return IgnoredReason.LATE
     problem = _reply_problem(builder, step, direction, body)
-    if problem is not None:
+    if problem is not None and not late:
         if status is StepStatus.BLOCKED:
             return IgnoredReason.DUPLICATE  # the step has an incident already
         if builder.stop_cause is None and not builder.run.status.is_finished:
             kept_reply = KeptReply(reply.attempt, body, reply.outcome)
-            cause = IncidentCause.REPLY_INVALID
-            builder.open_incident(step, direction, cause, problem, kept_reply)
+            builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
             return None
-        body = None  # a run that stops only needs to know that the step was done
+    if problem is not None:
+        body = None  # no later step needs the value, only that the step was done
     builder.close_obsolete_incident(step, direction, "its reply arrived")
-    builder.record(StepSucceeded(step=step, direction=direction, attempt=reply.attempt, reply=body))
-    return None
-
-
-def _on_late_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-    """Record the success of a step that was rejected, or given up as failed or unknown."""
-    step, direction, attempt, body = reply.step, reply.direction, reply.attempt, reply.body
-    compensation = builder.step(step).compensation
-    covered = compensation.status is not StepStatus.PENDING  # it is sent or confirmed
-    if covered or builder.saga.steps[step].read_only:
-        return IgnoredReason.LATE
-    if _reply_problem(builder, step, direction, body) is not None:
-        body = None  # a run that compensates only needs to know that the step was done
-    event = StepSucceeded(step=step, direction=direction, attempt=attempt, reply=body, late=True)
-    builder.record(event)
+    builder.record(
+        StepSucceeded(step=step, direction=direction, attempt=reply.attempt, reply=body, late=late)
+    )
     if builder.run.status is Status.COMPENSATED:
         cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step)
         builder.record(RunCompensating(cause))
     return None
+
+
+def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
+    """Whether a late success proves an effect that no compensation sent so far covers."""
+    step_run = builder.step(step)
+    return (
+        direction is Direction.ACTION
+        and step_run.action.status is not StepStatus.SKIPPED
+        and step_run.compensation.status is StepStatus.PENDING
+        and not builder.saga.steps[step].read_only
+    )
 
 
 def _on_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
@@ -107,10 +98,9 @@ def _on_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReas
     if direction is Direction.COMPENSATION or retriable:
         cause = INCIDENT_CAUSES[direction, Outcome.REJECTED]
         builder.open_incident(step, direction, cause, failure.text)
-    elif builder.stop_cause is None:
-        builder.requested_stop = CompensationCause(
-            code=CompensationCode.REJECTED, step=step, failure=failure
-        )
+    else:
+        stop = CompensationCause(code=CompensationCode.REJECTED, step=step, failure=failure)
+        builder.request_stop(stop)
     return None
 
 

@@ -432,11 +432,11 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
 def ignore_a_late_success(plant: BugPatcher) -> None:
     """A success that arrives after its step was given up is ignored."""
 
-    def ignore(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-        del builder, reply
-        return IgnoredReason.LATE
+    def never(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
+        del builder, step, direction
+        return False
 
-    plant.replace(replies, "_on_late_success", ignore)
+    plant.replace(replies, "_is_uncovered_effect", never)
 
 
 @planted_bug("P3")
