@@ -3,7 +3,7 @@ The operators of a simulation: they cancel runs and resolve incidents during the
 
 Their requests are recorded as the command line records them. They retry steps, abandon runs and
 make requests that must be refused; they never claim that a step succeeded. Each action must get one
-verdict, and an accepted resolution must be in the journal once.
+outcome, and an accepted resolution must be in the journal once.
 """
 
 import asyncio
@@ -107,14 +107,14 @@ class Operator:
 
 
 def audit_violations(engine_db: MemoryDatabase) -> Iterator[str]:
-    """Violations of the promises by actions whose verdict does not match the journal."""
+    """Violations of the promises by actions whose outcome does not match the journal."""
     events = engine_db.rows["event"].values()
     resolutions = [event["data"] for event in events if event["type"] == "incident_resolved"]
     reasons = Counter(orjson.loads(data)["reason"] for data in resolutions)
     for audit_row in engine_db.rows["audit"].values():
         label = f"act {audit_row['action']} of run {audit_row['run_id']}"
-        if audit_row["verdicts"] != 1:
-            yield f"P1: {label} has {audit_row['verdicts']} verdicts"
+        if audit_row["outcomes"] != 1:
+            yield f"P1: {label} has {audit_row['outcomes']} outcomes"
         elif audit_row["action"] not in ("cancel", Resolution.ABANDON.value):
             expected = int(audit_row["outcome"] == "accepted")
             if reasons[audit_row["reason"]] != expected:

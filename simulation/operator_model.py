@@ -19,20 +19,20 @@ async def _add_audit_records(tx: MemoryTransaction, arguments: Arguments) -> int
     rows = list(unnest({**names, "targets": "target", "reasons": "reason"}, arguments))
     request_checks.check_audit_records(rows)
     for row in rows:
-        nothing = {"outcome": None, "message": None, "verdicts": 0}
+        nothing = {"outcome": None, "message": None, "outcomes": 0}
         await tx.insert("audit", row["id"], {**row, **nothing, "role": "operator"})
     return 1
 
 
 @HANDLERS.handles(audit, "_RECORD_OUTCOMES")
-async def record_verdicts(tx: MemoryTransaction, arguments: Arguments) -> int:
-    """Record verdicts; `verdicts` also counts those that no longer change the row."""
+async def record_outcomes(tx: MemoryTransaction, arguments: Arguments) -> int:
+    """Record outcomes; `outcomes` also counts those that no longer change the row."""
     names = {"ids": "id", "outcomes": "outcome", "messages": "message"}
-    for verdict in unnest(names, arguments):
-        row = await tx.lock("audit", verdict["id"])
+    for outcome in unnest(names, arguments):
+        row = await tx.lock("audit", outcome["id"])
         if row is not None:
-            outcome = verdict if row["outcome"] is None else {}
-            tx.put("audit", row["id"], {**row, **outcome, "verdicts": row["verdicts"] + 1})
+            changes = outcome if row["outcome"] is None else {}
+            tx.put("audit", row["id"], {**row, **changes, "outcomes": row["outcomes"] + 1})
     return 1
 
 
@@ -65,7 +65,7 @@ def _add_requests(
         if not request_checks.matches_audit_record(row["body"], audit_record, kind):
             raise StoreRefused("A request does not match its audit record (22023).")
         if audit_record["outcome"] is not None or row["audit_id"] in requested_ids:
-            raise StoreRefused("An action already has a request or a verdict (22023).")
+            raise StoreRefused("An action already has a request or an outcome (22023).")
         requested_ids.add(row["audit_id"])
         run = tx.get("run", row["run_id"])
         pinned = run["definition_id"] if run else None

@@ -14,7 +14,7 @@ from uuid import UUID
 from saga_engine.store import partitions
 from simulation.definition_model import definition_of
 from simulation.memory_database import MemoryTransaction, StatementHandlers
-from simulation.operator_model import record_verdicts
+from simulation.operator_model import record_outcomes
 from simulation.rows import UNFINISHED, Arguments, Row
 
 HANDLERS = StatementHandlers()
@@ -138,12 +138,12 @@ async def _delete_requests(tx: MemoryTransaction, arguments: Arguments) -> Seque
         tx.lock_unlocked("pending_request", number)
         audit_ids.append((row := tx.get("pending_request", number)) and row["audit_id"])
         tx.delete("pending_request", number)
-    verdicts = {
+    outcomes = {
         "ids": audit_ids,
         "outcomes": ["refused"] * len(audit_ids),
         "messages": [REFUSED_RUN_DROPPED] * len(audit_ids),
     }
-    await record_verdicts(tx, verdicts)
+    await record_outcomes(tx, outcomes)
     return [(audit_id,) for audit_id in audit_ids]
 
 

@@ -32,7 +32,7 @@ BATCH_SIZE = 100
 PAGE_SIZE = 1000
 """Incidents read by one statement."""
 POLL_INTERVAL = 0.1
-"""Seconds between queries for the verdicts; a worker takes recorded requests about as often."""
+"""Seconds between queries for the outcomes; a worker takes recorded requests about as often."""
 
 
 class ResolutionResult(StrEnum):
@@ -181,21 +181,21 @@ def build_resolve_trigger(
 
 
 class BulkResolver:
-    """Resolves many incidents; workers have *verdict_timeout* seconds to decide a batch."""
+    """Resolves many incidents; workers have *outcome_timeout* seconds to decide a batch."""
 
     def __init__(
         self,
         database: TransactionSource,
         request: ResolutionRequest,
         encryption: PayloadEncryption,
-        verdict_timeout: float,
+        outcome_timeout: float,
         limits: BodyLimits = DEFAULT_LIMITS,
     ) -> None:
         self._database = database
         self._request = request
         self._encryption = encryption
         self._limits = limits
-        self._verdict_timeout = verdict_timeout
+        self._outcome_timeout = outcome_timeout
 
     async def resolve(
         self,
@@ -228,9 +228,9 @@ class BulkResolver:
                 tx,
                 [self._pending_request(audit_id, each) for audit_id, each in by_audit_id.items()],
             )
-        verdicts = await self._wait_for_verdicts(list(by_audit_id))
+        decided = await self._wait_for_outcomes(list(by_audit_id))
         outcomes = [
-            _outcome_of(each, verdicts.get(audit_id)) for audit_id, each in by_audit_id.items()
+            _outcome_of(each, decided.get(audit_id)) for audit_id, each in by_audit_id.items()
         ]
         return sorted(outcomes, key=lambda each: each.result is ResolutionResult.UNDECIDED)
 
@@ -249,29 +249,29 @@ class BulkResolver:
         kind, body = serialize_trigger(trigger)
         return NewRequest(kind=kind, run_id=incident.run_id, body=body, audit_id=audit_id)
 
-    async def _wait_for_verdicts(self, audit_ids: Sequence[str]) -> Mapping[str, AuditRecord]:
-        """Wait until all are decided, or for `verdict_timeout` seconds."""
-        verdicts: dict[str, AuditRecord] = {}
+    async def _wait_for_outcomes(self, audit_ids: Sequence[str]) -> Mapping[str, AuditRecord]:
+        """Wait until all are decided, or for `outcome_timeout` seconds."""
+        decided: dict[str, AuditRecord] = {}
         try:
-            async with asyncio.timeout(self._verdict_timeout):
-                while len(verdicts) < len(audit_ids):
-                    remaining = [audit_id for audit_id in audit_ids if audit_id not in verdicts]
+            async with asyncio.timeout(self._outcome_timeout):
+                while len(decided) < len(audit_ids):
+                    remaining = [audit_id for audit_id in audit_ids if audit_id not in decided]
                     async with self._database.transaction() as tx:
-                        verdicts |= {
+                        decided |= {
                             each.id: each for each in await audit.find_decided(tx, remaining)
                         }
-                    if len(verdicts) < len(audit_ids):
+                    if len(decided) < len(audit_ids):
                         await asyncio.sleep(POLL_INTERVAL)
         except TimeoutError:
             pass  # the missing ones are recorded; a worker decides them later
-        return verdicts
+        return decided
 
 
-def _outcome_of(incident: StoredIncident, verdict: AuditRecord | None) -> ResolutionOutcome:
-    if verdict is None or verdict.outcome is None:
+def _outcome_of(incident: StoredIncident, record: AuditRecord | None) -> ResolutionOutcome:
+    if record is None or record.outcome is None:
         return ResolutionOutcome(
             incident,
             ResolutionResult.UNDECIDED,
             "It is recorded, and a worker decides it later.",
         )
-    return ResolutionOutcome(incident, ResolutionResult(verdict.outcome), verdict.message or "")
+    return ResolutionOutcome(incident, ResolutionResult(record.outcome), record.message or "")

@@ -2,7 +2,7 @@
 `saga-engine cancel` and `resolve`: operator actions on a run.
 
 The command records the action with the operator and the reason in one transaction. A worker decides
-it and writes its verdict into the same audit record; the command waits for that verdict.
+it and writes the outcome into the same audit record; the command waits for it.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ attempts. skip: go on without the step. complete: the step was done by hand. rej
 did nothing, so compensate. abandon: close the run and leave its effects."""
 
 POLL_INTERVAL = 0.1
-"""Seconds between queries for the verdict; a worker takes recorded requests about as often."""
+"""Seconds between queries for the outcome; a worker takes recorded requests about as often."""
 
 Reason = Annotated[str, Parameter(help="Why; it is stored in the audit log.")]
 Operator = Annotated[str | None, Parameter(help="Who; by default your login name.")]
@@ -112,8 +112,8 @@ async def cancel(
             await audit.record(tx, [audit_entry])
             if run_exists or not await stranded_starts.cancel_start(tx, run_id, audit_entry.id):
                 await _record_request(tx, audit_entry, Cancel(operator_name, reason))
-        _print_verdict(
-            await _wait_for_verdict(database, audit_entry, settings.client_timeout), as_json=as_json
+        _print_outcome(
+            await _wait_for_outcome(database, audit_entry, settings.client_timeout), as_json=as_json
         )
 
 
@@ -209,8 +209,8 @@ async def _resolve_one(incident_id: str, request: ResolutionRequest, *, as_json:
             )
             await audit.record(tx, [audit_entry])
             await _record_request(tx, audit_entry, trigger)
-        _print_verdict(
-            await _wait_for_verdict(database, audit_entry, settings.client_timeout), as_json=as_json
+        _print_outcome(
+            await _wait_for_outcome(database, audit_entry, settings.client_timeout), as_json=as_json
         )
 
 
@@ -267,10 +267,10 @@ async def _record_request(tx: Transaction, audit_entry: OperatorAction, trigger:
     )
 
 
-async def _wait_for_verdict(
+async def _wait_for_outcome(
     database: TransactionSource, audit_entry: OperatorAction, seconds: float
 ) -> AuditRecord:
-    """Poll until a worker has written its verdict; the engine does not use NOTIFY."""
+    """Poll until a worker has written the outcome; the engine does not use NOTIFY."""
     try:
         async with asyncio.timeout(seconds):
             while True:
@@ -287,20 +287,20 @@ async def _wait_for_verdict(
         ) from None
 
 
-def _print_verdict(verdict: AuditRecord, *, as_json: bool) -> None:
-    if verdict.outcome is not AuditOutcome.ACCEPTED:
-        raise Conflict(f"Refused: {verdict.message}")
+def _print_outcome(decided: AuditRecord, *, as_json: bool) -> None:
+    if decided.outcome is not AuditOutcome.ACCEPTED:
+        raise Conflict(f"Refused: {decided.message}")
     if as_json:
         print_json(
             {
-                "run_id": verdict.run_id,
-                "action": verdict.action,
-                "target": verdict.target,
-                "outcome": verdict.outcome,
-                "message": verdict.message,
+                "run_id": decided.run_id,
+                "action": decided.action,
+                "target": decided.target,
+                "outcome": decided.outcome,
+                "message": decided.message,
             }
         )
     else:
         print_line(
-            format_cell(f"The {verdict.action} is accepted. {verdict.message or ''}".strip())
+            format_cell(f"The {decided.action} is accepted. {decided.message or ''}".strip())
         )

@@ -25,7 +25,7 @@ from saga_engine.telemetry.metrics import Metrics
 from saga_engine.telemetry.nonblocking_stream import flush_before_exit, nonblocking_writer
 from saga_engine.telemetry.throttle import Throttle
 from saga_engine.vocabulary import Program
-from saga_engine.worker.time_limit import TimeLimitWatch
+from saga_engine.worker.time_limit import SignalTimeLimit
 from saga_engine.worker.worker import Worker
 
 LOG = logging.getLogger("saga_engine")
@@ -106,7 +106,7 @@ def _run_service(
 
     with nonblocking_writer(sys.stderr) as stream, watchdog_process(settings) as watchdog:
         emit = Emitter(configure_logging(settings, stream), metrics)
-        time_limit = TimeLimitWatch(settings.mapping_timeout, watchdog.memory)
+        time_limit = SignalTimeLimit(settings.mapping_timeout, watchdog.memory)
         with time_limit.install():
             run_contained(
                 run_until_signaled(

@@ -38,7 +38,7 @@ from saga_engine.store.runs import StoredRun
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.authorization import sender_refusal
 from saga_engine.worker.change_set import ChangeSet
-from saga_engine.worker.crash_suspects import SuspectWatch, ensure_alone
+from saga_engine.worker.crash_suspects import SuspectTimeLimit, ensure_alone
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.status_queries import answer_status_queries
@@ -107,8 +107,8 @@ class BatchTransaction:
             await timeslice.yield_if_over()
         if work_batch.status_queries:
             await answer_status_queries(self._tx, changes, work_batch.status_queries)
-        if changes.suspect_watch is not None:
-            await self._resolve_suspects(work_batch.work_items, changes.suspect_watch)
+        if changes.suspect_time_limit is not None:
+            await self._resolve_suspects(work_batch.work_items, changes.suspect_time_limit)
 
     def _start_processor(self) -> StartProcessor:
         return StartProcessor(
@@ -121,19 +121,19 @@ class BatchTransaction:
         found = await crash_suspects.read_among(self._tx, run_ids)
         if found:
             ensure_alone(found, work_batch)
-            self._changes.suspect_watch = SuspectWatch(self._registry.watch, found)
+            self._changes.suspect_time_limit = SuspectTimeLimit(self._registry.time_limit, found)
 
     def _may_be_suspect(self, work_item: WorkItem) -> bool:
         redelivered = work_item.delivery is not None and work_item.delivery.redelivered
         return redelivered or self.is_suspect(work_item.run_id)
 
     async def _resolve_suspects(
-        self, work_items: Sequence[WorkItem], suspect_watch: SuspectWatch
+        self, work_items: Sequence[WorkItem], suspect_time_limit: SuspectTimeLimit
     ) -> None:
         """Clear suspects whose call returned; dead-letter messages whose call was refused."""
-        await crash_suspects.clear(self._tx, suspect_watch.returned_run_ids)
+        await crash_suspects.clear(self._tx, suspect_time_limit.returned_run_ids)
         for work_item in work_items:
-            if work_item.run_id in suspect_watch.refused_run_ids and isinstance(
+            if work_item.run_id in suspect_time_limit.refused_run_ids and isinstance(
                 work_item.trigger, Start | ReplyReceived
             ):
                 self._changes.dead_letter_crash_suspect(work_item)
@@ -171,7 +171,9 @@ class BatchTransaction:
 
     async def process_suspect(self, suspect: CrashSuspect, work_item: WorkItem | None) -> None:
         """Process one pending request of a crash suspect, or its timers if there is none."""
-        self._changes.suspect_watch = SuspectWatch(self._registry.watch, {suspect.run_id: suspect})
+        self._changes.suspect_time_limit = SuspectTimeLimit(
+            self._registry.time_limit, {suspect.run_id: suspect}
+        )
         if work_item is not None:
             await self.process(WorkBatch([work_item]), wait_for_locks=False)
             return
@@ -186,7 +188,7 @@ class BatchTransaction:
             ):
                 self._changes.changed_run_ids.add(suspect.run_id)
                 self._process_item(WorkItem(run_id=suspect.run_id, trigger=WakeUp()))
-        await self._resolve_suspects((), self._changes.suspect_watch)
+        await self._resolve_suspects((), self._changes.suspect_time_limit)
 
     async def process_due_runs(self, limit: int) -> int:
         """Process the timers of up to *limit* runs that are due; returns how many there were."""
@@ -323,7 +325,7 @@ class BatchTransaction:
         """Decide; None when the engine has a bug there, which must not stop the other runs."""
         changes, registry = self._changes, self._registry
         try:
-            time_limit = changes.effective_watch(registry.watch)
+            time_limit = changes.effective_time_limit(registry.time_limit)
             ports = PayloadPorts(registry.encryption, time_limit, registry.limits)
             decision = decide(saga, run, trigger, changes.now, ports)
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug of the engine

@@ -6,7 +6,7 @@ saved, the events and the commands, and what is emitted, answered and published 
 uses neither the store nor the broker; `flush` writes it, `emit` and `outbox_publisher` use the
 `AfterCommit` part.
 
-Each work item meets one of these fates, some of them more than one:
+Each work item meets one or more of these fates:
 
     accepted              its decision is recorded; the client is answered `accepted`
     ignored               it changes nothing, for example because it is a duplicate
@@ -36,7 +36,7 @@ from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import RunStatus, StoredRun
 from saga_engine.vocabulary import Failure, IgnoredReason, OperatorActionKind
-from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectWatch
+from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectTimeLimit
 from saga_engine.worker.work_item import (
     DeadLetterItem,
     WorkItem,
@@ -98,7 +98,7 @@ class ChangeSet:
         admitted: how many runs start in it, by saga.
         locked_runs: the runs that it has locked, as they will be saved, by id.
         changed_run_ids: the ids of those that must be saved.
-        suspect_watch: set when everything in the batch belongs to one crash suspect.
+        suspect_time_limit: set when everything in the batch belongs to one crash suspect.
     """
 
     def __init__(self, now: datetime, admitted: Counter[str]) -> None:
@@ -108,12 +108,12 @@ class ChangeSet:
         self.changed_run_ids: set[str] = set()
         self.sends: list[SendCommand] = []
         self.operator_answers: list[OperatorAnswer] = []
-        self.suspect_watch: SuspectWatch | None = None
+        self.suspect_time_limit: SuspectTimeLimit | None = None
         self.after_commit = AfterCommit()
 
-    def effective_watch(self, default_watch: CallTimeLimit) -> CallTimeLimit:
+    def effective_time_limit(self, default_time_limit: CallTimeLimit) -> CallTimeLimit:
         """What limits the calls into user code in this transaction."""
-        return self.suspect_watch or default_watch
+        return self.suspect_time_limit or default_time_limit
 
     def record_decision(
         self, before: Run | None, after: Run, events: Iterable[Event], work_item: WorkItem | None

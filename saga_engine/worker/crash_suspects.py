@@ -38,7 +38,7 @@ def ensure_alone(suspects: Mapping[str, CrashSuspect], work_batch: WorkBatch) ->
         raise SuspectsInBatch(frozenset(suspects))
 
 
-class SuspectWatch:
+class SuspectTimeLimit:
     """
     A time limit for a batch of crash suspects, in front of the usual one.
 
@@ -46,14 +46,14 @@ class SuspectWatch:
     are those whose call was not made.
     """
 
-    def __init__(self, watch: CallTimeLimit, suspects: Mapping[str, CrashSuspect]) -> None:
-        self._watch = watch
+    def __init__(self, time_limit: CallTimeLimit, suspects: Mapping[str, CrashSuspect]) -> None:
+        self._time_limit = time_limit
         self._suspects = suspects
         self.returned_run_ids: set[str] = set()
         self.refused_run_ids: set[str] = set()
 
     def enter(self, call: UserCodeCall) -> None:
-        """Start watching a call; raise UserCodeError if it has ended too many workers."""
+        """Start the time limit of a call; raise UserCodeError if it has ended too many workers."""
         suspect = self._suspects.get(call.run_id)
         if suspect is not None and _is_suspected_call(suspect, call):
             if suspect.crash_count >= MAX_CRASHES:
@@ -65,11 +65,11 @@ class SuspectWatch:
                 raise UserCodeError(call, problem)
             # Added before the call returns: if it does not return, nothing of this is written.
             self.returned_run_ids.add(call.run_id)
-        self._watch.enter(call)
+        self._time_limit.enter(call)
 
     def leave(self) -> None:
-        """Stop watching the call."""
-        self._watch.leave()
+        """End the time limit of the call."""
+        self._time_limit.leave()
 
 
 def _is_suspected_call(suspect: CrashSuspect, call: UserCodeCall) -> bool:

@@ -75,7 +75,7 @@ async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings:
         for work_item in after_commit.deferred
     ]
     await pending_requests.record(tx, requests)
-    verdict_rows = [
+    outcome_rows = [
         ActionOutcome(
             each.audit_id,
             AuditOutcome.ACCEPTED if each.accepted else AuditOutcome.REFUSED,
@@ -83,7 +83,7 @@ async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings:
         )
         for each in changes.operator_answers
     ]
-    await audit.record_outcomes(tx, verdict_rows)
+    await audit.record_outcomes(tx, outcome_rows)
 
 
 def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:

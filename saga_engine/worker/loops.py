@@ -61,7 +61,7 @@ async def register_sagas(
     encryption: PayloadEncryption,
     emit: Emitter,
     settings: Settings,
-    watch: CallTimeLimit = NO_TIME_LIMIT,
+    time_limit: CallTimeLimit = NO_TIME_LIMIT,
 ) -> Registration:
     """
     Register *sagas* and read the engine's keys.
@@ -76,7 +76,7 @@ async def register_sagas(
     for saga in sagas:
         emit(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
     sagas_by_id = {definition_ids[saga.name, saga.version]: saga for saga in sagas}
-    registry = SagaRegistry(sagas_by_id, encryption, watch, body_limits(settings))
+    registry = SagaRegistry(sagas_by_id, encryption, time_limit, body_limits(settings))
     registry.suspect_run_ids = suspect_run_ids
     return Registration(token_keys, registry)
 

@@ -16,7 +16,7 @@ class SagaRegistry:
 
     Attributes:
         encryption: encrypts and decrypts payloads.
-        watch: limits the time of calls into user code.
+        time_limit: interrupts calls into user code that run too long.
         limits: what the payload of a command may hold.
         suspect_run_ids: the crash suspects, as this worker last read them; see `crash_suspects`.
     """
@@ -25,12 +25,12 @@ class SagaRegistry:
         self,
         sagas: Mapping[int, Saga],
         encryption: PayloadEncryption = NO_ENCRYPTION,
-        watch: CallTimeLimit = NO_TIME_LIMIT,
+        time_limit: CallTimeLimit = NO_TIME_LIMIT,
         limits: BodyLimits = DEFAULT_LIMITS,
     ) -> None:
         self.sagas = dict(sagas)
         self.encryption = encryption
-        self.watch = watch
+        self.time_limit = time_limit
         self.limits = limits
         self.suspect_run_ids: frozenset[str] = frozenset()
         self._definition_ids: dict[tuple[str, int | None], int] = {}

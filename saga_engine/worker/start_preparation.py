@@ -82,7 +82,7 @@ class StartPreparer:
             await self._refusals.dead_letter_undecryptable(work_item, problem)
             return None
         saga = self._registry.sagas[definition_id]
-        time_limit = self._changes.effective_watch(self._registry.watch)
+        time_limit = self._changes.effective_time_limit(self._registry.time_limit)
         ports = PayloadPorts(self._registry.encryption, time_limit, self._registry.limits)
         decision = decide(saga, None, start, self._changes.now, ports)
         self._changes.after_commit.code_failures.extend(decision.code_errors)

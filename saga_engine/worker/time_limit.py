@@ -38,7 +38,7 @@ CALL_NOTE_BYTES = 2048
 _ENGINE_FILES = (__file__, guard.__file__, containment.__file__)
 
 
-class TimeLimitWatch:
+class SignalTimeLimit:
     """
     A time limit that interrupts calls after *timeout* seconds, inside `install`.
 
@@ -74,7 +74,7 @@ class TimeLimitWatch:
         return self._call
 
     def enter(self, call: UserCodeCall) -> None:
-        """Start watching a call; a call within another counts as part of that one."""
+        """Start the time limit of a call; a call within another counts as part of that one."""
         if self._call is not None:
             self._nested_calls += 1
             return
@@ -91,7 +91,7 @@ class TimeLimitWatch:
             signal.setitimer(signal.ITIMER_REAL, self._tick_interval, self._tick_interval)
 
     def leave(self) -> None:
-        """Stop watching the call."""
+        """End the time limit of the call."""
         if self._nested_calls:
             self._nested_calls -= 1
             return
@@ -117,29 +117,29 @@ class TimeLimitWatch:
 class TimeLimitedCodec:
     """A user's payload codec whose calls are limited in time."""
 
-    def __init__(self, codec: Codec, watch: CallTimeLimit) -> None:
+    def __init__(self, codec: Codec, time_limit: CallTimeLimit) -> None:
         self._codec = codec
-        self._watch = watch
+        self._time_limit = time_limit
 
     def encrypt(self, plaintext: bytes, associated_data: str) -> str | None:
         """Encrypt as the codec does; raises EncryptionError when interrupted."""
-        self._watch.enter(_codec_call(self._codec, "encrypt", associated_data))
+        self._time_limit.enter(_codec_call(self._codec, "encrypt", associated_data))
         try:
             return self._codec.encrypt(plaintext, associated_data)
         except TimeLimitExceeded as error:
             raise _interruption_error("encrypted", error) from None
         finally:
-            self._watch.leave()
+            self._time_limit.leave()
 
     def decrypt(self, ciphertext: str, associated_data: str) -> bytes:
         """Decrypt as the codec does; raises EncryptionError when interrupted."""
-        self._watch.enter(_codec_call(self._codec, "decrypt", associated_data))
+        self._time_limit.enter(_codec_call(self._codec, "decrypt", associated_data))
         try:
             return self._codec.decrypt(ciphertext, associated_data)
         except TimeLimitExceeded as error:
             raise _interruption_error("decrypted", error) from None
         finally:
-            self._watch.leave()
+            self._time_limit.leave()
 
 
 def _interruption_error(participle: str, error: TimeLimitExceeded) -> EncryptionError:

@@ -46,8 +46,8 @@ class Worker(EngineProcess):
     Any number of workers may use the same database and broker.
 
     Args:
-        watch: interrupts mapping functions and validators that run too long; by default they are
-            not limited.
+        time_limit: interrupts mapping functions and validators that run too long; by default they
+            are not limited.
 
     Raises:
         DefinitionError: a saga breaks a rule.
@@ -61,15 +61,17 @@ class Worker(EngineProcess):
         sagas: Iterable[Saga],
         settings: Settings,
         emit: Emitter,
-        watch: CallTimeLimit = NO_TIME_LIMIT,
+        time_limit: CallTimeLimit = NO_TIME_LIMIT,
     ) -> None:
         super().__init__(Program.WORKER, settings, emit)
         self._emit: Emitter = emit
         self._sagas = validated(sagas)
         self._encryption = encryption_from(settings)
         if self._encryption.codec is not None:
-            self._encryption = PayloadEncryption(TimeLimitedCodec(self._encryption.codec, watch))
-        self._watch = watch
+            self._encryption = PayloadEncryption(
+                TimeLimitedCodec(self._encryption.codec, time_limit)
+            )
+        self._time_limit = time_limit
         self._database: Database
         self._loops: WorkerLoops
 
@@ -79,7 +81,7 @@ class Worker(EngineProcess):
             Database(settings.require_database_url(), settings)
         )
         registration = await register_sagas(
-            self._database, self._sagas, self._encryption, self._emit, settings, self._watch
+            self._database, self._sagas, self._encryption, self._emit, settings, self._time_limit
         )
         connections = await self._connect(resources, ENGINE_TOPOLOGY)
         consumer = await resources.enter_async_context(_create_consumer(connections.consume))

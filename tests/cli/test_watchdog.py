@@ -18,7 +18,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.payload.guard import UserCodeCall
 from saga_engine.settings import Settings
 from saga_engine.shutdown import ShutdownSchedule
-from saga_engine.worker.time_limit import CALL_NOTE_BYTES, TimeLimitWatch
+from saga_engine.worker.time_limit import CALL_NOTE_BYTES, SignalTimeLimit
 from tests.cli.test_user_code import (
     FORWARDING_SAGAS,
     HANGING_SERVICES,
@@ -38,7 +38,7 @@ class WatchdogHarness:
     def __init__(self, *, in_call, database_url=None, limit=100_000.0, shutdown_timeout=25.0):
         self.child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         self.memory = mmap.mmap(-1, CALL_NOTE_BYTES)
-        self.time_limit = TimeLimitWatch(1.0, self.memory)
+        self.time_limit = SignalTimeLimit(1.0, self.memory)
         if in_call:
             self.time_limit.enter(CALL)
         settings = {"database_url": database_url, "log_format": "json", "log_level": "info"}

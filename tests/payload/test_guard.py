@@ -213,7 +213,7 @@ def test_a_codec_that_exits_is_an_encryption_error():
 
 
 class Impatient:
-    """A watch that interrupts or refuses."""
+    """A time limit that interrupts or refuses."""
 
     def __init__(self, *, refuse: bool) -> None:
         self.refuse = refuse
@@ -233,12 +233,12 @@ def late() -> None:
 
 
 def test_an_interrupted_mapping_opens_an_incident():
-    watch = Impatient(refuse=False)
+    time_limit = Impatient(refuse=False)
     scenario = DeciderScenario(shop(late), {})
     started = decide(
-        scenario.saga, None, Start("r", None, {}), NOON, PayloadPorts(time_limit=watch)
+        scenario.saga, None, Start("r", None, {}), NOON, PayloadPorts(time_limit=time_limit)
     )
-    assert watch.calls == ["Model", "left", "reserve", "left"]
+    assert time_limit.calls == ["Model", "left", "reserve", "left"]
     assert started.code_errors == ()
     scenario.succeeds("reserve", {})
     assert " did not return within 2 s and was interrupted at " in scenario.incident.message
@@ -256,15 +256,15 @@ def test_a_call_that_is_refused_is_not_made():
 
 
 def test_the_time_limit_ends_when_the_call_raises():
-    watch = Impatient(refuse=False)
+    time_limit = Impatient(refuse=False)
     call = UserCodeCall("shop", "r", "", None, "", "f", "nowhere:1")
     with pytest.raises(
         UserCodeError, match=r"^nowhere:1 raised SystemExit at .*test_guard.py:\d+$"
     ):
-        call_user_code(watch, call, leave)
-    assert watch.calls == ["f", "left"]
+        call_user_code(time_limit, call, leave)
+    assert time_limit.calls == ["f", "left"]
     with pytest.raises(UserCodeError, match=r"^nowhere:1 raised TypeError$"):
-        call_user_code(watch, call, int, [])
+        call_user_code(time_limit, call, int, [])
 
 
 def test_the_run_goes_on_with_a_fixed_mapping():

@@ -74,7 +74,7 @@ async def test_fifty_concurrent_cancels_compensate_a_run_once(engine):
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
     asked = await all_at_once(engine, run_id, Cancel("ada", "changed my mind"))
-    said = await verdicts(engine, workers, asked)
+    said = await outcomes_of(engine, workers, asked)
     await participant.publish(*succeed(command))
     await wait_until(lambda: events_of(workers, RunFinished, run_id))
     assert [each.status for each in events_of(workers, RunFinished, run_id)] == [Status.COMPENSATED]
@@ -103,7 +103,7 @@ async def test_fifty_concurrent_retries_of_an_incident_send_its_command_once(eng
             incident_number=1, resolution=Resolution.RETRY, operator="ada", reason="bound"
         ),
     )
-    said = await verdicts(engine, workers, asked)
+    said = await outcomes_of(engine, workers, asked)
     await wait_until(lambda: events_of(workers, RunFinished, run_id))
     assert [each.status for each in events_of(workers, RunFinished, run_id)] == [Status.COMPLETED]
     assert sorted(said) == ["accepted", *["refused"] * (PEOPLE - 1)]
@@ -120,7 +120,7 @@ async def all_at_once(engine, run_id, trigger):
     return [each.result() for each in asking]
 
 
-async def verdicts(engine, workers, asked):
+async def outcomes_of(engine, workers, asked):
     """The output of each command, once all have ended."""
 
     def answered():

@@ -22,8 +22,8 @@ from saga_engine.vocabulary import Direction
 from saga_engine.worker.time_limit import (
     CALL_NOTE_BYTES,
     TICKS_PER_TIMEOUT,
+    SignalTimeLimit,
     TimeLimitedCodec,
-    TimeLimitWatch,
     decode_call_note,
     encode_call_note,
 )
@@ -56,7 +56,7 @@ def wait_without_end() -> None:
 
 @pytest.mark.parametrize("work", [spin, wait_without_end, lambda: swallow(3)])
 def test_a_call_that_does_not_return_is_interrupted_repeatedly(work):
-    alarm = TimeLimitWatch(SHORT_TIMEOUT)
+    alarm = SignalTimeLimit(SHORT_TIMEOUT)
     with (
         alarm.install(),
         pytest.raises(UserCodeError, match=r"did not return within 0\.05 s and was"),
@@ -66,7 +66,7 @@ def test_a_call_that_does_not_return_is_interrupted_repeatedly(work):
 
 
 def test_nothing_is_raised_in_the_code_around_a_call():
-    alarm = TimeLimitWatch(SHORT_TIMEOUT)
+    alarm = SignalTimeLimit(SHORT_TIMEOUT)
     with alarm.install():
         frame = spin.__code__
         for _ in range(TICKS_PER_TIMEOUT * 2):  # a timer of an earlier call
@@ -80,7 +80,7 @@ def test_nothing_is_raised_in_the_code_around_a_call():
 
 
 def test_a_process_that_was_stopped_has_the_rest_of_its_time():
-    alarm = TimeLimitWatch(60.0)
+    alarm = SignalTimeLimit(60.0)
     with alarm.install():
         alarm.enter(CALL)
         signal.raise_signal(signal.SIGALRM)  # a stop of any length is one tick
@@ -91,7 +91,7 @@ def test_the_handler_and_timer_of_others_are_restored():
     before = signal.getsignal(signal.SIGALRM)
     rest = signal.setitimer(signal.ITIMER_REAL, 0)  # the rest of this test's own time limit
     try:
-        alarm = TimeLimitWatch(60.0)
+        alarm = SignalTimeLimit(60.0)
         with alarm.install():
             call_user_code(alarm, CALL, int, "7")
             assert signal.getitimer(signal.ITIMER_REAL)[1] == 15.0
@@ -104,7 +104,7 @@ def test_the_handler_and_timer_of_others_are_restored():
 def test_a_timer_of_the_caller_continues_afterwards():
     rest = signal.setitimer(signal.ITIMER_REAL, 3600.0, 7.0)
     try:
-        alarm = TimeLimitWatch(60.0)
+        alarm = SignalTimeLimit(60.0)
         with alarm.install():
             call_user_code(alarm, CALL, int, "7")
         left, interval = signal.getitimer(signal.ITIMER_REAL)
@@ -115,7 +115,7 @@ def test_a_timer_of_the_caller_continues_afterwards():
 
 
 def test_an_idle_worker_has_no_timer():
-    alarm = TimeLimitWatch(60.0)
+    alarm = SignalTimeLimit(60.0)
     with alarm.install():
         call_user_code(alarm, CALL, int, "7")
         signal.raise_signal(signal.SIGALRM)
@@ -124,7 +124,7 @@ def test_an_idle_worker_has_no_timer():
 
 async def test_in_another_thread_calls_are_not_limited():
     def call() -> int:
-        alarm = TimeLimitWatch(SHORT_TIMEOUT)
+        alarm = SignalTimeLimit(SHORT_TIMEOUT)
         with alarm.install():
             return call_user_code(alarm, CALL, int, "7")
 
@@ -133,7 +133,7 @@ async def test_in_another_thread_calls_are_not_limited():
 
 def test_each_call_is_noted_while_it_lasts():
     memory = mmap.mmap(-1, CALL_NOTE_BYTES)
-    alarm = TimeLimitWatch(60.0, memory)
+    alarm = SignalTimeLimit(60.0, memory)
     noted = call_user_code(alarm, CALL, decode_call_note, memory)
     number, _ = decode_call_note(memory)
     assert noted == (number - 1, list(CALL))
@@ -144,7 +144,7 @@ def test_a_call_note_has_a_bounded_length():
     call = CALL._replace(function="\ud800" * 10_000)
     memory = mmap.mmap(-1, CALL_NOTE_BYTES)
     assert len(encode_call_note(call)) < CALL_NOTE_BYTES
-    _, parts = call_user_code(TimeLimitWatch(60.0, memory), call, decode_call_note, memory)
+    _, parts = call_user_code(SignalTimeLimit(60.0, memory), call, decode_call_note, memory)
     assert parts[:5] == list(CALL[:5])
     assert len(parts) == len(CALL)
 
@@ -179,7 +179,7 @@ PLACES = [
 @pytest.mark.parametrize(("place", "named"), PLACES)
 def test_a_codec_that_does_not_return_is_interrupted(place, named):
     memory = mmap.mmap(-1, CALL_NOTE_BYTES)
-    alarm = TimeLimitWatch(SHORT_TIMEOUT, memory)
+    alarm = SignalTimeLimit(SHORT_TIMEOUT, memory)
     noted: list[UserCodeCall] = []
 
     class Codec(SlowCodec):
@@ -204,7 +204,7 @@ def test_a_codec_that_does_not_return_is_interrupted(place, named):
 
 
 def test_a_codec_within_a_mapping_is_part_of_its_call():
-    alarm = TimeLimitWatch(SHORT_TIMEOUT)
+    alarm = SignalTimeLimit(SHORT_TIMEOUT)
     encryption = PayloadEncryption(TimeLimitedCodec(SlowCodec(), alarm))
     with alarm.install():
         with pytest.raises(EncryptionError, match="did not return within"):
@@ -224,6 +224,6 @@ def test_an_error_whose_text_hangs_is_interrupted():
     def fail() -> None:
         raise ValidationError
 
-    alarm = TimeLimitWatch(SHORT_TIMEOUT)
+    alarm = SignalTimeLimit(SHORT_TIMEOUT)
     with alarm.install(), pytest.raises(UserCodeError, match="raised ValidationError"):
         call_user_code(alarm, CALL, fail)
