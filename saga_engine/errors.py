@@ -6,16 +6,18 @@ Every error of saga-engine, and whose fault it is.
     ├── ConfigurationError   a setting is missing or wrong        -> change the setting it names
     ├── InvalidInput         the caller's data does not fit       -> correct it
     ├── NotFound             no such run, incident, dead letter   -> check the id
-    │   └── NotBegun             the run was asked for and waits      -> ask again, start nothing
+    │   └── NotStarted           requested, and waits for a worker    -> ask again, do not start it
     ├── Conflict             not possible in this state           -> check the state it names
     ├── TimedOut             no answer in time                    -> ask again
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
-    │   │   ├── StoreBusy            another transaction holds a row; nothing was written
+    │   │   ├── StoreLockTimeout     another transaction holds a row; nothing was written
     │   │   └── SerializationFailure another transaction was first: repeat the whole transaction
+    │   ├── StoreReadTooLarge    more than one transaction may read; read fewer runs
     │   ├── StoreRefused         the data can never be stored; dead-letter it
     │   └── SchemaMismatch       run `saga-engine migrate`
     ├── HandlersStuck        a participant's handlers do not end   -> correct them, start it again
+    ├── ProcessCancelled     user code cancelled the main task    -> correct it, start it again
     └── BrokerError          RabbitMQ refused or is out of reach
         ├── BrokerUnavailable    try again later; a publish may have happened
         └── TopologyMismatch     a queue or exchange exists with other arguments

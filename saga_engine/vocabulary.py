@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 class StepKind(StrEnum):
-    """What a step's position at the pivot allows (Richardson, Microservices Patterns, 4)."""
+    """Whether a step is before the pivot, the pivot, or after it (Richardson, chapter 4)."""
 
     COMPENSATABLE = "compensatable"
     PIVOT = "pivot"

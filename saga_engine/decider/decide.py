@@ -15,12 +15,13 @@ is a decision without events and with an IgnoredReason, a request that is not po
 with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
 can be replayed, simulated, explained, or tried on a copy of the run.
 
-A trigger is decided in two stages, and a third follows after the decision. The first two record
-events, which `evolve` applies immediately; the third is computed from those events:
+A trigger is decided in two stages. Both record events, which `evolve` applies immediately:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      progress.advance: forward, stop, or compensate
-    3. what follows outside          effects.py: commands to send, the time to wake up
+
+What follows outside is computed from the events afterwards, by effects.py: the commands to send and
+the time to wake up.
 
 Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
 `requested_stop`; stage 2 waits for the steps in flight and then compensates. After each decision of
@@ -34,16 +35,15 @@ The run goes forward while it is running, and backward while it is compensating:
     compensated   -> compensating, when a late success proves an effect
 
 Three facts decide what happens to a step. Its kind: before the pivot the run compensates it, after
-the pivot an operator must look. Its status, for each direction: STEP_TRANSITIONS in transitions.py,
+the pivot an operator must look. A pivot is compensated if it declares how; otherwise an operator
+must look, unless it was rejected or is read-only. Its status, for each direction: STEP_TRANSITIONS,
 drawn in docs/semantics.md. And `may_have_effect` (run.py): whether it must be compensated.
 
 What to change together
 =======================
 
-- A new trigger: docs/internals.md lists the files, from triggers.py and `_apply` below to the
-  constraint on `pending_request.kind`.
-- A new event: events.py (its name is stored forever), an arm in evolve.py, tests/decider/
-  journal_checker.py, which reads the promises from the journal without this package.
+- A new trigger, or a new event: docs/internals.md, "To add something", lists the files. The name of
+  an event is stored forever.
 - A new status of a step: run.py, both directions in transitions.py; `make diagrams`.
 - A new reason, cause or code: vocabulary.py, and its table in docs/semantics.md.
 - What a decision reads must be in its arguments or in the run. A clock, a random number or a
@@ -208,6 +208,7 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
         builder.request_stop(CompensationCause(code=CompensationCode.DEADLINE))
+    # Both lists are made first: a timeout can make a retry due immediately.
     step_refs = [(name, direction) for name in builder.saga.steps for direction in Direction]
     timed_out = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
     due_retries = [each for each in step_refs if _is_due(builder, each, StepStatus.AWAITING_RETRY)]

@@ -49,7 +49,7 @@ _INSTALLATION_INCIDENTS: Mapping[EngineFailureCode, IncidentCause] = {
     EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
     EngineFailureCode.DECRYPTION_FAILED: IncidentCause.DECRYPTION_FAILED,
 }
-"""Failures of the installation, not of the step: a person fixes it, and the run goes forward."""
+"""Failures of the installation, not of the step: the run waits until a person corrects it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class DecisionBuilder:
 
     @property
     def past_pivot(self) -> bool:
-        """Whether the pivot has succeeded, so that the run can only go forward."""
+        """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
         return _past_pivot(self.saga, self.run)
 
     def open_incident(
@@ -120,8 +120,8 @@ class DecisionBuilder:
         """Order the next attempt, or open an incident if its payload cannot be made."""
         progress = self.step(step).progress_of(direction)
         spec = command_spec(self.saga, step, direction)
-        payload = None
-        if progress.payload is None:  # a retry sends the same bytes again
+        payload = None  # a retry sends the same bytes again
+        if progress.payload is None:
             try:
                 payload = self.payloads.make_command(self.run, step, direction)
             except CommandFailed as error:

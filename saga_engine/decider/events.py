@@ -1,8 +1,8 @@
 """
 What is recorded of a run: the closed set of events in its journal.
 
-An event says what happened, in the past tense, with everything that `evolve` needs and nothing that
-it could compute. `serialize_event` and `deserialize_event` are its two directions. The type names
+An event says what happened, in the past tense, with everything that `evolve` and a reader of the
+journal need. `serialize_event` and `deserialize_event` are its two directions. The type names
 stay in the database forever, so EVENT_TYPES spells them out instead of using the classes' names.
 """
 

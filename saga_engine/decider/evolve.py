@@ -1,8 +1,8 @@
 """
 evolve(run, event) -> run: the only place where a run changes.
 
-Each arm applies what one event says and decides nothing. Folding a journal gives the run (promise
-P5). The tables of `transitions` are asserted here, for the run and for each step.
+Each arm applies what one event says; only the round of an operator's retry is chosen here. Folding
+a journal gives the run (promise P5). The tables of `transitions` are asserted here.
 """
 
 from collections.abc import Iterable, Mapping

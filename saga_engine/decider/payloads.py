@@ -1,8 +1,8 @@
 """
 The payloads of a decision: the input and replies as their types, commands by the author's mappings.
 
-In a run and its events, payloads are encrypted if a codec is set. They are decrypted here, when a
-mapping function needs them, and nowhere else in the decider. Every call into the author's code
+In a run and its events, payloads are encrypted if a codec is set. The decider decrypts them only
+here: to check them when they arrive, and for a mapping function. Every call into the author's code
 goes through `call_user_code`, so it can raise only what this module expects.
 """
 

@@ -25,8 +25,8 @@ def advance(builder: DecisionBuilder) -> None:
     """
     Record what follows from where the run is now.
 
-    A running run goes forward, or stops if there is a cause; a stop ends in one of the other two. A
-    compensating run compensates. Of any other run nothing follows.
+    A running run goes forward, or stops if there is a cause; after the stop it compensates, or goes
+    forward if the pivot has succeeded. A compensating run compensates. Any other run stays so.
     """
     status, cause = builder.run.status, builder.stop_cause
     if status is Status.RUNNING and cause is not None:

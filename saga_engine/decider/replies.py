@@ -60,7 +60,7 @@ def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason
     problem = _reply_problem(builder, step, direction, body)
     if problem is not None and not late:
         if status is StepStatus.BLOCKED:
-            return IgnoredReason.DUPLICATE  # the step has an incident already
+            return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
         if builder.stop_cause is None and not builder.run.status.is_finished:
             kept_reply = KeptReply(reply.attempt, body, reply.outcome)
             builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
@@ -94,6 +94,7 @@ def _on_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReas
     step, direction = reply.step, reply.direction
     failure = reply.failure or Failure.by_engine(EngineFailureCode.REJECTED)
     builder.record(StepRejected(step, direction, reply.attempt, failure))
+    # A rejected pivot left no effect, so only a step after it needs a person.
     retriable = builder.saga.step_kind(step) is StepKind.RETRIABLE
     if direction is Direction.COMPENSATION or retriable:
         cause = INCIDENT_CAUSES[direction, Outcome.REJECTED]
@@ -113,7 +114,7 @@ def _on_failure(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason
 
 
 def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> IgnoredReason | None:
-    """Open an incident for a reply that cannot be read: an operator must find out what was done."""
+    """Open an incident for a reply that cannot be read; a run that stops ends the attempt."""
     if not _attempt_exists(builder, reply):
         return IgnoredReason.UNCORRELATED
     if _is_late(builder, reply, AWAITING_REPLY):
@@ -154,7 +155,7 @@ def _is_late(
     """
     Whether a message that is not a success is too late to change anything.
 
-    It is if it answers an older attempt: the attempt in flight gets its own reply.
+    It is if it answers an older attempt, if the step expects no reply, or if the run is abandoned.
     """
     progress = builder.step(message.step).progress_of(message.direction)
     superseded = message.attempt != progress.attempts or progress.status not in expected_statuses

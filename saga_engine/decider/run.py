@@ -1,7 +1,8 @@
 """
 Where a run is, as a value. Only `evolve` makes the next one.
 
-It has no behaviour: what may follow is in `transitions`, what a trigger does to it in `decide`.
+It decides nothing. What is derived from a run is here, what may follow in `transitions`, and what a
+trigger does to it in `decide`.
 """
 
 from collections.abc import Mapping
@@ -47,7 +48,12 @@ UNSETTLED = (*AWAITING_REPLY, StepStatus.BLOCKED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompensationCause:
-    """Why a run compensates: the step and its failure, or the operator and the reason."""
+    """
+    Why a run compensates. A deadline sets none of the other fields, a late success only the step.
+
+    A failed or rejected step sets the step and its failure, a cancel the operator and the reason,
+    and an operator's reject all four.
+    """
 
     code: CompensationCode
     step: str | None = None
@@ -68,12 +74,12 @@ class Progress:
     """
     One direction of a step.
 
-    `attempts` counts sends, from 1. `unroutable_attempts` are those that reached no queue and so
-    did nothing. `attempts_before_retry` are those before an operator's retry, which gives the
-    policy a new budget. `round` goes up when an operator retries a rejected command: only then is
-    the idempotency key new. `payload` is kept from the first attempt until the step is settled,
-    because a retry must send the same bytes. `rejected`: the participant's last reply was a
-    rejection, so nothing was done.
+    `attempts` counts sends; it is the number of the last attempt. `unroutable_attempts` are those
+    that reached no queue and so did nothing. `attempts_before_retry` are those before an operator's
+    retry, which gives the policy a new budget. `round` goes up when an operator retries a rejected
+    command: only then is the idempotency key new. `payload` is kept from the first attempt, because
+    a retry must send the same bytes. `rejected`: nothing was done, as the participant's last reply
+    or an operator says; it stays true while the step is blocked.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -136,11 +142,7 @@ class KeptReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """
-    A step at which the run cannot go on without a person.
-
-    `kept_reply` is the reply that opened it, if a reply did.
-    """
+    """A step at which the run needs a person; `kept_reply` is the reply that opened it, if any."""
 
     number: int
     step: str

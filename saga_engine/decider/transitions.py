@@ -2,7 +2,7 @@
 Which status may follow which: the table of a run, and the table of a step for each direction.
 
 `evolve` asserts both. `diagrams` draws them, and `make diagrams` writes the pictures into the
-documents. A status that a table lets follow nothing is final.
+documents. A status that nothing may follow is final.
 """
 
 from collections.abc import Mapping

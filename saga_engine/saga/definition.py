@@ -34,8 +34,7 @@ Function = Callable[..., Any]
 MappingFunction = TypeVar("MappingFunction", bound=Function)
 
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
-"""A compensation is tried for about 10 minutes: giving it up costs an operator's time."""
-
+"""A compensation is tried for up to 14 minutes: giving it up costs an operator's time."""
 
 UNKNOWN_TYPE = PayloadType(Any)
 """The type of an input or a reply whose declaration has an error that was collected."""
@@ -105,7 +104,7 @@ class Step:
         Args:
             command: the routing key it is sent with; not the step's own.
             timeout: how long one attempt may take before its outcome counts as unknown.
-            retry: how often and how soon the command is sent again; by default for about 10
+            retry: how often and how soon the command is sent again; by default for up to 14
                 minutes, then the run gets an incident.
         """
 
@@ -269,7 +268,7 @@ class Saga:
     @cached_property
     def fingerprint(self) -> str:
         """
-        What a run is pinned to besides name and version: the steps, their commands and their order.
+        What a run is pinned to, as a hash: name, version, steps, commands, order, pivot, read-only.
 
         Mapping functions, types, timeouts and retries are not in it, so that a mistake in one of
         them can be fixed for the runs in flight.
@@ -290,7 +289,7 @@ class Saga:
 
     def step_kind(self, name: str) -> StepKind:
         """
-        What a step's position at the pivot allows.
+        Whether a step comes before the pivot, is the pivot, or comes after it.
 
         Args:
             name: one of its steps.
