@@ -18,10 +18,10 @@ can be replayed, simulated, explained, or tried on a copy of the run.
 A trigger is decided in two stages. Both record events, which `evolve` applies immediately:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
-    2. what follows for the run      progress.advance: forward, stop, or compensate
+    2. what follows for the run      advance.py: forward, stop, or compensate
 
-What follows outside is computed from the events afterwards, by effects.py: the commands to send and
-the time to wake up.
+What follows outside is computed from the events afterwards, by commands.py: the commands to
+send and the time to wake up.
 
 Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
 `requested_stop`; stage 2 waits for the steps in flight and then compensates. After each decision of
@@ -50,15 +50,20 @@ What to change together
   setting in here would make a replay differ from the journal.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from saga_engine.decider import operator
-from saga_engine.decider.decision import MAX_MESSAGE_LENGTH, DecisionBuilder, active_deadline
-from saga_engine.decider.events import Event, RunStarted
+from saga_engine.decider.advance import advance
+from saga_engine.decider.decision import (
+    MAX_MESSAGE_LENGTH,
+    Decision,
+    DecisionBuilder,
+    active_deadline,
+)
+from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads, command_spec
-from saga_engine.decider.progress import advance
 from saga_engine.decider.replies import on_malformed_reply, on_reply, on_unroutable
 from saga_engine.decider.run import CompensationCause, Run, StepStatus
 from saga_engine.decider.triggers import (
@@ -71,7 +76,6 @@ from saga_engine.decider.triggers import (
     Trigger,
     WakeUp,
 )
-from saga_engine.payload.guard import UserCodeError
 from saga_engine.payload.ports import NO_PORTS, PayloadPorts
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
@@ -83,23 +87,6 @@ from saga_engine.vocabulary import (
     IncidentCause,
     Outcome,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """
-    What follows from one trigger.
-
-    `events` in order, and `run` with all of them applied (None only if there is no run).
-    `ignored_reason`: why the trigger changed nothing. `refusal`: a sentence for the sender.
-    `code_errors`: calls into the author's code that returned no value.
-    """
-
-    run: Run | None
-    events: tuple[Event, ...] = ()
-    ignored_reason: IgnoredReason | None = None
-    refusal: str | None = None
-    code_errors: tuple[UserCodeError, ...] = ()
 
 
 def decide(
@@ -125,11 +112,11 @@ def decide(
     try:
         ignored_reason = _apply(builder, trigger)
     except operator.RequestRefused as error:
-        return replace(_decision(builder), refusal=str(error))
+        return replace(builder.decision(), refusal=str(error))
     if ignored_reason is not None:
-        return replace(_decision(builder), ignored_reason=ignored_reason)
+        return replace(builder.decision(), ignored_reason=ignored_reason)
     advance(builder)
-    return _decision(builder)
+    return builder.decision()
 
 
 def start_blocked(
@@ -145,7 +132,7 @@ def start_blocked(
     for step, predecessors in saga.predecessors.items():
         if not predecessors:
             builder.open_incident(step, Direction.ACTION, cause, message)
-    return _decision(builder)
+    return builder.decision()
 
 
 def _start(saga: Saga, start: Start, now: datetime, ports: PayloadPorts) -> Decision:
@@ -157,7 +144,7 @@ def _start(saga: Saga, start: Start, now: datetime, ports: PayloadPorts) -> Deci
         return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.code_errors))
     builder = _new_run(saga, start, now, payloads)
     advance(builder)
-    return _decision(builder)
+    return builder.decision()
 
 
 def _new_run(
@@ -177,11 +164,6 @@ def _new_run(
     return DecisionBuilder(
         saga=saga, run=evolve(None, event), now=now, payloads=payloads, events=[event]
     )
-
-
-def _decision(builder: DecisionBuilder) -> Decision:
-    code_errors = tuple(builder.payloads.code_errors)
-    return Decision(run=builder.run, events=tuple(builder.events), code_errors=code_errors)
 
 
 def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> IgnoredReason | None:

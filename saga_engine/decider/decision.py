@@ -1,8 +1,8 @@
 """
-One decision in progress: the run with every recorded event applied, and these events.
+The decision, and one in progress: the run with every recorded event applied, and these events.
 
 A DecisionBuilder exists for one call of `decide` and is the only mutable object in it. The parts of
-`decide` (replies, operator, progress) read `builder.run` and record more events.
+`decide` (replies, operator, advance) read `builder.run` and record more events.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,14 @@ from saga_engine.decider.events import (
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import CommandFailed, DecisionPayloads, command_spec
 from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Run, StepRun
+from saga_engine.payload.guard import UserCodeError
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
     EngineFailureCode,
     Failure,
+    IgnoredReason,
     IncidentCause,
     Outcome,
     Status,
@@ -52,13 +54,30 @@ _INSTALLATION_INCIDENTS: Mapping[EngineFailureCode, IncidentCause] = {
 """Failures of the installation, not of the step: the run waits until a person corrects it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """
+    What follows from one trigger.
+
+    `events` in order, and `run` with all of them applied (None only if there is no run).
+    `ignored_reason`: why the trigger changed nothing. `refusal`: a sentence for the sender.
+    `code_errors`: calls into the author's code that returned no value.
+    """
+
+    run: Run | None
+    events: tuple[Event, ...] = ()
+    ignored_reason: IgnoredReason | None = None
+    refusal: str | None = None
+    code_errors: tuple[UserCodeError, ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class DecisionBuilder:
     """
     One decision about *run* at *now*, under *saga*.
 
     `requested_stop` is set by what happens in this decision and makes the run compensate;
-    `progress.advance` carries it out.
+    `advance` carries it out.
     """
 
     saga: Saga
@@ -76,6 +95,11 @@ class DecisionBuilder:
     def step(self, name: str) -> StepRun:
         """Where a step is now."""
         return self.run.steps[name]
+
+    def decision(self) -> Decision:
+        """What has been decided so far."""
+        code_errors = tuple(self.payloads.code_errors)
+        return Decision(run=self.run, events=tuple(self.events), code_errors=code_errors)
 
     @property
     def stop_cause(self) -> CompensationCause | None:
@@ -196,14 +220,10 @@ class DecisionBuilder:
 
     def _can_be_undone(self, step: str) -> bool:
         """Whether no effect remains if the run gives this step up and compensates."""
-        declared = self.saga.steps[step]
-        match self.saga.step_kind(step):
-            case StepKind.COMPENSATABLE:
-                return True
-            case StepKind.PIVOT:
-                return declared.read_only or declared.compensation_spec is not None
-            case StepKind.RETRIABLE:
-                return False
+        declared, kind = self.saga.steps[step], self.saga.step_kind(step)
+        if kind is StepKind.PIVOT:
+            return declared.read_only or declared.compensation_spec is not None
+        return kind is StepKind.COMPENSATABLE
 
 
 def active_deadline(saga: Saga, run: Run) -> datetime | None:

@@ -80,11 +80,7 @@ class StepSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class StepRejected:
-    """
-    A business no: nothing was done, and a retry would not help.
-
-    `attempt` is 0 if an operator reported it instead of the participant.
-    """
+    """A business no: nothing was done. `attempt` is 0 if an operator reported it."""
 
     step: str
     direction: Direction

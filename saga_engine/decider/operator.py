@@ -82,6 +82,9 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
             " undo it by hand and resolve with complete, or skip."
         )
     kept = fitting_kept_reply(builder, incident)
+    # Closing makes the step pending (evolve._incident_resolved). A kept reply that fits now settles
+    # it. Otherwise `advance` starts the next attempt and `commands` sends it: with the same payload
+    # and idempotency key, or with new ones if the command was rejected.
     _close_incident(builder, request)
     if kept is not None:
         step, direction = incident.step, incident.direction

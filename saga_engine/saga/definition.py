@@ -143,8 +143,6 @@ class Saga:
         version: 1 or more. A run keeps the version it started with; change it with the steps.
         input: the type of a run's input; anything pydantic understands.
         deadline: a run that has not passed its pivot after this time is compensated.
-
-    Declarations are checked by `rules.check`, which the loader calls for every saga of a module.
     """
 
     def __init__(

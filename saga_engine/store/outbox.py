@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.effects import SendCommand
+from saga_engine.decider.commands import SendCommand
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Direction

@@ -16,8 +16,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from saga_engine.decider.decide import Decision, decide
-from saga_engine.decider.effects import wake_at
+from saga_engine.decider.commands import wake_at
+from saga_engine.decider.decide import decide
+from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import (
     ReplyReceived,
@@ -133,9 +134,8 @@ class BatchTransaction:
         """Clear suspects whose call returned; dead-letter messages whose call was refused."""
         await crash_suspects.clear(self._tx, suspect_time_limit.returned_run_ids)
         for work_item in work_items:
-            if work_item.run_id in suspect_time_limit.refused_run_ids and isinstance(
-                work_item.trigger, Start | ReplyReceived
-            ):
+            was_refused = work_item.run_id in suspect_time_limit.refused_run_ids
+            if was_refused and isinstance(work_item.trigger, Start | ReplyReceived):
                 self._changes.dead_letter_crash_suspect(work_item)
 
     async def _lock_runs(self, run_ids: set[str], *, wait_for_locks: bool) -> None:
@@ -171,9 +171,8 @@ class BatchTransaction:
 
     async def process_suspect(self, suspect: CrashSuspect, work_item: WorkItem | None) -> None:
         """Process one pending request of a crash suspect, or its timers if there is none."""
-        self._changes.suspect_time_limit = SuspectTimeLimit(
-            self._registry.time_limit, {suspect.run_id: suspect}
-        )
+        time_limit = SuspectTimeLimit(self._registry.time_limit, {suspect.run_id: suspect})
+        self._changes.suspect_time_limit = time_limit
         if work_item is not None:
             await self.process(WorkBatch([work_item]), wait_for_locks=False)
             return
@@ -188,7 +187,7 @@ class BatchTransaction:
             ):
                 self._changes.changed_run_ids.add(suspect.run_id)
                 self._process_item(WorkItem(run_id=suspect.run_id, trigger=WakeUp()))
-        await self._resolve_suspects((), self._changes.suspect_time_limit)
+        await self._resolve_suspects((), time_limit)
 
     async def process_due_runs(self, limit: int) -> int:
         """Process the timers of up to *limit* runs that are due; returns how many there were."""

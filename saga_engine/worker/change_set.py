@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from saga_engine.decider.effects import SendCommand, effects
+from saga_engine.decider.commands import SendCommand, commands_to_send
 from saga_engine.decider.events import Event
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
@@ -127,7 +127,7 @@ class ChangeSet:
             for revision, event in enumerate(events, first_revision)
         ]
         self.after_commit.decided_events.extend(decided_events)
-        self.sends.extend(effects(after, [each.event for each in decided_events]))
+        self.sends.extend(commands_to_send(after, [each.event for each in decided_events]))
 
     def accept(self, work_item: WorkItem, run: Run) -> None:
         """Answer the client, or the operator, that the request is carried out."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from saga_engine.amqp.interfaces import MessagePublisher
-from saga_engine.decider.effects import SendCommand
+from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import RunAbandoned, RunCompensated, RunCompleted
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived, Trigger

@@ -10,8 +10,8 @@ their input is invalid, and dead-lettered if it cannot be decrypted here.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from saga_engine.decider.commands import wake_at
 from saga_engine.decider.decide import decide, start_blocked
-from saga_engine.decider.effects import wake_at
 from saga_engine.decider.events import Event
 from saga_engine.decider.triggers import Start
 from saga_engine.payload.encryption import EncryptionError, input_associated_data

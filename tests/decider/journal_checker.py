@@ -8,7 +8,7 @@ promise.
 from collections import Counter, defaultdict
 
 from saga_engine import Saga
-from saga_engine.decider.effects import SendCommand, wake_at
+from saga_engine.decider.commands import SendCommand, wake_at
 from saga_engine.decider.events import (
     AttemptFailed,
     AttemptStarted,

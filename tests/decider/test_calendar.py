@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from saga_engine.decider.effects import wake_at
+from saga_engine.decider.commands import wake_at
 from saga_engine.saga.rules import MAX_TIMEOUT
 from saga_engine.vocabulary import Status
 from tests.kit.decider_scenario import TIMEOUT, DeciderScenario, sequential_saga

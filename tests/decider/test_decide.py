@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from saga_engine import Saga
+from saga_engine.decider.commands import commands_to_send, wake_at
 from saga_engine.decider.decide import decide, start_blocked
-from saga_engine.decider.effects import effects, wake_at
 from saga_engine.decider.events import AttemptStarted, RunCompleted, RunStarted
 from saga_engine.decider.run import StepStatus
 from saga_engine.decider.triggers import (
@@ -87,7 +87,7 @@ def test_a_blocked_start_has_incidents_at_its_first_steps():
         ("b", "input_invalid"),
     ]
     assert (run.key, run.input, run.version) == ("k", [1], 1)
-    assert not list(effects(run, decision.events))
+    assert not list(commands_to_send(run, decision.events))
     assert_replays(list(decision.events), run)
     undone = decide(saga, run, Cancel("Ada", "not what I meant"), NOON)
     assert undone.run is not None
@@ -263,6 +263,6 @@ def test_a_reply_that_claims_an_unknown_outcome_counts_as_failed():
     assert scenario.progress_of("a").status is StepStatus.AWAITING_RETRY
 
 
-def test_effects_are_only_the_commands_of_the_given_events():
+def test_only_the_commands_of_the_given_events_are_sent():
     scenario = DeciderScenario(sequential_saga("a", "b"))
-    assert list(effects(scenario.run, [])) == []
+    assert list(commands_to_send(scenario.run, [])) == []

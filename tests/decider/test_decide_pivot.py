@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from saga_engine import Saga
-from saga_engine.decider.effects import wake_at
+from saga_engine.decider.commands import wake_at
 from saga_engine.decider.run import StepStatus
 from saga_engine.vocabulary import Status
 from tests.kit.decider_scenario import COMPENSATION, DeciderScenario, add_step, sequential_saga

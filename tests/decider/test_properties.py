@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from saga_engine.decider.effects import wake_at
+from saga_engine.decider.commands import wake_at
 from saga_engine.decider.events import IncidentResolved
 from saga_engine.decider.run import StepStatus
 from saga_engine.decider.triggers import (

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine import Saga
-from saga_engine.decider.effects import SendCommand, wake_at
+from saga_engine.decider.commands import SendCommand, wake_at
 from saga_engine.decider.triggers import (
     Cancel,
     CommandUnroutable,

@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from saga_engine import Retry, Saga
-from saga_engine.decider.decide import Decision, decide
-from saga_engine.decider.effects import SendCommand, effects, wake_at
+from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
+from saga_engine.decider.decide import decide
+from saga_engine.decider.decision import Decision
 from saga_engine.decider.events import Event, deserialize_event, serialize_event
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Incident, Progress, Run
@@ -112,7 +113,10 @@ class DeciderScenario:
     @property
     def sent_commands(self) -> list[str]:
         """What the last trigger sent, as `command#attempt`."""
-        return [f"{s.command}#{s.attempt}" for s in effects(self.run, self.last_decision.events)]
+        return [
+            f"{s.command}#{s.attempt}"
+            for s in commands_to_send(self.run, self.last_decision.events)
+        ]
 
     @property
     def incident(self) -> Incident:
@@ -133,7 +137,7 @@ class DeciderScenario:
         if self.last_decision.ignored_reason or self.last_decision.refusal:
             assert (self.last_decision.events, self.last_decision.run) == ((), before)
         if self.state is not None and self.last_decision.events:
-            self.sends.extend(effects(self.state, self.last_decision.events))
+            self.sends.extend(commands_to_send(self.state, self.last_decision.events))
             assert_replays(self.journal, self.state)
         return self.last_decision
 

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from saga_engine.decider.decide import Decision, decide
-from saga_engine.decider.effects import SendCommand, effects, wake_at
+from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
+from saga_engine.decider.decide import decide
+from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import Start, Trigger
 from saga_engine.saga.definition import Saga
@@ -66,7 +67,7 @@ def stored_run(run: Run, definition_id: int) -> StoredRun:
 
 def sends(decision: Decision) -> list[SendCommand]:
     assert decision.run is not None
-    return list(effects(decision.run, decision.events))
+    return list(commands_to_send(decision.run, decision.events))
 
 
 def journal_entries(decision: Decision, now: datetime) -> list[NewEvent]:

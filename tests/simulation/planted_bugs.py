@@ -15,12 +15,11 @@ from typing import cast
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.decider import decide, effects, progress, replies
-from saga_engine.decider.decide import Decision
-from saga_engine.decider.decision import DecisionBuilder
-from saga_engine.decider.effects import SendCommand
+from saga_engine.decider import advance, commands, decide, replies
+from saga_engine.decider.advance import _needs_compensation
+from saga_engine.decider.commands import SendCommand
+from saga_engine.decider.decision import Decision, DecisionBuilder
 from saga_engine.decider.events import Event, RunCompleted
-from saga_engine.decider.progress import _needs_compensation
 from saga_engine.decider.run import Run, StepRun, StepStatus
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
@@ -411,7 +410,7 @@ def compensate_in_forward_order(plant: BugPatcher) -> None:
             if pending and _needs_compensation(builder, name) and not waits:
                 yield name
 
-    plant.replace(progress, "_steps_to_compensate", forward)
+    plant.replace(advance, "_steps_to_compensate", forward)
 
 
 @planted_bug("P3")
@@ -425,7 +424,7 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
             ):
                 yield name
 
-    plant.replace(progress, "_steps_to_compensate", at_once)
+    plant.replace(advance, "_steps_to_compensate", at_once)
 
 
 @planted_bug("P3")
@@ -475,13 +474,13 @@ def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
 @planted_bug("P4")
 def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
     """Each attempt of a command has another idempotency key."""
-    original_effects = effects.effects
+    original_commands = commands.commands_to_send
 
     def with_unstable_keys(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
-        for send in original_effects(run, events):
+        for send in original_commands(run, events):
             yield replace(send, idempotency_key=f"{send.idempotency_key}/{send.attempt}")
 
-    plant.replace(change_set, "effects", with_unstable_keys)
+    plant.replace(change_set, "commands_to_send", with_unstable_keys)
 
 
 @planted_bug("P1")
@@ -500,14 +499,14 @@ def never_retry(plant: BugPatcher) -> None:
 @planted_bug("P2", "P3")
 def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
     """A run completes when its last step succeeds, although other branches are running."""
-    advance = progress.advance
+    original_advance = advance.advance
 
     def complete_early(builder: DecisionBuilder) -> None:
         last = list(builder.saga.steps)[-1]
         running = builder.run.status is Status.RUNNING
         if running and builder.step(last).action.status is StepStatus.SUCCEEDED:
             builder.record(RunCompleted(builder.now))
-        advance(builder)
+        original_advance(builder)
 
     plant.replace(decide, "advance", complete_early)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.decider.effects import SendCommand
+from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import RunCompensated, RunCompensating
 from saga_engine.decider.run import CompensationCause, Run
 from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived

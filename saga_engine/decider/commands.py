@@ -1,4 +1,4 @@
-"""What a decision means outside: commands, each with its idempotency key, and the wake-up time."""
+"""What follows from a decision: commands, each with its idempotency key, and the wake-up time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class SendCommand:
     due_at: datetime
 
 
-def effects(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
+def commands_to_send(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
     """The commands to send because of *events*; *run* has them applied."""
     for event in events:
         if isinstance(event, AttemptStarted):
