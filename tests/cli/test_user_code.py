@@ -347,7 +347,7 @@ async def test_a_participant_that_exits_names_the_reason(tmp_path, urls):
         assert await exit_code_of(participant, 60) == 9
     sentences = [line for line in lines if line.startswith("saga-engine: ")]
     assert len(sentences) == 1, lines
-    assert "All 1 places for handlers (participant_concurrency) are taken" in sentences[0]
+    assert "All 1 slots for handlers (participant_concurrency) are used" in sentences[0]
 
 
 WAITING = """
