@@ -173,7 +173,7 @@ def collect_errors() -> Iterator[list[DefinitionError]]:
         _collected_errors.reset(token)
 
 
-def or_collect(build: Callable[[], Result], fallback: Result) -> Result:
+def or_fallback(build: Callable[[], Result], fallback: Result) -> Result:
     """What *build* returns; *fallback* if it raises a DefinitionError that is collected."""
     try:
         return build()

@@ -26,7 +26,7 @@ def advance(builder: DecisionBuilder) -> None:
     Record what follows from where the run is now.
 
     A running run goes forward, or stops if there is a cause; after the stop it compensates, or goes
-    forward if the pivot has succeeded. A compensating run compensates. Any other run stays so.
+    forward if the pivot has succeeded. A compensating run compensates. Any other run is finished.
     """
     status, cause = builder.run.status, builder.stop_cause
     if status is Status.RUNNING and cause is not None:
@@ -84,7 +84,7 @@ def _compensate(builder: DecisionBuilder) -> None:
 
 
 def _steps_to_compensate(builder: DecisionBuilder) -> Iterator[str]:
-    for name in reversed(builder.saga.predecessors):
+    for name in reversed(builder.saga.steps):
         pending = builder.step(name).compensation.status is StepStatus.PENDING
         has_uncompensated_dependents = any(
             _needs_compensation(builder, later) for later in builder.saga.descendants[name]
@@ -94,5 +94,5 @@ def _steps_to_compensate(builder: DecisionBuilder) -> Iterator[str]:
 
 
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
-    step, read_only = builder.step(name), builder.saga.steps[name].read_only
-    return step.may_have_effect and not step.compensation_done and not read_only
+    step_run, read_only = builder.step(name), builder.saga.steps[name].read_only
+    return step_run.may_have_effect and not step_run.compensation_done and not read_only

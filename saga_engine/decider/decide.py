@@ -63,7 +63,7 @@ from saga_engine.decider.decision import (
 )
 from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads, command_spec
+from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads, declared_command
 from saga_engine.decider.replies import on_malformed_reply, on_reply, on_unroutable
 from saga_engine.decider.run import CompensationCause, Run, StepStatus
 from saga_engine.decider.triggers import (
@@ -138,7 +138,7 @@ def start_blocked(
 def _start(saga: Saga, start: Start, now: datetime, ports: PayloadPorts) -> Decision:
     payloads = DecisionPayloads(saga, ports)
     try:
-        payloads.read_input(start.run_id, start.input)
+        payloads.check_input(start.run_id, start.input)
     except READ_ERRORS as error:
         refusal = payloads.problem_text("The input", error)[:MAX_MESSAGE_LENGTH]
         return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.code_errors))
@@ -195,7 +195,7 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
     timed_out = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
     due_retries = [each for each in step_refs if _is_due(builder, each, StepStatus.AWAITING_RETRY)]
     for name, direction in timed_out:
-        timeout = command_spec(builder.saga, name, direction).timeout
+        timeout = declared_command(builder.saga, name, direction).timeout
         text = f"No reply within {timeout.total_seconds():g} s."
         failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
         builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)

@@ -18,7 +18,7 @@ from saga_engine.decider.events import (
     IncidentResolved,
 )
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.payloads import CommandFailed, DecisionPayloads, command_spec
+from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade, declared_command
 from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Run, StepRun
 from saga_engine.payload.guard import UserCodeError
 from saga_engine.saga.definition import Saga
@@ -143,12 +143,12 @@ class DecisionBuilder:
     def start_attempt(self, step: str, direction: Direction) -> None:
         """Order the next attempt, or open an incident if its payload cannot be made."""
         progress = self.step(step).progress_of(direction)
-        spec = command_spec(self.saga, step, direction)
+        spec = declared_command(self.saga, step, direction)
         payload = None  # a retry sends the same bytes again
         if progress.payload is None:
             try:
                 payload = self.payloads.make_command(self.run, step, direction)
-            except CommandFailed as error:
+            except PayloadNotMade as error:
                 self.open_incident(step, direction, error.cause, error.message)
                 return
         event = AttemptStarted(
@@ -211,7 +211,7 @@ class DecisionBuilder:
     def _retry_at(self, step: str, direction: Direction) -> datetime | None:
         """When the next attempt is due; None: the budget is spent, or the run is stopping."""
         progress = self.step(step).progress_of(direction)
-        policy = command_spec(self.saga, step, direction).retry
+        policy = declared_command(self.saga, step, direction).retry
         attempts_used = progress.attempts - progress.attempts_before_retry
         if attempts_used >= policy.attempts or self.stop_cause is not None:
             return None

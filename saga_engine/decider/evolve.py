@@ -59,41 +59,40 @@ def _apply_event(run: Run, event: events.FollowUpEvent) -> Run:  # noqa: C901, P
             return _attempt_failed(run, event)
         case events.StepSucceeded() | events.StepCompleted():
             settled: dict[str, Any] = {"reply": event.reply, "failure": None, "rejected": False}
-            return _settle(run, event.step, event.direction, StepStatus.SUCCEEDED, **settled)
+            return _settled(run, event.step, event.direction, StepStatus.SUCCEEDED, **settled)
         case events.StepRejected(failure=failure):
             settled = {"failure": failure, "rejected": True}
-            return _settle(run, event.step, event.direction, StepStatus.REJECTED, **settled)
+            return _settled(run, event.step, event.direction, StepStatus.REJECTED, **settled)
         case events.StepSkipped():
-            return _settle(run, event.step, event.direction, StepStatus.SKIPPED)
+            return _settled(run, event.step, event.direction, StepStatus.SKIPPED)
         case events.StepGivenUp():
-            return _settle(run, event.step, Direction.ACTION, StepStatus(event.outcome))
+            return _settled(run, event.step, Direction.ACTION, StepStatus(event.outcome))
         case events.IncidentOpened():
             return _incident_opened(run, event)
         case events.IncidentResolved():
             return _incident_resolved(run, event)
         case events.RunStopping():
-            return _change(run, stopping_cause=event.cause)
+            return _with(run, stopping_cause=event.cause)
         case events.StopSuperseded():
-            return _change(run, stopping_cause=None)
+            return _with(run, stopping_cause=None)
         case events.RunCompensating():
             causes = {"stopping_cause": None, "compensation_cause": event.cause}
-            return _change_status(run, Status.COMPENSATING, finished_at=None, **causes)
+            return _with_status(run, Status.COMPENSATING, finished_at=None, **causes)
         case events.RunCompleted(finished_at=at):
-            return _change_status(run, Status.COMPLETED, finished_at=at, result=event.result)
+            return _with_status(run, Status.COMPLETED, finished_at=at, result=event.result)
         case events.RunCompensated(finished_at=at):
-            return _change_status(run, Status.COMPENSATED, finished_at=at)
+            return _with_status(run, Status.COMPENSATED, finished_at=at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
             return _run_abandoned(run, event)
 
 
 def _run_abandoned(run: Run, event: events.RunAbandoned) -> Run:
-    at = event.finished_at
-    return _change_status(run, Status.ABANDONED, finished_at=at, stopping_cause=None)
+    return _with_status(run, Status.ABANDONED, finished_at=event.finished_at, stopping_cause=None)
 
 
 def _attempt_started(run: Run, event: events.AttemptStarted) -> Run:
     first = {} if event.payload is None else {"payload": event.payload}
-    return _change_step(
+    return _with_step(
         run,
         event.step,
         event.direction,
@@ -114,7 +113,7 @@ def _attempt_failed(run: Run, event: events.AttemptFailed) -> Run:
         progress = run.steps[event.step].progress_of(event.direction)
         changes["unroutable_attempts"] = progress.unroutable_attempts + 1
     status = StepStatus.AWAITING_RETRY if retried else StepStatus(event.outcome)
-    return _change_step(run, event.step, event.direction, status, **changes)
+    return _with_step(run, event.step, event.direction, status, **changes)
 
 
 def _incident_opened(run: Run, event: events.IncidentOpened) -> Run:
@@ -127,9 +126,9 @@ def _incident_opened(run: Run, event: events.IncidentOpened) -> Run:
         opened_at=event.opened_at,
         kept_reply=event.kept_reply,
     )
-    return _change(
+    return _with(
         run,
-        steps=_steps(run, event.step, event.direction, StepStatus.BLOCKED, due_at=None),
+        steps=_steps_with(run, event.step, event.direction, StepStatus.BLOCKED, due_at=None),
         incidents={**run.incidents, event.number: incident},
         incident_count=run.incident_count + 1,
     )
@@ -145,22 +144,23 @@ def _incident_resolved(run: Run, event: events.IncidentResolved) -> Run:
         retry: dict[str, Any] = {"attempts_before_retry": progress.attempts}
         if progress.rejected:  # only then is it a new command, with another idempotency key
             retry |= {"round": progress.round + 1, "payload": None}
-        changes["steps"] = _steps(run, closed.step, closed.direction, StepStatus.PENDING, **retry)
-    return _change(run, **changes)
+        step, direction = closed.step, closed.direction
+        changes["steps"] = _steps_with(run, step, direction, StepStatus.PENDING, **retry)
+    return _with(run, **changes)
 
 
-def _settle(run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any) -> Run:
+def _settled(run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any) -> Run:
     """Nothing of the step is due or sent any more."""
-    return _change_step(run, step, direction, status, due_at=None, payload=None, **changes)
+    return _with_step(run, step, direction, status, due_at=None, payload=None, **changes)
 
 
-def _change_step(
+def _with_step(
     run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any
 ) -> Run:
-    return _change(run, steps=_steps(run, step, direction, status, **changes))
+    return _with(run, steps=_steps_with(run, step, direction, status, **changes))
 
 
-def _steps(
+def _steps_with(
     run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any
 ) -> Mapping[str, StepRun]:
     """The run's steps, with the progress of one direction of one step changed."""
@@ -172,11 +172,11 @@ def _steps(
     return {**run.steps, step: replace_fields(before, **changed)}
 
 
-def _change_status(run: Run, status: Status, **changes: Any) -> Run:
+def _with_status(run: Run, status: Status, **changes: Any) -> Run:
     assert status in RUN_TRANSITIONS[run.status], f"{run.status} cannot become {status}"
-    return _change(run, status=status, **changes)
+    return _with(run, status=status, **changes)
 
 
-def _change(run: Run, **changes: Any) -> Run:
+def _with(run: Run, **changes: Any) -> Run:
     """Give the run these values; each event is one revision."""
     return replace_fields(run, revision=run.revision + 1, **changes)

@@ -103,7 +103,7 @@ def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveInci
     run_id, payloads = builder.run.run_id, builder.payloads
     try:
         if incident.direction is Direction.ACTION:
-            payloads.read_reply(run_id, incident.step, Direction.ACTION, request.result)
+            payloads.check_reply(run_id, incident.step, Direction.ACTION, request.result)
         associated_data = reply_associated_data(run_id, incident.step, incident.direction)
         encrypted = payloads.ports.encryption.encrypt(request.result, associated_data)
     except READ_ERRORS as error:

@@ -31,7 +31,7 @@ READ_ERRORS = (EncryptionError, PayloadError, UserCodeError)
 """What reading a payload raises; `problem_text` makes a sentence of it."""
 
 
-class CommandFailed(Exception):
+class PayloadNotMade(Exception):
     """The payload of a command cannot be made: the cause of the incident, and its message."""
 
     def __init__(self, cause: IncidentCause, message: str) -> None:
@@ -40,8 +40,8 @@ class CommandFailed(Exception):
         self.message = message
 
 
-def command_spec(saga: Saga, step: str, direction: Direction) -> CommandSpec:
-    """What is sent for a step in a direction that is declared."""
+def declared_command(saga: Saga, step: str, direction: Direction) -> CommandSpec:
+    """What is sent for a step in a direction; it must be declared."""
     spec = saga.steps[step].command_spec(direction)
     assert spec is not None, f"{step} has no {direction}"
     return spec
@@ -61,17 +61,17 @@ class DecisionPayloads:
     code_errors: list[UserCodeError] = field(default_factory=list)
     checked: dict[str, tuple[Json, Any]] = field(default_factory=dict)
 
-    def read_input(self, run_id: str, value: Json) -> None:
-        """Read a run's input as its type, or raise one of READ_ERRORS."""
+    def check_input(self, run_id: str, value: Json) -> None:
+        """Check that a run's input fits its type, or raise one of READ_ERRORS."""
         saga, payload_type = self.saga, self.saga.input_type
         plain = self.ports.encryption.decrypt(value, input_associated_data(saga.name, run_id))
         name = type_name(payload_type.python_type)
         call = UserCodeCall(saga.name, run_id, "", None, "", name, saga.source_location)
         self.checked[INPUT_KEY] = value, self._call(call, payload_type.read, plain)
 
-    def read_reply(self, run_id: str, step: str, direction: Direction, body: Json) -> None:
-        """Read a reply as its type, or raise one of READ_ERRORS."""
-        spec = command_spec(self.saga, step, direction)
+    def check_reply(self, run_id: str, step: str, direction: Direction, body: Json) -> None:
+        """Check that a reply fits its type, or raise one of READ_ERRORS."""
+        spec = declared_command(self.saga, step, direction)
         associated_data = reply_associated_data(run_id, step, direction)
         plain = self.ports.encryption.decrypt(body, associated_data)
         name = type_name(spec.reply_type.python_type)
@@ -95,9 +95,9 @@ class DecisionPayloads:
         Call the mapping function of a command; the result is its payload, encrypted.
 
         Raises:
-            CommandFailed: the step needs a person.
+            PayloadNotMade: the step needs a person.
         """
-        spec = command_spec(self.saga, step, direction)
+        spec = declared_command(self.saga, step, direction)
         name = spec.mapping.function.__name__
         call = self._describe_call(run.run_id, step, direction, spec, name)
         try:
@@ -113,7 +113,7 @@ class DecisionPayloads:
         except UserCodeError as error:
             cause = IncidentCause.MAPPING_FAILED
             text = f"{spec.source_location} {self._shown_text(error)}."
-        raise CommandFailed(cause, text)
+        raise PayloadNotMade(cause, text)
 
     def _map(self, run: Run, spec: CommandSpec) -> Json:
         arguments = {each.name: self._argument(run, each) for each in spec.mapping.parameters}

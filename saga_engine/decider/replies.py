@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from saga_engine.decider.decision import INCIDENT_CAUSES, DecisionBuilder
 from saga_engine.decider.events import RunCompensating, StepRejected, StepSucceeded
-from saga_engine.decider.payloads import READ_ERRORS, command_spec
+from saga_engine.decider.payloads import READ_ERRORS, declared_command
 from saga_engine.decider.run import (
     AWAITING_REPLY,
     UNSETTLED,
@@ -125,8 +125,7 @@ def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> Ignor
         builder.fail_attempt(step, direction, Outcome.UNKNOWN, failure)
     else:
         kept_reply = KeptReply(reply.attempt, reply.raw_text, reply.outcome, unreadable=True)
-        cause = IncidentCause.REPLY_UNREADABLE
-        builder.open_incident(step, direction, cause, problem, kept_reply)
+        builder.open_incident(step, direction, IncidentCause.REPLY_UNREADABLE, problem, kept_reply)
     return None
 
 
@@ -137,7 +136,7 @@ def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> Ignor
     if _is_late(builder, command, (StepStatus.IN_FLIGHT,)):
         return IgnoredReason.LATE
     step, direction, first_send = command.step, command.direction, command.first_send
-    name = command_spec(builder.saga, step, direction).command
+    name = declared_command(builder.saga, step, direction).command
     text = f"No queue is bound to saga.commands for {name}."
     failure = Failure.by_engine(EngineFailureCode.UNROUTABLE, text)
     builder.fail_attempt(step, direction, Outcome.FAILED, failure, never_delivered=first_send)
@@ -145,8 +144,9 @@ def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> Ignor
 
 
 def _attempt_exists(builder: DecisionBuilder, message: StepMessage) -> bool:
-    step = builder.run.steps.get(message.step)
-    return step is not None and 1 <= message.attempt <= step.progress_of(message.direction).attempts
+    step_run = builder.run.steps.get(message.step)
+    attempts = step_run.progress_of(message.direction).attempts if step_run else 0
+    return 1 <= message.attempt <= attempts
 
 
 def _is_late(
@@ -176,7 +176,7 @@ def _reply_problem(
     builder: DecisionBuilder, step: str, direction: Direction, body: Json
 ) -> str | None:
     try:
-        builder.payloads.read_reply(builder.run.run_id, step, direction, body)
+        builder.payloads.check_reply(builder.run.run_id, step, direction, body)
     except EncryptionError:
         return None  # the step that needs the value is blocked until the key is there
     except READ_ERRORS as error:

@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
-from saga_engine.errors import DefinitionError, or_collect
+from saga_engine.errors import DefinitionError, or_fallback
 from saga_engine.payload.mapping import (
     INVALID_MAPPING,
     PayloadMapping,
@@ -110,8 +110,8 @@ class Step:
 
         def decorate(function: MappingFunction) -> MappingFunction:
             location = source_location_of(function)
-            or_collect(lambda: self._reject_second_compensation(location), None)
-            mapping = or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
+            or_fallback(lambda: self._reject_second_compensation(location), None)
+            mapping = or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING)
             self.compensation_spec = CommandSpec(
                 command=command,
                 mapping=mapping,
@@ -160,7 +160,7 @@ class Saga:
         self.deadline = deadline
         self.steps: dict[str, Step] = {}
         description = f"The input of saga {name!r}"
-        self.input_type = or_collect(
+        self.input_type = or_fallback(
             lambda: declared_type(input, description, self.source_location), UNKNOWN_TYPE
         )
 
@@ -192,12 +192,12 @@ class Saga:
 
         def decorate(function: Function) -> Step:
             location, name = source_location_of(function), function.__name__
-            or_collect(lambda: self._reject_duplicate_step(name, location), None)
+            or_fallback(lambda: self._reject_duplicate_step(name, location), None)
             description = f"The reply of step {name!r}"
-            reply_type = or_collect(
+            reply_type = or_fallback(
                 lambda: declared_type(reply, description, location), UNKNOWN_TYPE
             )
-            mapping = or_collect(lambda: PayloadMapping(function), INVALID_MAPPING)
+            mapping = or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING)
             action_spec = CommandSpec(
                 command=command,
                 mapping=mapping,

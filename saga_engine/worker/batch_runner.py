@@ -230,6 +230,7 @@ class BatchRunner:
         """Process each half on its own, down to a single entry."""
         entries = _entries(work_batch)
         half = len(entries) // 2
+        # When the first half is committed the database is available: the second begins at 0.
         unprocessed = await self.process(_work_batch_of(entries[:half]), failures)
         return unprocessed + await self.process(_work_batch_of(entries[half:]))
 

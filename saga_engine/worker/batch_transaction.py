@@ -334,7 +334,7 @@ class BatchTransaction:
                     work_item, f"The engine could not decide it: {type(error).__name__}."
                 )
             return None
-        changes.after_commit.code_failures.extend(decision.code_errors)
+        changes.after_commit.code_errors.extend(decision.code_errors)
         return decision
 
     def _apply(

@@ -73,8 +73,9 @@ class AfterCommit:
     """
     What is published, answered and emitted after the commit.
 
-    `deferred`, `awaiting_definition` and `awaiting_admission` are stored by `flush` as pending
-    requests, `dead_letters` as dead letters.
+    `flush` stores some of it before the commit: `deferred`, `awaiting_definition` and
+    `awaiting_admission` as pending requests, `dead_letters` as dead letters, `decided_events` in
+    the journal. It fills `commands`.
     """
 
     commands: list[OutboxRow] = field(default_factory=list)
@@ -86,7 +87,7 @@ class AfterCommit:
     awaiting_definition: list[WorkItem] = field(default_factory=list)
     awaiting_admission: list[WorkItem] = field(default_factory=list)
     internal_errors: list[tuple[str, Exception]] = field(default_factory=list)
-    code_failures: list[UserCodeError] = field(default_factory=list)
+    code_errors: list[UserCodeError] = field(default_factory=list)
 
 
 class ChangeSet:

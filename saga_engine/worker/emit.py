@@ -65,7 +65,7 @@ def emit_committed(emit: Emitter, changes: ChangeSet) -> None:
 
 
 def _emit_problems(emit: Emitter, changes: ChangeSet) -> None:
-    for failure in changes.after_commit.code_failures:
+    for failure in changes.after_commit.code_errors:
         emit(_user_code_failed(failure))
     for run_id, error in changes.after_commit.internal_errors:
         emit(

@@ -22,7 +22,7 @@ from saga_engine.worker.change_set import ChangeSet, status_of_run
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.start_preparation import PreparedStart
 from saga_engine.worker.start_refusals import StartRefusals
-from saga_engine.worker.work_item import UnreadableRequest, WorkItem, start_trigger
+from saga_engine.worker.work_item import UnreadableRequest, WorkItem, start_of
 
 
 class RepeatedStarts:
@@ -118,7 +118,7 @@ class RepeatedStarts:
         if isinstance(queued_start, UnreadableRequest):
             return True
         work_item = prepared.work_item
-        queued_trigger, requested_trigger = start_trigger(queued_start), start_trigger(work_item)
+        queued_trigger, requested_trigger = start_of(queued_start), start_of(work_item)
         if (queued_start.saga, queued_trigger.key) != (work_item.saga, requested_trigger.key):
             return True
         associated_data = input_associated_data(queued_start.saga, work_item.run_id)
@@ -127,7 +127,7 @@ class RepeatedStarts:
 
     def _matches_run(self, prepared: PreparedStart, run: Run) -> bool:
         """Whether a run has the saga, the key and the input that a start asks for."""
-        if (prepared.work_item.saga, start_trigger(prepared.work_item).key) != (run.saga, run.key):
+        if (prepared.work_item.saga, start_of(prepared.work_item).key) != (run.saga, run.key):
             return False
         if is_encrypted(run.input) and prepared.stored_run.run.input == run.input:
             return True
@@ -144,5 +144,5 @@ def _queued_status(start: WorkItem) -> RunStatus | None:
         status=Status.RUNNING,
         saga=start.saga,
         version=start.version,
-        key=start_trigger(start).key,
+        key=start_of(start).key,
     )

@@ -22,7 +22,7 @@ from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.start_refusals import StartRefusals
 from saga_engine.worker.timeslice import Timeslice
-from saga_engine.worker.work_item import WorkItem, start_trigger
+from saga_engine.worker.work_item import WorkItem, start_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +31,15 @@ class PreparedStart:
     A start that is decided, for the case that its run does not exist yet.
 
     `plain_input` is its input before encryption, to be compared with that of an existing run; it is
-    never stored or reported. If it could not be decrypted the start is `undecryptable`: it reserves
-    no key and is compared with nothing.
+    never stored or reported. A start is `comparable` if its input is known here; otherwise it
+    reserves no key and is compared with nothing.
     """
 
     work_item: WorkItem
     stored_run: StoredRun
     events: Sequence[Event]
     plain_input: Json = field(repr=False)
-    undecryptable: bool = False
+    comparable: bool = True
 
 
 class StartPreparer:
@@ -85,7 +85,7 @@ class StartPreparer:
         time_limit = self._changes.effective_time_limit(self._registry.time_limit)
         ports = PayloadPorts(self._registry.encryption, time_limit, self._registry.limits)
         decision = decide(saga, None, start, self._changes.now, ports)
-        self._changes.after_commit.code_failures.extend(decision.code_errors)
+        self._changes.after_commit.code_errors.extend(decision.code_errors)
         if decision.run is not None:
             return PreparedStart(
                 work_item=work_item,
@@ -96,7 +96,7 @@ class StartPreparer:
         problem = decision.refusal or ""
         if was_accepted:
             blocked = self.prepare_blocked(work_item, IncidentCause.INPUT_INVALID, problem)
-            return replace(blocked, plain_input=plain_input, undecryptable=False)
+            return replace(blocked, plain_input=plain_input, comparable=True)
         await self._refusals.refuse_input(work_item, problem)
         return None
 
@@ -106,7 +106,7 @@ class StartPreparer:
         """Prepare a run that starts with an incident, because it was accepted and cannot go on."""
         definition_id = self.definition_id(work_item)
         assert definition_id is not None, "a start is taken only where its definition is loaded"
-        saga, start = self._registry.sagas[definition_id], start_trigger(work_item)
+        saga, start = self._registry.sagas[definition_id], start_of(work_item)
         start = replace(start, key=None if without_key else start.key)
         decision = start_blocked(saga, start, self._changes.now, cause, problem)
         assert decision.run is not None, "a blocked run starts without reading its input"
@@ -115,12 +115,12 @@ class StartPreparer:
             stored_run=StoredRun(decision.run, definition_id, wake_at(saga, decision.run)),
             events=decision.events,
             plain_input=None,
-            undecryptable=True,
+            comparable=False,
         )
 
     def _encrypted_and_plain(self, work_item: WorkItem) -> tuple[Start, Json]:
         """The start with its input encrypted, and the input in plain; a caller may store either."""
-        encryption, start = self._registry.encryption, start_trigger(work_item)
+        encryption, start = self._registry.encryption, start_of(work_item)
         associated_data = input_associated_data(work_item.saga, start.run_id)
         encrypted_start = replace(start, input=encryption.encrypt(start.input, associated_data))
         return encrypted_start, encryption.decrypt(start.input, associated_data)

@@ -12,7 +12,7 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import business_keys, definitions
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.worker.change_set import ChangeSet
-from saga_engine.worker.work_item import WorkItem, start_trigger
+from saga_engine.worker.work_item import WorkItem, start_of
 
 
 class StartRefusals:
@@ -71,6 +71,6 @@ class StartRefusals:
 
     async def _release_key(self, work_item: WorkItem) -> None:
         """Release the key of a refused start, unless its run exists and owns the key."""
-        key = start_trigger(work_item).key
+        key = start_of(work_item).key
         if key is not None:
             await business_keys.release(self._tx, work_item.saga, key, work_item.run_id)

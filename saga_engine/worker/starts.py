@@ -31,7 +31,7 @@ from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.repeated_starts import RepeatedStarts
 from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.start_refusals import StartRefusals
-from saga_engine.worker.work_item import WorkItem, start_trigger
+from saga_engine.worker.work_item import WorkItem, start_of
 
 
 class StartProcessor:
@@ -115,8 +115,8 @@ class StartProcessor:
         """
         key_requests = []
         for prepared in prepared_starts:
-            start = start_trigger(prepared.work_item)
-            if start.key is not None and not prepared.undecryptable:
+            start = start_of(prepared.work_item)
+            if start.key is not None and prepared.comparable:
                 saga = prepared.work_item.saga
                 key_requests.append(KeyRequest(saga, start.key, start.run_id, prepared.plain_input))
         key_owners = await business_keys.try_reserve(
@@ -133,7 +133,7 @@ class StartProcessor:
             self._add_once(prepared)
             return
         is_owner = key_owner.run_id == work_item.run_id
-        owner_text = f"Key {start_trigger(work_item).key!r} belongs to run {key_owner.run_id}"
+        owner_text = f"Key {start_of(work_item).key!r} belongs to run {key_owner.run_id}"
         if work_item.fingerprint is not None:  # it was accepted
             if not is_owner:
                 prepared = self._preparer.prepare_blocked(

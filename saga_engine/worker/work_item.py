@@ -126,7 +126,7 @@ def has_signed_token(work_item: WorkItem) -> bool:
     )
 
 
-def start_trigger(work_item: WorkItem) -> Start:
+def start_of(work_item: WorkItem) -> Start:
     """The trigger of a work item that is a start."""
     assert isinstance(work_item.trigger, Start), "the work item must be a start"
     return work_item.trigger

@@ -64,7 +64,7 @@ from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.pending_request_duties import PendingRequestDuties
 from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.starts import StartProcessor
-from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_trigger
+from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_of
 from simulation import memory_database, partition_model
 from simulation.rows import Row
 from tests.simulation.bug_patcher import BugPatcher
@@ -297,7 +297,7 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
     ) -> None:
         await resolve_key(self, prepared, key_owner)
         if key_owner is not None and key_owner.run_id != prepared.work_item.run_id:
-            key = start_trigger(prepared.work_item).key
+            key = start_of(prepared.work_item).key
             assert key is not None
             model = cast("memory_database.MemoryTransaction", self._tx)
             await model.lock("business_key", (prepared.work_item.saga, key))

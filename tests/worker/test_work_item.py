@@ -16,7 +16,7 @@ from saga_engine.worker.work_item import (
     as_raw_delivery,
     has_signed_token,
     is_accepted_start,
-    start_trigger,
+    start_of,
 )
 from tests.kit.work_items import stored_request
 
@@ -101,4 +101,4 @@ def test_only_a_reply_that_was_delivered_has_a_signed_token():
 def test_a_batch_lists_each_of_its_entries():
     cancel = stored_request()
     assert list(WorkBatch([cancel])) == [cancel]
-    assert start_trigger(stored_request(START)) is START
+    assert start_of(stored_request(START)) is START
