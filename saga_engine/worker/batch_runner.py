@@ -259,7 +259,7 @@ class BatchRunner:
         return unprocessed
 
     async def _dead_letter(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
-        """Dead-letter the one work item that cannot be processed."""
+        """Dead-letter the one work item that cannot be processed; without a delivery, drop it."""
         self._emit(InternalErrorCaught(operation=Operation.BATCH, problem=describe_error(error)))
         for work_item in work_batch.work_items:
             if work_item.delivery is not None:
