@@ -20,7 +20,6 @@ from saga_engine.cli.dead_letter_filter import (
     select_ids,
 )
 from saga_engine.cli.exit_status import EXIT_PARTIAL_FAILURE
-from saga_engine.cli.json_argument import parse_duration
 from saga_engine.cli.operator import Operator, Reason, operator_or_login_name
 from saga_engine.cli.output import (
     AsJson,
@@ -177,9 +176,7 @@ async def purge(  # noqa: PLR0913 - one for each option
     *,
     reason: Reason,
     state: StateOption = StateFilter.DISCARDED,
-    older_than: Annotated[
-        str, Parameter(help="Only those received at least this long ago: 12h, 30d.")
-    ] = "30d",
+    older_than: Annotated[int, Parameter(help="Only those received at least N days ago.")] = 30,
     queue: QueueOption = None,
     reason_code: ReasonCodeOption = None,
     dry_run: Annotated[bool, Parameter(help="Only count them.")] = False,
@@ -188,12 +185,11 @@ async def purge(  # noqa: PLR0913 - one for each option
     as_json: AsJson = False,
 ) -> None:
     """Delete dead letters with their bodies; the audit log keeps who deleted them and why."""
-    if older_than.isdecimal():  # seconds elsewhere; a mistaken unit would delete too much
-        raise ConfigurationError("--older-than needs a unit here: s, m, h or d, as in 30d.")
-    min_age = parse_duration(older_than, "--older-than")
+    if older_than < 0:
+        raise ConfigurationError("--older-than is 0 days or more.")
     operator_name = operator_or_login_name(operator)
     criteria = DeadLetterFilter(
-        state=state.stored_state, queue=queue, reason=reason_code, older_than=min_age
+        state=state.stored_state, queue=queue, reason=reason_code, min_age_days=older_than
     )
     async with _open_database(Settings.load()) as database:
         ids = await all_ids(database, criteria)

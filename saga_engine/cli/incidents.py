@@ -52,11 +52,7 @@ class GroupBy(StrEnum):
 class IncidentFilterOptions:
     """Selects incidents by cause, step, saga and age."""
 
-    cause: Annotated[
-        IncidentCause | None,
-        # The choices are spelled as in documents and metrics: step_failed.
-        Parameter(help="Only those with this cause.", name_transform=str.lower),
-    ] = None
+    cause: Annotated[IncidentCause | None, Parameter(help="Only those with this cause.")] = None
     step: Annotated[str | None, Parameter(help="Only those of this step.")] = None
     saga: Annotated[str | None, Parameter(help="Only those of this saga.")] = None
     older_than: Annotated[

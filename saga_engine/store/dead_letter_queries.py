@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -47,14 +47,14 @@ class DeadLetterFilter:
 
     Args:
         excluded_reason: dead letters with this reason are left out.
-        older_than: only those that were received at least that long ago.
+        min_age_days: only those that were received at least so many days ago.
     """
 
     state: DeadLetterState | None = None
     queue: str | None = None
     reason: str | None = None
     excluded_reason: str | None = None
-    older_than: timedelta | None = None
+    min_age_days: int | None = None
 
 
 OPEN_DEAD_LETTERS = DeadLetterFilter(state=DeadLetterState.OPEN)
@@ -198,9 +198,9 @@ def _conditions(letter_filter: DeadLetterFilter) -> tuple[list[str], dict[str, A
     if letter_filter.excluded_reason is not None:
         conditions.append("l.reason <> :excluded_reason")
         arguments["excluded_reason"] = letter_filter.excluded_reason
-    if letter_filter.older_than is not None:
-        conditions.append(_OLDER_THAN)
-        arguments["older_than"] = letter_filter.older_than
+    if letter_filter.min_age_days is not None:
+        conditions.append(_OLDER_THAN_DAYS)
+        arguments["min_age_days"] = letter_filter.min_age_days
     return conditions, arguments
 
 
@@ -216,7 +216,9 @@ DEAD_LETTER_COLUMNS = """
 
 _IS_OPEN = "l.state = 'open'"  # a literal, or the planner cannot use the partial index
 
-_OLDER_THAN = "l.received_at < clock_timestamp() - CAST(:older_than AS interval)"
+_OLDER_THAN_DAYS = (
+    "l.received_at < clock_timestamp() - make_interval(days => CAST(:min_age_days AS integer))"
+)
 
 _FIND = text(
     f"SELECT {DEAD_LETTER_COLUMNS} FROM saga_engine.dead_letter AS l WHERE l.id = :id"  # noqa: S608 - a constant

@@ -298,10 +298,10 @@ async def test_purge_deletes_old_closed_dead_letters_and_is_recorded(settings, r
         url = {"database_url": settings.require_database_url()}
         counted = await saga_engine("dead-letters", "purge", *WHY, "--dry-run", **url)
         assert counted.out == "0 dead letters\n", "none is old enough"
-        asked = await saga_engine("dead-letters", "purge", *WHY, "--older-than", "0d", **url)
+        asked = await saga_engine("dead-letters", "purge", *WHY, "--older-than", "0", **url)
         assert asked.exit_code == 2
         done = await saga_engine(
-            "dead-letters", "purge", *WHY, "--older-than", "0d", "--yes", "--json", **url
+            "dead-letters", "purge", *WHY, "--older-than", "0", "--yes", "--json", **url
         )
         assert done.json == {"purged": 3, "schema_version": 1}
         async with database.transaction() as tx:

@@ -1,6 +1,5 @@
 """Reads of dead letters: pages, counts and groups."""
 
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -76,9 +75,7 @@ async def test_dead_letters_are_selected_by_a_filter(database: Database):
         assert await chosen(reason="a") == [first, third]
         assert await chosen(state=DeadLetterState.OPEN, excluded_reason="b") == [first]
         assert await chosen(state=DeadLetterState.DISCARDED) == [third]
-        assert (
-            await chosen(queue="saga.replies") == await chosen(older_than=timedelta(days=1)) == []
-        )
+        assert await chosen(queue="saga.replies") == await chosen(min_age_days=1) == []
         assert await dead_letter_queries.find_ids(
             tx, DeadLetterFilter(), limit=9, after_id=first
         ) == [
