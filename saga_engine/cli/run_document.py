@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from saga_engine.cli.incident_guidance import incident_detail_json
-from saga_engine.decider.run import CompensationCause, Progress, Run, StepRun
+from saga_engine.decider.run import CompensationCause, Progress, Run, StepState
 from saga_engine.payload.encryption import (
     PayloadEncryption,
     input_associated_data,
@@ -68,8 +68,8 @@ def _decrypted(run: Run, encryption: PayloadEncryption) -> Run:
     """Decrypt the payloads for which there is a key; leave the others encrypted."""
     run_id = run.run_id
 
-    def decrypted_progress(name: str, step: StepRun, direction: Direction) -> Progress:
-        encrypted = step.progress_of(direction)
+    def decrypted_progress(name: str, state: StepState, direction: Direction) -> Progress:
+        encrypted = state.progress_of(direction)
         return replace(
             encrypted,
             reply=encryption.decrypt_if_possible(
@@ -89,8 +89,10 @@ def _decrypted(run: Run, encryption: PayloadEncryption) -> Run:
         input=encryption.decrypt_if_possible(run.input, input_associated_data(run.saga, run_id)),
         result=encryption.decrypt_result_if_possible(run.result, run_id),
         steps={
-            name: StepRun(*(decrypted_progress(name, step, direction) for direction in Direction))
-            for name, step in run.steps.items()
+            name: StepState(
+                *(decrypted_progress(name, state, direction) for direction in Direction)
+            )
+            for name, state in run.steps.items()
         },
         compensation_cause=decrypted_cause(run.compensation_cause),
         stopping_cause=decrypted_cause(run.stopping_cause),
@@ -98,7 +100,7 @@ def _decrypted(run: Run, encryption: PayloadEncryption) -> Run:
 
 
 def _step_json(declared: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    step = run.steps.get(declared["name"], StepRun())
+    step = run.steps.get(declared["name"], StepState())
     compensation = declared["compensation"]
     return {
         "name": declared["name"],

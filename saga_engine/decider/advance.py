@@ -94,5 +94,5 @@ def _steps_to_compensate(builder: DecisionBuilder) -> Iterator[str]:
 
 
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
-    step_run, read_only = builder.step(name), builder.saga.steps[name].read_only
-    return step_run.may_have_effect and not step_run.compensation_done and not read_only
+    state, read_only = builder.step(name), builder.saga.steps[name].read_only
+    return state.may_have_effect and not state.compensation_done and not read_only

@@ -19,7 +19,7 @@ from saga_engine.decider.events import (
 )
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade, declared_command
-from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Run, StepRun
+from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Run, StepState
 from saga_engine.payload.guard import UserCodeError
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
@@ -92,7 +92,7 @@ class DecisionBuilder:
         self.run = evolve(self.run, event)
         self.events.append(event)
 
-    def step(self, name: str) -> StepRun:
+    def step(self, name: str) -> StepState:
         """Where a step is now."""
         return self.run.steps[name]
 

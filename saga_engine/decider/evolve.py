@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from saga_engine.decider import events
-from saga_engine.decider.run import Incident, Progress, Run, StepRun, StepStatus
+from saga_engine.decider.run import Incident, Progress, Run, StepState, StepStatus
 from saga_engine.decider.transitions import RUN_TRANSITIONS, STEP_TRANSITIONS
 from saga_engine.payload.serialization import replace_fields
 from saga_engine.vocabulary import Direction, Resolution, Status
@@ -47,7 +47,7 @@ def _run_started(event: events.RunStarted) -> Run:
         started_at=event.started_at,
         deadline=event.deadline,
         revision=1,
-        steps={name: StepRun() for name in event.steps},
+        steps={name: StepState() for name in event.steps},
     )
 
 
@@ -162,7 +162,7 @@ def _with_step(
 
 def _steps_with(
     run: Run, step: str, direction: Direction, status: StepStatus, **changes: Any
-) -> Mapping[str, StepRun]:
+) -> Mapping[str, StepState]:
     """The run's steps, with the progress of one direction of one step changed."""
     before = run.steps[step]
     progress: Progress = before.progress_of(direction)

@@ -79,11 +79,11 @@ def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason
 
 def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
     """Whether a late success proves an effect that no compensation sent so far covers."""
-    step_run = builder.step(step)
+    state = builder.step(step)
     return (
         direction is Direction.ACTION
-        and step_run.action.status is not StepStatus.SKIPPED
-        and step_run.compensation.status is StepStatus.PENDING
+        and state.action.status is not StepStatus.SKIPPED
+        and state.compensation.status is StepStatus.PENDING
         and not builder.saga.steps[step].read_only
     )
 
@@ -144,8 +144,8 @@ def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> Ignor
 
 
 def _attempt_exists(builder: DecisionBuilder, message: StepMessage) -> bool:
-    step_run = builder.run.steps.get(message.step)
-    attempts = step_run.progress_of(message.direction).attempts if step_run else 0
+    state = builder.run.steps.get(message.step)
+    attempts = state.progress_of(message.direction).attempts if state else 0
     return 1 <= message.attempt <= attempts
 
 

@@ -96,7 +96,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class StepRun:
+class StepState:
     """Both directions of one step."""
 
     action: Progress = Progress()
@@ -172,7 +172,7 @@ class Run:
     deadline: datetime | None
     revision: int = 0
     status: Status = Status.RUNNING
-    steps: Mapping[str, StepRun] = field(default_factory=dict)
+    steps: Mapping[str, StepState] = field(default_factory=dict)
     stopping_cause: CompensationCause | None = None
     compensation_cause: CompensationCause | None = None
     incidents: Mapping[int, Incident] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, field_validator
 
 from saga_engine import Saga
 from saga_engine.decider.decide import decide
-from saga_engine.decider.run import CompensationCause, KeptReply, Progress, StepRun, StepStatus
+from saga_engine.decider.run import CompensationCause, KeptReply, Progress, StepState, StepStatus
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident
 from saga_engine.saga.rules import check
 from saga_engine.vocabulary import (
@@ -252,7 +252,7 @@ def test_a_missing_reply_blocks_the_step_that_needs_it():
     assert scenario.progress_of("b").payload is not None
     scenario.state = replace(
         scenario.run,
-        steps={**scenario.run.steps, "b": StepRun(Progress(status=StepStatus.BLOCKED))},
+        steps={**scenario.run.steps, "b": StepState(Progress(status=StepStatus.BLOCKED))},
     )
     decision = decide(
         scenario.saga,

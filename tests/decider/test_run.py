@@ -2,7 +2,7 @@
 
 from dataclasses import fields, replace
 
-from saga_engine.decider.run import CompensationCause, Progress, Run, StepRun, StepStatus
+from saga_engine.decider.run import CompensationCause, Progress, Run, StepState, StepStatus
 from saga_engine.protocol.open_incident import first_open_incident
 from saga_engine.store.snapshot import SNAPSHOT_FIELDS, restore_run, to_snapshot
 from saga_engine.vocabulary import CompensationCode, Direction, EngineFailureCode, Failure, Status
@@ -41,21 +41,21 @@ def test_a_step_that_has_not_started_takes_no_space():
 
 
 def test_both_directions_are_found_by_name():
-    step = StepRun(Progress(attempts=1), Progress(attempts=2))
-    assert step.progress_of(Direction.ACTION).attempts == 1
-    assert step.progress_of(Direction.COMPENSATION).attempts == 2
+    state = StepState(Progress(attempts=1), Progress(attempts=2))
+    assert state.progress_of(Direction.ACTION).attempts == 1
+    assert state.progress_of(Direction.COMPENSATION).attempts == 2
 
 
 def test_a_step_may_have_an_effect_unless_undelivered_or_rejected():
-    assert not StepRun().may_have_effect
-    assert StepRun(Progress(attempts=1)).may_have_effect
-    assert not StepRun(Progress(attempts=1, unroutable_attempts=1)).may_have_effect
-    assert not StepRun(Progress(attempts=1, rejected=True)).may_have_effect
-    assert StepRun(Progress(status=StepStatus.SUCCEEDED)).may_have_effect
+    assert not StepState().may_have_effect
+    assert StepState(Progress(attempts=1)).may_have_effect
+    assert not StepState(Progress(attempts=1, unroutable_attempts=1)).may_have_effect
+    assert not StepState(Progress(attempts=1, rejected=True)).may_have_effect
+    assert StepState(Progress(status=StepStatus.SUCCEEDED)).may_have_effect
 
 
 def test_a_compensation_is_done_when_confirmed_or_skipped():
-    undone = {s for s in StepStatus if StepRun(compensation=Progress(status=s)).compensation_done}
+    undone = {s for s in StepStatus if StepState(compensation=Progress(status=s)).compensation_done}
     assert undone == {StepStatus.SUCCEEDED, StepStatus.SKIPPED}
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 import orjson
 import pytest
 
-from saga_engine.decider.run import Progress, StepRun
+from saga_engine.decider.run import Progress, StepState
 from saga_engine.payload.serialization import (
     from_data,
     has_declared_types,
@@ -73,7 +73,7 @@ class Ringed:
 @pytest.mark.parametrize(
     ("record", "values"),
     [
-        (StepRun(), {"action": Progress(attempts=1)}),
+        (StepState(), {"action": Progress(attempts=1)}),
         (Progress(attempts=2), {"attempts": 3, "due_at": NOON}),
         (Progress(attempts=2), {}),
         (Ringed(), {"rings": 7}),

@@ -20,7 +20,7 @@ from saga_engine.decider.advance import _needs_compensation
 from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.decision import Decision, DecisionBuilder
 from saga_engine.decider.events import Event, RunCompleted
-from saga_engine.decider.run import Run, StepRun, StepStatus
+from saga_engine.decider.run import Run, StepState, StepStatus
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
@@ -442,20 +442,20 @@ def ignore_a_late_success(plant: BugPatcher) -> None:
 def treat_timeout_as_no_effect(plant: BugPatcher) -> None:
     """A step whose outcome is unknown is not compensated."""
 
-    def is_done(step: StepRun) -> bool:
-        return step.action.status is StepStatus.SUCCEEDED
+    def is_done(state: StepState) -> bool:
+        return state.action.status is StepStatus.SUCCEEDED
 
-    plant.replace(StepRun, "may_have_effect", property(is_done))
+    plant.replace(StepState, "may_have_effect", property(is_done))
 
 
 @planted_bug("P3")
 def treat_sent_compensation_as_done(plant: BugPatcher) -> None:
     """A compensation counts as done when its command is sent."""
 
-    def is_sent(step: StepRun) -> bool:
-        return step.compensation.attempts > 0
+    def is_sent(state: StepState) -> bool:
+        return state.compensation.attempts > 0
 
-    plant.replace(StepRun, "compensation_done", property(is_sent))
+    plant.replace(StepState, "compensation_done", property(is_sent))
 
 
 @planted_bug("P3", "P2", "P4")
