@@ -139,6 +139,18 @@ class MemoryTransaction:
         Execute a statement with its handler.
 
         Raises:
+            StoreUnavailable, StoreLockTimeout: see `statement`.
+        """
+        async with self.statement():
+            handler, arguments = self._database.handler_for(statement, arguments)
+            return Result(await handler(self, arguments))
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[None]:
+        """
+        Execute the block as one statement: it may fail before it starts, and has its own snapshot.
+
+        Raises:
             StoreUnavailable: the connection was lost, or the statement was cancelled; the
                 transaction is rolled back.
             StoreLockTimeout: another transaction holds a row for too long.
@@ -151,9 +163,8 @@ class MemoryTransaction:
             raise StoreUnavailable(
                 "The simulated statement was cancelled, or its connection was lost."
             )
-        handler, arguments = self._database.handler_for(statement, arguments)
         try:
-            return Result(await handler(self, arguments))
+            yield
         finally:
             self.refresh_snapshot()
 
