@@ -14,10 +14,10 @@ spreads the processes over the nodes, and uses the next one whenever a host fail
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import random, randrange
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from aiormq.abc import AbstractConnection
 from aiormq.channel import Channel
@@ -29,6 +29,7 @@ from saga_engine.amqp.handshake import open_connection
 from saga_engine.amqp.url import split_hosts, username_of, with_heartbeat
 from saga_engine.backoff import Backoff
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionState
@@ -67,7 +68,7 @@ def ignore_status(_: ConnectionStatus) -> None:
     """Ignore the status."""
 
 
-class SupervisedConnection:
+class SupervisedConnection(AsyncResource):
     """
     A supervised connection; `async with` owns it.
 
@@ -111,31 +112,23 @@ class SupervisedConnection:
         self._closing = False
         self._tasks = asyncio.TaskGroup()
         self._probe_task: asyncio.Task[None] | None = None
-        self._supervisor_task: asyncio.Task[None]
 
-    async def __aenter__(self) -> Self:
+    async def _open(self, resources: AsyncExitStack) -> None:
         tolerant_decoding.install_decoders()
         driver.check_aiormq_hooks()
         await self._connect(initial=True)
-        await self._tasks.__aenter__()
-        self._supervisor_task = self._tasks.create_task(self._supervise())
-        return self
+        resources.callback(self._set_status, ConnectionState.CLOSED)
+        await resources.enter_async_context(self._tasks)
+        resources.push_async_callback(self._disconnect)
+        supervisor_task = self._tasks.create_task(self._supervise())
+        resources.callback(supervisor_task.cancel)
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    async def _disconnect(self) -> None:
         self._closing = True
-        self._supervisor_task.cancel()
         self._connected.clear()
         self._publishable.clear()
         if self._connection:
             await driver.close(self._connection, CLOSE_TIMEOUT)
-        # The task group does not get the error: it would raise it in an exception group.
-        await self._tasks.__aexit__(None, None, None)
-        self._set_status(ConnectionState.CLOSED)
 
     async def wait_connected(self) -> AmqpConnection:
         """Wait until the connection is open, and return it."""
@@ -242,7 +235,7 @@ class SupervisedConnection:
         failures = 0
         while True:
             try:
-                await self._open()
+                await self._connect_once()
             except (BrokerError, ConfigurationError) as error:
                 self._host_urls.rotate(-1)
                 if initial and not self._may_retry_initial(error, failures):
@@ -262,7 +255,7 @@ class SupervisedConnection:
         """Return the seconds before the next attempt; the jitter spreads the processes."""
         return self._backoff.delay(failures, random())  # noqa: S311 - no secret depends on it
 
-    async def _open(self) -> None:
+    async def _connect_once(self) -> None:
         connection = await open_connection(
             self._host_urls[0], self.name, self.settings.broker_connect_timeout
         )

@@ -10,9 +10,7 @@ earlier generation are not acknowledged: the broker delivers them again.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from contextlib import AsyncExitStack, suppress
 
 from saga_engine.amqp import driver
 from saga_engine.amqp.batch_budget import BatchBudget, DeliveryBuffer
@@ -21,6 +19,7 @@ from saga_engine.amqp.consumer_watchdog import ConsumerWatchdog
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.errors import BrokerError, BrokerUnavailable
+from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import Binding
 from saga_engine.vocabulary import ConnectionState
@@ -35,7 +34,7 @@ UNLIMITED_BUDGET = BatchBudget()
 """A budget without limits."""
 
 
-class Consumer:
+class Consumer(AsyncResource):
     """
     Consumes `queues` over one connection; `async with` owns it.
 
@@ -64,26 +63,20 @@ class Consumer:
         self._wakeup = asyncio.Event()
         self._consuming_lost = asyncio.Event()
         self._stopped = False
-        self._tasks = asyncio.TaskGroup()
-        self._supervisor_task: asyncio.Task[None]
 
-    async def __aenter__(self) -> Self:
+    async def _open(self, resources: AsyncExitStack) -> None:
         await self._subscribe()
-        await self._tasks.__aenter__()
-        self._supervisor_task = self._tasks.create_task(self._supervise())
-        return self
+        resources.push_async_callback(self._close_channel)
+        tasks = await resources.enter_async_context(asyncio.TaskGroup())
+        supervisor_task = tasks.create_task(self._supervise())
+        resources.callback(supervisor_task.cancel)
+        resources.callback(self._mark_stopped)
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def _mark_stopped(self) -> None:
         self._stopped = True
         self._wakeup.set()
-        self._supervisor_task.cancel()
-        # The task group does not get the error: it would raise it in an exception group.
-        await self._tasks.__aexit__(None, None, None)
+
+    async def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
         if channel:
             await driver.close(channel, CLOSE_TIMEOUT)
@@ -156,8 +149,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Stop consuming; buffered deliveries can still be taken, and taken ones acknowledged."""
-        self._stopped = True
-        self._wakeup.set()
+        self._mark_stopped()
         channel = self._channel
         if channel:
             with (

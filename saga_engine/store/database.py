@@ -10,14 +10,14 @@ again by key.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import orjson
 from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres import pgbouncer
 from saga_engine.postgres.connect import create_database_engine
 from saga_engine.postgres.pool import ConnectionPool, discard
@@ -67,7 +67,7 @@ class SqlAlchemyTransaction:
         return rows
 
 
-class Database:
+class Database(AsyncResource):
     """
     A connection pool of one database; `async with` opens and closes it.
 
@@ -80,21 +80,9 @@ class Database:
         self._engine = _create_pool(url, settings)
         self._pool = ConnectionPool(self._engine, settings)
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self.check()
-        except BaseException:
-            await self._engine.dispose()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._engine.dispose()
+    async def _open(self, resources: AsyncExitStack) -> None:
+        resources.push_async_callback(self._engine.dispose)
+        await self.check()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlAlchemyTransaction]:

@@ -12,10 +12,9 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from operator import attrgetter
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 import uvicorn
@@ -23,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError
+from saga_engine.lifecycle import AsyncResource
 from saga_engine.telemetry.events import describe_error
 from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
 
@@ -50,7 +50,7 @@ _JSON_TYPE = "application/json"
 _OPENMETRICS_TYPE = "application/openmetrics-text"
 
 
-class MonitoringServer:
+class MonitoringServer(AsyncResource):
     """
     Serves while the context is entered; `port` is the port it listens on.
 
@@ -84,28 +84,20 @@ class MonitoringServer:
         self._rendered_metrics: dict[str, tuple[float, tuple[bytes, str]]] = {}
         self._startup_complete = False
         self._tasks = asyncio.TaskGroup()
-        self._server: _UvicornServer
 
-    async def __aenter__(self) -> Self:
+    async def _open(self, resources: AsyncExitStack) -> None:
         listener = _listening_socket(self._host, self.port)
         self.port = listener.getsockname()[1]
-        self._server = _UvicornServer(_uvicorn_config(self._respond))
-        await self._tasks.__aenter__()
-        self._tasks.create_task(self._server.serve([listener]))
-        await self._server.listening.wait()
-        return self
+        server = _UvicornServer(_uvicorn_config(self._respond))
+        await resources.enter_async_context(self._tasks)
+        resources.callback(self._request_exit, server)
+        self._tasks.create_task(server.serve([listener]))
+        await server.listening.wait()
 
-    async def __aexit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._server.should_exit = True
+    def _request_exit(self, server: "_UvicornServer") -> None:
+        server.should_exit = True
         if self._check_task:
             self._check_task.cancel()
-        # The group does not get the error: it would cancel the responses, and wrap the error.
-        await self._tasks.__aexit__(None, None, None)
 
     async def _respond(self, scope: Any, _receive: Any, send: Any) -> None:
         if scope["method"] in ("GET", "HEAD"):
