@@ -37,6 +37,7 @@ into the real code for one test. No package of the wheel imports this one.
     repro              a failing simulation as a file, and how it is reduced
     broker_model       the model of RabbitMQ
     memory_database    the model of PostgreSQL: transactions, row locks, snapshots
+    memory_store       the model of the engine's database
     rows               rows of the model, and what statements do with them
     store_model        all statements of the store, from the modules below
     definition_model   statements of the engine's identity and of definitions

@@ -25,7 +25,8 @@ from saga_engine.saga.definition import Saga
 from saga_engine.store import checked_requests
 from saga_engine.store.checked_requests import NewStart
 from simulation.broker_model import PublisherModel
-from simulation.memory_database import TIME_ZERO, MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_database import TIME_ZERO, MemoryDatabase
+from simulation.memory_store import MemoryStore
 from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.workload import Workload
 
@@ -61,7 +62,7 @@ class Client:
     def __init__(
         self,
         engine_db: MemoryDatabase,
-        database: MemoryDatabaseClient,
+        store: MemoryStore,
         publisher: PublisherModel,
         rng: Random,
         accepted_versions: dict[str, int | None],
@@ -70,7 +71,7 @@ class Client:
         self._engine_db = engine_db
         self._accepted_versions = accepted_versions
         self._run_ids_made_at = run_ids_made_at
-        self._database = database
+        self._store = store
         self._publisher = publisher
         self._rng = rng
 
@@ -160,7 +161,7 @@ class Client:
             fingerprint=None if by_name else saga.fingerprint,
         )
         try:
-            async with self._database.transaction() as tx:
+            async with self._store.transaction() as tx:
                 started = await checked_requests.record_start(cast("Any", tx), start)
         except StoreUnavailable:
             return  # The client repeats it.

@@ -6,7 +6,8 @@ from typing import Any, cast
 from saga_engine.store import runs
 from saga_engine.store.runs import StoredRun
 from simulation.client import dead_lettered_ids, malformed_message
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase
+from simulation.memory_store import MemoryStore
 from simulation.monitor import Monitor
 from simulation.operator import audit_violations
 from simulation.partition_model import DETACHED, DROPPED, PARTITIONED_TABLES
@@ -30,7 +31,7 @@ class FinalChecks:
         for table in PARTITIONED_TABLES:
             for state in (DETACHED, DROPPED):
                 self._engine_db.rows[table] |= self._engine_db.rows[f"{state} {table}"]
-        async with MemoryDatabaseClient(self._engine_db, process).transaction() as tx:
+        async with MemoryStore(self._engine_db, process).transaction() as tx:
             return await runs.read_unlocked(cast("Any", tx), set(self._engine_db.rows["run"]))
 
     def check_runs(self, stored_runs: Mapping[str, StoredRun], *, expected: int) -> None:

@@ -16,10 +16,10 @@ from sqlalchemy import text
 from saga_engine.errors import StoreUnavailable
 from simulation.memory_database import (
     MemoryDatabase,
-    MemoryDatabaseClient,
     MemoryTransaction,
     StatementHandlers,
 )
+from simulation.memory_store import MemoryStore
 from simulation.pending_model import add_pending_request
 
 INSERT_HOSTILE_ROW = text("insert a pending request of a role")
@@ -81,13 +81,13 @@ class HostileWriter:
     def __init__(
         self,
         engine_db: MemoryDatabase,
-        database: MemoryDatabaseClient,
+        store: MemoryStore,
         rng: Random,
         sagas: Sequence[str],
         make_run_id: Callable[[int], UUID],
     ) -> None:
         self._engine_db = engine_db
-        self._database = database
+        self._store = store
         self._rng = rng
         self._sagas = sagas
         self._make_run_id = make_run_id
@@ -99,7 +99,7 @@ class HostileWriter:
             await asyncio.sleep(self._rng.random() * 2 * within / rows)
             batch = [self._row(number) for _ in range(self._rng.choice([1, 1, 3]))]
             try:
-                async with self._database.transaction() as tx:
+                async with self._store.transaction() as tx:
                     for row in batch:
                         await tx.execute(INSERT_HOSTILE_ROW, row)
             except StoreUnavailable:

@@ -24,7 +24,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
 from simulation.faults import FaultKind, FaultPoint
@@ -32,6 +32,9 @@ from simulation.process import SimulatedProcess
 from simulation.rows import Result, Row, RowRef
 
 StatementHandler: TypeAlias = Callable[["MemoryTransaction", Any], Awaitable[Sequence[Any] | int]]
+
+T = TypeVar("T", bound="MemoryTransaction")
+"""The transactions of one database."""
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
@@ -314,27 +317,33 @@ class MemoryTransaction:
             raise StoreUnavailable("The simulated connection was lost while it waited.")
 
 
-class MemoryDatabaseClient:
+class MemoryDatabaseClient(Generic[T]):
     """
     The connection of one process to a database.
 
     Args:
+        transaction_type: a class of transactions, with the statements of that database.
         lock_timeout: seconds to wait for a row lock; None waits without end.
     """
 
     def __init__(
-        self, database: MemoryDatabase, process: SimulatedProcess, lock_timeout: float | None = None
+        self,
+        database: MemoryDatabase,
+        process: SimulatedProcess,
+        transaction_type: type[T],
+        lock_timeout: float | None = None,
     ) -> None:
+        self._transaction_type = transaction_type
         self._database = database
         self._process = process
         self._lock_timeout = lock_timeout
-        self._open_transactions: dict[MemoryTransaction, None] = {}
+        self._open_transactions: dict[T, None] = {}
         process.on_exit(self._release_all)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+    async def transaction(self) -> AsyncIterator[T]:
         """Open a transaction: committed at the end of the block, rolled back if it raises."""
-        transaction = MemoryTransaction(self._database, self._process, self._lock_timeout)
+        transaction = self._transaction_type(self._database, self._process, self._lock_timeout)
         self._open_transactions[transaction] = None
         try:
             yield transaction

@@ -22,7 +22,8 @@ from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Direction, Resolution
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase
+from simulation.memory_store import MemoryStore
 from simulation.rows import Row
 
 OPERATOR_NAME = "the operator"
@@ -37,11 +38,9 @@ CANCEL_SHARE, INVALID_SHARE = 0.3, 0.1
 class Operator:
     """Records actions on runs and incidents."""
 
-    def __init__(
-        self, engine_db: MemoryDatabase, database: MemoryDatabaseClient, rng: Random
-    ) -> None:
+    def __init__(self, engine_db: MemoryDatabase, store: MemoryStore, rng: Random) -> None:
         self._engine_db = engine_db
-        self._database = database
+        self._store = store
         self._rng = rng
 
     async def run(self, actions: int, *, within: float) -> None:
@@ -98,7 +97,7 @@ class Operator:
             run_id=run_id,
         )
         try:
-            async with self._database.transaction() as tx:
+            async with self._store.transaction() as tx:
                 await audit.record(cast("Any", tx), [audit_record])
                 item = NewRequest(kind=kind, run_id=run_id, body=body, audit_id=audit_id)
                 await checked_requests.record_operator_requests(cast("Any", tx), [item])

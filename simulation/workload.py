@@ -19,7 +19,7 @@ from saga_engine.participant.participant import Participant
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.vocabulary import Direction, Json
 from simulation.barrier_model import DEDUPLICATE, INSERT_EFFECT, RECORD_REJECTION
-from simulation.memory_database import MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabaseClient, MemoryTransaction
 
 MAX_DELAY_S = 50.0
 """The longest delay of a slow participant in seconds: longer than most timeouts."""
@@ -91,7 +91,9 @@ class SampledOutcomes:
 
 
 def make_participant(
-    workload: Workload, database: MemoryDatabaseClient, sampled_outcomes: SampledOutcomes
+    workload: Workload,
+    database: MemoryDatabaseClient[MemoryTransaction],
+    sampled_outcomes: SampledOutcomes,
 ) -> Participant:
     """Make the participant that handles every command of a workload."""
     database_url = "postgresql+asyncpg://simulated/services" if workload.barrier else None
@@ -105,7 +107,9 @@ def make_participant(
 class _HandlerBehavior:
     """What a handler does: insert its effect and apply the sampled outcome."""
 
-    def __init__(self, database: MemoryDatabaseClient, sampled_outcomes: SampledOutcomes) -> None:
+    def __init__(
+        self, database: MemoryDatabaseClient[MemoryTransaction], sampled_outcomes: SampledOutcomes
+    ) -> None:
         self._database = database
         self._sampled_outcomes = sampled_outcomes
 

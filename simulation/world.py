@@ -36,7 +36,8 @@ from simulation.config import SETTINGS, SimulationConfig, SimulationResult
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
 from simulation.hostile_rows import HostileWriter
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
+from simulation.memory_store import MemoryStore
 from simulation.monitor import Monitor
 from simulation.operator import Operator
 from simulation.partition_model import MAX_RUN_ID_AGE
@@ -181,7 +182,7 @@ class World:
         workloads = self._rollout.workloads_for(number, asyncio.get_running_loop().time())
         database = cast(
             "real_database.Database",
-            MemoryDatabaseClient(self._engine_db, process, self._settings.database_lock_timeout),
+            MemoryStore(self._engine_db, process, self._settings.database_lock_timeout),
         )
         emitter = Emitter(self._on_worker_event)
         sagas = [workload.saga for workload in workloads]
@@ -195,7 +196,7 @@ class World:
         await worker_loops.run(process.stop)
 
     async def _participant(self, process: SimulatedProcess) -> None:
-        database = MemoryDatabaseClient(self._services_db, process)
+        database = MemoryDatabaseClient(self._services_db, process, MemoryTransaction)
         executors = {}
         for workload in self._workloads:
             definition = make_participant(workload, database, self._sampled_outcomes)
@@ -243,7 +244,7 @@ class World:
     def _start_clients(self, group: asyncio.TaskGroup) -> None:
         process = SimulatedProcess("client", self._faults, self._rng, can_crash=False)
         publisher = PublisherModel(self._broker, process, self._settings.broker_confirm_timeout)
-        database = MemoryDatabaseClient(self._engine_db, process)
+        database = MemoryStore(self._engine_db, process)
         accepted = self._monitor.accepted_versions
         run_ids_made_at = (
             RUN_ID_ACCEPTED_S - MAX_RUN_ID_AGE.total_seconds() if self._config.retention else 0.0

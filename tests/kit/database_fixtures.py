@@ -14,6 +14,7 @@ from saga_engine.store.database import Database
 from simulation import memory_database as simulation
 from simulation import store_model
 from simulation.faults import FaultInjector, seeded_random
+from simulation.memory_store import MemoryStore
 from simulation.process import SimulatedProcess
 from tests.kit.stored_runs import ORDERS
 
@@ -25,10 +26,10 @@ async def postgresql(migrated_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def simulated() -> simulation.MemoryDatabaseClient:
+def simulated() -> MemoryStore:
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
     tables = simulation.MemoryDatabase(*store_model.HANDLER_SETS)
-    return simulation.MemoryDatabaseClient(tables, process, lock_timeout=2.0)
+    return MemoryStore(tables, process, lock_timeout=2.0)
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ async def postgresql(database_url):
 @pytest.fixture
 def simulated():
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
-    return MemoryDatabaseClient(MemoryDatabase(model.HANDLERS), process).transaction
+    return MemoryDatabaseClient(
+        MemoryDatabase(model.HANDLERS), process, MemoryTransaction
+    ).transaction
 
 
 @pytest.fixture(params=["postgresql", "simulated"])
