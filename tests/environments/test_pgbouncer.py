@@ -18,9 +18,9 @@ from saga_engine.telemetry.events import DatabaseUnavailable
 from tests.environments.order_saga import UNNAMED_STATEMENTS, order
 from tests.environments.pgbouncer import IGNORED_PARAMETERS, running_pgbouncer
 from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
+from tests.kit.participant_locks import hold_lock, is_lock_free
 from tests.kit.payments_participant import EventList
 from tests.kit.proxy import running_proxy
-from tests.participant.test_database import hold, is_free
 
 MODES: dict[str, dict[str, object]] = {
     "as installed": {},
@@ -245,8 +245,8 @@ async def test_a_statement_lost_before_the_pooler_is_ended_on_both_sides(migrate
                 await tx.execute(text("SELECT 1"))
 
             with pytest.raises(DBAPIError):
-                await hold(database, vanish, 60)
-            assert await is_free(database, 60)
+                await hold_lock(database, vanish, 60)
+            assert await is_lock_free(database, 60)
             watching.cancel()
         await database.close()
     assert {event.problem for event in events.of_type(DatabaseUnavailable)} == {

@@ -7,6 +7,7 @@ import orjson
 
 from saga_engine import Participant
 from saga_engine.saga.definition import Saga
+from tests.kit.nesting import nested_arrays
 from tests.kit.parcels import parcels
 
 BYTES, VALUES, DEPTH = 250_000, 9_900, 60
@@ -36,17 +37,10 @@ async def perform(given: dict[str, object]) -> dict[str, int]:
     return {"items": len(given)}
 
 
-def nested():
-    inner: list[Any] = []
-    for _ in range(DEPTH - 3):
-        inner = [inner]
-    return inner
-
-
 WORST_INPUTS: dict[str, Any] = {
     "small objects": [{"a": number} for number in range(VALUES // 2)],
     "objects as large as fit": [{"a": "x" * 36} for _ in range(VALUES // 2)],
-    "nested": [nested()] * (VALUES // DEPTH),
+    "nested": [nested_arrays(DEPTH - 3)] * (VALUES // DEPTH),
     "keys": {f"{number:014d}": number for number in range(VALUES)},
     "numbers": [1.5e300] * 800,
     "text": "é\n" * (BYTES // 4),

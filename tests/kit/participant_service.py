@@ -81,6 +81,11 @@ async def engine_stub(url):
         yield EngineStub(Publisher(publish), consumer, settings)
 
 
+def is_reply(message):
+    """Whether a message that the broker gets is a reply: for its faults."""
+    return message.exchange == REPLIES
+
+
 class RunningService:
     """A running service; `events` are its telemetry."""
 

@@ -1,11 +1,9 @@
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
-from saga_engine.participant import barrier
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import BarrierHit
@@ -14,7 +12,6 @@ from tests.kit.payments_participant import (
     DirectExecutor,
     EventList,
     booking_rows,
-    bookings_engine,
     direct_executor,
     make_command,
     make_refund,
@@ -33,14 +30,8 @@ EMPTY = (Outcome.SUCCEEDED, None)
 
 
 @pytest.fixture
-async def engine(database_url):
-    async with bookings_engine(database_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def payments_and_executor(engine):
-    async with direct_executor(engine) as both:
+async def payments_and_executor(user_engine):
+    async with direct_executor(user_engine) as both:
         yield both
 
 
@@ -58,35 +49,37 @@ def cases(executor):
     return [event.reason for event in executor.events.of_type(BarrierHit)]
 
 
-async def test_a_repeated_command_has_one_effect_and_gets_its_first_reply(engine, executor):
+async def test_a_repeated_command_has_one_effect_and_gets_its_first_reply(user_engine, executor):
     charge = make_command()
     again = make_command(charge.run_id, attempt=2)
     first = await executor(charge)
     assert first == (Outcome.SUCCEEDED, {"charge_id": "o-1-1"})
     assert [await executor(charge), await executor(again)] == [first, first]
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
     assert cases(executor) == ["repeated", "repeated"]
 
 
 @pytest.mark.parametrize("card", ["ok", "declined"])
 async def test_twenty_deliveries_at_once_have_one_effect_and_one_reply(
-    engine, payments, executor, card
+    user_engine, payments, executor, card
 ):
     charge = make_command(payload={"order_id": "o-1", "card": card})
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(executor(charge)) for _ in range(20)]
     replies = [task.result() for task in tasks]
     assert all(reply == replies[0] for reply in replies)
-    assert await booking_rows(engine) == ([("o-1", 1)] if card == "ok" else [])
+    assert await booking_rows(user_engine) == ([("o-1", 1)] if card == "ok" else [])
     if card == "ok":
         assert payments.calls == ["charge"]
 
 
-async def test_commands_of_other_runs_steps_and_directions_are_other_commands(engine, executor):
+async def test_commands_of_other_runs_steps_and_directions_are_other_commands(
+    user_engine, executor
+):
     charge = make_command()
     for asked in (charge, make_command(), make_refund(charge)):
         assert (await executor(asked))[0] is Outcome.SUCCEEDED
-    assert await booking_rows(engine) == [("o-1", -1), ("o-1", 1), ("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", -1), ("o-1", 1), ("o-1", 1)]
     assert cases(executor) == []
 
 
@@ -110,7 +103,7 @@ async def test_a_command_that_arrives_after_its_compensation_is_refused(payments
 
 
 async def test_a_compensation_waits_for_its_action_in_progress_and_undoes_it(
-    engine, payments, executor
+    user_engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "slow"})
     async with asyncio.TaskGroup() as group:
@@ -122,11 +115,11 @@ async def test_a_compensation_waits_for_its_action_in_progress_and_undoes_it(
     assert charging.result()[0] is Outcome.SUCCEEDED
     assert refunding.result() == EMPTY
     assert payments.calls == ["charge", "refund"]
-    assert await booking_rows(engine) == [("o-1", -1), ("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", -1), ("o-1", 1)]
 
 
 async def test_compensating_a_rejected_command_does_nothing_and_blocks_a_retry(
-    engine, payments, executor
+    user_engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     assert (await executor(charge))[0] is Outcome.REJECTED
@@ -135,24 +128,24 @@ async def test_compensating_a_rejected_command_does_nothing_and_blocks_a_retry(
     anew = make_command(charge.run_id, charge.payload, attempt=2, round=2)
     assert await executor(anew) == REFUSED
     assert payments.calls == ["charge"]
-    assert await booking_rows(engine) == []
+    assert await booking_rows(user_engine) == []
 
 
-async def test_a_rejection_is_recorded_and_rolls_back_the_handler(engine, payments, executor):
+async def test_a_rejection_is_recorded_and_rolls_back_the_handler(user_engine, payments, executor):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     assert await executor(charge) == (Outcome.REJECTED, DECLINED)
     payments.rejects = False
     assert await executor(charge) == (Outcome.REJECTED, DECLINED)
     assert payments.calls == ["charge"]
-    assert await booking_rows(engine) == []
+    assert await booking_rows(user_engine) == []
 
 
 @pytest.mark.parametrize("reply", ["{}", "null", "[1]", '{"code": 7}', f"1{'0' * 999}"])
-async def test_a_recorded_rejection_without_a_code_is_repeated(engine, executor, reply):
+async def test_a_recorded_rejection_without_a_code_is_repeated(user_engine, executor, reply):
     """Another version, or another program, may have written the row."""
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     await executor(charge)
-    async with engine.begin() as tx:
+    async with user_engine.begin() as tx:
         await tx.execute(text("UPDATE saga_barrier SET reply = :reply"), {"reply": reply})
     answer = await executor.execute(charge)
     assert (answer.outcome, answer.body) == (Outcome.REJECTED, reply.encode())
@@ -176,7 +169,7 @@ class Interrupted:
 
 
 async def test_a_delivery_executed_before_a_rejection_is_recorded_decides_for_both(
-    engine, payments, executor
+    user_engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
 
@@ -185,14 +178,16 @@ async def test_a_delivery_executed_before_a_rejection_is_recorded_decides_for_bo
         assert (await executor(charge))[0] is Outcome.SUCCEEDED
 
     other = DirectExecutor(
-        payments, Interrupted(ParticipantDatabase(engine, Settings()), get_in), EventList()
+        payments, Interrupted(ParticipantDatabase(user_engine, Settings()), get_in), EventList()
     )
     assert await other(charge) == await executor(charge)
     assert payments.calls == ["charge", "charge"]
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
-async def test_a_rejected_command_retried_by_an_operator_runs_again(engine, payments, executor):
+async def test_a_rejected_command_retried_by_an_operator_runs_again(
+    user_engine, payments, executor
+):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     await executor(charge)
     payments.rejects = False
@@ -201,7 +196,7 @@ async def test_a_rejected_command_retried_by_an_operator_runs_again(engine, paym
     assert first[0] is Outcome.SUCCEEDED
     assert await executor(anew) == first
     assert await executor(charge) == first
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
 async def test_a_new_key_without_a_later_attempt_is_not_a_new_command(payments, executor):
@@ -213,7 +208,7 @@ async def test_a_new_key_without_a_later_attempt_is_not_a_new_command(payments, 
 
 
 async def test_a_retried_command_that_fails_stays_rejected_until_it_succeeds(
-    engine, payments, executor
+    user_engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "declined"})
     await executor(charge)
@@ -225,30 +220,32 @@ async def test_a_retried_command_that_fails_stays_rejected_until_it_succeeds(
     assert (await executor(make_command(charge.run_id, broken, attempt=3, round=2)))[
         0
     ] is Outcome.SUCCEEDED
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
-async def test_a_rejected_compensation_that_is_retried_runs_again(engine, payments, executor):
+async def test_a_rejected_compensation_that_is_retried_runs_again(user_engine, payments, executor):
     charge = make_command(payload={"order_id": "never"})
     await executor(charge)
     assert (await executor(make_refund(charge, order="never")))[0] is Outcome.REJECTED
     payments.rejects = False
     assert await executor(make_refund(charge, order="never", attempt=2, round=2)) == EMPTY
-    assert await booking_rows(engine) == [("never", -1), ("never", 1)]
+    assert await booking_rows(user_engine) == [("never", -1), ("never", 1)]
 
 
 @pytest.mark.parametrize("card", ["broken", "unsure"])
-async def test_a_failure_rolls_back_the_handler_and_may_run_again(engine, payments, executor, card):
+async def test_a_failure_rolls_back_the_handler_and_may_run_again(
+    user_engine, payments, executor, card
+):
     charge = make_command(payload={"order_id": "o-1", "card": card})
     assert (await executor(charge))[0] is Outcome.FAILED
-    assert await booking_rows(engine) == []
+    assert await booking_rows(user_engine) == []
     payments.rejects = False
     assert (await executor(charge))[0] is Outcome.SUCCEEDED
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
 async def test_a_handler_killed_before_its_commit_has_no_effect_and_runs_again(
-    engine, payments, executor
+    user_engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "slow"})
     performing = asyncio.ensure_future(executor(charge))
@@ -256,44 +253,27 @@ async def test_a_handler_killed_before_its_commit_has_no_effect_and_runs_again(
     performing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await performing
-    assert await booking_rows(engine) == []
+    assert await booking_rows(user_engine) == []
     payments.may_finish.set()
     assert (await executor(charge))[0] is Outcome.SUCCEEDED
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
 async def test_a_handler_that_commits_itself_fails_and_is_never_repeated(
-    engine, payments, executor
+    user_engine, payments, executor
 ):
     charge = make_command(payload={"order_id": "o-1", "card": "committing"})
     for _ in range(2):
         outcome, body = await executor(charge)
         assert (outcome, body["code"]) == (Outcome.FAILED, "transaction_ended")
     assert payments.calls == ["charge"]
-    assert await booking_rows(engine) == [("o-1", 1)]
+    assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
-async def test_the_table_is_created_by_many_processes_at_once(engine):
-    async with asyncio.TaskGroup() as group:
-        for _ in range(5):
-            group.create_task(barrier.create_table(engine))
-    async with engine.connect() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM saga_barrier")) == 0
-
-
-async def test_old_rows_are_deleted_in_batches_and_recent_ones_kept(engine, executor):
-    for _ in range(5):
-        await executor(make_command())
-    async with engine.begin() as tx:
-        await tx.execute(text("UPDATE saga_barrier SET claimed_at = now() - interval '31 days'"))
-    await executor(make_command())
-    assert await barrier.delete_older_than(engine, timedelta(days=30), batch_size=2) == 5
-    async with engine.connect() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM saga_barrier")) == 1
-
-
-async def test_concurrent_duplicates_have_one_effect_at_any_isolation_level_of_the_engine(engine):
-    strict = engine.execution_options(isolation_level="SERIALIZABLE")
+async def test_concurrent_duplicates_have_one_effect_at_any_isolation_level_of_the_engine(
+    user_engine,
+):
+    strict = user_engine.execution_options(isolation_level="SERIALIZABLE")
     async with direct_executor(strict) as (payments, executor):
         charge = make_command()
         async with asyncio.TaskGroup() as group:

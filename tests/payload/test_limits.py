@@ -3,7 +3,6 @@
 import json
 from decimal import Decimal
 from math import inf
-from typing import Any
 
 import orjson
 import pytest
@@ -29,6 +28,7 @@ from saga_engine.payload.ports import PayloadPorts
 from saga_engine.protocol.limits import body_limits
 from saga_engine.settings import Settings
 from tests.kit.decider_scenario import NOON
+from tests.kit.nesting import nested_objects
 
 INTEGERS = st.integers() | st.integers(60, 400).map(lambda bits: 2**bits)
 NUMBERS = (
@@ -119,19 +119,12 @@ class Reverse:
         return b"{}"
 
 
-def nested(levels):
-    value: dict[str, Any] = {}
-    for _ in range(levels):
-        value = {"x": value}
-    return value
-
-
 @pytest.mark.parametrize(
     ("payload", "limits", "problem"),
     [
         ({"x": "y" * 100}, BodyLimits(max_bytes=100), "max_body_bytes allows 100"),
         ({"x": [0] * 50}, BodyLimits(max_values=50), "max_body_json_values"),
-        (nested(10), BodyLimits(max_depth=10), "max_body_depth"),
+        (nested_objects(10), BodyLimits(max_depth=10), "max_body_depth"),
     ],
 )
 def test_a_payload_beyond_a_limit_is_an_incident_and_is_not_sent(payload, limits, problem):

@@ -1,0 +1,157 @@
+"""What a handler changes of its transaction or session: it works, or fails with a reason."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from saga_engine.participant.session_changes import SESSION_CHANGED_KEY, track_session_changes
+from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught
+from saga_engine.vocabulary import Outcome
+from tests.kit.payments_participant import (
+    booking_rows,
+    make_refund,
+)
+from tests.kit.tenant_participant import make_tenant_command, tenants
+
+_CHARGE = text("INSERT INTO public.bookings VALUES (:o, 1)")
+
+
+@pytest.fixture(params=["a URL", "an engine"])
+async def executor(request, database_url):
+    async with tenants(database_url, request.param) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET LOCAL search_path = tenant",
+        "SET LOCAL search_path = ''",
+        "SET search_path = tenant",
+        "SELECT set_config('search_path', 'tenant', true)",
+        "SET LOCAL ROLE TENANT",
+        "SET ROLE TENANT",
+        "set local role to TENANT",
+        "SELECT set_config('role', 'TENANT', true)",
+        "SELECT set_config('role', 'TENANT', false)",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "SET CONSTRAINTS ALL DEFERRED",
+        "SAVEPOINT left_open",
+        "nested",
+    ],
+)
+async def test_a_handler_may_change_schema_and_role_without_affecting_others(executor, statement):
+    asked = make_tenant_command(statement, executor=executor)
+    for again in (asked, asked, make_tenant_command(executor=executor)):
+        assert (await executor(again))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1), ("o-1", 1)]
+    first, second = executor.tenant.seen
+    assert second == first
+    assert not executor.events.of_type(InternalErrorCaught)
+
+
+async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(executor):
+    async with executor.user_engine.begin() as tx:
+        await tx.execute(
+            text(
+                "CREATE FUNCTION enter_tenant() RETURNS void LANGUAGE sql AS"
+                f" $$ SELECT pg_catalog.set_config('role', '{executor.role}', true) $$"
+            )
+        )
+    asked = make_tenant_command("SELECT enter_tenant()")
+    outcome, body = await executor(asked)
+    assert (outcome, body["code"]) == (Outcome.FAILED, "42501")
+    assert (await executor(asked))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("statements", "code", "kept"),
+    [
+        (["COMMIT"], "transaction_ended", 1),
+        (["COMMIT", "BEGIN"], "transaction_ended", 1),
+        (["ROLLBACK"], "transaction_ended", 0),
+        (["ROLLBACK", "BEGIN"], "transaction_ended", 0),
+        (["close"], "transaction_ended", 0),
+        (["swallow"], "transaction_failed", 0),
+        (["SET TRANSACTION READ ONLY"], "transaction_read_only", 0),
+        (["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"], "25001", 0),
+        (["SELECT 1/0"], "22012", 0),
+    ],
+)
+async def test_a_handler_that_ends_or_breaks_its_transaction_fails_with_a_reason(
+    executor, statements, code, kept
+):
+    outcome, body = await executor(make_tenant_command(*statements))
+    assert (outcome, body["code"]) == (Outcome.FAILED, code)
+    assert len(body["message"]) > 10
+    assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1)] * (1 + kept)
+    assert not executor.events.of_type(InternalErrorCaught)
+
+
+async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(executor):
+    outcome, _ = await executor(make_tenant_command("terminate"))
+    assert outcome is Outcome.FAILED
+    assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == [("o-1", 1)]
+
+
+async def test_a_compensation_may_change_its_role_too(executor):
+    charge = make_tenant_command()
+    assert (await executor(charge))[0] is Outcome.SUCCEEDED
+    refund = make_refund(charge)
+    refund.payload["statements"] = [f"SET LOCAL ROLE {executor.role}"]
+    assert (await executor(refund))[0] is Outcome.SUCCEEDED
+    assert await booking_rows(executor.user_engine) == []
+
+
+@pytest.mark.parametrize("given", ["a URL", "an engine"])
+async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, given):
+    async with tenants(database_url, given) as executor:
+        statements = []
+        event.listen(
+            executor.database._engine.sync_engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_: statements.append(statement),
+        )
+        assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+        ours = ["current_setting('role') FROM"] if given == "an engine" else []
+        expected = [*ours, "WITH lock", "AS role", "INTO public.bookings", "UPDATE"]
+        assert len(statements) == len(expected)
+        for part, statement in zip(expected, statements, strict=True):
+            assert part in statement
+
+
+async def test_a_missing_barrier_is_reported_without_the_advice_for_the_engines_tables(executor):
+    async with executor.user_engine.begin() as tx:
+        await tx.execute(text("DROP TABLE saga_barrier"))
+    outcome, body = await executor(make_tenant_command())
+    assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
+    (trouble,) = executor.events.of_type(DatabaseUnavailable)
+    assert "migrate" not in trouble.problem
+
+
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("SET search_path = tenant", True),
+        ("/* app */ SET search_path = tenant", True),
+        ("-- who asks\nSET ROLE tenant", True),
+        ("SELECT 1; /* then */ set search_path = t", True),
+        ("SELECT set_config('search_path', 't', false)", True),
+        ("SELECT set_config('search_path', coalesce('t', 'u'), false)", True),
+        ("SET LOCAL search_path = tenant", False),
+        ("/* app */ SET LOCAL search_path = tenant", False),
+        ("SELECT set_config('search_path', 't', true)", False),
+        ("SELECT set_config('search_path', coalesce('t', 'u'), true)", False),
+        ("SELECT set_config('a.b', %(milliseconds)s, true)", False),
+        ("UPDATE t SET role = 'x'", False),
+    ],
+)
+def test_a_change_that_outlives_its_transaction_is_detected(statement, changes):
+    connection: Any = SimpleNamespace(info={})
+    track_session_changes(connection, None, statement)
+    assert bool(connection.info.get(SESSION_CHANGED_KEY)) is changes
