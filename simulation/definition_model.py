@@ -91,8 +91,8 @@ async def _definition_ids(tx: MemoryTransaction, arguments: Arguments) -> Sequen
 
 
 def _definition_keys(arguments: Arguments) -> Iterable[tuple[str, int, str]]:
-    names, versions = arguments["names"], arguments["versions"]
-    return zip(names, versions, arguments["fingerprints"], strict=True)
+    names, versions = arguments["name"], arguments["version"]
+    return zip(names, versions, arguments["fingerprint"], strict=True)
 
 
 def definition_of(tx: MemoryTransaction, definition_id: int) -> tuple[str, int, str]:

@@ -131,7 +131,7 @@ class HostileWriter:
 
     def violations(self) -> Iterator[str]:
         """Violations of the promises by these rows."""
-        dead_lettered_ids = {row["run_ids"] for row in self._engine_db.rows["dead_letter"].values()}
+        dead_lettered_ids = {row["run_id"] for row in self._engine_db.rows["dead_letter"].values()}
         keys = {row["run_id"] for row in self._engine_db.rows["business_key"].values()}
         for run_id, kind in self.written.items():
             if run_id in self._engine_db.rows["run"]:

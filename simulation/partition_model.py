@@ -139,9 +139,9 @@ async def _delete_requests(tx: MemoryTransaction, arguments: Arguments) -> Seque
         audit_ids.append((row := tx.get("pending_request", number)) and row["audit_id"])
         tx.delete("pending_request", number)
     outcomes = {
-        "ids": audit_ids,
-        "outcomes": ["refused"] * len(audit_ids),
-        "messages": [REFUSED_RUN_DROPPED] * len(audit_ids),
+        "id": audit_ids,
+        "outcome": ["refused"] * len(audit_ids),
+        "message": [REFUSED_RUN_DROPPED] * len(audit_ids),
     }
     await record_outcomes(tx, outcomes)
     return [(audit_id,) for audit_id in audit_ids]

@@ -35,8 +35,8 @@ def jsonb(text: str) -> str:
 
 
 def unnest(columns_by_array: Mapping[str, str], arguments: Mapping[str, Any]) -> Iterable[Row]:
-    """Turn parallel arrays into rows; the mapping has the column of each array."""
-    arrays = [arguments[array] for array in columns_by_array]
+    """Turn parallel arrays into rows; the values of the mapping are their names."""
+    arrays = [arguments[column] for column in columns_by_array.values()]
     for values in zip(*arrays, strict=True):
         yield dict(zip(columns_by_array.values(), values, strict=True))
 

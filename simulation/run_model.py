@@ -10,6 +10,7 @@ import orjson
 from saga_engine.store import (
     due_runs,
     journal,
+    run_statuses,
     runs,
 )
 from simulation.definition_model import definition_of
@@ -113,7 +114,7 @@ async def _save_runs(tx: MemoryTransaction, arguments: Arguments) -> int:
     return saved
 
 
-@HANDLERS.handles(runs, "_READ_STATUSES")
+@HANDLERS.handles(run_statuses, "_READ")
 async def _run_statuses(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
     rows = []
     for run_id in arguments["run_ids"]:

@@ -134,4 +134,4 @@ def _choose_definition(
 
 
 def _pairs(arguments: Arguments) -> Iterable[tuple[str, str]]:
-    return zip(arguments["sagas"], arguments["keys"], strict=True)
+    return zip(arguments["saga"], arguments["key"], strict=True)

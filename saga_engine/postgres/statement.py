@@ -11,10 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 # As SQLAlchemy reads them: a cast, `value::type`, is not a parameter.
 _PARAMETER = re.compile(r"(?<![:\w]):(\w+)(?!:)")
+
+
+Columns: TypeAlias = Mapping[str, Sequence[Any]]
+"""Several rows as parameters of a statement: for each column an array of its values."""
 
 
 class Statement:

@@ -9,6 +9,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     tables               the tables, as data
     definitions          the sagas that workers have loaded
     runs                 the rows of runs: locked, read, inserted, saved
+    run_statuses         the statuses of runs, read for clients
     snapshot             the state of a run as one JSON document
     due_runs             runs with a due timer
     business_keys        which run a business key belongs to

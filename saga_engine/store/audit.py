@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 
 
 class ActionKind(StrEnum):
@@ -82,31 +82,35 @@ class AuditRecord:
 async def record(tx: Transaction, actions: Sequence[OperatorAction]) -> None:
     """Record actions, with the role of this session; an action that is recorded is left out."""
     if actions:
-        await tx.execute(
-            _RECORD,
-            {
-                "ids": [act.id for act in actions],
-                "operators": [act.operator for act in actions],
-                "actions": [act.action for act in actions],
-                "run_ids": [act.run_id for act in actions],
-                "targets": [act.target for act in actions],
-                "reasons": [act.reason for act in actions],
-            },
-        )
+        await tx.execute(_RECORD, action_columns(actions))
+
+
+def action_columns(actions: Sequence[OperatorAction]) -> Columns:
+    """Write actions as rows, in order."""
+    return {
+        "id": [act.id for act in actions],
+        "operator": [act.operator for act in actions],
+        "action": [act.action for act in actions],
+        "run_id": [act.run_id for act in actions],
+        "target": [act.target for act in actions],
+        "reason": [act.reason for act in actions],
+    }
 
 
 async def record_outcomes(tx: Transaction, outcomes: Sequence[ActionOutcome]) -> None:
     """Record the outcomes of actions. The first outcome of an action stays."""
     if outcomes:
-        first = {outcome.audit_id: outcome for outcome in reversed(outcomes)}
-        await tx.execute(
-            _RECORD_OUTCOMES,
-            {
-                "ids": list(first),
-                "outcomes": [each.outcome.value for each in first.values()],
-                "messages": [each.message for each in first.values()],
-            },
-        )
+        await tx.execute(_RECORD_OUTCOMES, outcome_columns(outcomes))
+
+
+def outcome_columns(outcomes: Sequence[ActionOutcome]) -> Columns:
+    """Write the first outcome of each action as a row."""
+    first = {outcome.audit_id: outcome for outcome in reversed(outcomes)}
+    return {
+        "id": list(first),
+        "outcome": [each.outcome.value for each in first.values()],
+        "message": [each.message for each in first.values()],
+    }
 
 
 async def find(tx: Transaction, audit_id: str) -> AuditRecord | None:
@@ -154,9 +158,9 @@ _LIST_FOR_RUN = text(f"{_SELECT} WHERE run_id = CAST(:run_id AS uuid) ORDER BY r
 
 _RECORD = text(
     """
-    SELECT saga_engine.record_actions(CAST(:ids AS uuid[]), CAST(:operators AS text[]),
-        CAST(:actions AS text[]), CAST(:run_ids AS uuid[]), CAST(:targets AS text[]),
-        CAST(:reasons AS text[]))"""
+    SELECT saga_engine.record_actions(CAST(:id AS uuid[]), CAST(:operator AS text[]),
+        CAST(:action AS text[]), CAST(:run_id AS uuid[]), CAST(:target AS text[]),
+        CAST(:reason AS text[]))"""
 )
 
 # Rows are locked in one order, so that two transactions with the same actions do not deadlock.
@@ -164,9 +168,9 @@ _RECORD_OUTCOMES = text(
     """
     WITH locked AS MATERIALIZED (
         SELECT l.id FROM saga_engine.audit AS l
-        WHERE l.id = ANY (CAST(:ids AS uuid[])) AND l.outcome IS NULL ORDER BY l.id FOR UPDATE)
+        WHERE l.id = ANY (CAST(:id AS uuid[])) AND l.outcome IS NULL ORDER BY l.id FOR UPDATE)
     UPDATE saga_engine.audit AS a SET outcome = u.outcome, message = u.message
-    FROM locked, unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:messages AS text[]))
+    FROM locked, unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:message AS text[]))
         AS u(id, outcome, message)
-    WHERE a.id = locked.id AND u.id = locked.id AND a.id = ANY (CAST(:ids AS uuid[]))"""
+    WHERE a.id = locked.id AND u.id = locked.id AND a.id = ANY (CAST(:id AS uuid[]))"""
 )

@@ -12,10 +12,10 @@ after another key has become current.
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
@@ -26,12 +26,19 @@ from saga_engine.payload.encryption import (
     PayloadEncryption,
     key_associated_data,
 )
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Json
 
 LOCK_RETRY_DELAYS = (0.0, 0.01, 0.04, 0.15)
 """Seconds before each try of a locked key: 0.2 in all, about ten times what a batch takes."""
+
+
+SagaKey: TypeAlias = tuple[str, str]
+"""The name of a saga, and a business key."""
+
+StoredKey: TypeAlias = tuple[str, bytes]
+"""The run that has a key, and the digest of its input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,49 @@ class KeyOwner:
     decryption_error: str = ""
 
 
+class KeyTable(Protocol):
+    """The table of business keys in one transaction. Each method is one statement."""
+
+    async def try_lock_keys(self, pairs: Sequence[SagaKey]) -> set[SagaKey]:
+        """Lock keys until the transaction ends; those that another one has are left out."""
+
+    async def insert_keys(self, new: Mapping[SagaKey, StoredKey]) -> dict[SagaKey, StoredKey]:
+        """Insert keys in order, and return those that no run had."""
+
+    async def read_keys(self, pairs: Sequence[SagaKey]) -> dict[SagaKey, StoredKey]:
+        """Read the keys that a run has."""
+
+
+class _SqlKeyTable:
+    """The table in PostgreSQL."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def try_lock_keys(self, pairs: Sequence[SagaKey]) -> set[SagaKey]:
+        found = await self._tx.execute(_TRY_LOCK, _pair_columns(pairs))
+        return {(saga, key) for saga, key in found}
+
+    async def insert_keys(self, new: Mapping[SagaKey, StoredKey]) -> dict[SagaKey, StoredKey]:
+        columns = {
+            **_pair_columns(new),
+            "run_id": [run_id for run_id, _ in new.values()],
+            "input_digest": [digest for _, digest in new.values()],
+        }
+        return _by_pair(await self._tx.execute(_RESERVE, columns))
+
+    async def read_keys(self, pairs: Sequence[SagaKey]) -> dict[SagaKey, StoredKey]:
+        return _by_pair(await self._tx.execute(_READ, _pair_columns(pairs)))
+
+
+def _pair_columns(pairs: Collection[SagaKey]) -> Columns:
+    return {"saga": [saga for saga, _ in pairs], "key": [key for _, key in pairs]}
+
+
+def _by_pair(rows: Iterable[Any]) -> dict[SagaKey, StoredKey]:
+    return {(saga, key): (run_id, digest) for saga, key, run_id, digest in rows}
+
+
 async def try_reserve(
     tx: Transaction, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
 ) -> list[KeyOwner | None]:
@@ -75,38 +125,43 @@ async def try_reserve(
         StoreUnavailable: the run with a key was dropped at this moment; try again.
         EncryptionError: the codec cannot encrypt the digest.
     """
+    return await reserve(_SqlKeyTable(tx), requests, encryption)
+
+
+async def reserve(
+    table: KeyTable, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
+) -> list[KeyOwner | None]:
+    """Reserve keys in a table; see `try_reserve`."""
     if not requests:
         return []
     pairs = {(request.saga, request.key) for request in requests}
-    owned = await _read(tx, sorted(pairs))
-    available = owned.keys() | await _lock(tx, pairs - owned.keys())
+    owned = await table.read_keys(sorted(pairs))
+    available = owned.keys() | await _lock(table, pairs - owned.keys())
     reservable = [request for request in requests if (request.saga, request.key) in available]
-    owners = iter(await _reserve(tx, reservable, encryption))
+    owners = iter(await _insert_or_read(table, reservable, encryption))
     return [
         next(owners) if (request.saga, request.key) in available else None for request in requests
     ]
 
 
-async def _lock(tx: Transaction, pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+async def _lock(table: KeyTable, pairs: set[SagaKey]) -> set[SagaKey]:
     """Lock keys; those that another transaction has locked after the last try are left out."""
-    locked: set[tuple[str, str]] = set()
+    locked: set[SagaKey] = set()
     for delay in LOCK_RETRY_DELAYS:
         missing = sorted(pairs - locked)
         if missing:
             await asyncio.sleep(delay)
-            sagas, keys = zip(*missing, strict=True)
-            found = await tx.execute(_TRY_LOCK, {"sagas": list(sagas), "keys": list(keys)})
-            locked |= {(saga, key) for saga, key in found}
+            locked |= await table.try_lock_keys(missing)
     return locked
 
 
-async def _reserve(
-    tx: Transaction, requests: Sequence[KeyRequest], encryption: PayloadEncryption
+async def _insert_or_read(
+    table: KeyTable, requests: Sequence[KeyRequest], encryption: PayloadEncryption
 ) -> list[KeyOwner]:
-    """Reserve keys that this transaction has locked."""
+    """Insert keys that this transaction has locked, and read those that a run has."""
     if not requests:
         return []
-    first_requests: dict[tuple[str, str], tuple[str, bytes]] = {}
+    first_requests: dict[SagaKey, StoredKey] = {}
     for request in requests:
         if (request.saga, request.key) not in first_requests:
             first_requests[request.saga, request.key] = (
@@ -114,16 +169,10 @@ async def _reserve(
                 digest_to_store(request, encryption),
             )
     ordered = sorted(first_requests)  # all transactions lock the rows in one order
-    arguments = {
-        "sagas": [saga for saga, _ in ordered],
-        "keys": [key for _, key in ordered],
-        "run_ids": [first_requests[pair][0] for pair in ordered],
-        "digests": [first_requests[pair][1] for pair in ordered],
-    }
-    owners = {(saga, key): owner for saga, key, *owner in await tx.execute(_RESERVE, arguments)}
+    owners = await table.insert_keys({pair: first_requests[pair] for pair in ordered})
     already_owned = [pair for pair in ordered if pair not in owners]
     if already_owned:
-        owners |= await _read(tx, already_owned)
+        owners |= await table.read_keys(already_owned)
     if len(owners) != len(ordered):
         raise StoreUnavailable("A key was released while it was looked up. Nothing was written.")
     return [
@@ -136,14 +185,6 @@ async def _reserve(
 async def release(tx: Transaction, saga: str, key: str, run_id: str) -> None:
     """Give a key back, unless the run that it was reserved for is there and has it."""
     await tx.execute(_RELEASE, {"saga": saga, "key": key, "run_id": run_id})
-
-
-async def _read(
-    tx: Transaction, pairs: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], list[Any]]:
-    """A statement of its own: it sees what the one before it had to wait for."""
-    arguments = {"sagas": [saga for saga, _ in pairs], "keys": [key for _, key in pairs]}
-    return {(saga, key): owner for saga, key, *owner in await tx.execute(_READ, arguments)}
 
 
 def equal_inputs(one: Json, other: Json) -> bool:
@@ -200,15 +241,15 @@ _LOCK_ID = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
 _TRY_LOCK = text(
     f"""
     SELECT w.saga, w.key
-    FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[])) AS w(saga, key)
+    FROM unnest(CAST(:saga AS text[]), CAST(:key AS text[])) AS w(saga, key)
     WHERE pg_try_advisory_xact_lock({_LOCK_ID.format(saga="w.saga", key="w.key")})"""  # noqa: S608 - a constant
 )
 
 _RESERVE = text(
     """
     INSERT INTO saga_engine.business_key (saga, key, run_id, input_digest)
-    SELECT * FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[]),
-        CAST(:run_ids AS uuid[]), CAST(:digests AS bytea[]))
+    SELECT * FROM unnest(CAST(:saga AS text[]), CAST(:key AS text[]),
+        CAST(:run_id AS uuid[]), CAST(:input_digest AS bytea[]))
     ON CONFLICT (saga, key) DO NOTHING
     RETURNING saga, key, run_id::text, input_digest"""
 )
@@ -216,9 +257,9 @@ _RESERVE = text(
 _READ = text(
     """
     SELECT k.saga, k.key, k.run_id::text, k.input_digest
-    FROM unnest(CAST(:sagas AS text[]), CAST(:keys AS text[])) AS w(saga, key)
+    FROM unnest(CAST(:saga AS text[]), CAST(:key AS text[])) AS w(saga, key)
     JOIN saga_engine.business_key AS k ON k.saga = w.saga AND k.key = w.key
-    WHERE k.saga = ANY (CAST(:sagas AS text[])) AND k.key = ANY (CAST(:keys AS text[]))"""
+    WHERE k.saga = ANY (CAST(:saga AS text[])) AND k.key = ANY (CAST(:key AS text[]))"""
 )
 
 _RELEASE = text(

@@ -10,11 +10,11 @@ session, which the caller cannot choose, and report a start whose business key a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from saga_engine.errors import ConfigurationError, StoreRefused
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store import business_keys
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.json_column import dumps
@@ -53,6 +53,21 @@ class StartOutcome(StrEnum):
     NOT_GRANTED = "not_granted"
 
 
+class StartRow(NamedTuple):
+    """
+    What the function `request_start` returns.
+
+    Of a key that another run has, it returns whether the inputs are equal or, if it cannot compare
+    them, the stored digest, which is encrypted.
+    """
+
+    outcome: str
+    owner_run_id: str
+    pinned_version: int | None
+    same_input: bool | None
+    encrypted_digest: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class StartResult:
     """The run that was recorded, or that has the business key, and the version of its saga."""
@@ -78,10 +93,21 @@ async def record_start(
         SerializationFailure: the run with the key was dropped at this moment; try again.
         EncryptionError: the codec cannot encrypt the digest.
     """
-    key_request = new_start.key and KeyRequest(
-        new_start.saga, new_start.key, new_start.run_id, new_start.plain_input
-    )
-    row = await _request_start(tx, new_start, key_request or None, encryption)
+    arguments = start_arguments(new_start, encryption)
+    row: StartRow = (await tx.execute(_REQUEST_START, arguments)).one()
+    is_undecided = row.same_input is None and row.encrypted_digest is None
+    if row.outcome == StartOutcome.KEY_TAKEN and is_undecided:
+        # The key was reserved before there was a codec, so its digest is not encrypted.
+        digest = business_keys.input_digest(new_start.plain_input)
+        row = (await tx.execute(_REQUEST_START, {**arguments, "input_digest": digest})).one()
+    return start_result(row, new_start, encryption)
+
+
+def start_result(
+    row: StartRow, new_start: NewStart, encryption: PayloadEncryption = NO_ENCRYPTION
+) -> StartResult | None:
+    """Read what `request_start` returned; see `record_start`."""
+    key_request = _key_request(new_start)
     outcome = StartOutcome(row.outcome)
     match outcome:
         case StartOutcome.UNKNOWN_SAGA:
@@ -109,35 +135,33 @@ async def record_start(
     return StartResult(owner, row.pinned_version)
 
 
-async def _request_start(
-    tx: Transaction,
-    new_start: NewStart,
-    key_request: KeyRequest | None,
-    encryption: PayloadEncryption,
-) -> Any:
-    """Call the function; a second time with the plain digest, if the key needs it."""
-    arguments = {
+def start_arguments(
+    new_start: NewStart, encryption: PayloadEncryption = NO_ENCRYPTION
+) -> dict[str, Any]:
+    """
+    Make the arguments of `request_start`.
+
+    With a codec there is no `input_digest`, because the digest that is stored cannot be compared.
+    """
+    key_request = _key_request(new_start)
+    digest = business_keys.digest_to_store(key_request, encryption) if key_request else None
+    return {
         "saga": new_start.saga,
         "version": new_start.version,
         "run_id": new_start.run_id,
         "key": new_start.key,
-        "input_digest": None,
-        "digest_to_store": business_keys.digest_to_store(key_request, encryption)
-        if key_request
-        else None,
+        "input_digest": digest if encryption.codec is None else None,
+        "digest_to_store": digest,
         "body": dumps({"input": new_start.encrypted_input}),
         "must_be_known": new_start.must_be_known,
         "fingerprint": new_start.fingerprint,
     }
-    if key_request and encryption.codec is None:
-        arguments["input_digest"] = arguments["digest_to_store"]
-    row = (await tx.execute(_REQUEST_START, arguments)).one()
-    is_undecided = row.same_input is None and row.encrypted_digest is None
-    if row.outcome == StartOutcome.KEY_TAKEN and key_request and is_undecided:
-        # The key was reserved before there was a codec, so its digest is not encrypted.
-        arguments["input_digest"] = business_keys.input_digest(new_start.plain_input)
-        row = (await tx.execute(_REQUEST_START, arguments)).one()
-    return row
+
+
+def _key_request(new_start: NewStart) -> KeyRequest | None:
+    if not new_start.key:
+        return None
+    return KeyRequest(new_start.saga, new_start.key, new_start.run_id, new_start.plain_input)
 
 
 async def record_operator_requests(tx: Transaction, requests: Sequence[NewRequest]) -> None:
@@ -150,12 +174,16 @@ async def record_operator_requests(tx: Transaction, requests: Sequence[NewReques
     for kind, statement in _STATEMENTS.items():
         same_kind = [request for request in requests if request.kind == kind]
         if same_kind:
-            arguments = {
-                "run_ids": [request.run_id for request in same_kind],
-                "audit_ids": [request.audit_id for request in same_kind],
-                "bodies": [dumps(request.body) for request in same_kind],
-            }
-            await tx.execute(statement, arguments)
+            await tx.execute(statement, operator_request_columns(same_kind))
+
+
+def operator_request_columns(requests: Sequence[NewRequest]) -> Columns:
+    """Write the requests of operators as rows, in order."""
+    return {
+        "run_id": [request.run_id for request in requests],
+        "audit_id": [request.audit_id for request in requests],
+        "body": [dumps(request.body) for request in requests],
+    }
 
 
 _REQUEST_START = text(
@@ -170,13 +198,13 @@ _REQUEST_START = text(
 _REQUEST_CANCEL = text(
     """
     SELECT saga_engine.request_cancel(
-        CAST(:run_ids AS uuid[]), CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]))"""
+        CAST(:run_id AS uuid[]), CAST(:audit_id AS uuid[]), CAST(:body AS text[]))"""
 )
 
 _REQUEST_RESOLVE = text(
     """
     SELECT saga_engine.request_resolve(
-        CAST(:run_ids AS uuid[]), CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]))"""
+        CAST(:run_id AS uuid[]), CAST(:audit_id AS uuid[]), CAST(:body AS text[]))"""
 )
 
 _STATEMENTS = {"cancel": _REQUEST_CANCEL, "resolve": _REQUEST_RESOLVE}

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.bounded_count import GROUPS_MAX
 from saga_engine.store.json_column import dumps, make_storable
 
@@ -88,44 +88,46 @@ async def record(
     """
     if not letters:
         return
-    arguments: dict[str, list[Any]] = {
+    columns = letter_columns(letters, max_body_bytes)
+    inserted = await tx.execute(_RECORD, {**columns, "quota": quota})
+    if inserted.rowcount < len(letters):
+        await tx.execute(_COUNT_DROPPED, dropped_columns(letters, set(inserted.scalars())))
+
+
+def letter_columns(letters: Sequence[DeadLetter], max_body_bytes: int) -> Columns:
+    """Write dead letters as rows, in order; `exempt_from_quota` is no column of the table."""
+    columns: dict[str, list[Any]] = {
         name: [make_storable(getattr(letter, name)) for letter in letters] for name in _TEXT_FIELDS
     }
-    arguments |= {
-        "details": [make_storable(letter.detail)[:_DETAIL_MAX] for letter in letters],
-        "run_ids": [_uuid(letter.run_id) for letter in letters],
+    return columns | {
+        "detail": [make_storable(letter.detail)[:_DETAIL_MAX] for letter in letters],
+        "run_id": [_uuid(letter.run_id) for letter in letters],
         "properties": [dumps(make_storable(letter.properties)) for letter in letters],
         "headers": [dumps(make_storable(letter.headers)) for letter in letters],
-        "bodies": [letter.body[:max_body_bytes] for letter in letters],
-        "sizes": [letter.body_size for letter in letters],
+        "body": [letter.body[:max_body_bytes] for letter in letters],
+        "body_size": [letter.body_size for letter in letters],
         "truncated": [len(letter.body[:max_body_bytes]) < letter.body_size for letter in letters],
-        "fingerprints": [_fingerprint(letter) for letter in letters],
+        "fingerprint": [_fingerprint(letter) for letter in letters],
         "is_engine_token": [letter.is_engine_token for letter in letters],
-        "senders": [make_storable(_sender(letter)) for letter in letters],
+        "sender": [make_storable(_sender(letter)) for letter in letters],
         "exempt_from_quota": [letter.exempt_from_quota for letter in letters],
     }
-    inserted = await tx.execute(_RECORD, {**arguments, "quota": quota})
-    if inserted.rowcount < len(letters):
-        await _count_dropped(tx, letters, set(inserted.scalars()))
 
 
-async def _count_dropped(
-    tx: Transaction, letters: Sequence[DeadLetter], stored_positions: Collection[int]
-) -> None:
-    """Count the dead letters that were not kept; positions count from 1."""
+def dropped_columns(letters: Sequence[DeadLetter], stored_positions: Collection[int]) -> Columns:
+    """Write how many dead letters were not kept as rows; positions count from 1."""
     dropped = Counter(
         (make_storable(letter.queue), make_storable(letter.reason), make_storable(_sender(letter)))
         for position, letter in enumerate(letters, 1)
         if position not in stored_positions
     )
     groups = sorted(dropped)  # all transactions lock the counters in one order
-    arguments = {
-        "queues": [queue for queue, _, _ in groups],
-        "reasons": [reason for _, reason, _ in groups],
-        "senders": [sender for _, _, sender in groups],
-        "numbers": [dropped[group] for group in groups],
+    return {
+        "queue": [queue for queue, _, _ in groups],
+        "reason": [reason for _, reason, _ in groups],
+        "sender": [sender for _, _, sender in groups],
+        "dropped_count": [dropped[group] for group in groups],
     }
-    await tx.execute(_COUNT_DROPPED, arguments)
 
 
 async def read_dropped(tx: Transaction) -> dict[tuple[str, str, str], int]:
@@ -176,10 +178,10 @@ _RECORD = text(
             PARTITION BY u.queue, u.reason, u.sender ORDER BY u.ordinal) AS position_in_group
         FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:message_id AS text[]),
             CAST(:correlation_id AS text[]), CAST(:type AS text[]), CAST(:exchange AS text[]),
-            CAST(:routing_key AS text[]), CAST(:details AS text[]), CAST(:run_ids AS uuid[]),
-            CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:bodies AS bytea[]),
-            CAST(:sizes AS bigint[]), CAST(:truncated AS boolean[]),
-            CAST(:fingerprints AS text[]), CAST(:senders AS text[]),
+            CAST(:routing_key AS text[]), CAST(:detail AS text[]), CAST(:run_id AS uuid[]),
+            CAST(:properties AS text[]), CAST(:headers AS text[]), CAST(:body AS bytea[]),
+            CAST(:body_size AS bigint[]), CAST(:truncated AS boolean[]),
+            CAST(:fingerprint AS text[]), CAST(:sender AS text[]),
             CAST(:is_engine_token AS boolean[]), CAST(:exempt_from_quota AS boolean[]))
             WITH ORDINALITY
             AS u(queue, reason, message_id, correlation_id, type, exchange, routing_key, detail,
@@ -215,9 +217,9 @@ _RECORD = text(
 _COUNT_DROPPED = text(
     f"""
     INSERT INTO saga_engine.dead_letter_dropped AS d (queue, reason, sender, dropped_count)
-    SELECT u.queue, u.reason, u.sender, u.number
-    FROM unnest(CAST(:queues AS text[]), CAST(:reasons AS text[]), CAST(:senders AS text[]),
-        CAST(:numbers AS bigint[])) AS u(queue, reason, sender, number)
+    SELECT u.queue, u.reason, u.sender, u.dropped_count
+    FROM unnest(CAST(:queue AS text[]), CAST(:reason AS text[]), CAST(:sender AS text[]),
+        CAST(:dropped_count AS bigint[])) AS u(queue, reason, sender, dropped_count)
     ON CONFLICT (queue, reason, sender) DO UPDATE
     SET dropped_count = d.dropped_count + excluded.dropped_count,
         last_dropped_at = clock_timestamp(),

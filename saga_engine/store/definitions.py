@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from saga_engine.errors import ConfigurationError
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.json_column import dumps
@@ -71,24 +71,34 @@ async def register(
     """
     if not sagas:
         return {}
-    ordered = sorted(sagas, key=lambda saga: (saga.name, saga.version))
-    arguments = {
-        "names": [saga.name for saga in ordered],
-        "versions": [saga.version for saga in ordered],
-        "fingerprints": [saga.fingerprint for saga in ordered],
-    }
-    documents = [dumps(document_of(saga)) for saga in ordered]
-    registration = {**arguments, "documents": documents, "expire_after": policy.expire_after}
-    await tx.execute(_REGISTER, registration)
-    conflicting = (await tx.execute(_CONFLICTING, arguments)).first()
+    columns = definition_columns(sagas)
+    await tx.execute(_REGISTER, {**columns, "expire_after": policy.expire_after})
+    identities = {name: columns[name] for name in ("name", "version", "fingerprint")}
+    conflicting = (await tx.execute(_CONFLICTING, identities)).first()
     if conflicting is not None:
-        raise ConfigurationError(
-            f"Saga {conflicting.name!r} version {conflicting.version} has other steps than its"
-            " unfinished runs started with. Give the new steps the next version, and load both"
-            " versions until the old runs are finished."
-        )
-    found = await tx.execute(_IDS, arguments)
+        raise conflict_error(*conflicting)
+    found = await tx.execute(_IDS, identities)
     return {(name, version): definition_id for definition_id, name, version in found}
+
+
+def definition_columns(sagas: Sequence[Saga]) -> Columns:
+    """Write definitions as rows, in the order of their names and versions."""
+    ordered = sorted(sagas, key=lambda saga: (saga.name, saga.version))
+    return {
+        "name": [saga.name for saga in ordered],
+        "version": [saga.version for saga in ordered],
+        "fingerprint": [saga.fingerprint for saga in ordered],
+        "document": [dumps(document_of(saga)) for saga in ordered],
+    }
+
+
+def conflict_error(saga: str, version: int) -> ConfigurationError:
+    """Describe a saga that has other steps than unfinished runs of the same version."""
+    return ConfigurationError(
+        f"Saga {saga!r} version {version} has other steps than its"
+        " unfinished runs started with. Give the new steps the next version, and load both"
+        " versions until the old runs are finished."
+    )
 
 
 async def refresh_presence(
@@ -155,8 +165,8 @@ _REGISTER = text(
     INSERT INTO saga_engine.definition (name, version, fingerprint, document, present_until)
     SELECT w.name, w.version, w.fingerprint, w.document::jsonb,
         now() + CAST(:expire_after AS interval)
-    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
-        CAST(:fingerprints AS text[]), CAST(:documents AS text[]))
+    FROM unnest(CAST(:name AS text[]), CAST(:version AS integer[]),
+        CAST(:fingerprint AS text[]), CAST(:document AS text[]))
         AS w(name, version, fingerprint, document)
     ON CONFLICT (name, version, fingerprint) DO UPDATE
     SET last_seen = excluded.last_seen, present_until = excluded.present_until"""
@@ -177,16 +187,16 @@ _REFRESH_PRESENCE = text(
 _IDS = text(
     """
     SELECT id, name, version
-    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
-        CAST(:fingerprints AS text[])) AS w(name, version, fingerprint)
+    FROM unnest(CAST(:name AS text[]), CAST(:version AS integer[]),
+        CAST(:fingerprint AS text[])) AS w(name, version, fingerprint)
     JOIN saga_engine.definition USING (name, version, fingerprint)"""
 )
 
 _CONFLICTING = text(
     """
     SELECT d.name, d.version
-    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[]),
-        CAST(:fingerprints AS text[])) AS w(name, version, fingerprint)
+    FROM unnest(CAST(:name AS text[]), CAST(:version AS integer[]),
+        CAST(:fingerprint AS text[])) AS w(name, version, fingerprint)
     JOIN saga_engine.definition AS d
         ON d.name = w.name AND d.version = w.version AND d.fingerprint <> w.fingerprint
     WHERE EXISTS (

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from saga_engine.decider.events import Event, IncidentOpened, IncidentResolved, RunAbandoned
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.bounded_count import BoundedCount, count_up_to
 from saga_engine.vocabulary import Direction, IncidentCause, Resolution
 
@@ -72,16 +72,10 @@ class IncidentGroup:
 
 async def record(tx: Transaction, events: Sequence[tuple[str, Event]]) -> None:
     """Open and resolve the incidents of *events*, each with its run id; others are ignored."""
-    opened = [(run_id, event) for run_id, event in events if isinstance(event, IncidentOpened)]
-    if opened:
-        await tx.execute(_OPEN, _open_arguments(opened))
-    resolving = [
-        (run_id, event)
-        for run_id, event in events
-        if isinstance(event, IncidentResolved | RunAbandoned)
-    ]
-    if resolving:
-        await tx.execute(_RESOLVE, _resolve_arguments(resolving))
+    if opened := opened_columns(events):
+        await tx.execute(_OPEN, opened)
+    if resolved := resolved_columns(events):
+        await tx.execute(_RESOLVE, resolved)
 
 
 async def read_page(
@@ -222,40 +216,53 @@ def _stored_incident(columns: Iterable[Any]) -> StoredIncident:
     )
 
 
-def _open_arguments(opened: Sequence[tuple[str, IncidentOpened]]) -> dict[str, list[Any]]:
+def opened_columns(events: Sequence[tuple[str, Event]]) -> Columns | None:
+    """Write the incidents that *events* open as rows; None when there are none."""
+    opened = [(run_id, event) for run_id, event in events if isinstance(event, IncidentOpened)]
+    if not opened:
+        return None
     return {
-        "run_ids": [run_id for run_id, _ in opened],
-        "numbers": [event.number for _, event in opened],
-        "steps": [event.step for _, event in opened],
-        "directions": [event.direction.value for _, event in opened],
-        "causes": [event.cause for _, event in opened],
-        "messages": [event.message for _, event in opened],
-        "times": [event.opened_at for _, event in opened],
+        "run_id": [run_id for run_id, _ in opened],
+        "number": [event.number for _, event in opened],
+        "step": [event.step for _, event in opened],
+        "direction": [event.direction.value for _, event in opened],
+        "cause": [event.cause for _, event in opened],
+        "message": [event.message for _, event in opened],
+        "opened_at": [event.opened_at for _, event in opened],
     }
 
 
-def _resolve_arguments(
-    resolving: Sequence[tuple[str, IncidentResolved | RunAbandoned]],
-) -> dict[str, list[Any]]:
-    """An abandoned run resolves all its incidents: no number means all of them."""
+def resolved_columns(events: Sequence[tuple[str, Event]]) -> Columns | None:
+    """
+    Write how *events* resolve incidents as rows; None when they resolve none.
+
+    An abandoned run resolves all its incidents: no number means all of them.
+    """
+    resolving = [
+        (run_id, event)
+        for run_id, event in events
+        if isinstance(event, IncidentResolved | RunAbandoned)
+    ]
+    if not resolving:
+        return None
     return {
-        "run_ids": [run_id for run_id, _ in resolving],
-        "numbers": [getattr(event, "number", None) for _, event in resolving],
-        "resolutions": [
+        "run_id": [run_id for run_id, _ in resolving],
+        "number": [getattr(event, "number", None) for _, event in resolving],
+        "resolution": [
             Resolution.ABANDON.value if isinstance(event, RunAbandoned) else event.resolution
             for _, event in resolving
         ],
-        "operators": [event.operator for _, event in resolving],
-        "reasons": [event.reason for _, event in resolving],
+        "operator": [event.operator for _, event in resolving],
+        "reason": [event.reason for _, event in resolving],
     }
 
 
 _OPEN = text(
     """
     INSERT INTO saga_engine.incident (run_id, number, step, direction, cause, message, opened_at)
-    SELECT * FROM unnest(CAST(:run_ids AS uuid[]), CAST(:numbers AS integer[]),
-        CAST(:steps AS text[]), CAST(:directions AS text[]), CAST(:causes AS text[]),
-        CAST(:messages AS text[]), CAST(:times AS timestamptz[]))"""
+    SELECT * FROM unnest(CAST(:run_id AS uuid[]), CAST(:number AS integer[]),
+        CAST(:step AS text[]), CAST(:direction AS text[]), CAST(:cause AS text[]),
+        CAST(:message AS text[]), CAST(:opened_at AS timestamptz[]))"""
 )
 
 # An incident that is resolved itself comes before those that are resolved with the run, so that it
@@ -268,14 +275,14 @@ _RESOLVE = text(
     FROM (
         SELECT DISTINCT ON (o.run_id, o.number) o.run_id, o.number, w.resolution, w.operator,
             w.reason
-        FROM unnest(CAST(:run_ids AS uuid[]), CAST(:numbers AS integer[]),
-            CAST(:resolutions AS text[]), CAST(:operators AS text[]), CAST(:reasons AS text[]))
+        FROM unnest(CAST(:run_id AS uuid[]), CAST(:number AS integer[]),
+            CAST(:resolution AS text[]), CAST(:operator AS text[]), CAST(:reason AS text[]))
             AS w(run_id, number, resolution, operator, reason)
         JOIN saga_engine.incident AS o
             ON o.run_id = w.run_id AND (w.number IS NULL OR o.number = w.number)
-        WHERE o.run_id = ANY (CAST(:run_ids AS uuid[])) AND o.resolved_at IS NULL
+        WHERE o.run_id = ANY (CAST(:run_id AS uuid[])) AND o.resolved_at IS NULL
         ORDER BY o.run_id, o.number, w.number NULLS LAST
     ) AS u
     WHERE i.run_id = u.run_id AND i.number = u.number
-        AND i.run_id = ANY (CAST(:run_ids AS uuid[]))"""
+        AND i.run_id = ANY (CAST(:run_id AS uuid[]))"""
 )

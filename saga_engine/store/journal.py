@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from saga_engine.decider.events import Event, serialize_event
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.json_column import dumps
 
 
@@ -51,18 +51,20 @@ async def append(tx: Transaction, events: Sequence[NewEvent]) -> None:
     """
     if not events:
         return
+    await tx.execute(_APPEND, event_columns(events))
+
+
+def event_columns(events: Sequence[NewEvent]) -> Columns:
+    """Write events as rows, in order."""
     encoded = [serialize_event(entry.event) for entry in events]
-    await tx.execute(
-        _APPEND,
-        {
-            "run_ids": [entry.run_id for entry in events],
-            "revisions": [entry.revision for entry in events],
-            "times": [entry.recorded_at for entry in events],
-            "types": [name for name, _ in encoded],
-            "data": [dumps(data) for _, data in encoded],
-            "metadata": [dumps(entry.metadata) for entry in events],
-        },
-    )
+    return {
+        "run_id": [entry.run_id for entry in events],
+        "revision": [entry.revision for entry in events],
+        "recorded_at": [entry.recorded_at for entry in events],
+        "type": [name for name, _ in encoded],
+        "data": [dumps(data) for _, data in encoded],
+        "metadata": [dumps(entry.metadata) for entry in events],
+    }
 
 
 async def read(tx: Transaction, run_id: str) -> list[StoredEvent]:
@@ -85,8 +87,8 @@ _APPEND = text(
     """
     INSERT INTO saga_engine.event (run_id, revision, recorded_at, type, data, metadata)
     SELECT u.run_id, u.revision, u.recorded_at, u.type, u.data::jsonb, u.metadata::jsonb
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:revisions AS integer[]),
-        CAST(:times AS timestamptz[]), CAST(:types AS text[]), CAST(:data AS text[]),
+    FROM unnest(CAST(:run_id AS uuid[]), CAST(:revision AS integer[]),
+        CAST(:recorded_at AS timestamptz[]), CAST(:type AS text[]), CAST(:data AS text[]),
         CAST(:metadata AS text[])) AS u(run_id, revision, recorded_at, type, data, metadata)"""
 )
 

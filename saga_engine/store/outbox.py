@@ -10,12 +10,12 @@ idempotency key.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from saga_engine.decider.commands import SendCommand
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Direction
 
@@ -30,6 +30,24 @@ class OutboxRow:
     id: int
     send: SendCommand
     created_at: datetime
+
+
+class CommandRow(NamedTuple):
+    """The columns of a command that is claimed, in the order in which they are read."""
+
+    id: int
+    is_awaited: bool
+    created_at: datetime
+    run_id: str
+    saga: str
+    version: int
+    step: str
+    direction: str
+    attempt: int
+    command: str
+    idempotency_key: str
+    payload: str
+    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +70,24 @@ async def add(tx: Transaction, sends: Sequence[SendCommand]) -> list[int]:
     """Add commands, and return their ids in the same order."""
     if not sends:
         return []
-    added = await tx.execute(
-        _ADD,
-        {
-            "run_ids": [send.run_id for send in sends],
-            "due": [send.due_at for send in sends],
-            "versions": [send.version for send in sends],
-            "attempts": [send.attempt for send in sends],
-            "sagas": [send.saga for send in sends],
-            "steps": [send.step for send in sends],
-            "directions": [send.direction.value for send in sends],
-            "commands": [send.command for send in sends],
-            "keys": [send.idempotency_key for send in sends],
-            "payloads": [dumps(send.payload) for send in sends],
-        },
-    )
+    added = await tx.execute(_ADD, command_columns(sends))
     return sorted(added.scalars())  # assigned in order, returned in any
+
+
+def command_columns(sends: Sequence[SendCommand]) -> Columns:
+    """Write commands as rows, in order."""
+    return {
+        "run_id": [send.run_id for send in sends],
+        "due_at": [send.due_at for send in sends],
+        "version": [send.version for send in sends],
+        "attempt": [send.attempt for send in sends],
+        "saga": [send.saga for send in sends],
+        "step": [send.step for send in sends],
+        "direction": [send.direction.value for send in sends],
+        "command": [send.command for send in sends],
+        "idempotency_key": [send.idempotency_key for send in sends],
+        "payload": [dumps(send.payload) for send in sends],
+    }
 
 
 async def delete(tx: Transaction, ids: Sequence[int]) -> None:
@@ -94,11 +114,16 @@ async def claim_stale(
     Args:
         max_bytes: after that many bytes of payloads no further command is claimed.
     """
-    rows = (
+    rows: Sequence[CommandRow] = (
         await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "max_bytes": max_bytes})
     ).all()
-    await delete(tx, [row_id for row_id, awaited, *_ in rows if not awaited])
-    claimed = [_outbox_row([row_id, *others]) for row_id, awaited, *others in rows if awaited]
+    await delete(tx, [row_id for row_id, is_awaited, *_ in rows if not is_awaited])
+    return to_stale_commands(rows)
+
+
+def to_stale_commands(rows: Sequence[CommandRow]) -> StaleCommands:
+    """Make commands, in the order of their ids, of the rows whose attempt the run awaits."""
+    claimed = [_outbox_row([row_id, *others]) for row_id, is_awaited, *others in rows if is_awaited]
     return StaleCommands(sorted(claimed, key=lambda each: each.id), len(rows))
 
 
@@ -132,10 +157,10 @@ _ADD = text(
         command, idempotency_key, payload)
     SELECT u.run_id, u.due_at, u.version, u.attempt, u.saga, u.step, u.direction,
         u.command, u.key, u.payload::json
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:due AS timestamptz[]),
-        CAST(:versions AS integer[]), CAST(:attempts AS integer[]), CAST(:sagas AS text[]),
-        CAST(:steps AS text[]), CAST(:directions AS text[]), CAST(:commands AS text[]),
-        CAST(:keys AS text[]), CAST(:payloads AS text[])) WITH ORDINALITY
+    FROM unnest(CAST(:run_id AS uuid[]), CAST(:due_at AS timestamptz[]),
+        CAST(:version AS integer[]), CAST(:attempt AS integer[]), CAST(:saga AS text[]),
+        CAST(:step AS text[]), CAST(:direction AS text[]), CAST(:command AS text[]),
+        CAST(:idempotency_key AS text[]), CAST(:payload AS text[])) WITH ORDINALITY
         AS u(run_id, due_at, version, attempt, saga, step, direction, command, key, payload,
             ordinal)
     ORDER BY u.ordinal

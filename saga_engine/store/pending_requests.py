@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from typing import Any
 
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.json_column import dumps
 
 
@@ -121,26 +121,28 @@ async def record(tx: Transaction, requests: Sequence[NewRequest]) -> None:
     """Record *requests*, in order. A start of a run that has a pending start is left out."""
     if not requests:
         return
-    await tx.execute(
-        _RECORD,
-        {
-            "run_ids": [request.run_id for request in requests],
-            "definition_ids": [request.definition_id for request in requests],
-            "versions": [request.version for request in requests],
-            "sagas": [request.saga for request in requests],
-            "kinds": [request.kind for request in requests],
-            "audit_ids": [request.audit_id for request in requests],
-            "reply_to": [request.reply_to for request in requests],
-            "correlation_ids": [request.correlation_id for request in requests],
-            "senders": [request.sender for request in requests],
-            "keys": [request.key for request in requests],
-            "roles": [request.role for request in requests],
-            "delays": [request.delay for request in requests],
-            "fingerprints": [request.fingerprint for request in requests],
-            "awaits_start": [request.awaits_start for request in requests],
-            "bodies": [dumps(request.body) for request in requests],
-        },
-    )
+    await tx.execute(_RECORD, request_columns(requests))
+
+
+def request_columns(requests: Sequence[NewRequest]) -> Columns:
+    """Write requests as rows, in order; `delay` is the time until `not_before`."""
+    return {
+        "run_id": [request.run_id for request in requests],
+        "definition_id": [request.definition_id for request in requests],
+        "version": [request.version for request in requests],
+        "saga": [request.saga for request in requests],
+        "kind": [request.kind for request in requests],
+        "audit_id": [request.audit_id for request in requests],
+        "reply_to": [request.reply_to for request in requests],
+        "correlation_id": [request.correlation_id for request in requests],
+        "sender": [request.sender for request in requests],
+        "key": [request.key for request in requests],
+        "role": [request.role for request in requests],
+        "delay": [request.delay for request in requests],
+        "fingerprint": [request.fingerprint for request in requests],
+        "awaits_start": [request.awaits_start for request in requests],
+        "body": [dumps(request.body) for request in requests],
+    }
 
 
 async def find_starts(
@@ -196,12 +198,12 @@ _RECORD = text(
         u.version, u.saga, u.kind, u.audit_id, u.body,
         u.reply_to, u.correlation_id, u.sender, u.key, u.role, u.fingerprint, u.awaits_start,
         CASE WHEN u.delay > interval '0' THEN clock_timestamp() + u.delay END
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:definition_ids AS integer[]),
-        CAST(:versions AS integer[]), CAST(:sagas AS text[]), CAST(:kinds AS text[]),
-        CAST(:audit_ids AS uuid[]), CAST(:bodies AS text[]), CAST(:reply_to AS text[]),
-        CAST(:correlation_ids AS text[]), CAST(:senders AS text[]),
-        CAST(:keys AS text[]), CAST(:roles AS text[]), CAST(:delays AS interval[]),
-        CAST(:fingerprints AS text[]), CAST(:awaits_start AS boolean[])) WITH ORDINALITY
+    FROM unnest(CAST(:run_id AS uuid[]), CAST(:definition_id AS integer[]),
+        CAST(:version AS integer[]), CAST(:saga AS text[]), CAST(:kind AS text[]),
+        CAST(:audit_id AS uuid[]), CAST(:body AS text[]), CAST(:reply_to AS text[]),
+        CAST(:correlation_id AS text[]), CAST(:sender AS text[]),
+        CAST(:key AS text[]), CAST(:role AS text[]), CAST(:delay AS interval[]),
+        CAST(:fingerprint AS text[]), CAST(:awaits_start AS boolean[])) WITH ORDINALITY
         AS u(run_id, definition_id, version, saga, kind, audit_id, body, reply_to, correlation_id,
             sender, key, role, delay, fingerprint, awaits_start, ordinal)
     ORDER BY u.ordinal

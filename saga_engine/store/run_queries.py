@@ -18,7 +18,8 @@ from saga_engine.store.audit import AuditRecord
 from saga_engine.store.bounded_count import BoundedCount, count_up_to, to_bounded_count
 from saga_engine.store.incidents import StoredIncident
 from saga_engine.store.journal import StoredEvent
-from saga_engine.store.runs import StoredRun, failure_from_cause, read_unlocked
+from saga_engine.store.run_statuses import failure_from_cause
+from saga_engine.store.runs import StoredRun, read_unlocked
 from saga_engine.vocabulary import Failure, Json, Status
 
 NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"

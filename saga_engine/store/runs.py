@@ -12,18 +12,16 @@ the next one.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from saga_engine.decider.run import CompensationCause, Run
+from saga_engine.decider.run import Run
 from saga_engine.errors import StoreReadTooLarge, StoreUnavailable
-from saga_engine.payload.serialization import from_data
-from saga_engine.postgres.statement import Statement, Transaction, text
-from saga_engine.protocol.open_incident import OpenIncident
+from saga_engine.postgres.statement import Columns, Statement, Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.store.snapshot import restore_run, to_snapshot
-from saga_engine.vocabulary import Failure, Json, Status
+from saga_engine.vocabulary import Status
 
 UNLIMITED_BYTES = 2**62
 """A limit that no sum of inputs and states reaches."""
@@ -38,22 +36,23 @@ class StoredRun:
     wake_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStatus:
-    """
-    The status of a run, for a client; `failure` says why it did not complete.
+class RunRow(NamedTuple):
+    """The columns of a run, and of its definition, in the order in which they are read."""
 
-    `open_incidents` is how many incidents are open, `incident` the first of them.
-    """
-
-    status: Status
+    definition_id: int
+    wake_at: datetime | None
+    state: str | None
+    input: str | None
+    status: str
+    run_id: str
     saga: str
     version: int
+    fingerprint: str
     key: str | None
-    result: Json = None
-    failure: Failure | None = None
-    open_incidents: int = 0
-    incident: OpenIncident | None = None
+    started_at: datetime
+    deadline: datetime | None
+    revision: int
+    finished_at: datetime | None
 
 
 async def database_now(tx: Transaction) -> datetime:
@@ -77,7 +76,7 @@ async def lock(
     """
     if not run_ids:
         return {}
-    arguments = {**_run_id_arguments(run_ids), "max_bytes": max_bytes}
+    arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
     return to_stored_runs(await tx.execute(_LOCK, arguments))
 
 
@@ -87,7 +86,7 @@ async def lock_skip_locked(
     """As `lock`, but skipping the runs that another transaction has locked. This never waits."""
     if not run_ids:
         return {}
-    arguments = {**_run_id_arguments(run_ids), "max_bytes": max_bytes}
+    arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
     return to_stored_runs(await tx.execute(_LOCK_SKIP_LOCKED, arguments))
 
 
@@ -99,16 +98,7 @@ async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
     """
     if not new:
         return set()
-    rows = sorted(new, key=_run_id)
-    arguments = {
-        **_changed_arguments(rows),
-        "definition_ids": [row.definition_id for row in rows],
-        "keys": [row.run.key for row in rows],
-        "inputs": [dumps(row.run.input) for row in rows],
-        "started": [row.run.started_at for row in rows],
-        "deadlines": [row.run.deadline for row in rows],
-    }
-    return set((await tx.execute(_INSERT, arguments)).scalars())
+    return set((await tx.execute(_INSERT, new_run_columns(new))).scalars())
 
 
 async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
@@ -121,13 +111,10 @@ async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
     """
     if not changed:
         return
-    rows = sorted(changed, key=_run_id)
-    arguments = {
-        **_changed_arguments(rows),
-        **_run_id_bounds(rows[0].run.run_id, rows[-1].run.run_id),
-    }
-    result = await tx.execute(_SAVE, arguments)
-    if result.rowcount != len(rows):
+    columns = changed_run_columns(changed)
+    run_ids = columns["run_id"]
+    result = await tx.execute(_SAVE, {**columns, **_run_id_bounds(run_ids[0], run_ids[-1])})
+    if result.rowcount != len(changed):
         raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
 
 
@@ -137,46 +124,16 @@ async def read_unlocked(
     """As `lock`, but without locking them."""
     if not run_ids:
         return {}
-    arguments = {**_run_id_arguments(run_ids), "max_bytes": max_bytes}
+    arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
     return to_stored_runs(await tx.execute(_READ_UNLOCKED, arguments))
-
-
-async def read_statuses(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
-    """Read the statuses of runs without locking them; runs that do not exist are left out."""
-    if not run_ids:
-        return {}
-    rows = await tx.execute(_READ_STATUSES, _run_id_arguments(run_ids))
-    return {run_id: _run_status(columns) for run_id, *columns in rows}
-
-
-def _run_status(columns: Sequence[Any]) -> RunStatus:
-    status, saga, version, key, result, cause, incidents = columns
-    open_incidents = orjson.loads(incidents)
-    first = min(open_incidents, key=lambda each: int(each["number"]), default=None)
-    return RunStatus(
-        status=Status(status),
-        saga=saga,
-        version=version,
-        key=key,
-        result=orjson.loads(result),
-        failure=failure_from_cause(orjson.loads(cause)),
-        open_incidents=len(open_incidents),
-        incident=None if first is None else from_data(OpenIncident, first),
-    )
-
-
-def failure_from_cause(cause: Any) -> Failure | None:
-    """Return why a run compensates, from `compensation_cause` in its state."""
-    if cause is None:
-        return None
-    return from_data(CompensationCause, cause).as_failure
 
 
 def _run_id(row: StoredRun) -> str:
     return row.run.run_id
 
 
-def _run_id_arguments(run_ids: Collection[str]) -> dict[str, Any]:
+def run_id_arguments(run_ids: Collection[str]) -> dict[str, Any]:
+    """Make the arguments of a statement about some runs."""
     ordered = sorted(run_ids)
     return {"run_ids": ordered, **_run_id_bounds(ordered[0], ordered[-1])}
 
@@ -186,26 +143,56 @@ def _run_id_bounds(first: str, last: str) -> dict[str, str]:
     return {"first": first, "last": last}
 
 
-def _changed_arguments(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
+def new_run_columns(new: Sequence[StoredRun]) -> Columns:
+    """Write new runs as rows, in the order of their ids."""
+    rows = sorted(new, key=_run_id)
     return {
-        "run_ids": [row.run.run_id for row in rows],
-        "statuses": [row.run.status.value for row in rows],
-        "revisions": [row.run.revision for row in rows],
-        "states": [dumps(to_snapshot(row.run)) for row in rows],
-        "finished": [row.run.finished_at for row in rows],
-        "wake": [row.wake_at for row in rows],
+        **_changed_columns(rows),
+        "definition_id": [row.definition_id for row in rows],
+        "key": [row.run.key for row in rows],
+        "input": [dumps(row.run.input) for row in rows],
+        "started_at": [row.run.started_at for row in rows],
+        "deadline": [row.run.deadline for row in rows],
     }
 
 
-def to_stored_runs(rows: Iterable[Any]) -> dict[str, StoredRun]:
+def changed_run_columns(changed: Sequence[StoredRun]) -> Columns:
+    """Write what changes in runs as rows, in the order of their ids."""
+    return _changed_columns(sorted(changed, key=_run_id))
+
+
+def _changed_columns(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
+    return {
+        "run_id": [row.run.run_id for row in rows],
+        "status": [row.run.status.value for row in rows],
+        "revision": [row.run.revision for row in rows],
+        "state": [dumps(to_snapshot(row.run)) for row in rows],
+        "finished_at": [row.run.finished_at for row in rows],
+        "wake_at": [row.wake_at for row in rows],
+    }
+
+
+def to_stored_runs(rows: Iterable[RunRow]) -> dict[str, StoredRun]:
     """Make runs, by run id, of rows that `within_bytes` has read."""
     found = {}
-    for definition_id, wake_at, state, input_json, status, *columns in rows:
-        if state is None:
+    for (
+        definition_id,
+        wake_at,
+        state,
+        input_json,
+        status,
+        run_id,
+        saga,
+        version,
+        fingerprint,
+        key,
+        started_at,
+        deadline,
+        revision,
+        finished_at,
+    ) in rows:
+        if state is None or input_json is None:
             raise StoreReadTooLarge("The runs of this batch hold more than max_batch_bytes.")
-        run_id, saga, version, fingerprint, key, started_at, deadline, revision, finished_at = (
-            columns
-        )
         identity = Run(
             run_id=run_id,
             saga=saga,
@@ -269,11 +256,11 @@ _INSERT = text(
         definition_id, revision, status, key, input, state)
     SELECT u.run_id, u.started_at, u.finished_at, u.deadline, u.wake_at,
         u.definition_id, u.revision, u.status, u.key, u.input::jsonb, u.state::jsonb
-    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:started AS timestamptz[]),
-        CAST(:finished AS timestamptz[]), CAST(:deadlines AS timestamptz[]),
-        CAST(:wake AS timestamptz[]), CAST(:definition_ids AS integer[]),
-        CAST(:revisions AS integer[]), CAST(:statuses AS text[]), CAST(:keys AS text[]),
-        CAST(:inputs AS text[]), CAST(:states AS text[]))
+    FROM unnest(CAST(:run_id AS uuid[]), CAST(:started_at AS timestamptz[]),
+        CAST(:finished_at AS timestamptz[]), CAST(:deadline AS timestamptz[]),
+        CAST(:wake_at AS timestamptz[]), CAST(:definition_id AS integer[]),
+        CAST(:revision AS integer[]), CAST(:status AS text[]), CAST(:key AS text[]),
+        CAST(:input AS text[]), CAST(:state AS text[]))
         AS u(run_id, started_at, finished_at, deadline, wake_at,
             definition_id, revision, status, key, input, state)
     WHERE NOT EXISTS (
@@ -296,27 +283,12 @@ _SAVE = text(
                 THEN u.wake_at
             ELSE r.wake_at END
     FROM ROWS FROM (
-        unnest(CAST(:run_ids AS uuid[]), CAST(:statuses AS text[]),
-            CAST(:revisions AS integer[]), CAST(:states AS text[]),
-            CAST(:finished AS timestamptz[]), CAST(:wake AS timestamptz[])),
-        generate_series(1, cardinality(CAST(:run_ids AS uuid[]))))
+        unnest(CAST(:run_id AS uuid[]), CAST(:status AS text[]),
+            CAST(:revision AS integer[]), CAST(:state AS text[]),
+            CAST(:finished_at AS timestamptz[]), CAST(:wake_at AS timestamptz[])),
+        generate_series(1, cardinality(CAST(:run_id AS uuid[]))))
         AS u(run_id, status, revision, state, finished_at, wake_at, ordinal)
     WHERE r.run_id = u.run_id AND r.revision <= u.revision
-        AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
-        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
-)
-
-_READ_STATUSES = text(
-    """
-    SELECT r.run_id::text, r.status, d.name, d.version, r.key,
-        coalesce(r.state -> 'result', 'null')::text,
-        coalesce(r.state -> 'compensation_cause', 'null')::text,
-        CASE WHEN r.state -> 'incidents' IS NULL THEN '[]' ELSE (
-            SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.value -> 'number',
-                'step', i.value -> 'step', 'direction', i.value -> 'direction',
-                'cause', i.value -> 'cause', 'since', i.value -> 'opened_at')), '[]')::text
-            FROM jsonb_each(r.state -> 'incidents') AS i) END
-    FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id
-    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id = ANY (CAST(:run_id AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )

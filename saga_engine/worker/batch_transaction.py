@@ -31,7 +31,14 @@ from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import business_keys, crash_suspects, due_runs, pending_requests, runs
+from saga_engine.store import (
+    business_keys,
+    crash_suspects,
+    due_runs,
+    pending_requests,
+    run_statuses,
+    runs,
+)
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.pending_requests import PendingStart
@@ -145,7 +152,7 @@ class BatchTransaction:
         else:
             locked_runs.update(await runs.lock_skip_locked(self._tx, run_ids, max_bytes=max_bytes))
             self._locked_elsewhere |= (
-                await runs.read_statuses(self._tx, run_ids - locked_runs.keys())
+                await run_statuses.read(self._tx, run_ids - locked_runs.keys())
             ).keys()
 
     async def _load_queued_starts(self, missing_run_ids: Collection[str]) -> None:

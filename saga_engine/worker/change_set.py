@@ -34,7 +34,8 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.open_incident import first_open_incident
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
-from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.store.run_statuses import RunStatus
+from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Failure, IgnoredReason, OperatorActionKind
 from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectTimeLimit
 from saga_engine.worker.work_item import (
@@ -306,7 +307,7 @@ class ChangeSet:
 
 
 def status_of_run(run: Run) -> RunStatus:
-    """The status of a run, equal to what `runs.read_statuses` returns once it is saved."""
+    """The status of a run, equal to what `run_statuses.read` returns once it is saved."""
     failure = run.compensation_cause.as_failure if run.compensation_cause else None
     return RunStatus(
         status=run.status,

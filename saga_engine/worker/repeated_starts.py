@@ -15,7 +15,7 @@ from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.settings import Settings
 from saga_engine.store import business_keys, pending_requests, runs
 from saga_engine.store.database import SqlAlchemyTransaction
-from saga_engine.store.runs import RunStatus
+from saga_engine.store.run_statuses import RunStatus
 from saga_engine.vocabulary import IgnoredReason, Status
 from saga_engine.worker import decode_pending
 from saga_engine.worker.change_set import ChangeSet, status_of_run

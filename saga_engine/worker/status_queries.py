@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from saga_engine.protocol.answer import AnswerOutcome
-from saga_engine.store import pending_requests, runs
+from saga_engine.store import pending_requests, run_statuses
 from saga_engine.store.database import SqlAlchemyTransaction
-from saga_engine.store.runs import RunStatus
+from saga_engine.store.run_statuses import RunStatus
 from saga_engine.vocabulary import Status
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.work_item import StatusQuery
@@ -15,7 +15,7 @@ async def answer_status_queries(
     tx: SqlAlchemyTransaction, changes: ChangeSet, status_queries: Sequence[StatusQuery]
 ) -> None:
     """Answer with the status of each run; a queued start counts as a running run."""
-    statuses = await runs.read_statuses(tx, {each.run_id for each in status_queries})
+    statuses = await run_statuses.read(tx, {each.run_id for each in status_queries})
     unknown = {each.run_id for each in status_queries} - statuses.keys()
     queued_starts = changes.queued_starts() | await pending_requests.find_starts(tx, unknown)
     for run_id, start in queued_starts.items():
@@ -24,7 +24,7 @@ async def answer_status_queries(
                 status=Status.RUNNING, saga=start.saga, version=start.version, key=start.key
             )
     # A run may have started between the two statements above.
-    statuses |= await runs.read_statuses(tx, unknown - statuses.keys())
+    statuses |= await run_statuses.read(tx, unknown - statuses.keys())
     for status_query in status_queries:
         status = statuses.get(status_query.run_id)
         is_known = status is not None or status_query.run_id in queued_starts

@@ -122,9 +122,9 @@ async def request_resolve(
     tx: SqlAlchemyTransaction, actions: Sequence[OperatorAction], bodies: Sequence[str]
 ) -> None:
     arguments = {
-        "run_ids": [each.run_id for each in actions],
-        "audit_ids": [each.id for each in actions],
-        "bodies": list(bodies),
+        "run_id": [each.run_id for each in actions],
+        "audit_id": [each.id for each in actions],
+        "body": list(bodies),
     }
     await tx.execute(checked_requests._REQUEST_RESOLVE, arguments)
 

@@ -18,6 +18,7 @@ from saga_engine.store import (
     pending_requests,
     request_queue,
     run_queries,
+    run_statuses,
     runs,
 )
 from saga_engine.store.business_keys import KeyRequest
@@ -106,7 +107,7 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "all of one": lambda tx, done, **_: run_queries.read_detail(tx, done),
     "the gauges": lambda tx, **_: backlog_counts.count_backlog(tx),
     "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
-    "a status": lambda tx, done, **_: runs.read_statuses(tx, [done]),
+    "a status": lambda tx, done, **_: run_statuses.read(tx, [done]),
     "what is due": lambda tx, number, **_: due_runs.lock_due(tx, [number], 100),
     "what will be": lambda tx, **_: due_runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
     "the sweep": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),

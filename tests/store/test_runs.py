@@ -9,9 +9,10 @@ from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
-from saga_engine.store import due_runs, journal, runs
+from saga_engine.store import due_runs, journal, run_statuses, runs
 from saga_engine.store.database import Database, SqlAlchemyTransaction
-from saga_engine.store.runs import RunStatus, StoredRun
+from saga_engine.store.run_statuses import RunStatus
+from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.kit.stored_runs import (
     BOTH_DATABASES,
@@ -101,7 +102,7 @@ async def test_runs_that_do_not_exist_are_left_out(database: Database, definitio
         run = await insert_run(tx, definition_id)
         assert set(await runs.lock(tx, [run_id(), run.run_id])) == {run.run_id}
         assert await runs.lock(tx, []) == {}
-        assert await runs.read_statuses(tx, []) == {}
+        assert await run_statuses.read(tx, []) == {}
         assert await runs.read_unlocked(tx, []) == {}
         assert await runs.insert(tx, []) == set()
 
@@ -201,7 +202,7 @@ async def test_a_status_says_why_a_run_did_not_complete(database: Database, defi
             await apply_trigger(tx, good, trigger)
         for trigger in (RESERVED, DECLINED):
             await apply_trigger(tx, bad, trigger)
-        assert await runs.read_statuses(tx, [good, bad, run_id()]) == {
+        assert await run_statuses.read(tx, [good, bad, run_id()]) == {
             good: RunStatus(
                 status=Status.COMPLETED,
                 saga="place-order",

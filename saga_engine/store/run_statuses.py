@@ -1,0 +1,96 @@
+"""The statuses of runs, read for the clients that ask."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from saga_engine.decider.run import CompensationCause
+from saga_engine.payload.serialization import from_data
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.protocol.open_incident import OpenIncident
+from saga_engine.store import runs
+from saga_engine.vocabulary import Failure, Json, Status
+
+
+class StatusRow(NamedTuple):
+    """The columns of a run's status; the last three are JSON."""
+
+    run_id: str
+    status: str
+    saga: str
+    version: int
+    key: str | None
+    result: str
+    compensation_cause: str
+    open_incidents: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """
+    The status of a run, for a client; `failure` says why it did not complete.
+
+    `open_incidents` is how many incidents are open, `incident` the first of them.
+    """
+
+    status: Status
+    saga: str
+    version: int
+    key: str | None
+    result: Json = None
+    failure: Failure | None = None
+    open_incidents: int = 0
+    incident: OpenIncident | None = None
+
+
+async def read(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
+    """Read the statuses of runs without locking them; runs that do not exist are left out."""
+    if not run_ids:
+        return {}
+    return to_run_statuses(await tx.execute(_READ, runs.run_id_arguments(run_ids)))
+
+
+def to_run_statuses(rows: Iterable[StatusRow]) -> dict[str, RunStatus]:
+    """Make statuses, by run id, of rows of runs."""
+    return {run_id: _run_status(columns) for run_id, *columns in rows}
+
+
+def _run_status(columns: Sequence[Any]) -> RunStatus:
+    status, saga, version, key, result, cause, incidents = columns
+    open_incidents = orjson.loads(incidents)
+    first = min(open_incidents, key=lambda each: int(each["number"]), default=None)
+    return RunStatus(
+        status=Status(status),
+        saga=saga,
+        version=version,
+        key=key,
+        result=orjson.loads(result),
+        failure=failure_from_cause(orjson.loads(cause)),
+        open_incidents=len(open_incidents),
+        incident=None if first is None else from_data(OpenIncident, first),
+    )
+
+
+def failure_from_cause(cause: Any) -> Failure | None:
+    """Return why a run compensates, from `compensation_cause` in its state."""
+    if cause is None:
+        return None
+    return from_data(CompensationCause, cause).as_failure
+
+
+_READ = text(
+    """
+    SELECT r.run_id::text, r.status, d.name, d.version, r.key,
+        coalesce(r.state -> 'result', 'null')::text,
+        coalesce(r.state -> 'compensation_cause', 'null')::text,
+        CASE WHEN r.state -> 'incidents' IS NULL THEN '[]' ELSE (
+            SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.value -> 'number',
+                'step', i.value -> 'step', 'direction', i.value -> 'direction',
+                'cause', i.value -> 'cause', 'since', i.value -> 'opened_at')), '[]')::text
+            FROM jsonb_each(r.state -> 'incidents') AS i) END
+    FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id
+    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
+)
