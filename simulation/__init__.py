@@ -49,7 +49,8 @@ into the real code for one test. No package of the wheel imports this one.
     backlog_model      statements of backlog counts, crash suspects and retention
     partition_model    statements of monthly partitions
     request_checks     bounds that functions of PostgreSQL check
-    barrier_model      statements of the barrier and of the simulated services
+    barrier_model      the barrier's table
+    services_model     transactions of the simulated services: the barrier, and what handlers write
 """
 
 from simulation.config import SimulationConfig, SimulationResult

@@ -1,133 +1,100 @@
-"""
-What the statements of the barrier mean in the model, and statements of the simulated services.
+"""The barrier's table in the model; see `participant.barrier.BarrierTable`."""
 
-`INSERT_EFFECT` records an effect. `DEDUPLICATE` is the deduplication of a service that does not use
-the barrier and follows docs/protocol.md: it performs an action once for each idempotency key, and
-never after its compensation. A rejection is repeated for the same key, unless the service forgets
-rejections (see `workload.SampledOutcomes`).
-"""
-
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import text
-
-from saga_engine.participant import barrier_statements
-from saga_engine.vocabulary import Direction, Outcome
-from simulation.memory_database import MemoryTransaction, StatementHandlers
-from simulation.rows import jsonb, row_type
-
-Arguments = Mapping[str, Any]
-
-INSERT_EFFECT = text("insert an effect")
-DEDUPLICATE = text("read and update the state of a step")
-RECORD_REJECTION = text("record a rejection")
-
-HANDLERS = StatementHandlers()
-
-_Stored = row_type("outcome reply")
-_TRANSACTION_ENDED = '{"code": "transaction_ended"}'
-_TOMBSTONE_OUTCOME = "compensated"
-
-
-@HANDLERS.handles(barrier_statements, "_CLAIM")
-async def _claim(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    if not _try_advisory_lock(tx, arguments["lock_id"]):
-        return [(False, False)]
-    row = {**arguments, "outcome": Outcome.FAILED.value, "reply": _TRANSACTION_ENDED}
-    return [(True, await tx.insert("barrier", _barrier_key(arguments), row))]
-
-
-@HANDLERS.handles(barrier_statements, "_RECLAIM")
-async def _reclaim(tx: MemoryTransaction, arguments: Arguments) -> int:
-    row = await tx.lock("barrier", _barrier_key(arguments))
-    if row is None or row["outcome"] != Outcome.REJECTED.value:
-        return 0
-    same_key = row["idempotency_key"] == arguments["idempotency_key"]
-    if same_key or row["attempt"] >= arguments["attempt"]:
-        return 0
-    changed = {**arguments, "outcome": Outcome.FAILED.value, "reply": _TRANSACTION_ENDED}
-    tx.put("barrier", _barrier_key(arguments), {**row, **changed})
-    return 1
-
-
-@HANDLERS.handles(barrier_statements, "_INSERT_TOMBSTONE")
-async def _write_tombstone(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    key = (arguments["run_id"], arguments["step"], Direction.ACTION.value)
-    if not _try_advisory_lock(tx, arguments["lock_id"]):
-        return [(False, False)]
-    row = await tx.lock("barrier", key)
-    if row is None:
-        row = {**arguments, "direction": Direction.ACTION.value, "reply": "null"}
-    elif row["outcome"] not in (Outcome.REJECTED.value, _TOMBSTONE_OUTCOME):
-        return [(True, False)]
-    tx.put("barrier", key, {**row, "outcome": _TOMBSTONE_OUTCOME})
-    return [(True, True)]
-
-
-@HANDLERS.handles(barrier_statements, "_RECORD_RESULT")
-async def _store_answer(tx: MemoryTransaction, arguments: Arguments) -> int:
-    row = await tx.lock("barrier", _barrier_key(arguments))
-    if row is None:
-        return 0
-    answer = {"outcome": arguments["outcome"], "reply": jsonb(arguments["reply"])}
-    tx.put("barrier", _barrier_key(arguments), {**row, **answer})
-    return 1
-
-
-@HANDLERS.handles(barrier_statements, "_SELECT_RESULT")
-async def _read_stored(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    row = tx.get("barrier", _barrier_key(arguments))
-    return [] if row is None else [_Stored(row["outcome"], row["reply"])]
-
-
-async def _insert_effect(tx: MemoryTransaction, arguments: Arguments) -> int:
-    tx.put("effect", tx.next_value("effect"), dict(arguments))
-    return 1
-
-
-async def _deduplicate(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    """Return `new` once for each direction, then the state; `never` if nothing is to compensate."""
-    step_key = (arguments["run_id"], arguments["step"])
-    row = await tx.lock("deduplication", step_key) or {"state": "never", "rejected_keys": ()}
-    state = row["state"]
-    if arguments["direction"] == Direction.ACTION.value:
-        key = arguments["idempotency_key"]
-        if key in row["rejected_keys"]:
-            return [("rejected",)]
-        if state == "never" or (state == "done" and row["key"] != key):
-            tx.put("deduplication", step_key, {**row, "state": "done", "key": key})
-            return [("new",)]
-        return [(state,)]
-    tx.put("deduplication", step_key, {**row, "state": "compensated"})
-    return [("new" if state == "done" else state,)]
-
-
-async def _record_rejection(tx: MemoryTransaction, arguments: Arguments) -> int:
-    step_key = (arguments["run_id"], arguments["step"])
-    row = tx.get("deduplication", step_key)
-    assert row is not None, "the step was deduplicated before"
-    keys = (*row["rejected_keys"], arguments["idempotency_key"])
-    tx.put("deduplication", step_key, {"state": "never", "rejected_keys": keys})
-    return 1
-
-
-HANDLERS.update(
-    {
-        id(INSERT_EFFECT): _insert_effect,
-        id(DEDUPLICATE): _deduplicate,
-        id(RECORD_REJECTION): _record_rejection,
-    }
+from saga_engine.participant.barrier import (
+    TOMBSTONE,
+    CommandInProgress,
+    CommandResult,
+    RecordedResult,
 )
+from saga_engine.protocol.command import Command
+from saga_engine.vocabulary import Direction, Outcome
+from simulation.memory_database import MemoryTransaction
+from simulation.rows import jsonb
+
+RowKey = tuple[Any, str, str]
+
+_TRANSACTION_ENDED = {
+    "outcome": Outcome.FAILED.value,
+    "reply": '{"code": "transaction_ended"}',
+}
 
 
-def _try_advisory_lock(tx: MemoryTransaction, lock: int) -> bool:
-    """Take an advisory lock if it is free."""
-    available = tx.is_lockable("advisory", lock)
-    if available:
-        tx.lock_unlocked("advisory", lock)
-    return available
+class BarrierModel:
+    """A BarrierTable in a transaction of the model."""
+
+    def __init__(self, tx: MemoryTransaction) -> None:
+        self._tx = tx
+
+    async def claim(self, command: Command) -> bool:
+        """Insert the command's row; see BarrierTable."""
+        async with self._tx.statement():
+            key = _row_key(command, command.direction)
+            self._take_advisory_lock(key)
+            return await self._tx.insert(
+                "barrier", key, {**_row(command, command.direction), **_TRANSACTION_ENDED}
+            )
+
+    async def reclaim(self, command: Command) -> bool:
+        """Claim the row of a rejected command again; see BarrierTable."""
+        async with self._tx.statement():
+            key = _row_key(command, command.direction)
+            row = await self._tx.lock("barrier", key)
+            if row is None or row["outcome"] != Outcome.REJECTED.value:
+                return False
+            same_key = row["idempotency_key"] == command.idempotency_key
+            if same_key or row["attempt"] >= command.attempt:
+                return False
+            self._tx.put("barrier", key, {**_row(command, command.direction), **_TRANSACTION_ENDED})
+            return True
+
+    async def insert_tombstone(self, command: Command) -> bool:
+        """Insert the row of the action that a command compensates; see BarrierTable."""
+        async with self._tx.statement():
+            key = _row_key(command, Direction.ACTION)
+            self._take_advisory_lock(key)
+            row = await self._tx.lock("barrier", key)
+            if row is None:
+                row = {**_row(command, Direction.ACTION), "reply": "null"}
+            elif row["outcome"] not in (Outcome.REJECTED.value, TOMBSTONE):
+                return False
+            self._tx.put("barrier", key, {**row, "outcome": TOMBSTONE})
+            return True
+
+    async def record_result(self, command: Command, result: CommandResult) -> bool:
+        """Record the result of a claimed command; see BarrierTable."""
+        async with self._tx.statement():
+            key = _row_key(command, command.direction)
+            row = await self._tx.lock("barrier", key)
+            if row is None:
+                return False
+            recorded = {"outcome": result.outcome.value, "reply": jsonb(result.body.decode())}
+            self._tx.put("barrier", key, {**row, **recorded})
+            return True
+
+    async def select_result(self, command: Command) -> RecordedResult | None:
+        """Read the result in the command's row; see BarrierTable."""
+        async with self._tx.statement():
+            row = self._tx.get("barrier", _row_key(command, command.direction))
+            return None if row is None else RecordedResult(row["outcome"], row["reply"])
+
+    def _take_advisory_lock(self, key: RowKey) -> None:
+        """Lock a command until the transaction ends, unless another one has the lock."""
+        if not self._tx.is_lockable("advisory", key):
+            raise CommandInProgress
+        self._tx.lock_unlocked("advisory", key)
 
 
-def _barrier_key(arguments: Arguments) -> tuple[str, str, str]:
-    return arguments["run_id"], arguments["step"], arguments["direction"]
+def _row_key(command: Command, direction: Direction) -> RowKey:
+    return command.run_id, command.step, direction.value
+
+
+def _row(command: Command, direction: Direction) -> dict[str, Any]:
+    return {
+        "run_id": command.run_id,
+        "step": command.step,
+        "direction": direction.value,
+        "idempotency_key": command.idempotency_key,
+        "attempt": command.attempt,
+    }

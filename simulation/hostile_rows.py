@@ -6,23 +6,16 @@ one: each is dead-lettered or refused, and its business key is released.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
-
 from saga_engine.errors import StoreUnavailable
-from simulation.memory_database import (
-    MemoryDatabase,
-    MemoryTransaction,
-    StatementHandlers,
-)
+from simulation.memory_database import MemoryDatabase, MemoryTransaction
 from simulation.memory_store import MemoryStore
 from simulation.pending_model import add_pending_request
+from simulation.rows import Row
 
-INSERT_HOSTILE_ROW = text("insert a pending request of a role")
 ROLE = "hostile"
 
 ROW_KINDS = (
@@ -56,24 +49,6 @@ BODIES = (
     "x" * LONG_BODY_BYTES,
 )
 
-HANDLERS = StatementHandlers()
-
-
-async def _insert(tx: MemoryTransaction, row: Mapping[str, Any]) -> Sequence[Any]:
-    """Insert a row; a start reserves its key, as `request_start` does."""
-    if row["kind"] == "start" and row["key"] is not None:
-        key_columns = {"saga": row["saga"], "key": row["key"]}
-        await tx.insert(
-            "business_key",
-            (row["saga"], row["key"]),
-            {**key_columns, "run_id": row["run_id"], "input_digest": bytes(32)},
-        )
-    add_pending_request(tx, {**row, "role": ROLE})
-    return []
-
-
-HANDLERS[id(INSERT_HOSTILE_ROW)] = _insert
-
 
 class HostileWriter:
     """Writes hostile rows; `written` has the kind of each new run id that was committed."""
@@ -101,12 +76,12 @@ class HostileWriter:
             try:
                 async with self._store.transaction() as tx:
                     for row in batch:
-                        await tx.execute(INSERT_HOSTILE_ROW, row)
+                        await _insert_row(tx, row)
             except StoreUnavailable:
                 continue
             self.written |= {row["run_id"]: row["kind"] for row in batch if row["own"]}
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> Row:
         kind, sample = self._rng.choice(ROW_KINDS), self._rng.random()
         run_id, existing_run_ids = str(self._make_run_id(number)), list(self._engine_db.rows["run"])
         is_new_run = kind == "start" or sample < 0.5 or not existing_run_ids
@@ -140,3 +115,16 @@ class HostileWriter:
                 yield f"P7: a malformed {kind} of {run_id} was not dead-lettered"
             if run_id in keys:
                 yield f"P1: the key of {run_id}, which never started, was not released"
+
+
+async def _insert_row(tx: MemoryTransaction, row: Row) -> None:
+    """Insert a row; a start reserves its key, as `request_start` does."""
+    async with tx.statement():
+        if row["kind"] == "start" and row["key"] is not None:
+            key_columns = {"saga": row["saga"], "key": row["key"]}
+            await tx.insert(
+                "business_key",
+                (row["saga"], row["key"]),
+                {**key_columns, "run_id": row["run_id"], "input_digest": bytes(32)},
+            )
+        add_pending_request(tx, {**row, "role": ROLE})

@@ -1,9 +1,9 @@
 """
 A model of PostgreSQL: tables in memory, READ COMMITTED transactions, row locks, lost responses.
 
-It does not parse SQL. A handler defines what each statement means (see `store_model` and
-`barrier_model`) with the operations of a transaction: get, scan, lock, insert, put, delete. The
-tests of the store run on this model and on PostgreSQL.
+It does not parse SQL. A handler defines what each statement of the store means (see `store_model`)
+with the operations of a transaction: get, scan, lock, insert, put, delete. The tests of the store
+run on this model and on PostgreSQL. The barrier's table is a class (see `barrier_model`).
 
 A statement sees the rows that were committed when it started (PostgreSQL manual, 13.2.1). It reads
 the newest version of a row that it locks, whether or not it waited, and the old version of all
@@ -127,8 +127,6 @@ class MemoryTransaction:
     ) -> None:
         self.process = process
         self.is_active = True
-        self.invalidated = False
-        self.info: dict[str, Any] = {}  # The notes of a session; the model has none.
         self.writes: defaultdict[str, dict[Any, Row | None]] = defaultdict(dict)
         self.locked_rows: list[RowRef] = []
         self._database = database
@@ -175,10 +173,6 @@ class MemoryTransaction:
         """Take a new snapshot, as each statement does, also inside a function."""
         self._snapshot = None
         self._read_latest.clear()
-
-    def get_transaction(self) -> "MemoryTransaction":
-        """The transaction itself; SQLAlchemy has two objects."""
-        return self
 
     @property
     def now(self) -> datetime:

@@ -18,8 +18,8 @@ from saga_engine.participant.errors import Failed, Rejected
 from saga_engine.participant.participant import Participant
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.vocabulary import Direction, Json
-from simulation.barrier_model import DEDUPLICATE, INSERT_EFFECT, RECORD_REJECTION
-from simulation.memory_database import MemoryDatabaseClient, MemoryTransaction
+from simulation.memory_database import MemoryDatabaseClient
+from simulation.services_model import ServicesTransaction
 
 MAX_DELAY_S = 50.0
 """The longest delay of a slow participant in seconds: longer than most timeouts."""
@@ -92,7 +92,7 @@ class SampledOutcomes:
 
 def make_participant(
     workload: Workload,
-    database: MemoryDatabaseClient[MemoryTransaction],
+    database: MemoryDatabaseClient[ServicesTransaction],
     sampled_outcomes: SampledOutcomes,
 ) -> Participant:
     """Make the participant that handles every command of a workload."""
@@ -108,20 +108,21 @@ class _HandlerBehavior:
     """What a handler does: insert its effect and apply the sampled outcome."""
 
     def __init__(
-        self, database: MemoryDatabaseClient[MemoryTransaction], sampled_outcomes: SampledOutcomes
+        self, database: MemoryDatabaseClient[ServicesTransaction], sampled_outcomes: SampledOutcomes
     ) -> None:
         self._database = database
         self._sampled_outcomes = sampled_outcomes
 
-    async def with_barrier(self, context: CommandContext, tx: Any) -> None:
-        await tx.execute(INSERT_EFFECT, _command_columns(context))
+    async def with_barrier(self, context: CommandContext, tx: object) -> None:
+        assert isinstance(tx, ServicesTransaction), "the executor passes on what the model opened"
+        await tx.insert_effect(context)
         await self._sampled_outcomes.apply(context)
 
     async def without_barrier(self, context: CommandContext) -> None:
         await self._sampled_outcomes.delay(context)
         rejection = None
         async with self._database.transaction() as tx:
-            [(state,)] = await tx.execute(DEDUPLICATE, _command_columns(context))
+            state = await tx.deduplicate(context)
             is_action = context.direction is Direction.ACTION
             if state == "new":
                 try:
@@ -130,9 +131,9 @@ class _HandlerBehavior:
                     if self._sampled_outcomes.forgets_rejections or not is_action:
                         raise  # It is not recorded.
                     rejection = error
-                    await tx.execute(RECORD_REJECTION, _command_columns(context))
+                    await tx.record_rejection(context)
                 else:
-                    await tx.execute(INSERT_EFFECT, _command_columns(context))
+                    await tx.insert_effect(context)
             elif state in ("compensated", "rejected") and is_action:
                 rejection = Rejected(state, f"It was {state} before.")
         if rejection is not None:
@@ -167,13 +168,3 @@ def _declare_handlers(
 
         if compensation:
             definition.command(compensation)(handle_without_barrier)
-
-
-def _command_columns(context: CommandContext) -> dict[str, Any]:
-    return {
-        "run_id": str(context.run_id),
-        "step": context.step,
-        "direction": context.direction.value,
-        "idempotency_key": context.idempotency_key,
-        "attempt": context.attempt,
-    }

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
-from saga_engine.participant import database as real_participant_database
 from saga_engine.participant.dispatcher import Dispatcher
 from saga_engine.participant.executor import Executor
 from saga_engine.payload.encryption import NO_ENCRYPTION
@@ -29,20 +28,21 @@ from saga_engine.store import database as real_database
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.vocabulary import Direction
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
-from simulation import barrier_model, hostile_rows, store_model, virtual_time
+from simulation import store_model, virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
 from simulation.client import Client
 from simulation.config import SETTINGS, SimulationConfig, SimulationResult
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
 from simulation.hostile_rows import HostileWriter
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
 from simulation.memory_store import MemoryStore
 from simulation.monitor import Monitor
 from simulation.operator import Operator
 from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.process import SimulatedProcess
 from simulation.rollout import Rollout
+from simulation.services_model import ServicesTransaction
 from simulation.workload import SampledOutcomes, Workload, make_participant
 
 ProcessMain = Callable[[SimulatedProcess], Awaitable[None]]
@@ -102,8 +102,8 @@ class World:
         )
         self._faults = faults
         self._rng = seeded_random(config.seed, "network")
-        self._engine_db = MemoryDatabase(*store_model.HANDLER_SETS, hostile_rows.HANDLERS)
-        self._services_db = MemoryDatabase(barrier_model.HANDLERS)
+        self._engine_db = MemoryDatabase(*store_model.HANDLER_SETS)
+        self._services_db = MemoryDatabase()
         self._broker = BrokerModel(self._rng)
         self._broker.declare(ENGINE_TOPOLOGY)
         self._sampled_outcomes = SampledOutcomes(
@@ -196,19 +196,14 @@ class World:
         await worker_loops.run(process.stop)
 
     async def _participant(self, process: SimulatedProcess) -> None:
-        database = MemoryDatabaseClient(self._services_db, process, MemoryTransaction)
+        database = MemoryDatabaseClient(self._services_db, process, ServicesTransaction)
         executors = {}
         for workload in self._workloads:
             definition = make_participant(workload, database, self._sampled_outcomes)
-            participant_database = (
-                cast("real_participant_database.ParticipantDatabase", database)
-                if workload.barrier
-                else None
-            )
             self._broker.declare(participant_topology(definition.name, tuple(definition.handlers)))
             executors[participant_queue(definition.name)] = Executor(
                 definition.handlers,
-                participant_database,
+                database if workload.barrier else None,
                 self._settings,
                 self._on_participant_event,
             )

@@ -16,7 +16,9 @@ The other side of a saga, in the user's services: commands are executed once, an
     failures            the failure that an exception of the user's code becomes
     execution_events    telemetry about the execution of commands
     barrier             one row for each command, so that its effect happens once
-    barrier_statements  the SQL of the barrier
+    sql_barrier_table   the barrier's table in PostgreSQL: a method for each statement
+    barrier_statements  the SQL of these statements
+    interfaces          the database, as the executor uses it
     database            the participant's own database: one transaction for each command
     engine              the engine that a participant's URL gets
     session_changes     which statements may change the role or settings of the session

@@ -15,11 +15,14 @@ No transaction waits for another one's row. The process that has claimed a comma
 PostgreSQL may find its session dead only much later; each attempt that waited would use a handler
 slot and a connection until then. So a claim first tries to take an advisory lock, and raises
 CommandInProgress immediately if another transaction has it.
+
+`BarrierTable` has one method for each statement. `sql_barrier_table` executes them in PostgreSQL;
+the simulation passes in a model of it.
 """
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from hashlib import blake2b
+from typing import Protocol
 
 from sqlalchemy import (
     Column,
@@ -29,7 +32,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    TextClause,
     Uuid,
     func,
 )
@@ -39,16 +41,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from saga_engine.participant.barrier_statements import (
     FIND_SCHEMA,
     LOCK_TABLE_CREATION,
-    RESTORE_ROLE,
-    SEARCH_PATH_STATEMENTS,
-    BarrierStatements,
     delete_older_than_statement,
     qualified_table_name,
 )
 from saga_engine.participant.calls import Task
 from saga_engine.participant.errors import Failed, FailureCode
 from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import BarrierResult, Direction, Outcome
+from saga_engine.vocabulary import BarrierResult, Outcome
 
 metadata = MetaData()
 
@@ -73,15 +72,8 @@ table = Table(
 )
 """For your own migrations, when the participant has create_barrier=False."""
 
-_TOMBSTONE = "compensated"
-
-STATEMENTS_KEY = "saga_engine_barrier_statements"
-"""A key of a connection's `info`: the BarrierStatements to use instead of those that rely on the
-search path."""
-INITIAL_ROLE_KEY = "saga_engine_initial_role"
-"""A key of a connection's `info`: the role at the beginning of the transaction."""
-ROLE_CHANGED_KEY = "saga_engine_role_changed"
-"""A key of a connection's `info`: whether the handler may have changed the role."""
+TOMBSTONE = "compensated"
+"""The outcome in the row of an action that was compensated before it arrived."""
 
 
 class CommandInProgress(Exception):
@@ -121,11 +113,65 @@ IN_PROGRESS_RESULT = CommandResult(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedResult:
+    """The result in a command's row: an outcome or TOMBSTONE, and the reply's body as JSON."""
+
+    outcome: str
+    reply: str
+
+
+class BarrierTable(Protocol):
+    """The barrier's table, in one transaction of the participant's database."""
+
+    async def claim(self, command: Command) -> bool:
+        """
+        Insert the command's row, which says that it failed until `record_result` is called.
+
+        Returns:
+            Whether the row is new.
+
+        Raises:
+            CommandInProgress: another transaction is executing the command.
+        """
+
+    async def reclaim(self, command: Command) -> bool:
+        """
+        Claim the row of a rejected command again, for its retry by an operator.
+
+        Returns:
+            Whether it is such a retry: its key differs, and its attempt is a later one.
+        """
+
+    async def insert_tombstone(self, command: Command) -> bool:
+        """
+        Insert the row of the action that a command compensates, so that the action is refused.
+
+        Returns:
+            Whether there is nothing to compensate: the action has no row, or it was rejected.
+
+        Raises:
+            CommandInProgress: another transaction is executing the action.
+        """
+
+    async def record_result(self, command: Command, result: CommandResult) -> bool:
+        """
+        Record the result of a claimed command. A failure is rolled back instead.
+
+        Returns:
+            Whether this transaction is still the one that claimed the command. If not, nothing is
+            recorded.
+        """
+
+    async def select_result(self, command: Command) -> RecordedResult | None:
+        """Read the result in the command's row; None if there is no row."""
+
+
 async def claim_command(
-    tx: AsyncConnection, command: Command, *, compensates_local_action: bool
+    barrier_table: BarrierTable, command: Command, *, compensates_local_action: bool
 ) -> CommandResult | None:
     """
-    Claim a command for this transaction.
+    Claim a command for the transaction of *barrier_table*.
 
     Args:
         compensates_local_action: it compensates an action whose row is in the same database.
@@ -137,39 +183,12 @@ async def claim_command(
     Raises:
         CommandInProgress: another transaction executes it; end this transaction and try again.
     """
-    row = _primary_key(command) | {
-        "idempotency_key": command.idempotency_key,
-        "attempt": command.attempt,
-    }
-    statements: BarrierStatements = tx.info.get(STATEMENTS_KEY, SEARCH_PATH_STATEMENTS)
-    claimed = await _execute_if_unlocked(
-        tx, statements.claim, row, _advisory_lock_id(command, command.direction)
-    )
-    if not claimed and not (await tx.execute(statements.reclaim, row)).rowcount:
-        return await _recorded_result(tx, command, statements)
-    if compensates_local_action and await _execute_if_unlocked(
-        tx, statements.insert_tombstone, row, _advisory_lock_id(command, Direction.ACTION)
-    ):
-        await record_result(tx, command, EMPTY_COMPENSATION_RESULT)
+    if not await barrier_table.claim(command) and not await barrier_table.reclaim(command):
+        return await _recorded_result(barrier_table, command)
+    if compensates_local_action and await barrier_table.insert_tombstone(command):
+        await barrier_table.record_result(command, EMPTY_COMPENSATION_RESULT)
         return EMPTY_COMPENSATION_RESULT
     return None
-
-
-async def record_result(tx: AsyncConnection, command: Command, result: CommandResult) -> bool:
-    """
-    Record the result of a claimed command. A failure is not recorded: it is rolled back instead.
-
-    Returns:
-        Whether this transaction is still the one that claimed the command. If not, nothing is
-        recorded.
-    """
-    connection_info = tx.info
-    if INITIAL_ROLE_KEY in connection_info and connection_info.get(ROLE_CHANGED_KEY):
-        await tx.execute(RESTORE_ROLE, {"role": connection_info[INITIAL_ROLE_KEY]})
-    statements: BarrierStatements = connection_info.get(STATEMENTS_KEY, SEARCH_PATH_STATEMENTS)
-    result_columns = {"outcome": result.outcome.value, "reply": result.body.decode()}
-    updated = await tx.execute(statements.record_result, _primary_key(command) | result_columns)
-    return bool(updated.rowcount)
 
 
 async def create_table(engine: AsyncEngine, schema: str | None = None) -> None:
@@ -231,40 +250,10 @@ async def delete_older_than(
             return total_deleted
 
 
-async def _recorded_result(
-    tx: AsyncConnection, command: Command, statements: BarrierStatements
-) -> CommandResult:
-    row = (await tx.execute(statements.select_result, _primary_key(command))).one_or_none()
-    if row is None:
+async def _recorded_result(barrier_table: BarrierTable, command: Command) -> CommandResult:
+    recorded = await barrier_table.select_result(command)
+    if recorded is None:
         raise Failed(FailureCode.BARRIER_ROW_DELETED, "The command's row was deleted just now.")
-    if row.outcome == _TOMBSTONE:
+    if recorded.outcome == TOMBSTONE:
         return REFUSED_RESULT
-    return CommandResult(Outcome(row.outcome), row.reply.encode(), BarrierResult.REPEATED)
-
-
-async def _execute_if_unlocked(
-    tx: AsyncConnection, statement: TextClause, parameters: dict[str, object], lock_id: int
-) -> bool:
-    """
-    Execute a statement that changes a row, unless another transaction has the command's lock.
-
-    Returns:
-        Whether a row was changed.
-
-    Raises:
-        CommandInProgress: another transaction has the lock.
-    """
-    [(lock_acquired, changed)] = await tx.execute(statement, parameters | {"lock_id": lock_id})
-    if not lock_acquired:
-        raise CommandInProgress
-    return bool(changed)
-
-
-def _advisory_lock_id(command: Command, direction: Direction) -> int:
-    """Hash a command to a lock id. Two commands with the same id only execute one after another."""
-    lock_name = f"saga_barrier/{command.run_id}/{command.step}/{direction.value}"
-    return int.from_bytes(blake2b(lock_name.encode(), digest_size=8).digest(), signed=True)
-
-
-def _primary_key(command: Command) -> dict[str, object]:
-    return {"run_id": command.run_id, "step": command.step, "direction": command.direction.value}
+    return CommandResult(Outcome(recorded.outcome), recorded.reply.encode(), BarrierResult.REPEATED)

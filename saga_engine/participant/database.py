@@ -18,7 +18,12 @@ from saga_engine.participant import barrier
 from saga_engine.participant.barrier_statements import SEARCH_PATH_STATEMENTS, BarrierStatements
 from saga_engine.participant.engine import create_engine, display_url
 from saga_engine.participant.lost_statements import LostStatementMonitor
-from saga_engine.participant.session_changes import SESSION_CHANGED_KEY, track_session_changes
+from saga_engine.participant.session_changes import (
+    ROLE_CHANGED_KEY,
+    SESSION_CHANGED_KEY,
+    track_session_changes,
+)
+from saga_engine.participant.sql_barrier_table import SqlBarrierTable
 from saga_engine.postgres import encoding, pgbouncer
 from saga_engine.postgres.pool import ConnectionPool, discard
 from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, sqlstate_of, translate_error
@@ -38,8 +43,38 @@ class HandlerRolledBack(Exception):
         self.result = result
 
 
+class DatabaseTransaction:
+    """
+    A CommandTransaction; its properties are described there.
+
+    Args:
+        connection: of the handler.
+        transaction: of the connection.
+        barrier: the barrier's table in it.
+    """
+
+    __slots__ = ("_transaction", "barrier", "connection")
+
+    def __init__(
+        self, connection: AsyncConnection, transaction: AsyncTransaction, barrier: SqlBarrierTable
+    ) -> None:
+        self.connection = connection
+        self.barrier = barrier
+        self._transaction = transaction
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the handler has neither committed it nor rolled it back."""
+        return self._transaction.is_active
+
+    @property
+    def is_connection_lost(self) -> bool:
+        """Whether its connection was lost, or closed by the server."""
+        return self.connection.invalidated
+
+
 class ParticipantDatabase:
-    """One participant's database."""
+    """One participant's database, a CommandDatabase."""
 
     def __init__(self, database: AsyncEngine | str, settings: Settings) -> None:
         self._owns_engine = isinstance(database, str)
@@ -165,7 +200,7 @@ class ParticipantDatabase:
         return str(known_error or describe_error(error))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[DatabaseTransaction]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
         started_at = time.monotonic()
         connection = await (self._pool or self._engine).connect()
@@ -173,9 +208,9 @@ class ParticipantDatabase:
             if not self._owns_engine:
                 connection = await connection.execution_options(isolation_level="READ COMMITTED")
             transaction = await connection.begin()
-            await self._prepare_transaction(connection)
+            barrier_table = await self._prepare_barrier_table(connection)
             try:
-                yield connection
+                yield DatabaseTransaction(connection, transaction, barrier_table)
             except Exception:
                 await self._roll_back(connection, transaction)
                 raise
@@ -205,20 +240,15 @@ class ParticipantDatabase:
             self._role_unknown = True
             await discard(connection)  # its role may come from an earlier command
 
-    async def _prepare_transaction(self, connection: AsyncConnection) -> None:
-        """Record what the barrier needs at the end; one round trip for an engine of the user's."""
+    async def _prepare_barrier_table(self, connection: AsyncConnection) -> SqlBarrierTable:
+        """Prepare what recording a result needs; one round trip for an engine of the user's."""
         initial_role = None  # the session's role; a session that may have changed it is closed
         if not self._owns_engine:
             initial_role = await connection.scalar(
                 _SET_IDLE_TIMEOUT, {"milliseconds": self._idle_timeout_ms}
             )
-        connection.info.update(
-            {
-                barrier.INITIAL_ROLE_KEY: initial_role,
-                barrier.STATEMENTS_KEY: self._statements,
-                barrier.ROLE_CHANGED_KEY: self._role_unknown,
-            }
-        )
+        connection.info[ROLE_CHANGED_KEY] = self._role_unknown
+        return SqlBarrierTable(connection, self._statements, initial_role)
 
     async def _release(self, connection: AsyncConnection) -> None:
         """Return a connection to the pool, or close it if its session settings may have changed."""

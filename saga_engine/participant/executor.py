@@ -17,12 +17,11 @@ from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.participant import barrier, failures
 from saga_engine.participant.barrier import IN_PROGRESS_RESULT, CommandInProgress, CommandResult
 from saga_engine.participant.calls import HandlerCalls
-from saga_engine.participant.database import HandlerRolledBack, ParticipantDatabase
+from saga_engine.participant.database import HandlerRolledBack
 from saga_engine.participant.errors import FailureCode
 from saga_engine.participant.execution_events import ExecutionEvents
 from saga_engine.participant.handler import Handler
@@ -31,6 +30,7 @@ from saga_engine.participant.handler_runner import (
     HandlerRunner,
     unsuccessful_result,
 )
+from saga_engine.participant.interfaces import CommandDatabase, CommandTransaction
 from saga_engine.participant.outage import CommandDeferred, OutageMonitor
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.postgres.sqlalchemy_errors import is_unavailable, sqlstate_of
@@ -48,7 +48,7 @@ class Executor:
     def __init__(
         self,
         handlers: Mapping[str, Handler],
-        database: ParticipantDatabase | None,
+        database: CommandDatabase | None,
         settings: Settings,
         emit: Observer,
         encryption: PayloadEncryption = NO_ENCRYPTION,
@@ -136,7 +136,7 @@ class Executor:
         try:
             async with self._database.transaction() as tx:
                 recorded_result = await barrier.claim_command(
-                    tx, command, compensates_local_action=compensates_local_action
+                    tx.barrier, command, compensates_local_action=compensates_local_action
                 )
                 return recorded_result or await self._execute_claimed(handler, state, tx)
         except HandlerRolledBack as rolled_back:
@@ -145,23 +145,22 @@ class Executor:
             result = rolled_back.result
         async with self._database.transaction() as tx:
             recorded_result = await barrier.claim_command(
-                tx, command, compensates_local_action=compensates_local_action
+                tx.barrier, command, compensates_local_action=compensates_local_action
             )
             if recorded_result is None:
-                await barrier.record_result(tx, command, result)
+                await tx.barrier.record_result(command, result)
             return recorded_result or result
 
     async def _execute_claimed(
-        self, handler: Handler, state: ExecutionState, tx: AsyncConnection
+        self, handler: Handler, state: ExecutionState, tx: CommandTransaction
     ) -> CommandResult:
-        transaction = tx.get_transaction()
         result = await self._call_handler(handler, state, tx)
         if result.outcome is not Outcome.SUCCEEDED:
             raise HandlerRolledBack(result) from state.handler_error
-        if transaction is None or not transaction.is_active:
+        if not tx.is_active:
             raise HandlerRolledBack(_TRANSACTION_ENDED)
         try:
-            if await barrier.record_result(tx, state.received.command, result):
+            if await tx.barrier.record_result(state.received.command, result):
                 return result
         except SQLAlchemyError as error:
             failure = _FAILURE_BY_SQLSTATE.get(sqlstate_of(error))
@@ -171,14 +170,14 @@ class Executor:
         raise HandlerRolledBack(_TRANSACTION_ENDED)
 
     async def _call_handler(
-        self, handler: Handler, state: ExecutionState, tx: AsyncConnection | None
+        self, handler: Handler, state: ExecutionState, tx: CommandTransaction | None
     ) -> CommandResult:
         """Call the handler in a task of its own."""
         state.handler_started = True
-        coroutine = self._runner.run(handler, state, tx)
+        coroutine = self._runner.run(handler, state, tx.connection if tx else None)
         result = await self._calls.run(state.received, coroutine, state.set_abandoned_task)
         if state.handler_error is not None:
-            if tx is not None and tx.invalidated and self.outage_monitor is not None:
+            if tx is not None and tx.is_connection_lost and self.outage_monitor is not None:
                 self.outage_monitor.report(state.handler_error)  # the database, not the handler
             else:
                 self._events.handler_failed(handler, state)

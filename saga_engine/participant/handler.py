@@ -72,7 +72,7 @@ class Handler:
         self._payload_parameter = signature.payload_parameter
         self._result_type = signature.result_type
 
-    async def __call__(self, command: Command, tx: AsyncConnection | None) -> Json:
+    async def __call__(self, command: Command, connection: object) -> Json:
         """
         Call the function with a command's payload, and return its result as JSON.
 
@@ -88,7 +88,7 @@ class Handler:
         if self._context_parameter:
             arguments[self._context_parameter] = CommandContext.from_command(command)
         if self._transaction_parameter:
-            arguments[self._transaction_parameter] = tx
+            arguments[self._transaction_parameter] = connection
         result = await self._function(**arguments)
         try:
             return self._result_type.write(result)

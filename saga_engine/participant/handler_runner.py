@@ -7,8 +7,6 @@ records it: the barrier's row shows no more than the message at the broker.
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from saga_engine.participant import failures
 from saga_engine.participant.barrier import CommandResult
 from saga_engine.participant.calls import Task
@@ -59,11 +57,11 @@ class HandlerRunner:
         self._encryption = encryption
 
     async def run(
-        self, handler: Handler, state: ExecutionState, tx: AsyncConnection | None
+        self, handler: Handler, state: ExecutionState, connection: object
     ) -> CommandResult:
         """Call the handler. An exception of the handler becomes a result."""
         try:
-            return await self._call(handler, state.received.command, tx)
+            return await self._call(handler, state.received.command, connection)
         except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
             try:
                 return self._result_of_error(error, state)
@@ -72,16 +70,14 @@ class HandlerRunner:
                 failure = failures.failure_of_exception(second_error)
                 return unsuccessful_result(Outcome.FAILED, failure)
 
-    async def _call(
-        self, handler: Handler, command: Command, tx: AsyncConnection | None
-    ) -> CommandResult:
+    async def _call(self, handler: Handler, command: Command, connection: object) -> CommandResult:
         step_ref = str(command.run_id), command.step, command.direction
         assert not isinstance(command.payload, bytes), "a received command is decoded"
         try:
             payload = self._encryption.decrypt(command.payload, command_associated_data(*step_ref))
             if payload is not command.payload:
                 command = replace(command, payload=payload)
-            returned = await handler(command, tx)
+            returned = await handler(command, connection)
             body = write_json(self._encryption.encrypt(returned, reply_associated_data(*step_ref)))
         except EncryptionError as error:
             raise Failed(

@@ -10,7 +10,8 @@ from functools import lru_cache
 
 from sqlalchemy import Connection
 
-from saga_engine.participant.barrier import ROLE_CHANGED_KEY
+ROLE_CHANGED_KEY = "saga_engine_role_changed"
+"""A key of a connection's `info`: whether the handler may have changed the role."""
 
 SESSION_CHANGED_KEY = "saga_engine_session_changed"
 """A key of a connection's `info`: whether the handler may have changed settings of the session."""

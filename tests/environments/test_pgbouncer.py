@@ -262,8 +262,8 @@ async def test_a_running_statement_behind_the_pooler_is_left_alone(migrated_url)
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(database.run_lost_statement_monitor(events))
             async with database.transaction() as tx:
-                await tx.execute(text("SELECT pg_sleep(3)"))
-                assert await tx.scalar(text("SELECT 1")) == 1
+                await tx.connection.execute(text("SELECT pg_sleep(3)"))
+                assert await tx.connection.scalar(text("SELECT 1")) == 1
             watching.cancel()
         await database.close()
     assert not events.of_type(DatabaseUnavailable)

@@ -12,7 +12,7 @@ from saga_engine.settings import Settings
 async def test_a_timeout_of_another_service_closes_no_connection(database_url):
     async def session(database):
         async with database.transaction() as tx:
-            return await tx.scalar(text("SELECT pg_backend_pid()"))
+            return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
 
     database = ParticipantDatabase(database_url, Settings())
     first = await session(database)
@@ -30,13 +30,13 @@ async def test_a_rejected_handler_is_rolled_back_and_its_connection_is_reused(gi
 
     async def reject():
         async with database.transaction() as tx:
-            await tx.execute(text("CREATE TABLE undone ()"))
+            await tx.connection.execute(text("CREATE TABLE undone ()"))
             raise Rejected("no", "No.")
 
     with pytest.raises(Rejected):
         await reject()
     async with database.transaction() as tx:
-        assert await tx.scalar(text("SELECT to_regclass('undone')")) is None
+        assert await tx.connection.scalar(text("SELECT to_regclass('undone')")) is None
     await database.close()
     await engine.dispose()
 

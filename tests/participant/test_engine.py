@@ -34,7 +34,9 @@ async def entered(database: ParticipantDatabase, asked):
     while True:
         try:
             async with database.transaction() as tx:
-                return await barrier.claim_command(tx, asked, compensates_local_action=False)
+                return await barrier.claim_command(
+                    tx.barrier, asked, compensates_local_action=False
+                )
         except barrier.CommandInProgress:
             pass
 
@@ -44,7 +46,10 @@ async def test_a_client_that_is_cut_off_does_not_lock_its_command_forever():
 
     async def be_cut_off(lost: ParticipantDatabase, proxy: TcpProxy, other: ParticipantDatabase):
         async with lost.transaction() as tx:
-            assert await barrier.claim_command(tx, charge, compensates_local_action=False) is None
+            assert (
+                await barrier.claim_command(tx.barrier, charge, compensates_local_action=False)
+                is None
+            )
             proxy.drop_open_connections()
             async with asyncio.timeout(20):
                 assert await entered(other, charge) is None
@@ -56,7 +61,7 @@ async def test_a_client_that_is_cut_off_does_not_lock_its_command_forever():
         with pytest.raises((TimeoutError, DBAPIError)):
             await be_cut_off(lost, proxy, other)
         async with asyncio.timeout(20), lost.transaction() as tx:
-            answer = await barrier.claim_command(tx, charge, compensates_local_action=False)
+            answer = await barrier.claim_command(tx.barrier, charge, compensates_local_action=False)
             assert answer is not None
             assert answer.barrier_result is BarrierResult.REPEATED
         await lost.close()

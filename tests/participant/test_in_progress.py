@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from saga_engine.participant import barrier
+from saga_engine.participant.sql_barrier_table import SqlBarrierTable
 from saga_engine.telemetry.events import (
     BarrierHit,
     HandlerFinished,
@@ -21,6 +22,12 @@ from tests.kit.payments_participant import (
 from tests.kit.proxy import running_proxy
 
 
+async def claim(connection, command):
+    """Claim a command in a transaction that belongs to another process."""
+    table = SqlBarrierTable(connection)
+    assert await barrier.claim_command(table, command, compensates_local_action=False) is None
+
+
 async def test_commands_in_progress_elsewhere_do_not_block_other_commands(broker_url, user_engine):
     held = [make_command() for _ in range(3)]
     async with (
@@ -31,9 +38,7 @@ async def test_commands_in_progress_elsewhere_do_not_block_other_commands(broker
     ):
         async with user_engine.connect() as gone:
             for each in held:
-                assert (
-                    await barrier.claim_command(gone, each, compensates_local_action=False) is None
-                )
+                await claim(gone, each)
                 await engine.send(each)
             for _ in range(10):
                 await engine.send(other := make_command())
@@ -51,7 +56,7 @@ async def test_only_the_last_attempt_waits_for_an_earlier_one(broker_url, user_e
         running_service(broker_url, PaymentsParticipant(user_engine)) as running,
     ):
         async with user_engine.connect() as gone:
-            assert await barrier.claim_command(gone, first, compensates_local_action=False) is None
+            await claim(gone, first)
             for attempt in (1, 2, 3):
                 await engine.send(replace(first, attempt=attempt))
             given_up = await engine.take_replies(2)
@@ -74,7 +79,7 @@ async def test_a_command_that_stays_in_progress_elsewhere_is_given_up(broker_url
         ),
         user_engine.connect() as gone,
     ):
-        assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
+        await claim(gone, charge)
         for asked in (charge, make_refund(charge)):
             await engine.send(asked)
             assert (await engine.take_reply()).failure.code == "in_progress"
@@ -87,10 +92,7 @@ async def test_a_lost_connection_leaves_a_waiting_command_to_its_next_delivery(
     async with engine_stub(broker_url) as engine, running_proxy(broker_url) as proxy:
         async with running_service(proxy.url, PaymentsParticipant(user_engine)) as running:
             async with user_engine.connect() as gone:
-                assert (
-                    await barrier.claim_command(gone, charge, compensates_local_action=False)
-                    is None
-                )
+                await claim(gone, charge)
                 await engine.send(charge)
                 for times in (1, 2, 3):
                     await running.events.wait_for(lambda _, n=times: consumed(running) == n)
@@ -113,7 +115,7 @@ async def test_a_shutdown_leaves_commands_that_are_in_progress_elsewhere(broker_
             running_service(broker_url, PaymentsParticipant(user_engine)) as running,
             user_engine.connect() as gone,
         ):
-            assert await barrier.claim_command(gone, charge, compensates_local_action=False) is None
+            await claim(gone, charge)
             await engine.send(charge)
             await running.events.wait_for(lambda event: isinstance(event, MessagesConsumed))
             await running.shut_down()

@@ -54,7 +54,7 @@ async def test_a_lost_statement_is_ended_on_both_sides(when):
         async def vanish(tx):
             proxy.drop_open_connections()
             if when == "in a statement":
-                await tx.execute(text("SELECT 1"))
+                await tx.connection.execute(text("SELECT 1"))
 
         for _ in range(2):
             with pytest.raises(DBAPIError):
@@ -73,7 +73,7 @@ async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides():
             asyncio.get_running_loop().call_later(
                 0.3, setattr, proxy.from_server, "dropping", False
             )
-            await tx.execute(text("SELECT 1"))
+            await tx.connection.execute(text("SELECT 1"))
 
         with pytest.raises(DBAPIError):
             await hold_lock(database, lose_the_answer)
@@ -82,8 +82,8 @@ async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides():
 
 async def test_a_statement_that_is_being_executed_may_take_long():
     async with watched() as (database, _, emitted), database.transaction() as tx:
-        await tx.execute(text("SELECT pg_sleep(3)"))
-        assert await tx.scalar(text("SELECT 1")) == 1
+        await tx.connection.execute(text("SELECT pg_sleep(3)"))
+        assert await tx.connection.scalar(text("SELECT 1")) == 1
     assert not emitted.of_type(DatabaseUnavailable)
 
 
@@ -92,7 +92,7 @@ async def test_executing_statements_are_checked_once_per_silence_timeout():
 
         async def work():
             async with database.transaction() as tx:
-                await tx.execute(text("SELECT pg_sleep(5)"))
+                await tx.connection.execute(text("SELECT pg_sleep(5)"))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(3):
@@ -110,7 +110,7 @@ async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, mon
             monkeypatch.setattr(lost_statements, "MIN_UPLOAD_RATE", 1e9)
         proxy.bytes_per_s = 1_000_000
         async with database.transaction() as tx:
-            stored = await tx.scalar(text("SELECT length(:large)"), {"large": large})
+            stored = await tx.connection.scalar(text("SELECT length(:large)"), {"large": large})
     assert stored == len(large)
     assert not emitted.of_type(DatabaseUnavailable)
 
@@ -119,7 +119,7 @@ async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
     async with watched() as (database, _, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5), database.transaction() as tx:
-                await tx.execute(text("SELECT pg_sleep(5)"))
+                await tx.connection.execute(text("SELECT pg_sleep(5)"))
         assert not database._lost_statements._pending
 
 
@@ -127,7 +127,7 @@ async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
 async def test_a_handler_that_pauses_keeps_its_transaction(number):
     async with watched() as (database, _, emitted), database.transaction() as tx:
         with suppress(DBAPIError):  # of which the server never hears
-            await tx.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
+            await tx.connection.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
         await sleep(4)
-        assert await tx.scalar(text("SELECT 2")) == 2
+        assert await tx.connection.scalar(text("SELECT 2")) == 2
     assert not emitted.of_type(DatabaseUnavailable)

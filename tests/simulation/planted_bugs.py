@@ -13,7 +13,6 @@ from functools import partial
 from typing import cast
 
 import orjson
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.decider import advance, commands, decide, replies
 from saga_engine.decider.advance import _needs_compensation
@@ -24,11 +23,12 @@ from saga_engine.decider.run import Run, StepState, StepStatus
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
-from saga_engine.participant.barrier import CommandResult
+from saga_engine.participant.barrier import BarrierTable, CommandResult
 from saga_engine.participant.database import HandlerRolledBack
 from saga_engine.participant.executor import Executor
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.handler_runner import ExecutionState
+from saga_engine.participant.interfaces import CommandTransaction
 from saga_engine.participant.reply_publisher import ReplyPublisher, _UnconfirmedReply
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome
@@ -66,6 +66,7 @@ from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_of
 from simulation import memory_database, partition_model
+from simulation.barrier_model import BarrierModel
 from simulation.rows import Row
 from tests.simulation.bug_patcher import BugPatcher
 
@@ -519,19 +520,17 @@ def remove_barrier(plant: BugPatcher) -> None:
     """The participant does not use its barrier."""
 
     async def claim_everything(
-        tx: SqlAlchemyTransaction, command: Command, *, compensates_local_action: bool
+        barrier_table: BarrierTable, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
-        del tx, command, compensates_local_action
+        del barrier_table, command, compensates_local_action
         return None
 
-    async def record_nothing(
-        tx: SqlAlchemyTransaction, command: Command, result: CommandResult
-    ) -> bool:
-        del tx, command, result
+    async def record_nothing(self: BarrierModel, command: Command, result: CommandResult) -> bool:
+        del self, command, result
         return True
 
     plant.replace(barrier, "claim_command", claim_everything)
-    plant.replace(barrier, "record_result", record_nothing)
+    plant.replace(BarrierModel, "record_result", record_nothing)
 
 
 @planted_bug("P4")
@@ -540,10 +539,10 @@ def compensate_without_effect(plant: BugPatcher) -> None:
     claim_command = barrier.claim_command
 
     async def claim_always(
-        tx: AsyncConnection, command: Command, *, compensates_local_action: bool
+        barrier_table: BarrierTable, command: Command, *, compensates_local_action: bool
     ) -> CommandResult | None:
         del compensates_local_action
-        return await claim_command(tx, command, compensates_local_action=False)
+        return await claim_command(barrier_table, command, compensates_local_action=False)
 
     plant.replace(barrier, "claim_command", claim_always)
 
@@ -551,18 +550,15 @@ def compensate_without_effect(plant: BugPatcher) -> None:
 @planted_bug("P3", "P4")
 def omit_barrier_row(plant: BugPatcher) -> None:
     """An empty compensation leaves no row in the barrier's table, so a late action takes effect."""
-    claim_command = barrier.claim_command
+    insert_tombstone = BarrierModel.insert_tombstone
 
-    async def claim_without_row(
-        tx: AsyncConnection, command: Command, *, compensates_local_action: bool
-    ) -> CommandResult | None:
-        answer = await claim_command(tx, command, compensates_local_action=compensates_local_action)
-        if compensates_local_action and answer is barrier.EMPTY_COMPENSATION_RESULT:
-            model = cast("memory_database.MemoryTransaction", tx)
-            model.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
-        return answer
+    async def insert_no_tombstone(self: BarrierModel, command: Command) -> bool:
+        nothing_to_compensate = await insert_tombstone(self, command)
+        if nothing_to_compensate:
+            self._tx.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
+        return nothing_to_compensate
 
-    plant.replace(barrier, "claim_command", claim_without_row)
+    plant.replace(BarrierModel, "insert_tombstone", insert_no_tombstone)
 
 
 @planted_bug("P3", "P4")
@@ -570,14 +566,14 @@ def record_the_barrier_in_a_transaction_of_its_own(plant: BugPatcher) -> None:
     """The barrier row and the effect are committed in two transactions."""
 
     async def execute_claimed(
-        self: Executor, handler: Handler, state: ExecutionState, tx: AsyncConnection
+        self: Executor, handler: Handler, state: ExecutionState, tx: CommandTransaction
     ) -> CommandResult:
         assert self._database is not None
         async with self._database.transaction() as separate:
             answer = await self._call_handler(handler, state, separate)
             if answer.outcome is not Outcome.SUCCEEDED:
                 raise HandlerRolledBack(answer)
-        await barrier.record_result(tx, state.received.command, answer)
+        await tx.barrier.record_result(state.received.command, answer)
         return answer
 
     plant.replace(Executor, "_execute_claimed", execute_claimed)

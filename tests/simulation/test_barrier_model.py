@@ -10,16 +10,17 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.errors import StoreUnavailable
-from saga_engine.participant import barrier as kit
+from saga_engine.participant import barrier
 from saga_engine.participant.barrier import (
     EMPTY_COMPENSATION_RESULT,
     REFUSED_RESULT,
     CommandInProgress,
     CommandResult,
 )
+from saga_engine.participant.sql_barrier_table import SqlBarrierTable
 from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import BarrierResult, Direction, Outcome
-from simulation import barrier_model as model
+from simulation.barrier_model import BarrierModel
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
 from simulation.process import SimulatedProcess
@@ -31,17 +32,28 @@ REJECTED = CommandResult(Outcome.REJECTED, b'{"code": "no"}')
 @pytest.fixture
 async def postgresql(database_url):
     engine = create_async_engine(database_url)
-    await kit.create_table(engine)
-    yield engine.begin
+    await barrier.create_table(engine)
+
+    @asynccontextmanager
+    async def begin():
+        async with engine.begin() as tx:
+            yield SqlBarrierTable(tx)
+
+    yield begin
     await engine.dispose()
 
 
 @pytest.fixture
 def simulated():
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
-    return MemoryDatabaseClient(
-        MemoryDatabase(model.HANDLERS), process, MemoryTransaction
-    ).transaction
+    client = MemoryDatabaseClient(MemoryDatabase(), process, MemoryTransaction)
+
+    @asynccontextmanager
+    async def begin():
+        async with client.transaction() as tx:
+            yield BarrierModel(tx)
+
+    return begin
 
 
 @pytest.fixture(params=["postgresql", "simulated"])
@@ -72,10 +84,10 @@ def compensation(action):
 
 async def execute(begin, command, answer=DONE, *, compensates=False):
     """Claim a command and record its result; return the result that the barrier knew, if any."""
-    async with begin() as tx:
-        known = await kit.claim_command(tx, command, compensates_local_action=compensates)
+    async with begin() as table:
+        known = await barrier.claim_command(table, command, compensates_local_action=compensates)
         if known is None:
-            await kit.record_result(tx, command, answer)
+            await table.record_result(command, answer)
         return known
 
 
@@ -88,8 +100,8 @@ async def test_a_repeated_command_gets_its_first_result(begin, action):
 async def test_a_rolled_back_command_is_not_recorded(begin, action):
     @asynccontextmanager
     async def broken():
-        async with begin() as tx:
-            yield tx
+        async with begin() as table:
+            yield table
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -124,13 +136,13 @@ async def test_a_compensation_of_a_rejected_command_leaves_a_tombstone(begin, ac
 
 
 async def test_a_command_in_progress_cannot_be_claimed(begin, action, compensation):
-    async with begin() as tx:
-        assert await kit.claim_command(tx, action, compensates_local_action=False) is None
+    async with begin() as table:
+        assert await barrier.claim_command(table, action, compensates_local_action=False) is None
         with pytest.raises(CommandInProgress):
             await execute(begin, action)
         with pytest.raises(CommandInProgress):
             await execute(begin, compensation, compensates=True)
-        await kit.record_result(tx, action, DONE)
+        await table.record_result(action, DONE)
     assert await execute(begin, action) == CommandResult(
         Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED
     )
@@ -139,7 +151,7 @@ async def test_a_command_in_progress_cannot_be_claimed(begin, action, compensati
 
 async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing():
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
-    tables = MemoryDatabase(model.HANDLERS)
+    tables = MemoryDatabase()
     holder, waiting, other = (MemoryTransaction(tables, process, None) for _ in range(3))
     holder.lock_unlocked("run", 1)
     for each in (holder, waiting):

@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 
-from saga_engine.participant import barrier
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.outbox_publisher import OutboxPublisher
+from simulation.barrier_model import BarrierModel
 from simulation.world import simulate
 from tests.simulation.bug_patcher import BugPatcher, SignatureMismatch, mismatch_violations
 from tests.simulation.campaign import config_for
@@ -85,8 +85,8 @@ def test_a_type_error_in_a_worker_is_a_violation(monkeypatch):
 
 
 def test_a_type_error_in_a_participant_is_a_violation(monkeypatch):
-    async def record_result(tx, command, result):
-        raise TypeError(f"{tx} {command} {result}")
+    async def record_result(self, command, result):
+        raise TypeError(f"{self} {command} {result}")
 
-    BugPatcher(monkeypatch).replace(barrier, "record_result", record_result)
+    BugPatcher(monkeypatch).replace(BarrierModel, "record_result", record_result)
     assert mismatch_violations(violations_of(SEEDS[0]))
