@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
@@ -24,7 +24,7 @@ from saga_engine.protocol.topology import (
     participant_queue,
     participant_topology,
 )
-from saga_engine.store import database as real_database
+from saga_engine.store.sql_store import SqlStore
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.vocabulary import Direction
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
@@ -180,19 +180,16 @@ class World:
 
     async def _worker(self, number: int, process: SimulatedProcess) -> None:
         workloads = self._rollout.workloads_for(number, asyncio.get_running_loop().time())
-        database = cast(
-            "real_database.Database",
-            MemoryStore(self._engine_db, process, self._settings.database_lock_timeout),
+        store = SqlStore(
+            MemoryStore(self._engine_db, process, self._settings.database_lock_timeout)
         )
         emitter = Emitter(self._on_worker_event)
         sagas = [workload.saga for workload in workloads]
-        registered = await register_sagas(database, sagas, NO_ENCRYPTION, emitter, self._settings)
+        registered = await register_sagas(store, sagas, NO_ENCRYPTION, emitter, self._settings)
         publisher, consumer = self._broker_clients(
             process, WORKER_QUEUES, self._settings.reply_prefetch
         )
-        worker_loops = WorkerLoops(
-            registered, database, publisher, consumer, self._settings, emitter
-        )
+        worker_loops = WorkerLoops(registered, store, publisher, consumer, self._settings, emitter)
         await worker_loops.run(process.stop)
 
     async def _participant(self, process: SimulatedProcess) -> None:

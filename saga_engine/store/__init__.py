@@ -1,6 +1,8 @@
 """
 The engine's tables in PostgreSQL and their statements, over asyncpg, many rows at a time.
 
+    interfaces           the database as the worker uses it: Store and StoreTransaction
+    sql_store            the Store in PostgreSQL, which calls the functions of the other modules
     database             the pool and its transactions, by SQLAlchemy, for processes that serve
     session              one connection and its transactions, for commands that end at once
     database_check       what makes a database usable

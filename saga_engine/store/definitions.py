@@ -54,11 +54,11 @@ def presence_policy(settings: Settings) -> PresencePolicy:
     return PresencePolicy(timedelta(seconds=settings.worker_heartbeat_timeout), heartbeat / 2)
 
 
-_DEFAULT_POLICY = presence_policy(Settings.model_construct())
+DEFAULT_PRESENCE_POLICY = presence_policy(Settings.model_construct())
 
 
 async def register(
-    tx: Transaction, sagas: Sequence[Saga], policy: PresencePolicy = _DEFAULT_POLICY
+    tx: Transaction, sagas: Sequence[Saga], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
 ) -> dict[tuple[str, int], int]:
     """
     Register *sagas* as present now, and return their ids by name and version.
@@ -102,7 +102,7 @@ def conflict_error(saga: str, version: int) -> ConfigurationError:
 
 
 async def refresh_presence(
-    tx: Transaction, ids: Collection[int], policy: PresencePolicy = _DEFAULT_POLICY
+    tx: Transaction, ids: Collection[int], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
 ) -> None:
     """
     Report that a worker has these definitions now; `request_start` pins starts to such ones.

@@ -32,8 +32,7 @@ from saga_engine.decider.run import StepStatus
 from saga_engine.identifiers import invalid_run_id_reason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import due_runs, request_queue
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.vocabulary import Outcome
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.registry import SagaRegistry
@@ -94,17 +93,17 @@ class Admission:
             UUID(run_id), now, max_age=self._max_run_id_age, max_clock_lead=self._max_run_id_lead
         )
 
-    async def refresh(self, tx: SqlAlchemyTransaction) -> None:
+    async def refresh(self, tx: StoreTransaction) -> None:
         """Count the committed runs, unless they were counted within `poll_interval`."""
         now = asyncio.get_running_loop().time()
         if now - self._refreshed_at < self._refresh_interval:
             return
         self._refreshed_at = now
         committed = self._admitted - self._uncommitted
-        queued = await request_queue.sagas_with_starts(
-            tx, self._registry.saga_names, self._registry.definition_ids
+        queued = await tx.sagas_with_starts(
+            self._registry.saga_names, self._registry.definition_ids
         )
-        in_use = await due_runs.due_within(tx, self._horizons, self._max_slots)
+        in_use = await tx.due_within(self._horizons, self._max_slots)
         self._sagas_with_queue, self._slots_in_use, self._admitted_when_counted = (
             queued,
             in_use,

@@ -28,8 +28,7 @@ from saga_engine.errors import SchemaMismatch, StoreLockTimeout, StoreUnavailabl
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
 from saga_engine.settings import Settings
-from saga_engine.store import outbox, runs
-from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.telemetry.events import (
     BatchProcessed,
     DatabaseUnavailable,
@@ -70,7 +69,7 @@ rest: it shows that the database is available, not that it accepts this batch.
 DATABASE_UNAVAILABLE = (StoreUnavailable, SchemaMismatch)
 """What is retried without end: no database, or one whose schema is not migrated yet."""
 
-BatchOperation = Callable[[SqlAlchemyTransaction, BatchTransaction], Awaitable[int | None]]
+BatchOperation = Callable[[StoreTransaction, BatchTransaction], Awaitable[int | None]]
 QueryResult = TypeVar("QueryResult")
 
 
@@ -94,13 +93,13 @@ class BatchRunner:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         registry: SagaRegistry,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
         emit: Emitter,
     ) -> None:
-        self._database = database
+        self._store = store
         self._registry = registry
         self._outbox_publisher = outbox_publisher
         self._settings = settings
@@ -151,14 +150,14 @@ class BatchRunner:
         started_at = time.perf_counter()
         try:
             with self.admission.track_transaction() as admitted:
-                async with self._database.transaction() as tx:
-                    changes = ChangeSet(await runs.database_now(tx), admitted)
+                async with self._store.transaction() as tx:
+                    changes = ChangeSet(await tx.database_now(), admitted)
                     batch = BatchTransaction(
                         tx, self._registry, self.admission, changes, self._settings
                     )
                     trigger_count = await operation(tx, batch)
                     await flush_changes(tx, changes, self._settings)
-                    await outbox.delete(tx, confirmed_ids)
+                    await tx.delete_commands(confirmed_ids)
                     decided_at = time.perf_counter()
         except BaseException as error:
             self._outbox_publisher.give_back(confirmed_ids)
@@ -179,7 +178,7 @@ class BatchRunner:
         return trigger_count or 0
 
     async def read(
-        self, query: Callable[[SqlAlchemyTransaction], Awaitable[QueryResult]]
+        self, query: Callable[[StoreTransaction], Awaitable[QueryResult]]
     ) -> QueryResult:
         """
         Run one transaction that only reads; returns what *query* returns.
@@ -188,7 +187,7 @@ class BatchRunner:
             StoreUnavailable: the query could not be answered.
         """
         try:
-            async with self._database.transaction() as tx:
+            async with self._store.transaction() as tx:
                 result = await query(tx)
         except BaseException as error:
             self._on_transaction_error(error)
@@ -278,7 +277,7 @@ class BatchRunner:
 async def _process(
     work_batch: WorkBatch,
     strategy: LockStrategy,
-    _tx: SqlAlchemyTransaction,
+    _tx: StoreTransaction,
     batch: BatchTransaction,
 ) -> int:
     wait_for_locks = strategy is not LockStrategy.SKIP_LOCKED

@@ -31,16 +31,8 @@ from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import (
-    business_keys,
-    crash_suspects,
-    due_runs,
-    pending_requests,
-    run_statuses,
-    runs,
-)
 from saga_engine.store.crash_suspects import CrashSuspect
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import StoredRun
 from saga_engine.worker.admission import Admission
@@ -67,7 +59,7 @@ class BatchTransaction:
 
     def __init__(
         self,
-        tx: SqlAlchemyTransaction,
+        tx: StoreTransaction,
         registry: SagaRegistry,
         admission: Admission,
         changes: ChangeSet,
@@ -126,7 +118,7 @@ class BatchTransaction:
     async def _watch_suspects(self, work_batch: WorkBatch) -> None:
         """Find crash suspects; raise SuspectsInBatch if the batch holds another run as well."""
         run_ids = {each.run_id for each in work_batch.work_items if self._may_be_suspect(each)}
-        found = await crash_suspects.read_among(self._tx, run_ids)
+        found = await self._tx.read_suspects_among(run_ids)
         if found:
             ensure_alone(found, work_batch)
             self._changes.suspect_time_limit = SuspectTimeLimit(self._registry.time_limit, found)
@@ -139,7 +131,7 @@ class BatchTransaction:
         self, work_items: Sequence[WorkItem], suspect_time_limit: SuspectTimeLimit
     ) -> None:
         """Clear suspects whose call returned; dead-letter messages whose call was refused."""
-        await crash_suspects.clear(self._tx, suspect_time_limit.returned_run_ids)
+        await self._tx.clear_suspects(suspect_time_limit.returned_run_ids)
         for work_item in work_items:
             was_refused = work_item.run_id in suspect_time_limit.refused_run_ids
             if was_refused and isinstance(work_item.trigger, Start | ReplyReceived):
@@ -148,31 +140,31 @@ class BatchTransaction:
     async def _lock_runs(self, run_ids: set[str], *, wait_for_locks: bool) -> None:
         locked_runs, max_bytes = self._changes.locked_runs, self._settings.max_batch_bytes
         if wait_for_locks:
-            locked_runs.update(await runs.lock(self._tx, run_ids, max_bytes=max_bytes))
+            locked_runs.update(await self._tx.lock_runs(run_ids, max_bytes=max_bytes))
         else:
-            locked_runs.update(await runs.lock_skip_locked(self._tx, run_ids, max_bytes=max_bytes))
+            locked_runs.update(await self._tx.lock_free_runs(run_ids, max_bytes=max_bytes))
             self._locked_elsewhere |= (
-                await run_statuses.read(self._tx, run_ids - locked_runs.keys())
+                await self._tx.read_statuses(run_ids - locked_runs.keys())
             ).keys()
 
     async def _load_queued_starts(self, missing_run_ids: Collection[str]) -> None:
         """Find the queued starts of runs that have no row, and lock runs that just got one."""
         count_limit = self._settings.max_pending_requests_per_run
-        self._queued_starts = self._changes.queued_starts() | await pending_requests.find_starts(
-            self._tx, missing_run_ids, count_limit
+        self._queued_starts = self._changes.queued_starts() | await self._tx.find_starts(
+            missing_run_ids, count_limit
         )
         # Each statement has its own snapshot: a start may have become a run between two of them.
         started_run_ids = set(missing_run_ids) - self._queued_starts.keys()
         max_bytes = self._settings.max_batch_bytes
         self._changes.locked_runs.update(
-            await runs.lock(self._tx, started_run_ids, max_bytes=max_bytes)
+            await self._tx.lock_runs(started_run_ids, max_bytes=max_bytes)
         )
 
     async def wake_run(self, run_id: str) -> None:
         """Process the timers of one run; if another transaction has locked it, it stays due."""
         if self.is_suspect(run_id):
             return  # it is processed alone
-        self._changes.locked_runs.update(await runs.lock_skip_locked(self._tx, {run_id}))
+        self._changes.locked_runs.update(await self._tx.lock_free_runs({run_id}))
         if run_id in self._changes.locked_runs:
             self._process_item(WorkItem(run_id=run_id, trigger=WakeUp()))
 
@@ -183,7 +175,7 @@ class BatchTransaction:
         if work_item is not None:
             await self.process(WorkBatch([work_item]), wait_for_locks=False)
             return
-        found = await runs.lock_skip_locked(self._tx, {suspect.run_id})
+        found = await self._tx.lock_free_runs({suspect.run_id})
         self._changes.locked_runs.update(found)
         for stored in found.values():
             has_definition = stored.definition_id in self._registry.sagas
@@ -199,8 +191,7 @@ class BatchTransaction:
     async def process_due_runs(self, limit: int) -> int:
         """Process the timers of up to *limit* runs that are due; returns how many there were."""
         changes = self._changes
-        found = await due_runs.lock_due(
-            self._tx,
+        found = await self._tx.lock_due_runs(
             self._registry.definition_ids,
             limit,
             max_bytes=self._settings.max_batch_bytes,
@@ -262,7 +253,7 @@ class BatchTransaction:
         """Release the business key that a stored start reserved, as it does not become a run."""
         request = work_item.pending_request
         if request is not None and request.kind == "start" and request.key is not None:
-            await business_keys.release(self._tx, work_item.saga, request.key, work_item.run_id)
+            await self._tx.release_key(work_item.saga, request.key, work_item.run_id)
 
     def _process_item(self, work_item: WorkItem) -> None:
         changes = self._changes

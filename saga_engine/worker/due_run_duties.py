@@ -9,8 +9,7 @@ from functools import partial
 
 from saga_engine.errors import StoreReadTooLarge
 from saga_engine.settings import Settings
-from saga_engine.store import due_runs
-from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
 from saga_engine.worker.adaptive_limit import AdaptiveLimit
@@ -25,14 +24,14 @@ class DueRunDuties:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         registry: SagaRegistry,
         batch_runner: BatchRunner,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
         emit: Emitter,
     ) -> None:
-        self._database = database
+        self._store = store
         self._registry = registry
         self._batch_runner = batch_runner
         self._outbox_publisher = outbox_publisher
@@ -56,7 +55,7 @@ class DueRunDuties:
             )
             return await self._process_individually()
 
-    async def _process_batch(self, _tx: SqlAlchemyTransaction, batch: BatchTransaction) -> int:
+    async def _process_batch(self, _tx: StoreTransaction, batch: BatchTransaction) -> int:
         """
         Process due runs, unless the broker is unavailable.
 
@@ -69,9 +68,9 @@ class DueRunDuties:
 
     async def _process_individually(self) -> bool:
         """Process each due run alone; one that hits a bug again backs off."""
-        async with self._database.transaction() as tx:
-            due_run_ids = await due_runs.due_run_ids(
-                tx, self._registry.definition_ids, self._settings.batch_size
+        async with self._store.transaction() as tx:
+            due_run_ids = await tx.due_run_ids(
+                self._registry.definition_ids, self._settings.batch_size
             )
         for run_id in due_run_ids:
             try:
@@ -85,10 +84,10 @@ class DueRunDuties:
                         operation=Operation.DUE_RUNS, problem=problem, run_id=run_id
                     )
                 )
-                async with self._database.transaction() as tx:
-                    await due_runs.defer_wake(tx, run_id, INTERNAL_ERROR_DELAY)
+                async with self._store.transaction() as tx:
+                    await tx.defer_wake(run_id, INTERNAL_ERROR_DELAY)
         return bool(due_run_ids)
 
 
-async def _wake_run(run_id: str, _tx: SqlAlchemyTransaction, batch: BatchTransaction) -> None:
+async def _wake_run(run_id: str, _tx: StoreTransaction, batch: BatchTransaction) -> None:
     await batch.wake_run(run_id)

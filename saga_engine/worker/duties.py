@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.settings import Settings
-from saga_engine.store import due_runs, request_queue
-from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.telemetry.events import Emitter
 from saga_engine.telemetry.operations import Operation
 from saga_engine.worker.batch_runner import BatchRunner
@@ -51,7 +50,7 @@ class Duties:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         registry: SagaRegistry,
         batch_runner: BatchRunner,
         outbox_publisher: OutboxPublisher,
@@ -63,15 +62,13 @@ class Duties:
         self._outbox_publisher = outbox_publisher
         self._settings = settings
         self.due_runs = DueRunDuties(
-            database, registry, batch_runner, outbox_publisher, settings, emit
+            store, registry, batch_runner, outbox_publisher, settings, emit
         )
-        self.pending_requests = PendingRequestDuties(
-            database, registry, batch_runner, settings, emit
-        )
-        self.outbox = OutboxDuties(database, batch_runner, outbox_publisher, settings)
-        self.suspects = SuspectDuties(database, registry, batch_runner, settings, emit)
+        self.pending_requests = PendingRequestDuties(store, registry, batch_runner, settings, emit)
+        self.outbox = OutboxDuties(store, batch_runner, outbox_publisher, settings)
+        self.suspects = SuspectDuties(store, registry, batch_runner, settings, emit)
         self.maintenance = MaintenanceDuties(
-            database, registry, batch_runner, outbox_publisher, settings, emit
+            store, registry, batch_runner, outbox_publisher, settings, emit
         )
 
     def schedule(self) -> Sequence[ScheduledDuty]:
@@ -112,7 +109,7 @@ class Duties:
         processed_runs = has_due_runs and await self.due_runs.process()
         return (has_requests and await self.pending_requests.process()) or processed_runs
 
-    async def _check_for_work(self, tx: SqlAlchemyTransaction) -> tuple[bool, bool]:
+    async def _check_for_work(self, tx: StoreTransaction) -> tuple[bool, bool]:
         """
         Whether runs are due, and whether there may be pending requests.
 
@@ -120,7 +117,5 @@ class Duties:
         it.
         """
         definition_ids = self._registry.definition_ids
-        is_due = bool(await due_runs.due_run_ids(tx, definition_ids, 1))
-        return is_due, is_due or await request_queue.has_work(
-            tx, self._registry.saga_names, definition_ids
-        )
+        is_due = bool(await tx.due_run_ids(definition_ids, 1))
+        return is_due, is_due or await tx.has_work(self._registry.saga_names, definition_ids)

@@ -17,18 +17,9 @@ from saga_engine.decider.triggers import Cancel, ResolveIncident, Start
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.token import redact_token
 from saga_engine.settings import Settings
-from saga_engine.store import (
-    audit,
-    dead_letters,
-    incidents,
-    journal,
-    outbox,
-    pending_requests,
-    runs,
-)
 from saga_engine.store.audit import ActionOutcome, AuditOutcome
-from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import NewRequest
@@ -40,24 +31,21 @@ LOCK_RETRY_DELAY = timedelta(seconds=1)
 """The delay before a deferred work item is retried: another transaction holds its run or key."""
 
 
-async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings: Settings) -> None:
+async def flush_changes(tx: StoreTransaction, changes: ChangeSet, settings: Settings) -> None:
     """Write the change set; then `after_commit.commands` are the outbox rows to publish."""
     after_commit = changes.after_commit
-    await runs.save(tx, [changes.locked_runs[run_id] for run_id in changes.changed_run_ids])
-    await journal.append(
-        tx, [_journal_entry(each, changes) for each in after_commit.decided_events]
+    await tx.save_runs([changes.locked_runs[run_id] for run_id in changes.changed_run_ids])
+    await tx.append_events([_journal_entry(each, changes) for each in after_commit.decided_events])
+    await tx.record_incidents(
+        [(each.after.run_id, each.event) for each in after_commit.decided_events]
     )
-    await incidents.record(
-        tx, [(each.after.run_id, each.event) for each in after_commit.decided_events]
-    )
-    outbox_ids = await outbox.add(tx, changes.sends)
+    outbox_ids = await tx.add_commands(changes.sends)
     after_commit.commands = [
         OutboxRow(outbox_id, send, changes.now)
         for outbox_id, send in zip(outbox_ids, changes.sends, strict=True)
     ]
     dead_letter_rows = [_dead_letter_row(dead_letter) for dead_letter in after_commit.dead_letters]
-    await dead_letters.record(
-        tx,
+    await tx.record_dead_letters(
         dead_letter_rows,
         settings.max_dead_letter_body_bytes,
         settings.max_open_dead_letters_per_source,
@@ -74,7 +62,7 @@ async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings:
         _pending_request(work_item, changes, LOCK_RETRY_DELAY)
         for work_item in after_commit.deferred
     ]
-    await pending_requests.record(tx, requests)
+    await tx.record_requests(requests)
     outcome_rows = [
         ActionOutcome(
             each.audit_id,
@@ -83,7 +71,7 @@ async def flush_changes(tx: SqlAlchemyTransaction, changes: ChangeSet, settings:
         )
         for each in changes.operator_answers
     ]
-    await audit.record_outcomes(tx, outcome_rows)
+    await tx.record_outcomes(outcome_rows)
 
 
 def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:

@@ -22,10 +22,9 @@ from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import crash_suspects, definitions, engine_identity
-from saga_engine.store.database import Database
 from saga_engine.store.definitions import presence_policy
 from saga_engine.store.engine_identity import TokenKeys
+from saga_engine.store.interfaces import Store
 from saga_engine.telemetry.events import (
     DatabaseUnavailable,
     DefinitionRegistered,
@@ -56,7 +55,7 @@ class Registration:
 
 
 async def register_sagas(
-    database: Database,
+    store: Store,
     sagas: Sequence[Saga],
     encryption: PayloadEncryption,
     emit: Emitter,
@@ -69,10 +68,10 @@ async def register_sagas(
     Raises:
         ConfigurationError: a saga has other steps than unfinished runs of the same version.
     """
-    async with database.transaction() as tx:
-        token_keys = await engine_identity.token_keys(tx)
-        definition_ids = await definitions.register(tx, sagas, presence_policy(settings))
-        suspect_run_ids = frozenset(await crash_suspects.read_all(tx))
+    async with store.transaction() as tx:
+        token_keys = await tx.token_keys()
+        definition_ids = await tx.register_definitions(sagas, presence_policy(settings))
+        suspect_run_ids = frozenset(await tx.read_suspects())
     for saga in sagas:
         emit(DefinitionRegistered(saga=saga.name, version=saga.version, steps=tuple(saga.steps)))
     sagas_by_id = {definition_ids[saga.name, saga.version]: saga for saga in sagas}
@@ -91,7 +90,7 @@ class WorkerLoops:
     def __init__(
         self,
         registration: Registration,
-        database: Database,
+        store: Store,
         publisher: MessagePublisher,
         consumer: MessageConsumer,
         settings: Settings,
@@ -105,7 +104,7 @@ class WorkerLoops:
             emit,
             limits=registry.limits,
         )
-        self._token_key_reader = TokenKeyReader(database, outbox_publisher, emit)
+        self._token_key_reader = TokenKeyReader(store, outbox_publisher, emit)
         self._encryption = registry.encryption
         self._consumer = consumer
         self._settings = settings
@@ -116,10 +115,8 @@ class WorkerLoops:
         self._batch_budget = BatchBudget(
             settings.max_batch_bytes, settings.max_batch_json_values, settings.max_body_bytes
         )
-        self._batch_runner = BatchRunner(database, registry, outbox_publisher, settings, emit)
-        self._duties = Duties(
-            database, registry, self._batch_runner, outbox_publisher, settings, emit
-        )
+        self._batch_runner = BatchRunner(store, registry, outbox_publisher, settings, emit)
+        self._duties = Duties(store, registry, self._batch_runner, outbox_publisher, settings, emit)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set, then until every delivery taken so far is acknowledged."""

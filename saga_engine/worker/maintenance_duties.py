@@ -7,15 +7,9 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import (
     backlog_counts,
-    crash_suspects,
-    definitions,
-    engine_identity,
-    partitions,
-    retention,
-    stranded_starts,
 )
-from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.definitions import presence_policy
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.store.partitions import LockRetry
 from saga_engine.telemetry.events import BacklogCounted, Emitter
 from saga_engine.worker import decode_pending
@@ -31,14 +25,14 @@ class MaintenanceDuties:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         registry: SagaRegistry,
         batch_runner: BatchRunner,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
         emit: Emitter,
     ) -> None:
-        self._database = database
+        self._store = store
         self._registry = registry
         self._batch_runner = batch_runner
         self._outbox_publisher = outbox_publisher
@@ -49,31 +43,27 @@ class MaintenanceDuties:
 
     async def refresh(self) -> bool:
         """Read the token keys, count the backlog for the gauges, and delete old crash suspects."""
-        async with self._database.transaction() as tx:
-            self._outbox_publisher.token_keys = await engine_identity.token_keys(tx)
+        async with self._store.transaction() as tx:
+            self._outbox_publisher.token_keys = await tx.token_keys()
         if self._registry.suspect_run_ids:
-            async with self._database.transaction() as tx:
-                await crash_suspects.delete_expired(tx)
-        async with self._database.transaction() as tx:
-            counts = await backlog_counts.count_backlog(tx, self._settings.max_gauge_count)
+            async with self._store.transaction() as tx:
+                await tx.delete_expired_suspects()
+        async with self._store.transaction() as tx:
+            counts = await tx.count_backlog(self._settings.max_gauge_count)
             self._emit(_backlog_event(counts, len(self._registry.suspect_run_ids)))
         return False
 
     async def refresh_presence(self) -> bool:
         """Record which definitions this worker has loaded; the record expires."""
-        async with self._database.transaction() as tx:
-            await definitions.refresh_presence(
-                tx, self._registry.definition_ids, self._presence_times
-            )
+        async with self._store.transaction() as tx:
+            await tx.refresh_presence(self._registry.definition_ids, self._presence_times)
         return False
 
     async def maintain_partitions(self) -> bool:
         """Create the partitions of coming months, and drop months that are past their retention."""
         settings = self._settings
         days = settings.run_retention_days
-        await partitions.maintain(
-            self._database,
-            # A month stays as long as starts with run ids of it are accepted.
+        await self._store.maintain_partitions(
             retention_days=max(days, settings.max_run_id_age_days + 1) if days else 0,
             months_ahead=settings.partition_months_ahead,
             lock_retry=LockRetry(settings.partition_lock_timeout, settings.partition_lock_attempts),
@@ -81,12 +71,12 @@ class MaintenanceDuties:
         return False
 
     async def _dead_letter_unknown_starts(
-        self, tx: SqlAlchemyTransaction, batch: BatchTransaction
+        self, tx: StoreTransaction, batch: BatchTransaction
     ) -> int:
         """Dead-letter starts whose definition no worker has loaded within max_run_id_age_days."""
         days = self._settings.max_run_id_age_days
-        requests = await stranded_starts.take_without_definition(
-            tx, timedelta(days=days), self._settings.batch_size, self._body_limits
+        requests = await tx.take_stranded_starts(
+            timedelta(days=days), self._settings.batch_size, self._body_limits
         )
         text = (
             f"No worker has loaded the definition of this start within {days} days"
@@ -114,7 +104,7 @@ class MaintenanceDuties:
             "dead_letter_days": settings.dead_letter_retention_days,
             "audit_days": settings.audit_retention_days,
         }
-        await retention.purge_expired(self._database, **days)
+        await self._store.purge_expired(**days)
         return False
 
 

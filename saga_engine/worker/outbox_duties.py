@@ -3,8 +3,7 @@
 from datetime import timedelta
 
 from saga_engine.settings import Settings
-from saga_engine.store import outbox
-from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.worker.adaptive_limit import AdaptiveLimit
 from saga_engine.worker.batch_runner import BatchRunner
@@ -18,12 +17,12 @@ class OutboxDuties:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         batch_runner: BatchRunner,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
     ) -> None:
-        self._database = database
+        self._store = store
         self._batch_runner = batch_runner
         self._outbox_publisher = outbox_publisher
         self._settings = settings
@@ -45,9 +44,8 @@ class OutboxDuties:
 
         async def claim() -> int:
             min_age = timedelta(seconds=self._settings.outbox_resend_after)
-            async with self._database.transaction() as tx:
-                claimed = await outbox.claim_stale(
-                    tx,
+            async with self._store.transaction() as tx:
+                claimed = await tx.claim_stale_commands(
                     min_age,
                     self._resend_limit.size,
                     max_bytes=self._settings.max_batch_bytes,
@@ -66,5 +64,5 @@ class OutboxDuties:
         return False
 
 
-async def _no_operation(_tx: SqlAlchemyTransaction, _batch: BatchTransaction) -> int:
+async def _no_operation(_tx: StoreTransaction, _batch: BatchTransaction) -> int:
     return 0

@@ -17,8 +17,7 @@ from functools import partial
 
 from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge
 from saga_engine.settings import Settings
-from saga_engine.store import request_queue
-from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.store.pending_requests import PendingRequest
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
@@ -35,13 +34,13 @@ class PendingRequestDuties:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         registry: SagaRegistry,
         batch_runner: BatchRunner,
         settings: Settings,
         emit: Emitter,
     ) -> None:
-        self._database = database
+        self._store = store
         self._registry = registry
         self._batch_runner = batch_runner
         self._settings = settings
@@ -71,7 +70,7 @@ class PendingRequestDuties:
             return await self._process_around_locks()
 
     async def _run_batch(
-        self, operation: Callable[[SqlAlchemyTransaction, BatchTransaction], Awaitable[int]]
+        self, operation: Callable[[StoreTransaction, BatchTransaction], Awaitable[int]]
     ) -> bool:
         """Run one transaction, and adapt the size of the next one to it."""
         return await self._limit.adapt(self._batch_runner.run_transaction(operation)) > 0
@@ -90,13 +89,12 @@ class PendingRequestDuties:
         return await self._process_oldest() or found_work
 
     async def _process_requests_and_starts(
-        self, tx: SqlAlchemyTransaction, batch: BatchTransaction
+        self, tx: StoreTransaction, batch: BatchTransaction
     ) -> int:
         limit = self._limit.size
         requests = await self._take_admissible_starts(tx, limit)
         # After the starts: a request is not taken before the start of its run is.
-        requests += await request_queue.take(
-            tx,
+        requests += await tx.take_requests(
             definition_ids=self._registry.definition_ids,
             limit=limit,
             body_limits=self._body_limits,
@@ -104,7 +102,7 @@ class PendingRequestDuties:
         )
         return await self._process_requests(batch, requests)
 
-    async def _process_starts(self, tx: SqlAlchemyTransaction, batch: BatchTransaction) -> int:
+    async def _process_starts(self, tx: StoreTransaction, batch: BatchTransaction) -> int:
         return await self._process_requests(
             batch, await self._take_admissible_starts(tx, self._limit.size)
         )
@@ -132,7 +130,7 @@ class PendingRequestDuties:
         self._starts_first = not self._starts_first
         requests: list[PendingRequest] = []
 
-        async def process(tx: SqlAlchemyTransaction, batch: BatchTransaction) -> int:
+        async def process(tx: StoreTransaction, batch: BatchTransaction) -> int:
             requests.extend(await self._take_oldest(tx))
             return await self._process_requests(batch, requests)
 
@@ -175,16 +173,14 @@ class PendingRequestDuties:
                     )
                 )
         else:
-            async with self._database.transaction() as tx:
-                await request_queue.defer(
-                    tx, [request.id for request in requests], INTERNAL_ERROR_DELAY
-                )
+            async with self._store.transaction() as tx:
+                await tx.defer_requests([request.id for request in requests], INTERNAL_ERROR_DELAY)
 
     async def _take_and_resolve(
         self,
         requests: Sequence[PendingRequest],
         resolve: Callable[[BatchTransaction, WorkItem], Awaitable[None]],
-        tx: SqlAlchemyTransaction,
+        tx: StoreTransaction,
         batch: BatchTransaction,
     ) -> None:
         """Take the same request again and do nothing with it but *resolve*."""
@@ -197,18 +193,15 @@ class PendingRequestDuties:
             )
 
     async def _take_admissible_starts(
-        self, tx: SqlAlchemyTransaction, limit: int
+        self, tx: StoreTransaction, limit: int
     ) -> list[PendingRequest]:
         """Take up to *limit* starts that have a slot."""
         admission, definition_ids = self._batch_runner.admission, self._registry.definition_ids
-        queued_sagas = await request_queue.sagas_with_starts(
-            tx, self._registry.saga_names, definition_ids
-        )
+        queued_sagas = await tx.sagas_with_starts(self._registry.saga_names, definition_ids)
         if not queued_sagas:
             return []
         await admission.refresh(tx)
-        return await request_queue.take_starts(
-            tx,
+        return await tx.take_starts(
             admission.quotas(queued_sagas, limit),
             definition_ids=definition_ids,
             limit=limit,
@@ -216,27 +209,25 @@ class PendingRequestDuties:
             max_bytes=self._settings.max_batch_bytes,
         )
 
-    async def _take_oldest(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
+    async def _take_oldest(self, tx: StoreTransaction) -> list[PendingRequest]:
         """Take one request, if there is any: a start, or another one if it is their turn."""
         if self._starts_first:
             return await self._take_oldest_start(tx) or await self._take_oldest_non_start(tx)
         return await self._take_oldest_non_start(tx) or await self._take_oldest_start(tx)
 
-    async def _take_oldest_non_start(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
+    async def _take_oldest_non_start(self, tx: StoreTransaction) -> list[PendingRequest]:
         definition_ids, body_limits = self._registry.definition_ids, self._body_limits
-        return await request_queue.take(
-            tx, definition_ids=definition_ids, limit=1, body_limits=body_limits
+        return await tx.take_requests(
+            definition_ids=definition_ids, limit=1, body_limits=body_limits
         )
 
-    async def _take_oldest_start(self, tx: SqlAlchemyTransaction) -> list[PendingRequest]:
+    async def _take_oldest_start(self, tx: StoreTransaction) -> list[PendingRequest]:
         """Take one start, whether or not it has a slot."""
         definition_ids, body_limits = self._registry.definition_ids, self._body_limits
-        queued_sagas = await request_queue.sagas_with_starts(
-            tx, self._registry.saga_names, definition_ids
-        )
+        queued_sagas = await tx.sagas_with_starts(self._registry.saga_names, definition_ids)
         quotas = dict.fromkeys(sorted(queued_sagas), 1)
-        return await request_queue.take_starts(
-            tx, quotas, definition_ids=definition_ids, limit=1, body_limits=body_limits
+        return await tx.take_starts(
+            quotas, definition_ids=definition_ids, limit=1, body_limits=body_limits
         )
 
 

@@ -13,8 +13,8 @@ from saga_engine.decider.run import Run
 from saga_engine.payload.encryption import EncryptionError, input_associated_data, is_encrypted
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.settings import Settings
-from saga_engine.store import business_keys, pending_requests, runs
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store import business_keys
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.run_statuses import RunStatus
 from saga_engine.vocabulary import IgnoredReason, Status
 from saga_engine.worker import decode_pending
@@ -30,7 +30,7 @@ class RepeatedStarts:
 
     def __init__(
         self,
-        tx: SqlAlchemyTransaction,
+        tx: StoreTransaction,
         registry: SagaRegistry,
         changes: ChangeSet,
         settings: Settings,
@@ -57,9 +57,7 @@ class RepeatedStarts:
         if not self._starts:
             return
         run_ids = {run_id for _, run_id in self._starts}
-        stored_runs = await runs.read_unlocked(
-            self._tx, run_ids, max_bytes=self._settings.max_batch_bytes
-        )
+        stored_runs = await self._tx.read_runs(run_ids, max_bytes=self._settings.max_batch_bytes)
         # An accepted start that is queued has no row of its run yet.
         queued_starts = await self._load_queued_starts(run_ids - stored_runs.keys())
         for prepared, run_id in self._starts:
@@ -98,7 +96,7 @@ class RepeatedStarts:
         self, run_ids: Collection[str]
     ) -> dict[str, WorkItem | UnreadableRequest]:
         body_limits = decode_pending.body_limits(self._settings)
-        requests = await pending_requests.read_starts(self._tx, run_ids, body_limits)
+        requests = await self._tx.read_starts(run_ids, body_limits)
         return {
             run_id: decode_pending.decode_request(request, self._settings)
             for run_id, request in requests.items()

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
-from saga_engine.store import business_keys, definitions
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.work_item import WorkItem, start_of
 
@@ -18,15 +17,13 @@ from saga_engine.worker.work_item import WorkItem, start_of
 class StartRefusals:
     """Refuses starts in one transaction."""
 
-    def __init__(self, tx: SqlAlchemyTransaction, changes: ChangeSet) -> None:
+    def __init__(self, tx: StoreTransaction, changes: ChangeSet) -> None:
         self._tx = tx
         self._changes = changes
 
     async def await_definition_or_refuse(self, work_items: Sequence[WorkItem]) -> None:
         """Store starts of sagas that some worker has loaded, and refuse those of unknown sagas."""
-        known_versions = await definitions.known_versions(
-            self._tx, {work_item.saga for work_item in work_items}
-        )
+        known_versions = await self._tx.known_versions({work_item.saga for work_item in work_items})
         known_names = {name for name, _ in known_versions}
         for work_item in work_items:
             saga, version = work_item.saga, work_item.version
@@ -73,4 +70,4 @@ class StartRefusals:
         """Release the key of a refused start, unless its run exists and owns the key."""
         key = start_of(work_item).key
         if key is not None:
-            await business_keys.release(self._tx, work_item.saga, key, work_item.run_id)
+            await self._tx.release_key(work_item.saga, key, work_item.run_id)

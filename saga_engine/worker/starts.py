@@ -21,9 +21,8 @@ from collections.abc import Sequence
 
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.settings import Settings
-from saga_engine.store import business_keys, pending_requests, runs
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.vocabulary import IncidentCause
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.change_set import ChangeSet
@@ -39,7 +38,7 @@ class StartProcessor:
 
     def __init__(
         self,
-        tx: SqlAlchemyTransaction,
+        tx: StoreTransaction,
         registry: SagaRegistry,
         admission: Admission,
         changes: ChangeSet,
@@ -94,7 +93,7 @@ class StartProcessor:
         }
         if not problems:
             return list(work_items)
-        existing = await pending_requests.existing_runs(self._tx, problems)
+        existing = await self._tx.existing_runs(problems)
         problems = {
             run_id: problem for run_id, problem in problems.items() if run_id not in existing
         }
@@ -119,9 +118,7 @@ class StartProcessor:
             if start.key is not None and prepared.comparable:
                 saga = prepared.work_item.saga
                 key_requests.append(KeyRequest(saga, start.key, start.run_id, prepared.plain_input))
-        key_owners = await business_keys.try_reserve(
-            self._tx, key_requests, self._registry.encryption
-        )
+        key_owners = await self._tx.reserve_keys(key_requests, self._registry.encryption)
         return {
             each.run_id: key_owner for each, key_owner in zip(key_requests, key_owners, strict=True)
         }
@@ -176,8 +173,8 @@ class StartProcessor:
 
     async def _queue_starts(self, queued: Sequence[PreparedStart]) -> None:
         """Store starts until they have a slot, unless their runs exist or are queued already."""
-        known_run_ids = await pending_requests.existing_runs(
-            self._tx, [prepared.work_item.run_id for prepared in queued]
+        known_run_ids = await self._tx.existing_runs(
+            [prepared.work_item.run_id for prepared in queued]
         )
         for prepared in queued:
             run_id = prepared.work_item.run_id
@@ -187,8 +184,8 @@ class StartProcessor:
                 self._changes.queue_accepted_start(prepared.work_item, prepared.stored_run.run)
 
     async def _insert_runs(self) -> None:
-        inserted = await runs.insert(
-            self._tx, [prepared.stored_run for prepared in self._to_insert.values()]
+        inserted = await self._tx.insert_runs(
+            [prepared.stored_run for prepared in self._to_insert.values()]
         )
         for run_id, prepared in self._to_insert.items():
             if run_id not in inserted:

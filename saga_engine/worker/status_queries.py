@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from saga_engine.protocol.answer import AnswerOutcome
-from saga_engine.store import pending_requests, run_statuses
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.run_statuses import RunStatus
 from saga_engine.vocabulary import Status
 from saga_engine.worker.change_set import ChangeSet
@@ -12,19 +11,19 @@ from saga_engine.worker.work_item import StatusQuery
 
 
 async def answer_status_queries(
-    tx: SqlAlchemyTransaction, changes: ChangeSet, status_queries: Sequence[StatusQuery]
+    tx: StoreTransaction, changes: ChangeSet, status_queries: Sequence[StatusQuery]
 ) -> None:
     """Answer with the status of each run; a queued start counts as a running run."""
-    statuses = await run_statuses.read(tx, {each.run_id for each in status_queries})
+    statuses = await tx.read_statuses({each.run_id for each in status_queries})
     unknown = {each.run_id for each in status_queries} - statuses.keys()
-    queued_starts = changes.queued_starts() | await pending_requests.find_starts(tx, unknown)
+    queued_starts = changes.queued_starts() | await tx.find_starts(unknown)
     for run_id, start in queued_starts.items():
         if start.version is not None:
             statuses[run_id] = RunStatus(
                 status=Status.RUNNING, saga=start.saga, version=start.version, key=start.key
             )
     # A run may have started between the two statements above.
-    statuses |= await run_statuses.read(tx, unknown - statuses.keys())
+    statuses |= await tx.read_statuses(unknown - statuses.keys())
     for status_query in status_queries:
         status = statuses.get(status_query.run_id)
         is_known = status is not None or status_query.run_id in queued_starts

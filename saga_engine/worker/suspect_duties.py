@@ -1,9 +1,8 @@
 """Processes crash suspects, each in a transaction of its own; see `crash_suspects`."""
 
 from saga_engine.settings import Settings
-from saga_engine.store import crash_suspects
 from saga_engine.store.crash_suspects import CrashSuspect
-from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
 from saga_engine.worker import decode_pending
@@ -17,13 +16,13 @@ class SuspectDuties:
 
     def __init__(
         self,
-        database: Database,
+        store: Store,
         registry: SagaRegistry,
         batch_runner: BatchRunner,
         settings: Settings,
         emit: Emitter,
     ) -> None:
-        self._database = database
+        self._store = store
         self._registry = registry
         self._batch_runner = batch_runner
         self._settings = settings
@@ -32,26 +31,22 @@ class SuspectDuties:
 
     async def process_all(self) -> bool:
         """Process the pending requests and the timers of crash suspects, one run at a time."""
-        async with self._database.transaction() as tx:
-            self._registry.suspect_run_ids = frozenset(await crash_suspects.read_all(tx))
-            found = (
-                await crash_suspects.read_with_work(tx) if self._registry.suspect_run_ids else {}
-            )
+        async with self._store.transaction() as tx:
+            self._registry.suspect_run_ids = frozenset(await tx.read_suspects())
+            found = await tx.read_suspects_with_work() if self._registry.suspect_run_ids else {}
         for suspect in found.values():
             await self._process(suspect)
         return False
 
     async def _process(self, suspect: CrashSuspect) -> None:
         run_id, definition_ids = suspect.run_id, self._registry.definition_ids
-        async with self._database.transaction() as tx:
-            await crash_suspects.allow_retry(tx, run_id)
-            current_suspects = await crash_suspects.read_among(tx, {run_id})
+        async with self._store.transaction() as tx:
+            await tx.allow_retry(run_id)
+            current_suspects = await tx.read_suspects_among({run_id})
 
-        async def process(tx: SqlAlchemyTransaction, batch: BatchTransaction) -> None:
+        async def process(tx: StoreTransaction, batch: BatchTransaction) -> None:
             for current_suspect in current_suspects.values():
-                requests = await crash_suspects.take_oldest_request(
-                    tx, run_id, definition_ids, self._body_limits
-                )
+                requests = await tx.take_oldest_request(run_id, definition_ids, self._body_limits)
                 work_batch = decode_pending.decode_requests(requests, self._settings)
                 if work_batch.unreadable:
                     await batch.process(work_batch, wait_for_locks=True)

@@ -8,9 +8,8 @@ rotated key starts to sign.
 import asyncio
 
 from saga_engine.protocol.token import redact_token
-from saga_engine.store import engine_identity
-from saga_engine.store.database import Database
 from saga_engine.store.engine_identity import TokenKeys
+from saga_engine.store.interfaces import Store
 from saga_engine.telemetry.events import (
     DatabaseUnavailable,
     Emitter,
@@ -33,10 +32,8 @@ maintenance; `token_key_activation_delay` makes that rare. So it is not a settin
 class TokenKeyReader:
     """Reads the token keys into the outbox publisher."""
 
-    def __init__(
-        self, database: Database, outbox_publisher: OutboxPublisher, emit: Emitter
-    ) -> None:
-        self._database = database
+    def __init__(self, store: Store, outbox_publisher: OutboxPublisher, emit: Emitter) -> None:
+        self._store = store
         self._outbox_publisher = outbox_publisher
         self._emit = emit
         self._lock = asyncio.Lock()
@@ -67,8 +64,8 @@ class TokenKeyReader:
 
     async def _reload(self) -> None:
         started_at = asyncio.get_running_loop().time()
-        async with self._database.transaction() as tx:
-            self._outbox_publisher.token_keys = await engine_identity.token_keys(tx)
+        async with self._store.transaction() as tx:
+            self._outbox_publisher.token_keys = await tx.token_keys()
         self._read_at = started_at
 
 

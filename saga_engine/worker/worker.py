@@ -23,6 +23,7 @@ from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE_TOPOLOGY, REPLIES
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
+from saga_engine.store.sql_store import SqlStore
 from saga_engine.telemetry.events import (
     Emitter,
     EventLoopLagMeasured,
@@ -80,15 +81,14 @@ class Worker(EngineProcess):
         self._database = await resources.enter_async_context(
             Database(settings.require_database_url(), settings)
         )
+        store = SqlStore(self._database)
         registration = await register_sagas(
-            self._database, self._sagas, self._encryption, self._emit, settings, self._time_limit
+            store, self._sagas, self._encryption, self._emit, settings, self._time_limit
         )
         connections = await self._connect(resources, ENGINE_TOPOLOGY)
         consumer = await resources.enter_async_context(_create_consumer(connections.consume))
         publisher = Publisher(connections.publish)
-        self._loops = WorkerLoops(
-            registration, self._database, publisher, consumer, settings, self._emit
-        )
+        self._loops = WorkerLoops(registration, store, publisher, consumer, settings, self._emit)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set, then shut down within the `shutdown_timeout` setting."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
@@ -108,14 +108,14 @@ def publish_before_the_commit(plant: BugPatcher) -> None:
 
     async def run_transaction(self: BatchRunner, operation: BatchOperation) -> int:
         with self.admission.track_transaction() as admitted:
-            async with self._database.transaction() as tx:
-                changes = ChangeSet(await runs.database_now(tx), admitted)
+            async with self._store.transaction() as tx:
+                changes = ChangeSet(await tx.database_now(), admitted)
                 batch = BatchTransaction(
                     tx, self._registry, self.admission, changes, self._settings
                 )
                 count = await operation(tx, batch)
                 await flush.flush_changes(tx, changes, self._settings)
-                await outbox.delete(tx, self._outbox_publisher.take_confirmed())
+                await tx.delete_commands(self._outbox_publisher.take_confirmed())
                 await self._outbox_publisher.publish_batch(changes.after_commit)
         emit_committed(self._emit, changes)
         return count or 0
@@ -300,7 +300,7 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
         if key_owner is not None and key_owner.run_id != prepared.work_item.run_id:
             key = start_of(prepared.work_item).key
             assert key is not None
-            model = cast("memory_database.MemoryTransaction", self._tx)
+            model = cast("Any", self._tx)._tx
             await model.lock("business_key", (prepared.work_item.saga, key))
             model.delete("business_key", (prepared.work_item.saga, key))
 

@@ -5,7 +5,8 @@ from collections import Counter
 from saga_engine.decider.triggers import Start
 from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.settings import Settings
-from saga_engine.store import request_queue, runs
+from saga_engine.store import request_queue
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
@@ -73,9 +74,10 @@ class BatchDriver:
             )
 
     async def _take(self, tx, work_batch):
-        changes = ChangeSet(await runs.database_now(tx), Counter())
+        store_tx = SqlStoreTransaction(tx)
+        changes = ChangeSet(await store_tx.database_now(), Counter())
         admission = Admission(self._registry, SETTINGS)
-        batch = BatchTransaction(tx, self._registry, admission, changes, SETTINGS)
+        batch = BatchTransaction(store_tx, self._registry, admission, changes, SETTINGS)
         await batch.process(work_batch, wait_for_locks=True)
-        await flush_changes(tx, changes, SETTINGS)
+        await flush_changes(store_tx, changes, SETTINGS)
         return [answer for _, answer in changes.after_commit.answers]

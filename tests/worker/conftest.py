@@ -7,6 +7,7 @@ from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.sql_store import SqlStore
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.loops import register_sagas
@@ -35,7 +36,9 @@ async def engine_on_any_broker(broker_url, migrated_url):
 @pytest.fixture
 async def batch_driver(migrated_url):
     async with Database(migrated_url, SETTINGS) as database:
-        registered = await register_sagas(database, [parcels()], NO_ENCRYPTION, Emitter(), SETTINGS)
+        registered = await register_sagas(
+            SqlStore(database), [parcels()], NO_ENCRYPTION, Emitter(), SETTINGS
+        )
         yield BatchDriver(database, registered.registry)
 
 

@@ -15,6 +15,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.sql_store import SqlStore
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     Emitter,
@@ -39,12 +40,9 @@ async def idle_duties(engine) -> Duties:
     outbox_publisher = OutboxPublisher(
         await engine._publisher(), keys, settings.max_batch_bytes, Emitter(recorder)
     )
-    batch_runner = BatchRunner(
-        engine.database, registry, outbox_publisher, settings, Emitter(recorder)
-    )
-    return Duties(
-        engine.database, registry, batch_runner, outbox_publisher, settings, Emitter(recorder)
-    )
+    store = SqlStore(engine.database)
+    batch_runner = BatchRunner(store, registry, outbox_publisher, settings, Emitter(recorder))
+    return Duties(store, registry, batch_runner, outbox_publisher, settings, Emitter(recorder))
 
 
 SHORT_TIMEOUT = timedelta(milliseconds=300)

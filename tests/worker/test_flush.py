@@ -11,6 +11,7 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.pending_requests import PendingRequest
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.flush import flush_changes
 from saga_engine.worker.work_item import WorkItem
@@ -59,7 +60,9 @@ async def dead_letter_all(engine, *work_items):
     for each in work_items:
         changes.dead_letter(each, DeadLetterReason.INTERNAL_ERROR, "It is junk.")
     async with engine.database.transaction() as tx:
-        await flush_changes(tx, changes, Settings(max_open_dead_letters_per_source=1))
+        await flush_changes(
+            SqlStoreTransaction(tx), changes, Settings(max_open_dead_letters_per_source=1)
+        )
         return dict((await tx.execute(SENDERS)).all())
 
 

@@ -11,6 +11,7 @@ from saga_engine.cli.redrive import rebuild_message
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.token import redact_token, sign_token, verify_token
 from saga_engine.store import dead_letter_actions, engine_identity
+from saga_engine.store.sql_store import SqlStore
 from saga_engine.telemetry.events import Emitter, MessageDeadLettered
 from saga_engine.vocabulary import Status
 from saga_engine.worker import token_keys
@@ -137,7 +138,7 @@ async def test_a_flood_of_forged_tokens_reads_the_keys_once_a_second(engine, mon
     outbox_publisher: Any = SimpleNamespace()
     async with engine.database.transaction() as tx:
         outbox_publisher.token_keys = before = await engine_identity.token_keys(tx)
-    reader = TokenKeyReader(engine.database, outbox_publisher, Emitter())
+    reader = TokenKeyReader(SqlStore(engine.database), outbox_publisher, Emitter())
     monkeypatch.setattr(token_keys, "MIN_READ_INTERVAL", 3600.0)
     assert not await reader.refresh_if_unchanged(before)
     key = await rotate(engine)

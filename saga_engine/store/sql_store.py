@@ -1,0 +1,290 @@
+"""
+The worker's `Store` in PostgreSQL: one line for each method of `interfaces`.
+
+The functions and their statements are in the module of their table.
+"""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from saga_engine.decider.commands import SendCommand
+from saga_engine.decider.events import Event
+from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
+from saga_engine.postgres.statement import Transaction, TransactionSource
+from saga_engine.saga.definition import Saga
+from saga_engine.store import (
+    audit,
+    backlog_counts,
+    business_keys,
+    crash_suspects,
+    dead_letters,
+    definitions,
+    due_runs,
+    engine_identity,
+    incidents,
+    journal,
+    outbox,
+    partitions,
+    pending_requests,
+    request_queue,
+    retention,
+    run_statuses,
+    runs,
+    stranded_starts,
+)
+from saga_engine.store.audit import ActionOutcome
+from saga_engine.store.backlog_counts import BacklogCounts
+from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.crash_suspects import CrashSuspect
+from saga_engine.store.dead_letters import DeadLetter
+from saga_engine.store.definitions import DEFAULT_PRESENCE_POLICY, PresencePolicy
+from saga_engine.store.engine_identity import TokenKeys
+from saga_engine.store.journal import NewEvent
+from saga_engine.store.outbox import StaleCommands
+from saga_engine.store.partitions import LockRetry, MaintenanceResult
+from saga_engine.store.pending_requests import (
+    DEFAULT_READ_LIMITS,
+    NewRequest,
+    PendingRequest,
+    PendingStart,
+    ReadLimits,
+)
+from saga_engine.store.run_statuses import RunStatus
+from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
+
+
+class SqlStoreTransaction:
+    """A StoreTransaction over one transaction of PostgreSQL."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def database_now(self) -> datetime:
+        return await runs.database_now(self._tx)
+
+    async def lock_runs(
+        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+    ) -> dict[str, StoredRun]:
+        return await runs.lock(self._tx, run_ids, max_bytes=max_bytes)
+
+    async def lock_free_runs(
+        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+    ) -> dict[str, StoredRun]:
+        return await runs.lock_skip_locked(self._tx, run_ids, max_bytes=max_bytes)
+
+    async def read_runs(
+        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+    ) -> dict[str, StoredRun]:
+        return await runs.read_unlocked(self._tx, run_ids, max_bytes=max_bytes)
+
+    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunStatus]:
+        return await run_statuses.read(self._tx, run_ids)
+
+    async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
+        return await runs.insert(self._tx, new)
+
+    async def save_runs(self, changed: Sequence[StoredRun]) -> None:
+        await runs.save(self._tx, changed)
+
+    async def lock_due_runs(
+        self,
+        definition_ids: Sequence[int],
+        limit: int,
+        *,
+        max_bytes: int = UNLIMITED_BYTES,
+        excluding: Collection[str] = (),
+    ) -> dict[str, StoredRun]:
+        return await due_runs.lock_due(
+            self._tx, definition_ids, limit, max_bytes=max_bytes, excluding=excluding
+        )
+
+    async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
+        return await due_runs.due_run_ids(self._tx, definition_ids, limit)
+
+    async def due_within(
+        self, horizons: Mapping[int, timedelta], count_limit: int
+    ) -> dict[str, int]:
+        return await due_runs.due_within(self._tx, horizons, count_limit)
+
+    async def defer_wake(self, run_id: str, delay: timedelta) -> None:
+        await due_runs.defer_wake(self._tx, run_id, delay)
+
+    async def reserve_keys(
+        self, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
+    ) -> list[KeyOwner | None]:
+        return await business_keys.try_reserve(self._tx, requests, encryption)
+
+    async def release_key(self, saga: str, key: str, run_id: str) -> None:
+        await business_keys.release(self._tx, saga, key, run_id)
+
+    async def record_requests(self, requests: Sequence[NewRequest]) -> None:
+        await pending_requests.record(self._tx, requests)
+
+    async def find_starts(
+        self, run_ids: Collection[str], count_limit: int = 0
+    ) -> dict[str, PendingStart]:
+        return await pending_requests.find_starts(self._tx, run_ids, count_limit)
+
+    async def existing_runs(self, run_ids: Collection[str]) -> set[str]:
+        return await pending_requests.existing_runs(self._tx, run_ids)
+
+    async def read_starts(
+        self, run_ids: Collection[str], body_limits: ReadLimits = DEFAULT_READ_LIMITS
+    ) -> dict[str, PendingRequest]:
+        return await pending_requests.read_starts(self._tx, run_ids, body_limits)
+
+    async def take_requests(
+        self,
+        *,
+        definition_ids: Sequence[int],
+        limit: int,
+        body_limits: ReadLimits = DEFAULT_READ_LIMITS,
+        max_bytes: int = UNLIMITED_BYTES,
+    ) -> list[PendingRequest]:
+        return await request_queue.take(
+            self._tx,
+            definition_ids=definition_ids,
+            limit=limit,
+            body_limits=body_limits,
+            max_bytes=max_bytes,
+        )
+
+    async def take_starts(
+        self,
+        slots: Mapping[str, int],
+        *,
+        definition_ids: Sequence[int],
+        limit: int,
+        body_limits: ReadLimits = DEFAULT_READ_LIMITS,
+        max_bytes: int = UNLIMITED_BYTES,
+    ) -> list[PendingRequest]:
+        return await request_queue.take_starts(
+            self._tx,
+            slots,
+            definition_ids=definition_ids,
+            limit=limit,
+            body_limits=body_limits,
+            max_bytes=max_bytes,
+        )
+
+    async def defer_requests(self, ids: Sequence[int], delay: timedelta) -> None:
+        await request_queue.defer(self._tx, ids, delay)
+
+    async def sagas_with_starts(
+        self, sagas: Sequence[str], definition_ids: Sequence[int]
+    ) -> set[str]:
+        return await request_queue.sagas_with_starts(self._tx, sagas, definition_ids)
+
+    async def has_work(self, sagas: Sequence[str], definition_ids: Sequence[int]) -> bool:
+        return await request_queue.has_work(self._tx, sagas, definition_ids)
+
+    async def take_stranded_starts(
+        self, min_age: timedelta, limit: int, body_limits: ReadLimits
+    ) -> list[PendingRequest]:
+        return await stranded_starts.take_without_definition(self._tx, min_age, limit, body_limits)
+
+    async def add_commands(self, sends: Sequence[SendCommand]) -> list[int]:
+        return await outbox.add(self._tx, sends)
+
+    async def delete_commands(self, ids: Sequence[int]) -> None:
+        await outbox.delete(self._tx, ids)
+
+    async def claim_stale_commands(
+        self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
+    ) -> StaleCommands:
+        return await outbox.claim_stale(self._tx, age, limit, max_bytes=max_bytes)
+
+    async def append_events(self, events: Sequence[NewEvent]) -> None:
+        await journal.append(self._tx, events)
+
+    async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
+        await incidents.record(self._tx, events)
+
+    async def record_dead_letters(
+        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int = 100_000
+    ) -> None:
+        await dead_letters.record(self._tx, letters, max_body_bytes, quota)
+
+    async def record_outcomes(self, outcomes: Sequence[ActionOutcome]) -> None:
+        await audit.record_outcomes(self._tx, outcomes)
+
+    async def count_backlog(self, count_limit: int = 10_000) -> BacklogCounts:
+        return await backlog_counts.count_backlog(self._tx, count_limit)
+
+    async def register_definitions(
+        self, sagas: Sequence[Saga], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
+    ) -> dict[tuple[str, int], int]:
+        return await definitions.register(self._tx, sagas, policy)
+
+    async def refresh_presence(
+        self, ids: Collection[int], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
+    ) -> None:
+        await definitions.refresh_presence(self._tx, ids, policy)
+
+    async def known_versions(self, names: Collection[str]) -> set[tuple[str, int]]:
+        return await definitions.known_versions(self._tx, names)
+
+    async def token_keys(self) -> TokenKeys:
+        return await engine_identity.token_keys(self._tx)
+
+    async def read_suspects(self) -> dict[str, CrashSuspect]:
+        return await crash_suspects.read_all(self._tx)
+
+    async def read_suspects_with_work(self) -> dict[str, CrashSuspect]:
+        return await crash_suspects.read_with_work(self._tx)
+
+    async def read_suspects_among(self, run_ids: Collection[str]) -> dict[str, CrashSuspect]:
+        return await crash_suspects.read_among(self._tx, run_ids)
+
+    async def clear_suspects(self, run_ids: Collection[str]) -> None:
+        await crash_suspects.clear(self._tx, run_ids)
+
+    async def allow_retry(self, run_id: str) -> None:
+        await crash_suspects.allow_retry(self._tx, run_id)
+
+    async def delete_expired_suspects(self) -> None:
+        await crash_suspects.delete_expired(self._tx)
+
+    async def take_oldest_request(
+        self, run_id: str, definition_ids: Sequence[int], body_limits: ReadLimits
+    ) -> list[PendingRequest]:
+        return await crash_suspects.take_oldest_request(
+            self._tx, run_id, definition_ids, body_limits
+        )
+
+
+class SqlStore:
+    """
+    A Store over a pool or a session.
+
+    Args:
+        database: opens the transactions.
+    """
+
+    def __init__(self, database: TransactionSource) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlStoreTransaction]:
+        async with self._database.transaction() as tx:
+            yield SqlStoreTransaction(tx)
+
+    async def maintain_partitions(
+        self,
+        *,
+        retention_days: int,
+        months_ahead: int,
+        lock_retry: LockRetry,
+    ) -> MaintenanceResult:
+        return await partitions.maintain(
+            self._database,
+            retention_days=retention_days,
+            months_ahead=months_ahead,
+            lock_retry=lock_retry,
+        )
+
+    async def purge_expired(self, *, dead_letter_days: int, audit_days: int) -> int:
+        return await retention.purge_expired(
+            self._database, dead_letter_days=dead_letter_days, audit_days=audit_days
+        )
