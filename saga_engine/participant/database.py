@@ -1,8 +1,8 @@
 """
 The participant's own database: one transaction for each command.
 
-The user gives an engine, which stays theirs to dispose of, or a URL, for which `engine` creates
-one. Either way transactions are READ COMMITTED, which the barrier needs.
+The user gives an engine of SQLAlchemy, which stays theirs to dispose of, or a URL, for which
+`sqlalchemy_engine` creates one. Transactions are READ COMMITTED either way: the barrier needs it.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransactio
 from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismatch
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier_statements import SEARCH_PATH_STATEMENTS, BarrierStatements
-from saga_engine.participant.engine import create_engine, display_url
 from saga_engine.participant.lost_statements import LostStatementMonitor
 from saga_engine.participant.session_changes import (
     ROLE_CHANGED_KEY,
@@ -24,6 +23,7 @@ from saga_engine.participant.session_changes import (
     track_session_changes,
 )
 from saga_engine.participant.sql_barrier_table import SqlBarrierTable
+from saga_engine.participant.sqlalchemy_engine import create_engine, display_url
 from saga_engine.postgres import encoding, pgbouncer
 from saga_engine.postgres.pool import ConnectionPool, discard
 from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, sqlstate_of, translate_error

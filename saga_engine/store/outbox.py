@@ -94,8 +94,8 @@ async def delete(tx: Transaction, ids: Sequence[int]) -> None:
     """
     Delete confirmed commands; those that were deleted before are ignored.
 
-    Rows that another transaction has locked are skipped: most likely a sweep that is about to
-    publish them again, and a batch should not wait for it.
+    Rows that another transaction has locked are skipped: most likely the `outbox_resend` duty is
+    about to publish them again, and a batch should not wait for it.
     """
     if ids:
         await tx.execute(_DELETE, {"ids": sorted(ids)})

@@ -2,9 +2,9 @@
 Sends commands in flight again, after the broker has lost messages or a backup was restored.
 
 Nothing is decided here: each attempt that a run awaits is added to the outbox once more, with the
-same idempotency key, and the sweep of any worker publishes it. A participant that has processed the
-command before sends the same reply as then. The sweep deletes commands that were answered in the
-meantime.
+same idempotency key, and the `outbox_resend` duty of a worker publishes it. A participant that has
+processed the command before sends the same reply as then. Commands that were answered in the
+meantime are deleted.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ _DELETE_OUTBOX_ROWS = text(
     "DELETE FROM saga_engine.outbox WHERE run_id = ANY (CAST(:run_ids AS uuid[]))"
 )
 
-# `claimed_at` is -infinity: the sweep claims the row at once, and the age of the outbox does not
+# `claimed_at` is -infinity: the duty claims the row at once, and the age of the outbox does not
 # rise.
 _ADD_TO_OUTBOX = text(
     """

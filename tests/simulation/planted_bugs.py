@@ -169,7 +169,7 @@ def acknowledge_malformed_without_recording(plant: BugPatcher) -> None:
 
 
 @planted_bug("P1")
-def never_sweep(plant: BugPatcher) -> None:
+def never_resend(plant: BugPatcher) -> None:
     """Unconfirmed commands are never published again."""
 
     async def claim_nothing(

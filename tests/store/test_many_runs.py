@@ -110,7 +110,7 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "a status": lambda tx, done, **_: run_statuses.read(tx, [done]),
     "what is due": lambda tx, number, **_: due_runs.lock_due(tx, [number], 100),
     "what will be": lambda tx, **_: due_runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
-    "the sweep": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),
+    "what is resent": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),
     "pending starts": lambda tx, **_: pending_requests.find_starts(tx, [run_id()]),
     "what waits": lambda tx, number, **_: request_queue.take(
         tx, definition_ids=[number], limit=100

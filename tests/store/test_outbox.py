@@ -45,7 +45,7 @@ async def test_a_claimed_command_is_not_claimed_again_for_that_age(database: Dat
         assert (await outbox.claim_stale(tx, NOW, 100)).rows_found == 1
 
 
-async def test_two_concurrent_sweeps_claim_different_commands(database: Database):
+async def test_two_workers_that_resend_claim_different_commands(database: Database):
     async with database.transaction() as tx:
         await outbox.add(tx, await sample(database, 6))
     async with database.transaction() as one, database.transaction() as other:
@@ -73,8 +73,8 @@ async def test_deleting_a_command_twice_is_normal(database: Database):
 async def test_deleting_skips_locked_commands(database: Database):
     async with database.transaction() as tx:
         added = await outbox.add(tx, await sample(database, 3))
-    async with database.transaction() as sweep, database.transaction() as tx:
-        [held] = (await outbox.claim_stale(sweep, NOW, 1)).claimed
+    async with database.transaction() as resend, database.transaction() as tx:
+        [held] = (await outbox.claim_stale(resend, NOW, 1)).claimed
         await outbox.delete(tx, added)
         assert (await outbox.backlog(tx)).pending == 1
     async with database.transaction() as tx:

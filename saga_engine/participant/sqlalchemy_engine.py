@@ -1,4 +1,4 @@
-"""The engine that a participant's URL gets: a connection for each handler, with timeouts."""
+"""The engine of SQLAlchemy for a participant's URL: a connection for each handler, timeouts."""
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
