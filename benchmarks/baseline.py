@@ -20,6 +20,7 @@ from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import Queue, Topology
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 
 REQUESTS, COMMANDS, RESULTS = "bench.requests", "bench.commands", "bench.results"
 TOPOLOGY = Topology(queues=(Queue(REQUESTS), Queue(COMMANDS), Queue(RESULTS)))
@@ -101,9 +102,9 @@ def _message(queue: str, run_id: str, step: int) -> Message:
 async def _connect(stack: AsyncExitStack, url: str, queue: str) -> tuple[Publisher, Consumer]:
     connections = [
         await stack.enter_async_context(
-            SupervisedConnection(url, name=name, settings=SETTINGS, topology=TOPOLOGY)
+            SupervisedConnection(url, role=role, settings=SETTINGS, topology=TOPOLOGY)
         )
-        for name in ("baseline publish", "baseline consume")
+        for role in (ConnectionRole.PUBLISH, ConnectionRole.CONSUME)
     ]
     consumer = await stack.enter_async_context(Consumer(connections[1], [queue]))
     return Publisher(connections[0]), consumer

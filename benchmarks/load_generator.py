@@ -18,7 +18,7 @@ from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, EVENTS, Binding, client_topology
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Json
+from saga_engine.vocabulary import ConnectionRole, Json
 
 QUEUE = "saga.benchmark"
 
@@ -57,10 +57,16 @@ class LoadGenerator:
         topology = client_topology(QUEUE)
         # Declares the engine's queues too, so that starts wait there until a worker is ready.
         self.publish_connection = SupervisedConnection(
-            self._urls.broker_url, name="load", settings=self._settings, topology=ENGINE_TOPOLOGY
+            self._urls.broker_url,
+            role=ConnectionRole.PUBLISH,
+            settings=self._settings,
+            topology=ENGINE_TOPOLOGY,
         )
         self._consume_connection = SupervisedConnection(
-            self._urls.broker_url, name="load results", settings=self._settings, topology=topology
+            self._urls.broker_url,
+            role=ConnectionRole.CONSUME,
+            settings=self._settings,
+            topology=topology,
         )
         await self.publish_connection.__aenter__()
         await self._consume_connection.__aenter__()

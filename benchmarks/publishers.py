@@ -20,6 +20,7 @@ from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import COMMANDS, participant_topology
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 from tests.kit.rabbitmq import RabbitMQServer
 
 BATCH_SIZES = (1, 200)
@@ -50,7 +51,7 @@ async def measure(pairs: int) -> None:
     async with (
         RabbitMQServer() as rabbit,
         SupervisedConnection(
-            rabbit.url, name="publish", settings=settings, topology=topology
+            rabbit.url, role=ConnectionRole.PUBLISH, settings=settings, topology=topology
         ) as connection,
     ):
         publishers: dict[str, MessagePublisher] = {

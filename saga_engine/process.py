@@ -60,7 +60,7 @@ async def open_broker_connections(
     publish, consume = (
         SupervisedConnection(
             broker_url or settings.require_broker_url(),
-            name=role,
+            role=role,
             settings=settings,
             topology=topology,
             on_status=on_status,
@@ -80,7 +80,7 @@ def connection_events(emit: Observer) -> StatusObserver:
     def emit_changed(status: ConnectionStatus) -> None:
         emit(
             BrokerConnectionChanged(
-                connection=ConnectionRole(status.name),
+                connection=status.role,
                 state=status.state,
                 generation=status.generation,
                 problem=status.problem,

@@ -32,7 +32,7 @@ from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationErro
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import ConnectionState
+from saga_engine.vocabulary import ConnectionRole, ConnectionState
 
 CLOSE_TIMEOUT = 2.0
 """Seconds for the close handshake; the broker also notices a closed socket without it."""
@@ -55,7 +55,7 @@ class ConnectionStatus:
     in a sentence why the connection does not work, without secrets; it is empty when it works.
     """
 
-    name: str
+    role: ConnectionRole
     state: ConnectionState
     generation: int
     problem: str = ""
@@ -74,7 +74,8 @@ class SupervisedConnection(AsyncResource):
 
     Args:
         url: the URL of one host or of several: see `url.split_hosts`.
-        name: `publish` or `consume`; shown in RabbitMQ's list of connections and in each status.
+        role: what the process uses it for; shown in RabbitMQ's list of connections and in each
+            status.
         wait_for_broker: whether entering waits for an unreachable broker; otherwise each host is
             tried once. A refused password or virtual host, and a topology mismatch, are raised
             immediately in both cases.
@@ -84,16 +85,16 @@ class SupervisedConnection(AsyncResource):
         self,
         url: str,
         *,
-        name: str,
+        role: ConnectionRole,
         settings: Settings,
         topology: Topology | None = None,
         on_status: StatusObserver = ignore_status,
         wait_for_broker: bool = False,
     ) -> None:
-        self.name = name
+        self.role = role
         self.settings = settings
         self.topology = topology or Topology()
-        self.status = ConnectionStatus(name, ConnectionState.CONNECTING, 0)
+        self.status = ConnectionStatus(role, ConnectionState.CONNECTING, 0)
         url = url.strip()  # as in the settings: the line end of a file is not part of the URL
         self.username = username_of(url)
         self._host_urls = deque(
@@ -257,7 +258,7 @@ class SupervisedConnection(AsyncResource):
 
     async def _connect_once(self) -> None:
         connection = await open_connection(
-            self._host_urls[0], self.name, self.settings.broker_connect_timeout
+            self._host_urls[0], self.role, self.settings.broker_connect_timeout
         )
         try:
             await declare_topology(connection, self.topology, self.settings.broker_connect_timeout)
@@ -299,6 +300,6 @@ class SupervisedConnection(AsyncResource):
         self, state: ConnectionState, problem: str = "", *, generation: int | None = None
     ) -> None:
         self.status = ConnectionStatus(
-            self.name, state, self.status.generation if generation is None else generation, problem
+            self.role, state, self.status.generation if generation is None else generation, problem
         )
         self._on_status(self.status)

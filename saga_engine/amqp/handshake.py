@@ -13,9 +13,10 @@ from saga_engine.amqp import driver
 from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.amqp.url import INVALID_URL, display_address
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
+from saga_engine.vocabulary import ConnectionRole
 
 
-async def open_connection(url: str, name: str, seconds: float) -> AmqpConnection:
+async def open_connection(url: str, role: ConnectionRole, seconds: float) -> AmqpConnection:
     """
     Open one connection.
 
@@ -32,7 +33,7 @@ async def open_connection(url: str, name: str, seconds: float) -> AmqpConnection
             context=tls.create_ssl_context(tls_settings) if tls_settings else None,
             client_properties={
                 "product": "saga-engine",
-                "connection_name": f"saga-engine {name}",
+                "connection_name": f"saga-engine {role}",
             },
         )
         connection.on_blocked = _ignore_blocked

@@ -43,6 +43,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter, StoredDeadLetter
+from saga_engine.vocabulary import ConnectionRole
 
 app = App(name="dead-letters", help="List, show, redrive, discard and purge dead letters.")
 
@@ -145,7 +146,7 @@ async def redrive(
         if not confirm_selection(ids, "Send again", selection, as_json=as_json):
             return 0
         async with SupervisedConnection(
-            broker_url, name="publish", settings=settings
+            broker_url, role=ConnectionRole.PUBLISH, settings=settings
         ) as connection:
             failed = await Redriver(
                 database, SinglePublisher(connection), operator=operator_name, reason=reason

@@ -11,6 +11,7 @@ from saga_engine.amqp.url import vhost_of
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr, print_table
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, queue_policy
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 
 
 async def show_topology(
@@ -29,7 +30,7 @@ async def show_topology(
         settings = Settings.load()
         async with SupervisedConnection(
             settings.require_broker_url(),
-            name="publish",
+            role=ConnectionRole.PUBLISH,
             settings=settings,
             topology=ENGINE_TOPOLOGY,
         ):

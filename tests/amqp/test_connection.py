@@ -9,7 +9,7 @@ from saga_engine.amqp import driver
 from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import ConnectionState
+from saga_engine.vocabulary import ConnectionRole, ConnectionState
 from tests.kit.connections import FAST_RECONNECT, StateRecorder, open_connection
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
@@ -54,7 +54,11 @@ async def test_connection_waits_for_the_broker_on_request(broker_url):
         proxy.pause_server_data()
         settings = Settings(**FAST_RECONNECT | {"broker_connect_timeout": 0.2})
         supervised = SupervisedConnection(
-            proxy.url, name="x", settings=settings, on_status=observer, wait_for_broker=True
+            proxy.url,
+            role=ConnectionRole.CONSUME,
+            settings=settings,
+            on_status=observer,
+            wait_for_broker=True,
         )
         async with asyncio.TaskGroup() as tasks:
             entering = tasks.create_task(supervised.__aenter__())
@@ -67,7 +71,7 @@ async def test_connection_waits_for_the_broker_on_request(broker_url):
 
 def test_reconnect_delay_doubles_to_a_limit_with_jitter():
     settings = Settings(broker_reconnect_backoff=0.2, broker_reconnect_backoff_max=5.0)
-    supervised = SupervisedConnection("amqp://h", name="x", settings=settings)
+    supervised = SupervisedConnection("amqp://h", role=ConnectionRole.CONSUME, settings=settings)
     for failures in (0, 1, 2, 3, 10, 1000):
         full = min(5.0, 0.2 * 2.0 ** min(failures, 30))
         pauses = {supervised.backoff_delay(failures) for _ in range(50)}

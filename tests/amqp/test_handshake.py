@@ -11,7 +11,7 @@ import pytest
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import ConnectionState
+from saga_engine.vocabulary import ConnectionRole, ConnectionState
 from tests.kit.connections import StateRecorder, open_connection
 from tests.kit.proxy import running_proxy
 
@@ -33,7 +33,9 @@ async def test_unknown_virtual_host_is_a_configuration_error(rabbitmq_url):
 async def test_refused_password_is_raised_without_waiting_for_the_broker(rabbitmq_url):
     url = rabbitmq_url.replace("guest:guest", "guest:hunter2")
     with pytest.raises(ConfigurationError):
-        async with SupervisedConnection(url, name="x", settings=Settings(), wait_for_broker=True):
+        async with SupervisedConnection(
+            url, role=ConnectionRole.CONSUME, settings=Settings(), wait_for_broker=True
+        ):
             pass
 
 

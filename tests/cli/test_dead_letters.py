@@ -15,6 +15,7 @@ from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
 from saga_engine.store.dead_letters import DeadLetter, DeadLetterState
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
+from saga_engine.vocabulary import ConnectionRole
 from tests.kit.command_line import saga_engine
 
 WHY = ("--reason", "known bug", "--operator", "ann")
@@ -34,7 +35,9 @@ async def publish_malformed(engine, *bodies, exchange=REQUESTS, key="start"):
         )
         for number, body in enumerate(bodies)
     ]
-    async with SupervisedConnection(url, name="publish", settings=settings) as connection:
+    async with SupervisedConnection(
+        url, role=ConnectionRole.PUBLISH, settings=settings
+    ) as connection:
         outcomes = await Publisher(connection).publish(messages)
     assert outcomes == [PublishOutcome.CONFIRMED] * len(bodies)
     await engine.events.wait_for(MessageDeadLettered, len(bodies))
@@ -234,7 +237,7 @@ async def test_a_body_of_20_megabytes_is_truncated_and_not_redriven(engine):
         exchange=REQUESTS, routing_key="start", body=b"x" * 20_000_000, message_id="m-1"
     )
     async with SupervisedConnection(
-        size.require_broker_url(), name="publish", settings=size
+        size.require_broker_url(), role=ConnectionRole.PUBLISH, settings=size
     ) as connection:
         assert await Publisher(connection).publish([message]) == [PublishOutcome.CONFIRMED]
     await engine.events.wait_for(MessageDeadLettered)
@@ -266,7 +269,7 @@ async def test_the_original_queue_of_a_dead_letter_gets_its_bytes(engine, record
     async with (
         SupervisedConnection(
             settings.require_broker_url(),
-            name="consume",
+            role=ConnectionRole.CONSUME,
             settings=settings,
             topology=participant_topology("other", ["other.do"]),
         ) as connection,

@@ -122,7 +122,7 @@ async def publish_starts(urls, inputs):
         )
         for body in bodies
     ]
-    async with open_connection(urls["broker_url"], "publish") as link:
+    async with open_connection(urls["broker_url"], ConnectionRole.PUBLISH) as link:
         assert set(await Publisher(link).publish(messages)) == {"confirmed"}
 
 

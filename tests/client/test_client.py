@@ -26,7 +26,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
-from saga_engine.vocabulary import Status
+from saga_engine.vocabulary import ConnectionRole, Status
 from tests.kit.greeter import Greeting, greet_saga
 
 ANN = {"name": "Ann"}
@@ -178,7 +178,7 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
     async with (
         SupervisedConnection(
             settings.require_broker_url(),
-            name="consume",
+            role=ConnectionRole.CONSUME,
             settings=settings,
             topology=ENGINE_TOPOLOGY,
         ) as link,
@@ -205,7 +205,10 @@ async def test_an_unanswered_start_times_out_and_names_its_run(settings):
     hasty = settings.model_copy(update={"client_timeout": 0.5})
     async with (
         SupervisedConnection(
-            hasty.require_broker_url(), name="consume", settings=hasty, topology=ENGINE_TOPOLOGY
+            hasty.require_broker_url(),
+            role=ConnectionRole.CONSUME,
+            settings=hasty,
+            topology=ENGINE_TOPOLOGY,
         ),
         Client(settings=hasty) as client,
     ):

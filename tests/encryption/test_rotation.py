@@ -17,7 +17,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, journal
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
 from saga_engine.telemetry.events import IncidentOpened, MessageHeld, RunFinished, RunStarted
-from saga_engine.vocabulary import Outcome, Resolution, Status
+from saga_engine.vocabulary import ConnectionRole, Outcome, Resolution, Status
 from tests.encryption.card_saga import (
     SECRET,
     CardParticipant,
@@ -191,7 +191,7 @@ async def test_row_65_a_start_whose_key_is_missing_is_dead_lettered_and_redriven
             tx, DeadLetterFilter(reason="input_undecryptable"), limit=10
         )
     assert SECRET.encode() not in letter.message.body
-    async with open_connection(engine.broker_url, "publish") as link:
+    async with open_connection(engine.broker_url, ConnectionRole.PUBLISH) as link:
         again = Redriver(
             engine.database, SinglePublisher(link), operator="ada", reason="the key is back"
         )

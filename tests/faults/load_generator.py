@@ -11,6 +11,7 @@ from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import CLIENT_TOPOLOGY
+from saga_engine.vocabulary import ConnectionRole
 from tests.faults import workload
 from tests.faults.environment import UNAVAILABLE_ERRORS, FaultEnvironment
 from tests.kit.connections import open_connection
@@ -69,7 +70,7 @@ class LoadGenerator:
 
     async def __aenter__(self):
         self._connection = open_connection(
-            self._environment.broker_url, "publish", topology=CLIENT_TOPOLOGY
+            self._environment.broker_url, ConnectionRole.PUBLISH, topology=CLIENT_TOPOLOGY
         )
         self._publisher = Publisher(await self._connection.__aenter__())
         self._tasks = asyncio.TaskGroup()  # a load that breaks ends the suite

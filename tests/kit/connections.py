@@ -15,6 +15,7 @@ from saga_engine.amqp.url import split_hosts
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import participant_queue, participant_topology
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 
 TOPOLOGY = participant_topology("tests", ["tests.one", "tests.two"])
 QUEUE = participant_queue("tests")
@@ -59,31 +60,33 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def open_connection(url, name="consume", observer=None, topology=TOPOLOGY, **changes):
+async def open_connection(
+    url, role=ConnectionRole.CONSUME, observer=None, topology=TOPOLOGY, **changes
+):
     """A connection that reconnects quickly."""
     settings = Settings(**(FAST_RECONNECT | changes))
     async with SupervisedConnection(
-        url, name=name, settings=settings, topology=topology, on_status=observer or StateRecorder()
+        url, role=role, settings=settings, topology=topology, on_status=observer or StateRecorder()
     ) as supervised:
         yield supervised
 
 
 @asynccontextmanager
 async def open_publisher(url, observer=None, **changes):
-    async with open_connection(url, "publish", observer, **changes) as supervised:
+    async with open_connection(url, ConnectionRole.PUBLISH, observer, **changes) as supervised:
         yield Publisher(supervised)
 
 
 @asynccontextmanager
 async def open_single_publisher(url, observer=None, **changes):
-    async with open_connection(url, "publish", observer, **changes) as link:
+    async with open_connection(url, ConnectionRole.PUBLISH, observer, **changes) as link:
         yield SinglePublisher(link)
 
 
 @asynccontextmanager
 async def open_consumer(url, observer=None, queues=(QUEUE,), prefetch=None, urgent=(), **changes):
     async with (
-        open_connection(url, "consume", observer, **changes) as supervised,
+        open_connection(url, ConnectionRole.CONSUME, observer, **changes) as supervised,
         Consumer(supervised, queues, prefetch=prefetch, urgent=urgent) as consumer,
     ):
         yield consumer

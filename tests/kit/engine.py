@@ -28,7 +28,7 @@ from saga_engine.telemetry.events import (
     ProcessReady,
     RunFinished,
 )
-from saga_engine.vocabulary import Failure, Outcome
+from saga_engine.vocabulary import ConnectionRole, Failure, Outcome
 from saga_engine.worker.worker import Worker
 from tests.kit.connections import open_connection, raw_channel
 from tests.kit.parcels import COMMANDS, parcels
@@ -292,7 +292,9 @@ class EngineHarness:
 
     async def _publisher(self):
         return Publisher(
-            await self._owned.enter_async_context(open_connection(self.broker_url, "publish"))
+            await self._owned.enter_async_context(
+                open_connection(self.broker_url, ConnectionRole.PUBLISH)
+            )
         )
 
     async def _consumer(self, topology, queue):

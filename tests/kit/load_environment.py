@@ -14,7 +14,7 @@ from saga_engine.embedded.process import free_port
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES, REQUESTS, participant_queue
-from saga_engine.vocabulary import Json
+from saga_engine.vocabulary import ConnectionRole, Json
 from tests.kit.connections import open_connection, raw_channel
 from tests.kit.programs import ROOT, is_ready, running_program, sleep, wait_until_true
 
@@ -149,7 +149,7 @@ async def load_environment(database_url, broker_url, directory, **settings):
     async with AsyncExitStack() as owned:
         # Declares the queues of the engine, so that starts wait there for a worker.
         connection = await owned.enter_async_context(
-            open_connection(broker_url, "load", topology=ENGINE_TOPOLOGY)
+            open_connection(broker_url, ConnectionRole.PUBLISH, topology=ENGINE_TOPOLOGY)
         )
         environment = LoadEnvironment(
             owned, database_url, broker_url, Publisher(connection), directory, settings

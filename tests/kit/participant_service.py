@@ -15,6 +15,7 @@ from saga_engine.protocol.reply import decode_reply
 from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 from tests.kit.payments_participant import EventList
 
 TOKEN_KEY = b"k" * 32
@@ -62,7 +63,7 @@ class EngineStub:
 async def command_sender(url):
     """Something that sends commands, where no engine has ever been."""
     settings = Settings(**FAST_RECONNECT)
-    async with SupervisedConnection(url, name="publish", settings=settings) as publish:
+    async with SupervisedConnection(url, role=ConnectionRole.PUBLISH, settings=settings) as publish:
         yield EngineStub(Publisher(publish), None, settings)
 
 
@@ -71,10 +72,10 @@ async def engine_stub(url):
     settings = Settings(**FAST_RECONNECT)
     async with (
         SupervisedConnection(
-            url, name="publish", settings=settings, topology=ENGINE_TOPOLOGY
+            url, role=ConnectionRole.PUBLISH, settings=settings, topology=ENGINE_TOPOLOGY
         ) as publish,
         SupervisedConnection(
-            url, name="consume", settings=settings, topology=ENGINE_TOPOLOGY
+            url, role=ConnectionRole.CONSUME, settings=settings, topology=ENGINE_TOPOLOGY
         ) as consume,
         Consumer(consume, [REPLIES]) as consumer,
     ):

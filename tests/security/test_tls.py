@@ -12,7 +12,7 @@ from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnava
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from saga_engine.vocabulary import ConnectionState
+from saga_engine.vocabulary import ConnectionRole, ConnectionState
 from tests.kit.command_line import environment, saga_engine
 from tests.kit.connections import FAST_RECONNECT, StateRecorder
 from tests.kit.programs import running_program, wait_until_true
@@ -42,7 +42,7 @@ async def shown(secured, certificates, name):
 async def connect_broker(url):
     async with (
         asyncio.timeout(PATIENCE),
-        SupervisedConnection(url, name="publish", settings=Settings(broker_url=url)),
+        SupervisedConnection(url, role=ConnectionRole.PUBLISH, settings=Settings(broker_url=url)),
     ):
         pass
 
@@ -224,7 +224,7 @@ async def test_a_broker_url_from_code_is_checked_too(url):
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
         async with (
             asyncio.timeout(PATIENCE),
-            SupervisedConnection(url, name="publish", settings=unseen),
+            SupervisedConnection(url, role=ConnectionRole.PUBLISH, settings=unseen),
         ):
             pass
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
@@ -319,7 +319,9 @@ async def test_an_expired_certificate_is_reported_until_it_is_renewed(tls_rabbit
     url = broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client)
     observed = StateRecorder()
     settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
-    async with SupervisedConnection(url, name="consume", settings=settings, on_status=observed):
+    async with SupervisedConnection(
+        url, role=ConnectionRole.CONSUME, settings=settings, on_status=observed
+    ):
         await observed.wait_for(lambda state: state.state is ConnectionState.CONNECTED)
         async with shown(tls_rabbitmq, certificates, "expired"):
             await tls_rabbitmq.server.rabbitmqctl("close_all_connections", "test")
@@ -335,7 +337,9 @@ async def test_the_client_certificate_is_read_for_each_connection(tls_rabbitmq, 
     url = broker_url(tls_rabbitmq, certificates.authority.ca, mine)
     observed = StateRecorder()
     settings = Settings(**(FAST_RECONNECT | {"broker_url": url}))
-    async with SupervisedConnection(url, name="consume", settings=settings, on_status=observed):
+    async with SupervisedConnection(
+        url, role=ConnectionRole.CONSUME, settings=settings, on_status=observed
+    ):
         mine.replace_with(certificates.old_client)
         await tls_rabbitmq.server.rabbitmqctl("close_all_connections", "test")
         await observed.wait_for(lambda state: "certfile" in state.problem)

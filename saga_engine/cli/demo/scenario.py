@@ -24,7 +24,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from saga_engine.vocabulary import Status
+from saga_engine.vocabulary import ConnectionRole, Status
 
 RUN_TIMEOUT = 120.0
 """Seconds for an order to finish; the slowest takes about 20."""
@@ -139,7 +139,7 @@ async def _replace_killed_worker(
 
 async def _send_malformed_message(broker: str, settings: Settings) -> None:
     async with SupervisedConnection(
-        broker, name="publish", settings=settings, topology=ENGINE_TOPOLOGY
+        broker, role=ConnectionRole.PUBLISH, settings=settings, topology=ENGINE_TOPOLOGY
     ) as connection:
         message = Message(
             exchange=REPLIES,
