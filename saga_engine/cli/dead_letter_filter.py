@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from saga_engine.cli.output import print_json, print_line, print_stderr
 from saga_engine.errors import ConfigurationError, Conflict, NotFound
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
@@ -67,7 +68,7 @@ async def select_ids(
     ids: Sequence[int],
     selection: DeadLetterSelectionOptions,
     *,
-    excluded_reason: str | None = None,
+    excluded_reason: DeadLetterReason | None = None,
 ) -> list[int]:
     """
     Find the ids of the selected open dead letters.
@@ -128,7 +129,9 @@ async def _check_named(database: Database, ids: Sequence[int]) -> list[int]:
 
 
 async def _select_matching(
-    database: Database, selection: DeadLetterSelectionOptions, excluded_reason: str | None
+    database: Database,
+    selection: DeadLetterSelectionOptions,
+    excluded_reason: DeadLetterReason | None,
 ) -> list[int]:
     criteria = DeadLetterFilter(
         state=DeadLetterState.OPEN, queue=selection.queue, reason=selection.reason_code

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from saga_engine.postgres.statement import Transaction, text
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store.bounded_count import BoundedCount, count_up_to
 from saga_engine.store.dead_letters import DeadLetter, DeadLetterState
 
@@ -32,7 +33,7 @@ class DeadLetterGroup:
     """Open dead letters of one queue, reason and type."""
 
     queue: str
-    reason: str
+    reason: DeadLetterReason
     type: str
     count: int
     first_received_at: datetime
@@ -53,7 +54,7 @@ class DeadLetterFilter:
     state: DeadLetterState | None = None
     queue: str | None = None
     reason: str | None = None
-    excluded_reason: str | None = None
+    excluded_reason: DeadLetterReason | None = None
     min_age_days: int | None = None
 
 
@@ -141,7 +142,7 @@ async def groups(tx: Transaction) -> list[DeadLetterGroup]:
     return [
         DeadLetterGroup(
             queue=queue,
-            reason=reason,
+            reason=DeadLetterReason(reason),
             type=message_type,
             count=number,
             first_received_at=first,
@@ -156,7 +157,7 @@ def to_stored_dead_letter(row: Any) -> StoredDeadLetter:
     """Make a dead letter of a row that has `DEAD_LETTER_COLUMNS`."""
     message = DeadLetter(
         queue=row.queue,
-        reason=row.reason,
+        reason=DeadLetterReason(row.reason),
         detail=row.detail,
         body=bytes(row.body),
         body_size=row.body_size,

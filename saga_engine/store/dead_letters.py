@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from saga_engine.postgres.statement import Columns, Transaction, text
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store.bounded_count import GROUPS_MAX
 from saga_engine.store.json_column import dumps, make_storable
 
@@ -45,7 +46,7 @@ class DeadLetter:
 
     Args:
         queue: the queue that it came from.
-        reason: the engine's code for what is wrong with it.
+        reason: what is wrong with it.
         detail: the same as a sentence.
         body: at least as much of the body as is kept.
         body_size: the length of the body that was sent, in bytes.
@@ -56,7 +57,7 @@ class DeadLetter:
     """
 
     queue: str
-    reason: str
+    reason: DeadLetterReason
     detail: str
     body: bytes
     body_size: int

@@ -8,6 +8,7 @@ from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import REQUESTS, participant_topology
 from saga_engine.store import dead_letter_actions, dead_letter_queries, dead_letters
@@ -60,7 +61,7 @@ async def recorded(settings):
 def letter(**changes):
     made: dict[str, Any] = {
         "queue": "saga.requests",
-        "reason": "bad_request",
+        "reason": DeadLetterReason.BAD_REQUEST,
         "detail": "It is not a request.",
         "body": b"{}",
         "body_size": 2,
@@ -153,7 +154,9 @@ async def test_a_letter_that_cannot_be_published_fails_alone_and_stays_open(engi
 
 async def test_many_are_discarded_only_after_confirmation(settings, recorded):
     url = settings.require_database_url()
-    await recorded(*[letter()] * 3, letter(queue="saga.replies", reason="bad_outcome"))
+    await recorded(
+        *[letter()] * 3, letter(queue="saga.replies", reason=DeadLetterReason.BAD_OUTCOME)
+    )
     counted = await saga_engine(
         "dead-letters", "discard", "--all", "--dry-run", *WHY, database_url=url
     )
@@ -180,7 +183,7 @@ async def test_many_are_discarded_only_after_confirmation(settings, recorded):
 
 async def test_messages_of_unauthorized_senders_are_redriven_only_if_selected(engine, recorded):
     url, broker_url = engine.settings.require_database_url(), engine.settings.require_broker_url()
-    await recorded(letter(reason="unauthorized_sender"), letter())
+    await recorded(letter(reason=DeadLetterReason.UNAUTHORIZED_SENDER), letter())
     again = ("dead-letters", "redrive", "--yes", "--json")
     settings = {"database_url": url, "broker_url": broker_url}
     for choice in (("--all",), ("--queue", "saga.requests")):

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from saga_engine.cli.config import mask_url
 from saga_engine.cli.output import format_cell, print_table
 from saga_engine.cli.redrive import rebuild_message
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Message
 from saga_engine.store.dead_letter_queries import StoredDeadLetter
 from saga_engine.store.dead_letters import DeadLetter, DeadLetterState
@@ -114,7 +115,7 @@ def headers_of(letter: DeadLetter) -> Mapping[str, object]:
 def test_a_redrive_count_is_incremented_or_starts_at_1(count):
     letter = DeadLetter(
         queue="saga.requests",
-        reason="bad",
+        reason=DeadLetterReason.BAD_REQUEST,
         detail="",
         body=b"",
         body_size=0,
@@ -132,7 +133,12 @@ def test_a_redriven_message_loses_copy_headers_of_its_sender():
         "own": "kept",
     }
     letter = DeadLetter(
-        queue="saga.requests", reason="bad", detail="", body=b"", body_size=0, headers=headers
+        queue="saga.requests",
+        reason=DeadLetterReason.BAD_REQUEST,
+        detail="",
+        body=b"",
+        body_size=0,
+        headers=headers,
     )
     assert headers_of(letter) == {"own": "kept", "x-saga-redrive-count": 1}
 
@@ -140,6 +146,11 @@ def test_a_redriven_message_loses_copy_headers_of_its_sender():
 @pytest.mark.parametrize("mark", ["x-undecodable", "x-truncated"])
 def test_a_message_with_incomplete_headers_is_not_redriven(mark):
     letter = DeadLetter(
-        queue="saga.requests", reason="bad", detail="", body=b"", body_size=0, headers={mark: True}
+        queue="saga.requests",
+        reason=DeadLetterReason.BAD_REQUEST,
+        detail="",
+        body=b"",
+        body_size=0,
+        headers={mark: True},
     )
     assert rebuild_message(stored(letter)) == "Not all of its headers were kept."

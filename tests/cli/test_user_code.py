@@ -14,6 +14,7 @@ from saga_engine.protocol.message import Message
 from saga_engine.settings import Settings
 from saga_engine.store import crash_suspects
 from saga_engine.store.database import Database
+from saga_engine.vocabulary import ConnectionRole
 from tests.kit.command_line import (
     exit_code_of,
     http_get,

@@ -17,6 +17,7 @@ from saga_engine.decider.triggers import Start
 from saga_engine.encryption.aesgcm import AesGcmCodec
 from saga_engine.encryption.keyring import KeyRing
 from saga_engine.identifiers import uuid7
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
@@ -75,7 +76,7 @@ async def test_the_pages_query_finds_pending_payloads_of_a_key(migrated_url):
             )
             letter = DeadLetter(
                 queue="saga.requests",
-                reason="input_undecryptable",
+                reason=DeadLetterReason.INPUT_UNDECRYPTABLE,
                 detail="",
                 body=json.dumps(body).encode(),
                 body_size=99,

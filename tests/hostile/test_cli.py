@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from saga_engine.cli.main import run_command
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
 from saga_engine.store.database import Database
@@ -168,7 +169,7 @@ async def test_a_dead_letter_prints_no_control_characters(command, typing, migra
     )
     letter = DeadLetter(
         queue=evil,
-        reason=evil,
+        reason=DeadLetterReason.BAD_REQUEST,
         detail=evil,
         body=json.dumps([evil]).encode() + evil.encode(),
         body_size=9,

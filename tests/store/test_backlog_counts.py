@@ -1,5 +1,6 @@
 """The values of the gauges."""
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import (
     backlog_counts,
     dead_letters,
@@ -29,7 +30,11 @@ async def test_the_gauges_count_what_is_unfinished_open_or_pending(
             tx, [NewRequest(kind="start", run_id=run_id(), body={}, saga="x")]
         )
         await pending_requests.record(tx, [NewRequest(kind="cancel", run_id=turned, body={})])
-        letters = [DeadLetter(queue="q", reason="why", detail="", body=b"", body_size=0)] * 2
+        letters = [
+            DeadLetter(
+                queue="q", reason=DeadLetterReason.BAD_REQUEST, detail="", body=b"", body_size=0
+            )
+        ] * 2
         await dead_letters.record(tx, letters, 1)
         counts = await backlog_counts.count_backlog(tx)
     assert counts.runs == {
@@ -37,7 +42,7 @@ async def test_the_gauges_count_what_is_unfinished_open_or_pending(
         ("place-order", Status.COMPENSATING): 1,
     }
     assert counts.oldest_run_age.keys() == {"place-order"}
-    assert counts.dead_letters == {("q", "why"): 2}
+    assert counts.dead_letters == {("q", "bad_request"): 2}
     assert (counts.outbox_pending, counts.pending_requests, counts.awaiting_definition) == (1, 2, 1)
     assert (counts.timers_pending, counts.timer_overdue) == (2, 0.0)
     assert counts.outbox_oldest_age > 0

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import ALL_DEAD_LETTERS, DeadLetterFilter
@@ -40,7 +41,7 @@ async def test_a_dead_letter_is_redriven_or_discarded_once(database: Database):
 
 
 async def test_a_purge_records_which_dead_letters_it_deleted(database: Database):
-    letters = [letter("a"), letter("a"), letter("b")]
+    letters = [letter(), letter(), letter(DeadLetterReason.TOO_LARGE)]
     ids = [each.id for each in await add(database, *letters)]
     async with database.transaction() as tx:
         assert (
@@ -48,8 +49,8 @@ async def test_a_purge_records_which_dead_letters_it_deleted(database: Database)
         )
         said = await tx.execute(text("SELECT target FROM saga_engine.audit ORDER BY target"))
     assert list(said.scalars()) == [
-        f"1 dead letters of saga.replies (b), ids {ids[2]} to {ids[2]}",
-        f"2 dead letters of saga.replies (a), ids {ids[0]} to {ids[1]}",
+        f"1 dead letters of saga.replies (too_large), ids {ids[2]} to {ids[2]}",
+        f"2 dead letters of saga.replies (malformed_json), ids {ids[0]} to {ids[1]}",
     ]
 
 
@@ -58,7 +59,7 @@ async def test_two_operators_that_resolve_the_same_dead_letters_do_not_deadlock(
     database: Database, action
 ):
     """The letters lie in another order on disk than their ids say."""
-    ids = [each.id for each in await add(database, *[letter("a")] * 3)]
+    ids = [each.id for each in await add(database, *[letter()] * 3)]
     async with database.transaction() as tx:
         for number in reversed(ids):
             await tx.execute(
@@ -100,7 +101,7 @@ async def test_discarding_many_dead_letters_reads_no_body(database: Database):
         await tx.execute(
             text("ALTER TABLE saga_engine.dead_letter ALTER body SET STORAGE EXTERNAL")
         )
-        ids = await letters(tx, *["a"] * 200, size=200 * 1024)
+        ids = await letters(tx, *[DeadLetterReason.BAD_REQUEST] * 200, size=200 * 1024)
     async with database.transaction() as tx:
         before = (await tx.execute(BLOCKS)).scalar_one()
         assert (

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
@@ -12,18 +13,20 @@ from tests.store.test_dead_letters import add, letter
 from tests.store.test_retention import letters
 from tests.store.test_unrelated_rows import BLOCKS, ONE_MORE
 
+BAD_REQUEST, BAD_OUTCOME = DeadLetterReason.BAD_REQUEST, DeadLetterReason.BAD_OUTCOME
+
 
 async def test_dead_letters_are_grouped_by_queue_reason_and_type(database: Database):
     await add(database, *[letter(type="a", message_id=m) for m in "123"], letter(type="b"))
     async with database.transaction() as tx:
         found = await dead_letter_queries.groups(tx)
     assert [(group.reason, group.type, group.count) for group in found] == [
-        *(("unreadable", "a", 3), ("unreadable", "b", 1)),
+        *(("malformed_json", "a", 3), ("malformed_json", "b", 1)),
     ]
 
 
 async def test_dead_letters_are_listed_in_pages_and_by_filter(database: Database):
-    found = await add(database, letter("a"), letter("b"), letter("a"))
+    found = await add(database, letter(), letter(DeadLetterReason.BAD_REQUEST), letter())
     ids = [each.id for each in found]
     async with database.transaction() as tx:
 
@@ -34,7 +37,7 @@ async def test_dead_letters_are_listed_in_pages_and_by_filter(database: Database
 
         assert await page_ids() == ids[:0:-1]
         assert await page_ids(before_id=ids[1]) == [ids[0]]
-        assert await page_ids(reason="a") == [ids[2], ids[0]]
+        assert await page_ids(reason="malformed_json") == [ids[2], ids[0]]
         assert await page_ids(queue="other") == []
 
 
@@ -43,8 +46,8 @@ MANY_SETTLED = text(
     INSERT INTO saga_engine.dead_letter (state, queue, reason, detail, message_id, correlation_id,
         type, exchange, routing_key, properties, headers, body, body_size, truncated, fingerprint,
         resolved_at)
-    SELECT 'discarded', 'saga.replies', 'a', '', '', '', '', '', '', '{}', '{}', '', 0, false, '',
-        clock_timestamp()
+    SELECT 'discarded', 'saga.replies', 'malformed_json', '', '', '', '', '', '', '{}', '{}', '',
+        0, false, '', clock_timestamp()
     FROM generate_series(1, 20000)"""
 )
 
@@ -52,7 +55,7 @@ MANY_SETTLED = text(
 async def test_open_dead_letters_are_found_without_reading_resolved_ones(
     database: Database,
 ):
-    await add(database, letter("a"))
+    await add(database, letter())
     async with database.transaction() as tx:
         await tx.execute(MANY_SETTLED)
     async with database.transaction() as tx:
@@ -66,14 +69,14 @@ async def test_open_dead_letters_are_found_without_reading_resolved_ones(
 
 async def test_dead_letters_are_selected_by_a_filter(database: Database):
     async with database.transaction() as tx:
-        first, second, third = await letters(tx, "a", "b", "a")
+        first, second, third = await letters(tx, BAD_REQUEST, BAD_OUTCOME, BAD_REQUEST)
         await dead_letter_actions.mark_discarded(tx, [third], operator="ann", reason="known bug")
 
         async def chosen(**common) -> list[int]:
             return await dead_letter_queries.find_ids(tx, DeadLetterFilter(**common), limit=9)
 
-        assert await chosen(reason="a") == [first, third]
-        assert await chosen(state=DeadLetterState.OPEN, excluded_reason="b") == [first]
+        assert await chosen(reason="bad_request") == [first, third]
+        assert await chosen(state=DeadLetterState.OPEN, excluded_reason=BAD_OUTCOME) == [first]
         assert await chosen(state=DeadLetterState.DISCARDED) == [third]
         assert await chosen(queue="saga.replies") == await chosen(min_age_days=1) == []
         assert await dead_letter_queries.find_ids(
@@ -86,8 +89,8 @@ async def test_dead_letters_are_selected_by_a_filter(database: Database):
 
 async def test_dead_letters_are_split_into_batches_of_bounded_size(database: Database):
     async with database.transaction() as tx:
-        small = await letters(tx, *["a"] * 3)
-        large = await letters(tx, *["a"] * 2, size=1000)
+        small = await letters(tx, *[BAD_REQUEST] * 3)
+        large = await letters(tx, *[BAD_REQUEST] * 2, size=1000)
         made = await dead_letter_queries.split_by_size(
             tx, [*small, *large, 10**9], max_letters=2, max_bytes=900
         )

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import dead_letter_actions, dead_letter_queries, dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
@@ -11,7 +12,7 @@ from tests.kit.stored_runs import run_id
 from tests.store.test_unrelated_rows import BLOCKS
 
 
-def letter(reason: str = "unreadable", **fields: Any) -> DeadLetter:
+def letter(reason: DeadLetterReason = DeadLetterReason.MALFORMED_JSON, **fields: Any) -> DeadLetter:
     return DeadLetter(
         queue="saga.replies",
         reason=reason,
@@ -67,11 +68,19 @@ async def test_a_hostile_message_can_be_recorded(database: Database, hostile):
 
 
 async def test_a_long_body_is_cut_and_marked(database: Database):
-    long = DeadLetter(queue="q", reason="too_long", detail="", body=b"x" * 11, body_size=11)
-    cut_before = DeadLetter(
-        queue="q", reason="too_long", detail="", body=b"x" * 10, body_size=20_000_000
+    long = DeadLetter(
+        queue="q", reason=DeadLetterReason.TOO_LARGE, detail="", body=b"x" * 11, body_size=11
     )
-    exact = DeadLetter(queue="q", reason="too_long", detail="", body=b"x" * 10, body_size=10)
+    cut_before = DeadLetter(
+        queue="q",
+        reason=DeadLetterReason.TOO_LARGE,
+        detail="",
+        body=b"x" * 10,
+        body_size=20_000_000,
+    )
+    exact = DeadLetter(
+        queue="q", reason=DeadLetterReason.TOO_LARGE, detail="", body=b"x" * 10, body_size=10
+    )
     found = await add(database, long, cut_before, exact, keep=10)
     assert [each.truncated for each in found] == [True, True, False]
     assert {each.message.body for each in found} == {b"x" * 10}
@@ -85,7 +94,7 @@ FULL_LONG_AGO = text(
 
 
 async def test_dead_letters_beyond_the_quota_of_a_sender_are_only_counted(database: Database):
-    def of(sender: str, reason: str = "bad_request") -> DeadLetter:
+    def of(sender: str, reason: DeadLetterReason = DeadLetterReason.BAD_REQUEST) -> DeadLetter:
         return DeadLetter(
             queue="q",
             reason=reason,
@@ -98,7 +107,9 @@ async def test_dead_letters_beyond_the_quota_of_a_sender_are_only_counted(databa
     async with database.transaction() as tx:
         await dead_letters.record(tx, [of("shop")] * 3, 9, quota=4)
         await dead_letters.record(tx, [of("shop")] * 3 + [of("desk")] * 2, 9, quota=4)
-        await dead_letters.record(tx, [of("shop"), of("shop", "other")], 9, quota=4)
+        await dead_letters.record(
+            tx, [of("shop"), of("shop", DeadLetterReason.BAD_OUTCOME)], 9, quota=4
+        )
         kept = await dead_letter_queries.read_page(tx, limit=99)
         assert Counter(each.message.properties["user_id"] for each in kept) == {
             "shop": 5,
@@ -113,12 +124,12 @@ async def test_dead_letters_beyond_the_quota_of_a_sender_are_only_counted(databa
 
 
 async def test_a_group_at_its_quota_is_not_counted_again_for_some_seconds(database: Database):
-    await add(database, *[letter("a")] * 20_000)
+    await add(database, *[letter()] * 20_000)
     async with database.transaction() as tx:
         await tx.execute(text("ANALYZE saga_engine.dead_letter"))
-        await dead_letters.record(tx, [letter("a")], 9, quota=20_000)
+        await dead_letters.record(tx, [letter()], 9, quota=20_000)
     async with database.transaction() as tx:
         before = (await tx.execute(BLOCKS)).scalar_one()
-        await dead_letters.record(tx, [letter("a")], 9, quota=20_000)
+        await dead_letters.record(tx, [letter()], 9, quota=20_000)
         assert (await tx.execute(BLOCKS)).scalar_one() - before < 50
         assert list((await dead_letters.read_dropped(tx)).values()) == [2]

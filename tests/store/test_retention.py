@@ -2,6 +2,7 @@
 
 from sqlalchemy import text
 
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import (
     audit,
     dead_letter_actions,
@@ -16,11 +17,17 @@ from saga_engine.store.dead_letters import DeadLetter
 from tests.kit.stored_runs import run_id
 
 LETTER = DeadLetter(
-    queue="saga.requests", reason="bad_request", detail="It is none.", body=b"{}", body_size=2
+    queue="saga.requests",
+    reason=DeadLetterReason.BAD_REQUEST,
+    detail="It is none.",
+    body=b"{}",
+    body_size=2,
 )
 
 
-async def letters(tx: SqlAlchemyTransaction, *reasons: str, size: int = 2) -> list[int]:
+async def letters(
+    tx: SqlAlchemyTransaction, *reasons: DeadLetterReason, size: int = 2
+) -> list[int]:
     """Record one of each reason; their ids."""
     last = max(await dead_letter_queries.find_ids(tx, DeadLetterFilter(), limit=100_000), default=0)
     body = b"x" * size
@@ -49,7 +56,9 @@ async def test_resolved_dead_letters_and_actions_are_deleted_after_their_retenti
     database: Database,
 ):
     async with database.transaction() as tx:
-        settled, waiting = await letters(tx, "a", "b")
+        settled, waiting = await letters(
+            tx, DeadLetterReason.BAD_REQUEST, DeadLetterReason.BAD_OUTCOME
+        )
         await dead_letter_actions.mark_discarded(tx, [settled], operator="ann", reason="known bug")
         act = run_id()
         await audit.record(
@@ -95,7 +104,7 @@ async def test_an_action_without_an_outcome_is_kept(database: Database):
 async def test_rows_are_deleted_in_batches(database: Database, monkeypatch):
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     async with database.transaction() as tx:
-        ids = await letters(tx, *["a"] * 5)
+        ids = await letters(tx, *[DeadLetterReason.BAD_REQUEST] * 5)
         await dead_letter_actions.mark_discarded(tx, ids, operator="ann", reason="known bug")
         await age(tx, 2)
     assert await retention.purge_expired(database, dead_letter_days=1, audit_days=0) == 5

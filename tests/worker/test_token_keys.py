@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 
 from saga_engine.cli.redrive import rebuild_message
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.token import redact_token, sign_token, verify_token
 from saga_engine.store import dead_letter_actions, engine_identity
@@ -107,13 +108,15 @@ async def test_a_dead_lettered_reply_is_redriven_with_the_current_key(engine):
             each.message.reason: rebuild_message(each)
             for each in await dead_letter_actions.lock_open(tx, [1, 2])
         }
-    foreign = letters["uncorrelated_reply"]
+    foreign = letters[DeadLetterReason.UNCORRELATED_REPLY]
     assert isinstance(foreign, Message), foreign
     assert foreign.correlation_id == forge_token(command), (
         "it is unknown whether the engine has signed it"
     )
     worker = await engine.start_worker()
-    await participant.publish(letters["uncorrelated_reply"], letters["unauthorized_sender"])
+    await participant.publish(
+        letters[DeadLetterReason.UNCORRELATED_REPLY], letters[DeadLetterReason.UNAUTHORIZED_SENDER]
+    )
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     await worker.events.wait_for_dead_letter("uncorrelated_reply")
 
