@@ -1,9 +1,6 @@
 """
 decide(saga, run, trigger, now, ports) -> Decision: what follows from what happened.
 
-Theory of operation
-===================
-
 This is the Decider pattern (Jérémie Chassaing, "Functional Event Sourcing Decider"), written in the
 manner of h11: no I/O, events in, events out. Two total, pure functions are the core of the engine:
 
@@ -20,40 +17,26 @@ A trigger is decided in two stages. Both record events, which `evolve` applies i
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      advance.py: forward, stop, or compensate
 
-What follows outside is computed from the events afterwards, by commands.py: the commands to
-send and the time to wake up.
-
 Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
-`requested_stop`; stage 2 waits for the steps in flight and then compensates. After each decision of
-an unfinished run some step has a time (`due_at`) or an open incident: promise P1, "never silently
-stuck".
+`requested_stop`; stage 2 waits for the steps in flight and then compensates. What follows outside,
+the commands to send and the time to wake up, is computed from the events by commands.py. After each
+decision of an unfinished run some step has a time (`due_at`) or an open incident: promise P1,
+"never silently stuck".
 
-The run goes forward while it is running, and backward while it is compensating:
+Three facts decide what happens to a step that does not succeed:
 
-    running       -> compensating, completed, abandoned
-    compensating  -> compensated, abandoned
-    compensated   -> compensating, when a late success proves an effect
+- Its kind. Before the pivot the run compensates it, after the pivot an operator must look. A pivot
+  is compensated if it declares how; otherwise an operator must look, unless it was rejected or is
+  read-only.
+- Its status, for each direction: transitions.py, drawn in docs/semantics.md.
+- `StepState.may_have_effect`: whether there is something to compensate.
 
-Three facts decide what happens to a step. Its kind: before the pivot the run compensates it, after
-the pivot an operator must look. A pivot is compensated if it declares how; otherwise an operator
-must look, unless it was rejected or is read-only. Its status, for each direction: STEP_TRANSITIONS,
-drawn in docs/semantics.md. And `may_have_effect` (run.py): whether it must be compensated.
-
-What to change together
-=======================
-
-- A new trigger, or a new event: docs/internals.md, "To add something", lists the files. The name of
-  an event is stored forever.
-- A new status of a step: run.py, both directions in transitions.py; `make diagrams`.
-- A new reason, cause or code: vocabulary.py, and its table in docs/semantics.md.
-- What a decision reads must be in its arguments or in the run. A clock, a random number or a
-  setting in here would make a replay differ from the journal.
+What to change together: docs/internals.md, "Extension guide".
 """
 
-from dataclasses import replace
 from datetime import datetime
 
-from saga_engine.decider import operator
+from saga_engine.decider import operator, replies
 from saga_engine.decider.advance import advance
 from saga_engine.decider.decision import (
     MAX_MESSAGE_LENGTH,
@@ -64,7 +47,6 @@ from saga_engine.decider.decision import (
 from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads, declared_command
-from saga_engine.decider.replies import on_malformed_reply, on_reply, on_unroutable
 from saga_engine.decider.run import CompensationCause, Run, StepStatus
 from saga_engine.decider.triggers import (
     Cancel,
@@ -112,11 +94,10 @@ def decide(
     try:
         ignored_reason = _apply(builder, trigger)
     except operator.RequestRefused as error:
-        return replace(builder.decision(), refusal=str(error))
-    if ignored_reason is not None:
-        return replace(builder.decision(), ignored_reason=ignored_reason)
-    advance(builder)
-    return builder.decision()
+        return builder.decision(refusal=str(error))
+    if ignored_reason is None:
+        advance(builder)
+    return builder.decision(ignored_reason=ignored_reason)
 
 
 def start_blocked(
@@ -169,11 +150,11 @@ def _new_run(
 def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> IgnoredReason | None:
     match trigger:
         case ReplyReceived():
-            return on_reply(builder, trigger)
+            return replies.on_reply(builder, trigger)
         case MalformedReply():
-            return on_malformed_reply(builder, trigger)
+            return replies.on_malformed_reply(builder, trigger)
         case CommandUnroutable():
-            return on_unroutable(builder, trigger)
+            return replies.on_unroutable(builder, trigger)
         case WakeUp():
             return _on_wake_up(builder)
         case Cancel():
@@ -190,24 +171,29 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
         builder.request_stop(CompensationCause(code=CompensationCode.DEADLINE))
-    # Both lists are made first: a timeout can make a retry due immediately.
-    step_refs = [(name, direction) for name in builder.saga.steps for direction in Direction]
-    timed_out = [each for each in step_refs if _is_due(builder, each, StepStatus.IN_FLIGHT)]
-    due_retries = [each for each in step_refs if _is_due(builder, each, StepStatus.AWAITING_RETRY)]
-    for name, direction in timed_out:
-        timeout = declared_command(builder.saga, name, direction).timeout
-        text = f"No reply within {timeout.total_seconds():g} s."
-        failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
-        builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
-    # A step that was given up just now stops the run, and then no action is tried again.
-    for name, direction in due_retries:
-        if builder.stop_cause is None or direction is Direction.COMPENSATION:
+    # The list is made first: a timeout can make a retry due immediately.
+    due = [
+        (name, direction, status)
+        for name in builder.saga.steps
+        for direction in Direction
+        if (status := _due_status(builder, name, direction)) is not None
+    ]
+    for name, direction, status in due:
+        if status is StepStatus.IN_FLIGHT:
+            timeout = declared_command(builder.saga, name, direction).timeout
+            text = f"No reply within {timeout.total_seconds():g} s."
+            failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
+            builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
+    for name, direction, status in due:
+        # A step that was given up just now stops the run, and then no action is tried again.
+        stops = builder.stop_cause is not None and direction is Direction.ACTION
+        if status is StepStatus.AWAITING_RETRY and not stops:
             builder.start_attempt(name, direction)
     return None
 
 
-def _is_due(builder: DecisionBuilder, step_ref: tuple[str, Direction], status: StepStatus) -> bool:
-    name, direction = step_ref
-    progress = builder.step(name).progress_of(direction)
-    due_at = progress.due_at
-    return progress.status is status and due_at is not None and due_at <= builder.now
+def _due_status(builder: DecisionBuilder, name: str, direction: Direction) -> StepStatus | None:
+    """Its status, in flight or awaiting a retry, if its time has come."""
+    progress = builder.progress(name, direction)
+    is_due = progress.due_at is not None and progress.due_at <= builder.now
+    return progress.status if is_due else None

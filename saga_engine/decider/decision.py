@@ -1,8 +1,7 @@
 """
 The decision, and one in progress: the run with every recorded event applied, and these events.
 
-A DecisionBuilder exists for one call of `decide` and is the only mutable object in it. The parts of
-`decide` (replies, operator, advance) read `builder.run` and record more events.
+The parts of `decide` (replies, operator, advance) read `builder.run` and record more events.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from saga_engine.decider.events import (
 )
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade, declared_command
-from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Run, StepState
+from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Progress, Run, StepState
 from saga_engine.payload.guard import UserCodeError
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
@@ -37,7 +36,7 @@ from saga_engine.vocabulary import (
 MAX_MESSAGE_LENGTH = 500
 """Characters of an error's text that are kept in the journal."""
 
-INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
+_INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
     (Direction.ACTION, Outcome.FAILED): IncidentCause.STEP_FAILED,
     (Direction.ACTION, Outcome.UNKNOWN): IncidentCause.STEP_UNKNOWN,
     (Direction.ACTION, Outcome.REJECTED): IncidentCause.STEP_REJECTED,
@@ -45,7 +44,7 @@ INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
     (Direction.COMPENSATION, Outcome.UNKNOWN): IncidentCause.COMPENSATION_UNKNOWN,
     (Direction.COMPENSATION, Outcome.REJECTED): IncidentCause.COMPENSATION_REJECTED,
 }
-"""The incident of a step that neither succeeded nor may make the run compensate."""
+"""The incident of a step that did not succeed, if the run may not compensate because of it."""
 
 _INSTALLATION_INCIDENTS: Mapping[EngineFailureCode, IncidentCause] = {
     EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
@@ -74,7 +73,7 @@ class Decision:
 @dataclass(slots=True, kw_only=True)
 class DecisionBuilder:
     """
-    One decision about *run* at *now*, under *saga*.
+    One decision about *run* at *now*, under *saga*; the only mutable object of the decider.
 
     `requested_stop` is set by what happens in this decision and makes the run compensate;
     `advance` carries it out.
@@ -92,24 +91,35 @@ class DecisionBuilder:
         self.run = evolve(self.run, event)
         self.events.append(event)
 
-    def step(self, name: str) -> StepState:
+    def state(self, step: str) -> StepState:
         """Where a step is now."""
-        return self.run.steps[name]
+        return self.run.steps[step]
 
-    def decision(self) -> Decision:
-        """What has been decided so far."""
-        code_errors = tuple(self.payloads.code_errors)
-        return Decision(run=self.run, events=tuple(self.events), code_errors=code_errors)
+    def progress(self, step: str, direction: Direction) -> Progress:
+        """Where one direction of a step is now."""
+        return self.run.steps[step].progress_of(direction)
+
+    def decision(
+        self, *, ignored_reason: IgnoredReason | None = None, refusal: str | None = None
+    ) -> Decision:
+        """What has been decided."""
+        return Decision(
+            run=self.run,
+            events=tuple(self.events),
+            ignored_reason=ignored_reason,
+            refusal=refusal,
+            code_errors=tuple(self.payloads.code_errors),
+        )
 
     @property
     def stop_cause(self) -> CompensationCause | None:
         """Why the run will compensate; None if nothing asks for it, or once it compensates."""
         return self.run.stopping_cause or self.requested_stop
 
-    @property
-    def past_pivot(self) -> bool:
-        """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
-        return _past_pivot(self.saga, self.run)
+    def request_stop(self, cause: CompensationCause) -> None:
+        """Let the run stop and compensate; the first cause is kept."""
+        if self.stop_cause is None:
+            self.requested_stop = cause
 
     def open_incident(
         self,
@@ -142,7 +152,7 @@ class DecisionBuilder:
 
     def start_attempt(self, step: str, direction: Direction) -> None:
         """Order the next attempt, or open an incident if its payload cannot be made."""
-        progress = self.step(step).progress_of(direction)
+        progress = self.progress(step, direction)
         spec = declared_command(self.saga, step, direction)
         payload = None  # a retry sends the same bytes again
         if progress.payload is None:
@@ -172,12 +182,12 @@ class DecisionBuilder:
         *,
         never_delivered: bool = False,
     ) -> None:
-        """End an attempt without a success, and give the step up if there is no other attempt."""
+        """End an attempt that failed or got no reply; give the step up if no other is left."""
         retry_at = self._retry_at(step, direction)
         event = AttemptFailed(
             step=step,
             direction=direction,
-            attempt=self.step(step).progress_of(direction).attempts,
+            attempt=self.progress(step, direction).attempts,
             outcome=outcome,
             failure=failure,
             retry_at=retry_at,
@@ -185,32 +195,37 @@ class DecisionBuilder:
         )
         self.record(event)
         if retry_at is None:
-            self._attempts_exhausted(step, direction, outcome, failure)
+            self.compensate_or_block(step, direction, outcome, failure)
 
-    def request_stop(self, cause: CompensationCause) -> None:
-        """Let the run stop and compensate; the first cause is kept."""
-        if self.stop_cause is None:
-            self.requested_stop = cause
-
-    def _attempts_exhausted(
+    def compensate_or_block(
         self, step: str, direction: Direction, outcome: Outcome, failure: Failure
     ) -> None:
-        """No attempt is left: the run compensates, or a person must look."""
+        """A step without a success: the run compensates because of it, or a person must look."""
         if direction is Direction.ACTION and self.stop_cause is not None:
             return  # the run stops already, and compensates this step if it must
         code = failure.engine_code
         cause = _INSTALLATION_INCIDENTS.get(code) if code is not None else None
-        if cause is None and (direction is Direction.COMPENSATION or not self._can_be_undone(step)):
-            cause = INCIDENT_CAUSES[direction, outcome]
+        if cause is None and (
+            direction is Direction.COMPENSATION or not self._can_be_undone(step, outcome)
+        ):
+            cause = _INCIDENT_CAUSES[direction, outcome]
         if cause is not None:
             self.open_incident(step, direction, cause, failure.text)
         else:
             stop = CompensationCause(code=CompensationCode(outcome), step=step, failure=failure)
             self.request_stop(stop)
 
+    def _can_be_undone(self, step: str, outcome: Outcome) -> bool:
+        """Whether nothing of the step remains if the run gives it up and compensates."""
+        declared, kind = self.saga.steps[step], self.saga.step_kind(step)
+        if kind is not StepKind.PIVOT:
+            return kind is StepKind.COMPENSATABLE
+        did_nothing = outcome is Outcome.REJECTED or declared.read_only
+        return did_nothing or declared.compensation_spec is not None
+
     def _retry_at(self, step: str, direction: Direction) -> datetime | None:
         """When the next attempt is due; None: the budget is spent, or the run is stopping."""
-        progress = self.step(step).progress_of(direction)
+        progress = self.progress(step, direction)
         policy = declared_command(self.saga, step, direction).retry
         attempts_used = progress.attempts - progress.attempts_before_retry
         if attempts_used >= policy.attempts or self.stop_cause is not None:
@@ -218,19 +233,13 @@ class DecisionBuilder:
         seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
         return self.now + policy.delay(attempts_used, seed)
 
-    def _can_be_undone(self, step: str) -> bool:
-        """Whether no effect remains if the run gives this step up and compensates."""
-        declared, kind = self.saga.steps[step], self.saga.step_kind(step)
-        if kind is StepKind.PIVOT:
-            return declared.read_only or declared.compensation_spec is not None
-        return kind is StepKind.COMPENSATABLE
+
+def is_past_pivot(saga: Saga, run: Run) -> bool:
+    """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
+    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
 
 
 def active_deadline(saga: Saga, run: Run) -> datetime | None:
     """The deadline while it can still stop the run; an open incident suspends it."""
     applies = run.status is Status.RUNNING and run.stopping_cause is None and not run.incidents
-    return run.deadline if applies and not _past_pivot(saga, run) else None
-
-
-def _past_pivot(saga: Saga, run: Run) -> bool:
-    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
+    return run.deadline if applies and not is_past_pivot(saga, run) else None

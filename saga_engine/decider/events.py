@@ -2,8 +2,7 @@
 What is recorded of a run: the closed set of events in its journal.
 
 An event says what happened, in the past tense, with everything that `evolve` and a reader of the
-journal need. `serialize_event` and `deserialize_event` are its two directions. The type names
-stay in the database forever, so EVENT_TYPES spells them out instead of using the classes' names.
+journal need.
 """
 
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
-    """A command is to be sent. Only the first attempt of a round has its `payload`."""
+    """A command is to be sent."""
 
     step: str
     direction: Direction
@@ -44,27 +43,21 @@ class AttemptStarted:
     round: int
     command: str
     due_at: datetime
-    payload: Json = None
+    payload: Json = None  # None if it is the payload of the attempt before
     sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
-    """
-    An attempt ended without a success and without a rejection.
-
-    `outcome` is failed or unknown. `retry_at` is when the next one is sent; None: there is none.
-    `unroutable`: it was sent for the first time and the broker had no queue for it, so nothing was
-    done.
-    """
+    """An attempt ended without a success and without a rejection."""
 
     step: str
     direction: Direction
     attempt: int
-    outcome: Outcome
+    outcome: Outcome  # failed or unknown
     failure: Failure
-    retry_at: datetime | None = None
-    unroutable: bool = False
+    retry_at: datetime | None = None  # when the next one is sent; None: there is none
+    unroutable: bool = False  # it reached no queue, and no earlier copy of it did: nothing was done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +73,11 @@ class StepSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class StepRejected:
-    """A business no: nothing was done. `attempt` is 0 if an operator reported it."""
+    """A business no: nothing was done."""
 
     step: str
     direction: Direction
-    attempt: int
+    attempt: int  # 0 if an operator reported it
     failure: Failure
 
 
@@ -220,6 +213,8 @@ EVENT_TYPES: Mapping[str, type[Event]] = {
     "run_compensated": RunCompensated,
     "run_abandoned": RunAbandoned,
 }
+"""The names stay in the database forever, so they are not made of the classes' names."""
+
 _EVENT_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
 
 

@@ -6,15 +6,8 @@ Each function records events, or raises RequestRefused with a sentence for the o
 
 from dataclasses import replace
 
-from saga_engine.decider.decision import DecisionBuilder
-from saga_engine.decider.events import (
-    IncidentResolved,
-    RunAbandoned,
-    StepCompleted,
-    StepRejected,
-    StepSkipped,
-    StepSucceeded,
-)
+from saga_engine.decider import events
+from saga_engine.decider.decision import DecisionBuilder, is_past_pivot
 from saga_engine.decider.payloads import READ_ERRORS
 from saga_engine.decider.replies import fitting_kept_reply
 from saga_engine.decider.run import CompensationCause, Incident
@@ -44,8 +37,7 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
         return IgnoredReason.ALREADY_STOPPING
     if run.status.is_finished:
         raise RequestRefused(f"The run is {run.status} already.")
-    if builder.past_pivot:
-        assert builder.saga.pivot is not None  # it has been passed
+    if builder.saga.pivot is not None and is_past_pivot(builder.saga, run):
         raise RequestRefused(
             f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
             " forward."
@@ -88,7 +80,9 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
     _close_incident(builder, request)
     if kept is not None:
         step, direction = incident.step, incident.direction
-        event = StepSucceeded(step=step, direction=direction, attempt=kept.attempt, reply=kept.body)
+        event = events.StepSucceeded(
+            step=step, direction=direction, attempt=kept.attempt, reply=kept.body
+        )
         builder.record(event)
 
 
@@ -96,7 +90,7 @@ def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident
     if incident.direction is Direction.ACTION:
         _refuse_if_reply_needed(builder, incident.step)
     _close_incident(builder, request)
-    builder.record(StepSkipped(incident.step, incident.direction))
+    builder.record(events.StepSkipped(incident.step, incident.direction))
 
 
 def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -109,7 +103,7 @@ def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveInci
     except READ_ERRORS as error:
         raise RequestRefused(payloads.problem_text("The result", error)) from None
     _close_incident(builder, request)
-    builder.record(StepCompleted(incident.step, incident.direction, encrypted))
+    builder.record(events.StepCompleted(incident.step, incident.direction, encrypted))
 
 
 def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -125,7 +119,7 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
         )
     _close_incident(builder, request)
     failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
-    builder.record(StepRejected(incident.step, incident.direction, 0, failure))
+    builder.record(events.StepRejected(incident.step, incident.direction, 0, failure))
     cause = CompensationCause(
         code=CompensationCode.REJECTED,
         step=incident.step,
@@ -139,12 +133,12 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
 def _abandon(builder: DecisionBuilder, request: ResolveIncident) -> None:
     for number in builder.run.incidents:
         _close_incident(builder, replace(request, incident_number=number))
-    builder.record(RunAbandoned(builder.now, request.operator, request.reason))
+    builder.record(events.RunAbandoned(builder.now, request.operator, request.reason))
 
 
 def _close_incident(builder: DecisionBuilder, request: ResolveIncident) -> None:
     number, resolution = request.incident_number, request.resolution
-    builder.record(IncidentResolved(number, resolution, request.operator, request.reason))
+    builder.record(events.IncidentResolved(number, resolution, request.operator, request.reason))
 
 
 def _refuse_if_reply_needed(builder: DecisionBuilder, skipped: str) -> None:

@@ -2,8 +2,14 @@
 The payloads of a decision: the input and replies as their types, commands by the author's mappings.
 
 In a run and its events, payloads are encrypted if a codec is set. The decider decrypts them only
-here: to check them when they arrive, and for a mapping function. Every call into the author's code
-goes through `call_user_code`, so it can raise only what this module expects.
+here: to check them when they arrive, and for a mapping function. What is used of `payload`:
+
+    PayloadType.read         JSON to the author's type; PayloadError: it does not fit
+    PayloadMapping           calls the author's function, and writes its result as JSON
+    PayloadPorts.encryption  decrypts a value that belongs to its associated data, which names its
+                             run, step and kind; EncryptionError: its key is missing, for example
+    call_user_code           makes one UserCodeError of what the author's code raises, or if it does
+                             not return within the time limit
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +17,6 @@ from typing import Any
 
 from saga_engine.decider.run import Run, StepStatus
 from saga_engine.payload.encryption import (
-    AssociatedData,
     EncryptionError,
     command_associated_data,
     input_associated_data,
@@ -138,14 +143,11 @@ class DecisionPayloads:
         checked = self.checked.pop(source, None)
         if checked is not None and checked[0] is stored:
             return checked[1]  # for one mapping only: it may change the value
-        data = self._decrypt(stored, associated_data, description)
-        return None if data is None and parameter.optional else payload_type.read(data)
-
-    def _decrypt(self, value: Json, associated_data: AssociatedData, description: str) -> Json:
         try:
-            return self.ports.encryption.decrypt(value, associated_data)
+            data = self.ports.encryption.decrypt(stored, associated_data)
         except EncryptionError as error:
             raise EncryptionError(f"needs {description}, which {error}") from None
+        return None if data is None and parameter.optional else payload_type.read(data)
 
     def _call(self, call: UserCodeCall, function: Any, *arguments: Any) -> Any:
         """Call the author's code; note a call that returns no value in `code_errors`."""

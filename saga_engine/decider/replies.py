@@ -8,8 +8,8 @@ superseded replies are the normal case, so "changes nothing" is a result like an
 from collections.abc import Collection
 from typing import TypeAlias
 
-from saga_engine.decider.decision import INCIDENT_CAUSES, DecisionBuilder
-from saga_engine.decider.events import RunCompensating, StepRejected, StepSucceeded
+from saga_engine.decider import events
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.payloads import READ_ERRORS, declared_command
 from saga_engine.decider.run import (
     AWAITING_REPLY,
@@ -31,7 +31,6 @@ from saga_engine.vocabulary import (
     Json,
     Outcome,
     Status,
-    StepKind,
 )
 
 StepMessage: TypeAlias = ReplyReceived | MalformedReply | CommandUnroutable
@@ -39,19 +38,27 @@ StepMessage: TypeAlias = ReplyReceived | MalformedReply | CommandUnroutable
 
 def on_reply(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """Record what a participant says of an attempt; return why that changes nothing, or None."""
-    if not _attempt_exists(builder, reply):
-        return IgnoredReason.UNCORRELATED
-    if reply.outcome is Outcome.SUCCEEDED:
-        return _on_success(builder, reply)
-    if reply.outcome is Outcome.REJECTED:
-        return _on_rejection(builder, reply)
-    return _on_failure(builder, reply)
+    step, direction, outcome = reply.step, reply.direction, reply.outcome
+    if outcome is Outcome.SUCCEEDED:
+        exists = _attempt_exists(builder, reply)
+        return _on_success(builder, reply) if exists else IgnoredReason.UNCORRELATED
+    rejected = outcome is Outcome.REJECTED
+    expected_statuses = AWAITING_REPLY if rejected else (StepStatus.IN_FLIGHT,)
+    if ignored_reason := _ignored_reason(builder, reply, expected_statuses):
+        return ignored_reason
+    failure = reply.failure or Failure.by_engine(EngineFailureCode(outcome))
+    if rejected:
+        builder.record(events.StepRejected(step, direction, reply.attempt, failure))
+        builder.compensate_or_block(step, direction, outcome, failure)
+    else:
+        builder.fail_attempt(step, direction, outcome, failure)
+    return None
 
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """A success counts for any attempt: it proves that the command was done."""
     step, direction, body = reply.step, reply.direction, reply.body
-    status = builder.step(step).progress_of(direction).status
+    status = builder.progress(step, direction).status
     late = status not in UNSETTLED
     if status is StepStatus.SUCCEEDED:
         return IgnoredReason.DUPLICATE
@@ -68,18 +75,19 @@ def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason
     if problem is not None:
         body = None  # no later step needs the value, only that the step was done
     builder.close_obsolete_incident(step, direction, "its reply arrived")
-    builder.record(
-        StepSucceeded(step=step, direction=direction, attempt=reply.attempt, reply=body, late=late)
+    success = events.StepSucceeded(
+        step=step, direction=direction, attempt=reply.attempt, reply=body, late=late
     )
+    builder.record(success)
     if builder.run.status is Status.COMPENSATED:
         cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step)
-        builder.record(RunCompensating(cause))
+        builder.record(events.RunCompensating(cause))
     return None
 
 
 def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
     """Whether a late success proves an effect that no compensation sent so far covers."""
-    state = builder.step(step)
+    state = builder.state(step)
     return (
         direction is Direction.ACTION
         and state.action.status is not StepStatus.SKIPPED
@@ -88,37 +96,10 @@ def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Directi
     )
 
 
-def _on_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-    if _is_late(builder, reply, AWAITING_REPLY):
-        return IgnoredReason.LATE
-    step, direction = reply.step, reply.direction
-    failure = reply.failure or Failure.by_engine(EngineFailureCode.REJECTED)
-    builder.record(StepRejected(step, direction, reply.attempt, failure))
-    # A rejected pivot left no effect, so only a step after it needs a person.
-    retriable = builder.saga.step_kind(step) is StepKind.RETRIABLE
-    if direction is Direction.COMPENSATION or retriable:
-        cause = INCIDENT_CAUSES[direction, Outcome.REJECTED]
-        builder.open_incident(step, direction, cause, failure.text)
-    else:
-        stop = CompensationCause(code=CompensationCode.REJECTED, step=step, failure=failure)
-        builder.request_stop(stop)
-    return None
-
-
-def _on_failure(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-    if _is_late(builder, reply, (StepStatus.IN_FLIGHT,)):
-        return IgnoredReason.LATE
-    failure = reply.failure or Failure.by_engine(EngineFailureCode.FAILED)
-    builder.fail_attempt(reply.step, reply.direction, Outcome.FAILED, failure)
-    return None
-
-
 def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> IgnoredReason | None:
     """Open an incident for a reply that cannot be read; a run that stops ends the attempt."""
-    if not _attempt_exists(builder, reply):
-        return IgnoredReason.UNCORRELATED
-    if _is_late(builder, reply, AWAITING_REPLY):
-        return IgnoredReason.LATE
+    if ignored_reason := _ignored_reason(builder, reply, AWAITING_REPLY):
+        return ignored_reason
     step, direction, problem = reply.step, reply.direction, reply.problem
     if builder.stop_cause is not None and direction is Direction.ACTION:
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, problem)
@@ -131,10 +112,8 @@ def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> Ignor
 
 def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> IgnoredReason | None:
     """Retry a command that the broker has no queue for; then an operator must look."""
-    if not _attempt_exists(builder, command):
-        return IgnoredReason.UNCORRELATED
-    if _is_late(builder, command, (StepStatus.IN_FLIGHT,)):
-        return IgnoredReason.LATE
+    if ignored_reason := _ignored_reason(builder, command, (StepStatus.IN_FLIGHT,)):
+        return ignored_reason
     step, direction, first_send = command.step, command.direction, command.first_send
     name = declared_command(builder.saga, step, direction).command
     text = f"No queue is bound to saga.commands for {name}."
@@ -143,23 +122,27 @@ def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> Ignor
     return None
 
 
-def _attempt_exists(builder: DecisionBuilder, message: StepMessage) -> bool:
-    state = builder.run.steps.get(message.step)
-    attempts = state.progress_of(message.direction).attempts if state else 0
-    return 1 <= message.attempt <= attempts
-
-
-def _is_late(
+def _ignored_reason(
     builder: DecisionBuilder, message: StepMessage, expected_statuses: Collection[StepStatus]
-) -> bool:
+) -> IgnoredReason | None:
     """
-    Whether a message that is not a success is too late to change anything.
+    Why a message that is not a success changes nothing, or None.
 
-    It is if it answers an older attempt, if the step expects no reply, or if the run is abandoned.
+    It is too late if it answers an older attempt, if the step expects no reply, or if the run is
+    abandoned.
     """
-    progress = builder.step(message.step).progress_of(message.direction)
+    if not _attempt_exists(builder, message):
+        return IgnoredReason.UNCORRELATED
+    progress = builder.progress(message.step, message.direction)
     superseded = message.attempt != progress.attempts or progress.status not in expected_statuses
-    return superseded or builder.run.status is Status.ABANDONED
+    late = superseded or builder.run.status is Status.ABANDONED
+    return IgnoredReason.LATE if late else None
+
+
+def _attempt_exists(builder: DecisionBuilder, message: StepMessage) -> bool:
+    if message.step not in builder.run.steps:
+        return False
+    return 1 <= message.attempt <= builder.progress(message.step, message.direction).attempts
 
 
 def fitting_kept_reply(builder: DecisionBuilder, incident: Incident) -> KeptReply | None:

@@ -1,9 +1,4 @@
-"""
-Where a run is, as a value. Only `evolve` makes the next one.
-
-It decides nothing. What is derived from a run is here, what may follow in `transitions`, and what a
-trigger does to it in `decide`.
-"""
+"""Where a run is, as a value, and what is derived from it. Only `evolve` makes the next one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +18,7 @@ from saga_engine.vocabulary import (
 
 
 class StepStatus(StrEnum):
-    """Where one direction of a step is; `transitions` says what may follow what."""
+    """Where one direction of a step is."""
 
     PENDING = "pending"
     IN_FLIGHT = "in_flight"  # sent; its timeout is `due_at`
@@ -48,18 +43,13 @@ UNSETTLED = (*AWAITING_REPLY, StepStatus.BLOCKED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompensationCause:
-    """
-    Why a run compensates. A deadline sets none of the other fields, a late success only the step.
-
-    A failed or rejected step sets the step and its failure, a cancel the operator and the reason,
-    and an operator's reject all four.
-    """
+    """Why a run compensates; which fields are set follows from the code."""
 
     code: CompensationCode
-    step: str | None = None
-    failure: Failure | None = None
-    operator: str | None = None
-    reason: str | None = None
+    step: str | None = None  # that was rejected, failed, or succeeded late
+    failure: Failure | None = None  # of the step; not set by a late success
+    operator: str | None = None  # who cancelled the run or rejected the step
+    reason: str | None = None  # of the operator
 
     @property
     def as_failure(self) -> Failure:
@@ -71,28 +61,19 @@ class CompensationCause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """
-    One direction of a step.
-
-    `attempts` counts sends; it is the number of the last attempt. `unroutable_attempts` are those
-    that reached no queue and so did nothing. `attempts_before_retry` are those before an operator's
-    retry, which gives the policy a new budget. `round` goes up when an operator retries a rejected
-    command: only then is the idempotency key new. `payload` is kept from the first attempt, because
-    a retry must send the same bytes. `rejected`: nothing was done, as the participant's last reply
-    or an operator says; it stays true while the step is blocked.
-    """
+    """One direction of a step."""
 
     status: StepStatus = StepStatus.PENDING
-    attempts: int = 0
-    unroutable_attempts: int = 0
-    attempts_before_retry: int = 0
-    round: int = 1
+    attempts: int = 0  # times sent, and so the number of the last attempt
+    unroutable_attempts: int = 0  # those of them that reached no queue and so did nothing
+    attempts_before_retry: int = 0  # those before an operator's retry, which gives a new budget
+    round: int = 1  # part of the idempotency key; a new one if an operator retries a rejection
     sent_at: datetime | None = None
-    due_at: datetime | None = None
-    payload: Json = None
+    due_at: datetime | None = None  # when the last attempt times out, or the next one is sent
+    payload: Json = None  # of the first attempt, because a retry must send the same bytes
     reply: Json = None
     failure: Failure | None = None
-    rejected: bool = False
+    rejected: bool = False  # nothing was done, as its last reply or an operator says
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +90,10 @@ class StepState:
     @property
     def may_have_effect(self) -> bool:
         """
-        Whether the step may have an effect to compensate (promise P3).
+        Whether the step may have changed something that must be compensated (promise P3).
 
-        It has if it succeeded. Otherwise it may have if any attempt reached a queue and the last
-        reply was not a rejection.
+        It has if it succeeded. Otherwise it may have, unless no attempt reached a queue or it was
+        rejected.
         """
         action = self.action
         reached_a_queue = action.attempts > action.unroutable_attempts
@@ -126,17 +107,11 @@ class StepState:
 
 @dataclass(frozen=True, slots=True)
 class KeptReply:
-    """
-    The reply that opened an incident, kept until the incident is closed.
-
-    `body` is the JSON that arrived, encrypted if a codec is set; for an `unreadable` reply it is
-    the text of the first bytes. `outcome` is the outcome that the reply states, None if it states
-    none that exists.
-    """
+    """The reply that opened an incident, kept until the incident is closed."""
 
     attempt: int
-    body: Json = field(default=None, repr=False)
-    outcome: Outcome | None = None
+    body: Json = field(default=None, repr=False)  # if unreadable, the beginning of its text
+    outcome: Outcome | None = None  # that it states; None if it states none that exists
     unreadable: bool = False
 
 
@@ -155,12 +130,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """
-    One execution of a saga.
-
-    `revision` counts its events. `stopping_cause` is set while steps in flight settle before the
-    run compensates; `compensation_cause` is set once it compensates.
-    """
+    """One execution of a saga."""
 
     run_id: str
     saga: str
@@ -170,12 +140,12 @@ class Run:
     input: Json
     started_at: datetime
     deadline: datetime | None
-    revision: int = 0
+    revision: int = 0  # counts its events
     status: Status = Status.RUNNING
     steps: Mapping[str, StepState] = field(default_factory=dict)
-    stopping_cause: CompensationCause | None = None
-    compensation_cause: CompensationCause | None = None
-    incidents: Mapping[int, Incident] = field(default_factory=dict)
-    incident_count: int = 0
+    stopping_cause: CompensationCause | None = None  # set while it waits for steps in flight
+    compensation_cause: CompensationCause | None = None  # set once it compensates
+    incidents: Mapping[int, Incident] = field(default_factory=dict)  # the open ones
+    incident_count: int = 0  # all of them
     result: Json = None
     finished_at: datetime | None = None

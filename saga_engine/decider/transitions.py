@@ -1,62 +1,64 @@
 """
 Which status may follow which: the table of a run, and the table of a step for each direction.
 
-`evolve` asserts both. `diagrams` draws them, and `make diagrams` writes the pictures into the
-documents. A status that nothing may follow is final.
+`evolve` asserts both; `make diagrams` draws them into the documents. A status that nothing may
+follow is final.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
 
 from saga_engine.decider.run import StepStatus
 from saga_engine.vocabulary import Direction, Status
 
-RUN_TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.RUNNING: frozenset({Status.COMPENSATING, Status.COMPLETED, Status.ABANDONED}),
-    Status.COMPENSATING: frozenset({Status.COMPENSATED, Status.ABANDONED}),
-    # A late success can prove an effect that no command would compensate.
-    Status.COMPENSATED: frozenset({Status.COMPENSATING}),
-    Status.COMPLETED: frozenset(),
-    Status.ABANDONED: frozenset(),
-}
+AnyStatus = TypeVar("AnyStatus", bound=StrEnum)
 
-_COMMON: Mapping[StepStatus, frozenset[StepStatus]] = {
-    # Succeeded at once: an operator's retry found that the kept reply fits.
-    StepStatus.PENDING: frozenset({StepStatus.IN_FLIGHT, StepStatus.BLOCKED, StepStatus.SUCCEEDED}),
-    StepStatus.IN_FLIGHT: frozenset(
-        {
-            StepStatus.AWAITING_RETRY,
-            StepStatus.BLOCKED,
-            StepStatus.SUCCEEDED,
-            StepStatus.REJECTED,
-            StepStatus.FAILED,
-            StepStatus.UNKNOWN,
-        }
-    ),
-    StepStatus.AWAITING_RETRY: frozenset(
-        {StepStatus.IN_FLIGHT, StepStatus.BLOCKED, StepStatus.SUCCEEDED, StepStatus.REJECTED}
-    ),
-    StepStatus.BLOCKED: frozenset({StepStatus.PENDING, StepStatus.SUCCEEDED, StepStatus.SKIPPED}),
-    StepStatus.SUCCEEDED: frozenset(),
-    StepStatus.SKIPPED: frozenset(),
-    StepStatus.REJECTED: frozenset({StepStatus.BLOCKED}),
-    StepStatus.FAILED: frozenset({StepStatus.BLOCKED}),
-    StepStatus.UNKNOWN: frozenset({StepStatus.BLOCKED}),
-}
 
-_GIVEN_UP = frozenset({StepStatus.FAILED, StepStatus.UNKNOWN})
-_LATE_SUCCESS = frozenset({StepStatus.SUCCEEDED})
+def _table(
+    statuses: type[AnyStatus], rows: Mapping[str, str]
+) -> Mapping[AnyStatus, frozenset[AnyStatus]]:
+    return {statuses(each): frozenset(map(statuses, after.split())) for each, after in rows.items()}
+
+
+RUN_TRANSITIONS = _table(
+    Status,
+    {
+        "running": "compensating completed abandoned",
+        "compensating": "compensated abandoned",
+        "completed": "",
+        "compensated": "compensating",  # a late success proves an effect that nothing covers
+        "abandoned": "",
+    },
+)
 
 STEP_TRANSITIONS: Mapping[Direction, Mapping[StepStatus, frozenset[StepStatus]]] = {
-    Direction.COMPENSATION: _COMMON,
-    Direction.ACTION: {
-        **_COMMON,
-        # The run compensates, so the step is given up.
-        StepStatus.AWAITING_RETRY: _COMMON[StepStatus.AWAITING_RETRY] | _GIVEN_UP,
-        # The same, or an operator says that the participant did nothing.
-        StepStatus.BLOCKED: _COMMON[StepStatus.BLOCKED] | _GIVEN_UP | {StepStatus.REJECTED},
-        **{
-            status: _COMMON[status] | _LATE_SUCCESS
-            for status in (StepStatus.REJECTED, StepStatus.FAILED, StepStatus.UNKNOWN)
+    Direction.ACTION: _table(
+        StepStatus,
+        {
+            "pending": "in_flight blocked succeeded",  # succeeded: its kept reply fits now
+            "in_flight": "awaiting_retry blocked succeeded rejected failed unknown",
+            "awaiting_retry": "in_flight blocked succeeded rejected failed unknown",
+            "blocked": "pending succeeded rejected failed unknown skipped",
+            "succeeded": "",
+            "rejected": "blocked succeeded",  # succeeded, here and below: it arrived late
+            "failed": "blocked succeeded",
+            "unknown": "blocked succeeded",
+            "skipped": "",
         },
-    },
+    ),
+    Direction.COMPENSATION: _table(
+        StepStatus,
+        {
+            "pending": "in_flight blocked succeeded",
+            "in_flight": "awaiting_retry blocked succeeded rejected failed unknown",
+            "awaiting_retry": "in_flight blocked succeeded rejected",
+            "blocked": "pending succeeded skipped",
+            "succeeded": "",
+            "rejected": "blocked",  # always, like the next two: only a person can go on
+            "failed": "blocked",
+            "unknown": "blocked",
+            "skipped": "",
+        },
+    ),
 }

@@ -21,51 +21,36 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyReceived:
-    """
-    A participant answered one attempt.
-
-    `body` is the result of a success; `failure` says why it was rejected or failed. `outcome` is
-    never unknown: only the engine concludes that, from a timeout.
-    """
+    """A participant answered one attempt."""
 
     step: str
     direction: Direction
     attempt: int
-    outcome: Outcome
-    body: Json = None
-    failure: Failure | None = None
+    outcome: Outcome  # never unknown: only the engine concludes that, from a timeout
+    body: Json = None  # the result of a success
+    failure: Failure | None = None  # why it was rejected or failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MalformedReply:
-    """
-    A reply with a valid correlation id that cannot be read.
-
-    `outcome` is what its header states, None if it states none that exists. `raw_text` is the
-    beginning of its body, encrypted if a codec is set.
-    """
+    """A reply with a valid correlation id that cannot be read."""
 
     step: str
     direction: Direction
     attempt: int
     problem: str
-    outcome: Outcome | None = None
-    raw_text: Json = field(default=None, repr=False)
+    outcome: Outcome | None = None  # that its header states; None if it states none that exists
+    raw_text: Json = field(default=None, repr=False)  # the beginning of its body
 
 
 @dataclass(frozen=True, slots=True)
 class CommandUnroutable:
-    """
-    The broker has no queue for this command.
-
-    `first_send`: the attempt had never been sent before, so it reached no queue and did nothing. Of
-    a command that is sent again, an earlier copy may have reached one.
-    """
+    """The broker has no queue for this command."""
 
     step: str
     direction: Direction
     attempt: int
-    first_send: bool = False
+    first_send: bool = False  # if not, an earlier copy of it may have reached a queue
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from typing import Any, cast
 import orjson
 
 from saga_engine.decider import advance, commands, decide, replies
-from saga_engine.decider.advance import _needs_compensation
 from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.decision import Decision, DecisionBuilder
 from saga_engine.decider.events import Event, RunCompleted
@@ -402,30 +401,22 @@ def reserve_taken_keys(plant: BugPatcher) -> None:
 def compensate_in_forward_order(plant: BugPatcher) -> None:
     """Steps are compensated in the order in which they were done."""
 
-    def forward(builder: DecisionBuilder) -> Iterator[str]:
-        for name in builder.saga.predecessors:
-            pending = builder.step(name).compensation.status is StepStatus.PENDING
-            waits = any(
-                _needs_compensation(builder, earlier) for earlier in builder.saga.ancestors[name]
-            )
-            if pending and _needs_compensation(builder, name) and not waits:
-                yield name
+    def forward(builder: DecisionBuilder, name: str, remaining: Collection[str]) -> bool:
+        pending = builder.state(name).compensation.status is StepStatus.PENDING
+        return pending and not any(each in remaining for each in builder.saga.ancestors[name])
 
-    plant.replace(advance, "_steps_to_compensate", forward)
+    plant.replace(advance, "_can_start_compensation", forward)
 
 
 @planted_bug("P3")
 def compensate_everything_at_once(plant: BugPatcher) -> None:
     """Steps are compensated without regard to their dependencies."""
 
-    def at_once(builder: DecisionBuilder) -> Iterator[str]:
-        for name in builder.saga.predecessors:
-            if builder.step(name).compensation.status is StepStatus.PENDING and _needs_compensation(
-                builder, name
-            ):
-                yield name
+    def at_once(builder: DecisionBuilder, name: str, remaining: Collection[str]) -> bool:
+        del remaining
+        return builder.state(name).compensation.status is StepStatus.PENDING
 
-    plant.replace(advance, "_steps_to_compensate", at_once)
+    plant.replace(advance, "_can_start_compensation", at_once)
 
 
 @planted_bug("P3")
@@ -469,7 +460,7 @@ def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
             reply = replace(reply, outcome=Outcome.SUCCEEDED)
         return on_reply(builder, reply)
 
-    plant.replace(decide, "on_reply", accept_rejection)
+    plant.replace(replies, "on_reply", accept_rejection)
 
 
 @planted_bug("P4")
@@ -487,14 +478,15 @@ def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
 @planted_bug("P1")
 def never_retry(plant: BugPatcher) -> None:
     """A step that waits for its retry is never sent again."""
-    is_due = decide._is_due
+    due_status = decide._due_status
 
-    def is_timed_out(
-        builder: DecisionBuilder, step_ref: tuple[str, Direction], status: StepStatus
-    ) -> bool:
-        return status is StepStatus.IN_FLIGHT and is_due(builder, step_ref, status)
+    def without_retries(
+        builder: DecisionBuilder, name: str, direction: Direction
+    ) -> StepStatus | None:
+        status = due_status(builder, name, direction)
+        return None if status is StepStatus.AWAITING_RETRY else status
 
-    plant.replace(decide, "_is_due", is_timed_out)
+    plant.replace(decide, "_due_status", without_retries)
 
 
 @planted_bug("P2", "P3")
@@ -505,7 +497,7 @@ def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
     def complete_early(builder: DecisionBuilder) -> None:
         last = list(builder.saga.steps)[-1]
         running = builder.run.status is Status.RUNNING
-        if running and builder.step(last).action.status is StepStatus.SUCCEEDED:
+        if running and builder.state(last).action.status is StepStatus.SUCCEEDED:
             builder.record(RunCompleted(builder.now))
         original_advance(builder)
 
