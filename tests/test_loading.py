@@ -10,6 +10,7 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load_objects
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
+from tests.kit.alarms import handled_alarms, wait_for_alarm
 
 LONG = 3600.0
 SOON = 0.2
@@ -26,14 +27,8 @@ def hanging(tmp_path, monkeypatch):
 @pytest.fixture
 def received_alarms() -> Iterator[list[int]]:
     """Set a SIGALRM handler as a caller would; yield the signals it received."""
-    received: list[int] = []
-    rest = signal.setitimer(signal.ITIMER_REAL, 0)  # the timer of the time limit of this test
-    before = signal.signal(signal.SIGALRM, lambda number, _: received.append(number))
-    try:
+    with handled_alarms() as received:
         yield received
-    finally:
-        signal.signal(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, *rest)
 
 
 def test_a_module_that_exits_during_its_import_does_not_end_the_command(tmp_path, monkeypatch):
@@ -65,8 +60,5 @@ def test_a_timer_that_expires_during_a_load_fires_after_it(hanging, received_ala
     signal.setitimer(signal.ITIMER_REAL, SOON / 2)
     with pytest.raises(ConfigurationError):
         load_objects(hanging, Saga, SOON)
-    for _ in range(6000):
-        if received_alarms:
-            break
-        signal.sigtimedwait([], 0.01)
+    wait_for_alarm(received_alarms)
     assert received_alarms == [signal.SIGALRM]

@@ -15,9 +15,7 @@ from saga_engine.errors import (
     SerializationFailure,
 )
 from saga_engine.vocabulary import Status
-from tests.kit.greeter import Greeting, greet_saga
-
-ANN = {"name": "Ann"}
+from tests.kit.greeter import ANN, Greeting, greet_saga
 
 
 @asynccontextmanager

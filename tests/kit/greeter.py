@@ -23,6 +23,9 @@ class Greeting(BaseModel):
     loud: bool = False
 
 
+ANN = {"name": "Ann"}
+"""The input of a run that greets Ann."""
+
 greet_saga = Saga("greet", version=1, input=Greeting)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from saga_engine import Client, tls
+from saga_engine import Client
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from saga_engine.settings import Settings
@@ -237,23 +237,6 @@ async def test_a_database_url_from_code_is_checked_too():
         with pytest.raises(ConfigurationError):
             async with Database(f"postgresql+asyncpg://u@localhost/x?{query}", Settings()):
                 pass
-
-
-@pytest.mark.parametrize("letter", ["/", "?", "#", "/@", "#@"])
-def test_a_password_with_special_characters_has_to_be_encoded(letter):
-    hidden = f"pa{letter}ss@h:5432/d?sslmode=verify-full&sslrootcert=/ca.pem"
-    for read, url in (
-        (tls.database_tls_files, f"postgresql+asyncpg://u:{hidden}"),
-        (tls.broker_tls_files, f"amqps://u:{hidden}"),
-    ):
-        with pytest.raises(ConfigurationError, match="%23") as refused:
-            read(url)
-        assert "ss@" not in str(refused.value)
-
-
-def test_an_encoded_password_hides_no_parameter():
-    url = "postgresql+asyncpg://u:pa%23s%3Fs%2F%40@h/d?sslmode=verify-full&sslrootcert=/ca.pem"
-    assert tls.database_tls_files(url) == tls.TlsFiles(tls.DATABASE_PARAMETERS, ca="/ca.pem")
 
 
 async def test_runs_complete_over_tls_to_both_servers(
