@@ -1,9 +1,11 @@
 """
 Deterministic simulation: the real engine over models of its servers, in virtual time.
 
-The worker, the participant kit, the store and the decider run unchanged. PostgreSQL and RabbitMQ
-are replaced by models in memory, and the event loop by one whose clock jumps to the next timer, so
-an hour takes as long as the work in it. Everything random is drawn from a seed: the same seed gives
+The worker, the participant kit and the decider run unchanged, over models in memory of the engine's
+database (`store.interfaces.Store`), of the barrier's table and of RabbitMQ. The model of the
+database stores the columns that the store's records are written as, and reads them as the store
+does. The event loop has a clock that jumps to the next timer, so an hour takes as long as the work
+in it. Everything random is drawn from a seed: the same seed gives
 the same simulation, statement by statement.
 
     workload = Workload(order_saga, {"order_id": "o-1"}, {"stock.reserve": {"reservation_id": "r"}})
@@ -37,18 +39,19 @@ into the real code for one test. No package of the wheel imports this one.
     repro              a failing simulation as a file, and how it is reduced
     broker_model       the model of RabbitMQ
     memory_database    the model of PostgreSQL: transactions, row locks, snapshots
-    memory_store       the model of the engine's database
     rows               rows of the model, and what statements do with them
-    store_model        all statements of the store, from the modules below
-    definition_model   statements of the engine's identity and of definitions
-    run_model          statements of runs and the journal
-    start_model        statements of business keys, and `request_start`
-    operator_model     statements of operator requests, audit records and incidents
-    outbox_model       statements of the outbox and of dead letters
-    pending_model      statements of pending requests and stranded starts
-    backlog_model      statements of backlog counts, crash suspects and retention
-    partition_model    statements of monthly partitions
+    memory_store       the model of the engine's database, a Store, from the modules below
+    run_model          runs, their statuses and their timers
+    key_model          business keys
+    request_model      pending requests
+    outbox_model       the outbox
+    record_model       the journal, incidents, dead letters and outcomes
+    backlog_model      the counts of all tables
+    definition_model   definitions, and the keys of the engine
+    suspect_model      crash suspects
+    requester_model    what clients and operators record
     request_checks     bounds that functions of PostgreSQL check
+    partition_model    monthly partitions
     barrier_model      the barrier's table
     services_model     transactions of the simulated services: the barrier, and what handlers write
 """

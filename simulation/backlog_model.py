@@ -1,88 +1,101 @@
-"""What the statements of backlog counts, crash suspects and retention mean in the model."""
+"""The counts of what is unfinished, open or pending in the model."""
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator
+from typing import TypeVar
 
-from saga_engine.store import (
-    backlog_counts,
-    crash_suspects,
-    partitions,
-    retention,
-    stranded_starts,
-)
+from saga_engine.store.backlog_counts import BacklogCounts
+from saga_engine.vocabulary import IncidentCause, Status
 from simulation.definition_model import definition_of
-from simulation.memory_database import MemoryTransaction, StatementHandlers
-from simulation.rows import UNFINISHED, Arguments, oldest_age
+from simulation.memory_database import MemoryTransaction
+from simulation.rows import UNFINISHED, Row, oldest_age
 
-HANDLERS = StatementHandlers()
-
-
-@HANDLERS.handles(crash_suspects, "_READ_ALL", "_READ_AMONG", "_READ_WITH_WORK")
-async def _no_crash_suspects(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return []
+Group = TypeVar("Group", bound=Hashable)
 
 
-@HANDLERS.handles(backlog_counts, "_UNFINISHED")
-async def _unfinished(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    groups: dict[tuple[str, str], list[datetime]] = {}
-    for _key, row in tx.scan("run"):
-        if row["status"] in UNFINISHED:
-            name = definition_of(tx, row["definition_id"])[0]
-            groups.setdefault((name, row["status"]), []).append(row["started_at"])
-    return [(*group, len(times), oldest_age(tx.now, times)) for group, times in groups.items()]
+class BacklogModel(MemoryTransaction):
+    """The counts of `RecordStatements` in memory."""
+
+    async def count_backlog(self, count_limit: int = 10_000) -> BacklogCounts:
+        async with self.statement():
+            dead_letters = _count(self._dead_letter_groups(), count_limit)
+        async with self.statement():
+            starts_waiting = _count((row["saga"] for row in self._starts()), count_limit)
+        async with self.statement():
+            starts_stranded = _count(self._stranded_sagas(), count_limit)
+        async with self.statement():
+            commands = [row for _, row in self.scan("outbox")]
+        async with self.statement():
+            requests = [row for _, row in self.scan("pending_request")]
+        async with self.statement():
+            unfinished = [row for _, row in self.scan("run") if row["status"] in UNFINISHED]
+        async with self.statement():
+            runs_unpartitioned = 0
+        async with self.statement():
+            open_incidents = _count(self._incident_groups(), count_limit)
+        async with self.statement():
+            timers = [row["wake_at"] for _, row in self.scan("run") if row["wake_at"] is not None]
+        return BacklogCounts(
+            runs=_count(
+                ((self._saga_of(row), Status(row["status"])) for row in unfinished), count_limit
+            ),
+            oldest_run_age=self._oldest_age_by_saga(unfinished),
+            open_incidents=open_incidents,
+            dead_letters=dead_letters,
+            starts_waiting=starts_waiting,
+            starts_stranded=starts_stranded,
+            outbox_pending=min(len(commands), count_limit),
+            outbox_oldest_age=oldest_age(self.now, [row["created_at"] for row in commands]),
+            timers_pending=min(len(timers), count_limit),
+            timer_overdue=max(0.0, oldest_age(self.now, timers)),
+            pending_requests=min(len(requests), count_limit),
+            pending_requests_oldest_age=oldest_age(
+                self.now, [row["received_at"] for row in requests]
+            ),
+            awaiting_definition=min(sum(map(_awaits_definition, requests)), count_limit),
+            runs_unpartitioned=runs_unpartitioned,
+        )
+
+    def _dead_letter_groups(self) -> Iterator[tuple[str, str]]:
+        for _, row in self.scan("dead_letter"):
+            if row["state"] == "open":
+                yield row["queue"], row["reason"]
+
+    def _incident_groups(self) -> Iterator[tuple[str, IncidentCause, str]]:
+        for (run_id, _), row in self.scan("incident"):
+            run = self.get("run", run_id)
+            if row["resolved_at"] is None and run is not None:
+                yield self._saga_of(run), IncidentCause(row["cause"]), row["step"]
+
+    def _starts(self) -> Iterator[Row]:
+        return (row for _, row in self.scan("pending_request") if row["kind"] == "start")
+
+    def _stranded_sagas(self) -> Iterator[str]:
+        alive = {
+            (row["name"], row["version"], row["fingerprint"])
+            for _, row in self.scan("definition")
+            if row["present_until"] > self.now
+        }
+        for row in self._starts():
+            pin = (row["saga"], row["version"], row["fingerprint"])
+            if row["fingerprint"] is not None and pin not in alive:
+                yield row["saga"]
+
+    def _oldest_age_by_saga(self, runs: Iterable[Row]) -> dict[str, float]:
+        ages: dict[str, float] = {}
+        for row in runs:
+            saga = self._saga_of(row)
+            ages[saga] = max(ages.get(saga, 0.0), oldest_age(self.now, [row["started_at"]]))
+        return ages
+
+    def _saga_of(self, run: Row) -> str:
+        return definition_of(self, run["definition_id"])[0]
 
 
-@HANDLERS.handles(backlog_counts, "_OPEN_INCIDENTS", "_DEAD_LETTERS")
-async def _no_rows(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return []
+def _awaits_definition(request: Row) -> bool:
+    is_ready = request["kind"] != "start" and not request["awaits_start"]
+    return is_ready and request["definition_id"] is not None
 
 
-@HANDLERS.handles(backlog_counts, "_STARTS_WAITING")
-async def _pending_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    starts = Counter(row["saga"] for _, row in tx.scan("pending_request") if row["kind"] == "start")
-    return list(starts.items())
-
-
-@HANDLERS.handles(stranded_starts, "_COUNT")
-async def _stranded_starts_by_saga(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    alive = {
-        (row["name"], row["version"], row["fingerprint"])
-        for _, row in tx.scan("definition")
-        if row["present_until"] > tx.now
-    }
-    starts = (row for _, row in tx.scan("pending_request") if row["kind"] == "start")
-    stranded = Counter(
-        row["saga"]
-        for row in starts
-        if row["fingerprint"] is not None
-        and (row["saga"], row["version"], row["fingerprint"]) not in alive
-    )
-    return list(stranded.items())
-
-
-@HANDLERS.handles(backlog_counts, "_TIMERS")
-async def _due_timers(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    times = [row["wake_at"] for _, row in tx.scan("run") if row["wake_at"] is not None]
-    return [(len(times), max(0.0, oldest_age(tx.now, times)))]
-
-
-@HANDLERS.handles(backlog_counts, "_PENDING_REQUESTS")
-async def _pending_request_counts(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    rows = [row for _, row in tx.scan("pending_request")]
-    awaiting_definition = sum(row["definition_id"] is not None for row in rows)
-    return [
-        (len(rows), oldest_age(tx.now, [row["received_at"] for row in rows]), awaiting_definition)
-    ]
-
-
-@HANDLERS.handles(retention, "_PURGE_EXPIRED")
-async def _purge_nothing(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(0,)]
-
-
-@HANDLERS.handles(backlog_counts, "_UNPARTITIONED")
-@HANDLERS.handles(partitions, "_COUNT_MISSING")
-async def _missing_partitions(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(0,)]
+def _count(groups: Iterable[Group], count_limit: int) -> dict[Group, int]:
+    return {group: min(number, count_limit) for group, number in Counter(groups).items()}

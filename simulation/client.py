@@ -8,7 +8,6 @@ effort and the simulation checks the runs.
 import asyncio
 from dataclasses import replace
 from random import Random
-from typing import Any, cast
 from uuid import UUID
 
 from saga_engine.errors import StoreRefused, StoreUnavailable
@@ -22,7 +21,6 @@ from saga_engine.protocol.request import (
     encode_request,
 )
 from saga_engine.saga.definition import Saga
-from saga_engine.store import checked_requests
 from saga_engine.store.checked_requests import NewStart
 from simulation.broker_model import PublisherModel
 from simulation.memory_database import TIME_ZERO, MemoryDatabase
@@ -162,7 +160,7 @@ class Client:
         )
         try:
             async with self._store.transaction() as tx:
-                started = await checked_requests.record_start(cast("Any", tx), start)
+                started = await tx.record_start(start)
         except StoreUnavailable:
             return  # The client repeats it.
         except StoreRefused:

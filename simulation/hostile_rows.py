@@ -13,7 +13,7 @@ from uuid import UUID
 from saga_engine.errors import StoreUnavailable
 from simulation.memory_database import MemoryDatabase, MemoryTransaction
 from simulation.memory_store import MemoryStore
-from simulation.pending_model import add_pending_request
+from simulation.request_model import add_pending_request
 from simulation.rows import Row
 
 ROLE = "hostile"

@@ -1,9 +1,9 @@
 """
 A model of PostgreSQL: tables in memory, READ COMMITTED transactions, row locks, lost responses.
 
-It does not parse SQL. A handler defines what each statement of the store means (see `store_model`)
-with the operations of a transaction: get, scan, lock, insert, put, delete. The tests of the store
-run on this model and on PostgreSQL. The barrier's table is a class (see `barrier_model`).
+It knows no SQL. `memory_store` and `services_model` say what each statement means with the
+operations of a transaction: get, scan, lock, insert, put, delete. The tests of the store run on
+this model and on PostgreSQL.
 
 A statement sees the rows that were committed when it started (PostgreSQL manual, 13.2.1). It reads
 the newest version of a row that it locks, whether or not it waited, and the old version of all
@@ -11,71 +11,27 @@ others.
 """
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Hashable,
     Iterator,
-    Sequence,
 )
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from types import ModuleType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
 from simulation.faults import FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
-from simulation.rows import Result, Row, RowRef
-
-StatementHandler: TypeAlias = Callable[["MemoryTransaction", Any], Awaitable[Sequence[Any] | int]]
+from simulation.rows import Row, RowRef
 
 T = TypeVar("T", bound="MemoryTransaction")
 """The transactions of one database."""
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
-
-
-class StatementHandlers(dict[int, StatementHandler]):
-    """
-    Handlers by the identity of their statement, which lives as long as its module.
-
-    `templates` are patterns for statements that are formatted when they are needed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.templates: dict[re.Pattern[str], StatementHandler] = {}
-
-    def handles(
-        self, module: ModuleType, *names: str
-    ) -> Callable[[StatementHandler], StatementHandler]:
-        """Register a handler for statements of a module, by the names of their constants."""
-
-        def declare(handler: StatementHandler) -> StatementHandler:
-            self.update((id(vars(module)[name]), handler) for name in names)
-            return handler
-
-        return declare
-
-    def handles_template(
-        self, module: ModuleType, name: str
-    ) -> Callable[[StatementHandler], StatementHandler]:
-        """Register a handler for the statements that a module formats with a `month`."""
-
-        def declare(handler: StatementHandler) -> StatementHandler:
-            pattern = re.escape(vars(module)[name]).replace(
-                re.escape("{month}"), r"(?P<month>\w+?)", 1
-            )
-            pattern = pattern.replace(re.escape("{month}"), "(?P=month)")
-            self.templates[re.compile(pattern)] = handler
-            return handler
-
-        return declare
 
 
 class MemoryDatabase:
@@ -85,29 +41,11 @@ class MemoryDatabase:
     Rows are never changed in place: a commit replaces them.
     """
 
-    def __init__(self, *handler_sets: StatementHandlers) -> None:
-        self._handlers = {
-            name: handler for handlers in handler_sets for name, handler in handlers.items()
-        }
-        self._templates = {
-            pattern: handler
-            for handlers in handler_sets
-            for pattern, handler in handlers.templates.items()
-        }
+    def __init__(self) -> None:
         self.rows: defaultdict[str, dict[Any, Row]] = defaultdict(dict)
         self.locks: dict[RowRef, MemoryTransaction] = {}
         self.on_commit: list[Callable[[MemoryTransaction], None]] = []
         self._sequences: defaultdict[str, int] = defaultdict(int)
-
-    def handler_for(self, statement: object, arguments: Any) -> tuple[StatementHandler, Any]:
-        """The handler of a statement, and its arguments with the `month` in its text."""
-        handler = self._handlers.get(id(statement))
-        if handler is not None:
-            return handler, arguments
-        for pattern, made in self._templates.items():
-            if named := pattern.fullmatch(str(statement)):
-                return made, {**(arguments or {}), **named.groupdict()}
-        raise KeyError(f"No handler for the statement {statement}.")
 
     def next_value(self, sequence: str) -> int:
         """The next number of a sequence; a rollback does not return it."""
@@ -116,11 +54,7 @@ class MemoryDatabase:
 
 
 class MemoryTransaction:
-    """
-    One transaction: its writes are private until the commit, its locks are held until its end.
-
-    It has the interface of a SQLAlchemy connection in a transaction.
-    """
+    """One transaction: its writes are private until the commit, its locks held until its end."""
 
     def __init__(
         self, database: MemoryDatabase, process: SimulatedProcess, lock_timeout: float | None
@@ -134,17 +68,6 @@ class MemoryTransaction:
         self._ended = asyncio.Event()
         self._snapshot: dict[str, dict[Any, Row]] | None = None
         self._read_latest: set[RowRef] = set()
-
-    async def execute(self, statement: object, arguments: Any = None) -> Result:
-        """
-        Execute a statement with its handler.
-
-        Raises:
-            StoreUnavailable, StoreLockTimeout: see `statement`.
-        """
-        async with self.statement():
-            handler, arguments = self._database.handler_for(statement, arguments)
-            return Result(await handler(self, arguments))
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[None]:

@@ -10,14 +10,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
-from typing import Any, cast
 from uuid import UUID
 
 import orjson
 
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.errors import StoreRefused, StoreUnavailable
-from saga_engine.store import audit, checked_requests
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
@@ -98,9 +96,9 @@ class Operator:
         )
         try:
             async with self._store.transaction() as tx:
-                await audit.record(cast("Any", tx), [audit_record])
+                await tx.record_actions([audit_record])
                 item = NewRequest(kind=kind, run_id=run_id, body=body, audit_id=audit_id)
-                await checked_requests.record_operator_requests(cast("Any", tx), [item])
+                await tx.record_operator_requests([item])
         except (StoreUnavailable, StoreRefused):
             pass  # It acts again later.
 

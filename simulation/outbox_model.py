@@ -1,100 +1,82 @@
-"""What the statements of the outbox and of dead letters mean in the model."""
+"""The outbox in the model."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
 
 import orjson
 
-from saga_engine.store import dead_letters, outbox
-from simulation.memory_database import MemoryTransaction, StatementHandlers
-from simulation.rows import Arguments, Row, oldest_age, unnest
-
-HANDLERS = StatementHandlers()
-
-
-@HANDLERS.handles(outbox, "_ADD")
-async def _add_commands(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    names = {
-        "run_ids": "run_id",
-        "sagas": "saga",
-        "versions": "version",
-        "steps": "step",
-        "directions": "direction",
-        "attempts": "attempt",
-        "commands": "command",
-        "keys": "idempotency_key",
-        "payloads": "payload",
-        "due": "due_at",
-    }
-    numbers = []
-    for row in unnest(names, arguments):
-        row |= {"id": tx.next_value("outbox"), "created_at": tx.now, "claimed_at": None}
-        tx.put("outbox", row["id"], row)
-        numbers.append((row["id"],))
-    return numbers
+from saga_engine.decider.commands import SendCommand
+from saga_engine.store.outbox import (
+    CommandRow,
+    StaleCommands,
+    command_columns,
+    to_stale_commands,
+)
+from saga_engine.store.runs import UNLIMITED_BYTES
+from simulation.memory_database import MemoryTransaction
+from simulation.rows import Row, limit_bytes, rows_of
 
 
-@HANDLERS.handles(outbox, "_DELETE")
-async def _delete_commands(tx: MemoryTransaction, arguments: Arguments) -> int:
-    deleted = 0
-    for number in arguments["ids"]:
-        if tx.get("outbox", number) is not None and tx.is_lockable("outbox", number):
-            tx.lock_unlocked("outbox", number)
-            tx.delete("outbox", number)
-            deleted += 1
-    return deleted
+class OutboxModel(MemoryTransaction):
+    """`OutboxStatements` in memory."""
 
+    async def add_commands(self, sends: Sequence[SendCommand]) -> list[int]:
+        if not sends:
+            return []
+        rows = list(rows_of(command_columns(sends)))
+        async with self.statement():
+            for row in rows:
+                row |= {"id": self.next_value("outbox"), "created_at": self.now, "claimed_at": None}
+                self.put("outbox", row["id"], row)
+            return [row["id"] for row in rows]
 
-@HANDLERS.handles(outbox, "_CLAIM_STALE")
-async def _claim_commands(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    now, limit = tx.now, arguments["limit"]
-    old = [
-        row
-        for number, row in sorted(tx.scan("outbox"))
-        if (row["claimed_at"] or row["created_at"]) <= now - arguments["age"]
-        and tx.is_lockable("outbox", number)
-    ]
-    names = ("created_at", "run_id", "saga", "version", "step", "direction", "attempt", "command")
-    claimed = []
-    for row in limit_bytes(old[:limit], "payload", arguments):
-        tx.lock_unlocked("outbox", row["id"])
-        tx.put("outbox", row["id"], {**row, "claimed_at": now})
-        values = [row[name] for name in (*names, "idempotency_key", "payload", "due_at")]
-        claimed.append((row["id"], _is_awaited(tx, row), *values))
-    return claimed
+    async def delete_commands(self, ids: Sequence[int]) -> None:
+        if not ids:
+            return
+        async with self.statement():
+            for number in ids:
+                if self.get("outbox", number) and self.is_lockable("outbox", number):
+                    self.lock_unlocked("outbox", number)
+                    self.delete("outbox", number)
 
+    async def claim_stale_commands(
+        self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
+    ) -> StaleCommands:
+        async with self.statement():
+            old = [
+                row
+                for number, row in sorted(self.scan("outbox"))
+                if (row["claimed_at"] or row["created_at"]) <= self.now - age
+                and self.is_lockable("outbox", number)
+            ]
+            rows = [self._claim(row) for row in limit_bytes(old[:limit], "payload", max_bytes)]
+        await self.delete_commands([row.id for row in rows if not row.is_awaited])
+        return to_stale_commands(rows)
 
-@HANDLERS.handles(outbox, "_BACKLOG")
-async def _outbox_backlog(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    times = [row["created_at"] for _, row in tx.scan("outbox")]
-    return [(len(times), oldest_age(tx.now, times))]
+    def _claim(self, row: Row) -> CommandRow:
+        self.lock_unlocked("outbox", row["id"])
+        self.put("outbox", row["id"], {**row, "claimed_at": self.now})
+        return CommandRow(
+            id=row["id"],
+            is_awaited=self._is_awaited(row),
+            created_at=row["created_at"],
+            run_id=row["run_id"],
+            saga=row["saga"],
+            version=row["version"],
+            step=row["step"],
+            direction=row["direction"],
+            attempt=row["attempt"],
+            command=row["command"],
+            idempotency_key=row["idempotency_key"],
+            payload=row["payload"],
+            due_at=row["due_at"],
+        )
 
-
-def _is_awaited(tx: MemoryTransaction, command: Row) -> bool:
-    run = tx.get("run", command["run_id"])
-    if run is None:
-        return True
-    step = orjson.loads(run["state"]).get("steps", {}).get(command["step"], {})
-    progress = step.get(command["direction"], {})
-    expected = ("in_flight", command["attempt"])
-    return (progress.get("status"), progress.get("attempts")) == expected
-
-
-def limit_bytes(rows: Iterable[Row], column: str, arguments: Arguments) -> Iterator[Row]:
-    """Omit the rows after `max_bytes` bytes of a column."""
-    before = 0
-    for row in rows:
-        if before < arguments["max_bytes"]:
-            yield row
-        before += len(row[column].encode())
-
-
-@HANDLERS.handles(dead_letters, "_RECORD")
-async def _add_dead_letters(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    names = {name: name for name in arguments if name != "quota"}
-    added: list[tuple[int]] = []
-    for row in unnest(names, arguments):
-        number = tx.next_value("dead_letter")
-        tx.put("dead_letter", number, {**row, "id": number, "state": "open"})
-        added.append((len(added) + 1,))
-    return added
+    def _is_awaited(self, command: Row) -> bool:
+        run = self.get("run", command["run_id"])
+        if run is None:
+            return True
+        step = orjson.loads(run["state"]).get("steps", {}).get(command["step"], {})
+        progress = step.get(command["direction"], {})
+        expected = ("in_flight", command["attempt"])
+        return (progress.get("status"), progress.get("attempts")) == expected

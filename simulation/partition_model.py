@@ -1,29 +1,28 @@
 """
-What the statements of monthly partitions mean in the model.
+Monthly partitions in the model.
 
 Time is shortened. A month is one second of run ids; it ends when ids of that second are too old to
 be accepted (`MAX_RUN_ID_AGE`). Runs are retained for `RETENTION`; the settings are ignored. So
 partitions are dropped within a simulation whose run ids are a week old.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from saga_engine.store import partitions
 from simulation.definition_model import definition_of
-from simulation.memory_database import MemoryTransaction, StatementHandlers
-from simulation.operator_model import record_outcomes
-from simulation.rows import UNFINISHED, Arguments, Row
-
-HANDLERS = StatementHandlers()
+from simulation.memory_database import MemoryTransaction
+from simulation.record_model import record_outcome
+from simulation.rows import UNFINISHED, Row
 
 MAX_RUN_ID_AGE = timedelta(days=7)
 """The default of `max_run_id_age_days`."""
 
 RETENTION = timedelta(seconds=30)
 """How long a finished run is retained."""
+
+PAGE_SIZE = 5000
+"""Rows in one transaction."""
 
 DETACHED, DROPPED = "detached", "dropped"
 """The tables of detached partitions, and of dropped ones, which only the checks read."""
@@ -33,137 +32,132 @@ PARTITIONED_TABLES = ("run", "event")
 REFUSED_RUN_DROPPED = "The run was finished, and was dropped with its month."
 
 
+class PartitionModel(MemoryTransaction):
+    """The statements of `partitions.maintain` and `retention.purge_expired` in memory."""
+
+    async def count_missing_partitions(self) -> int:
+        async with self.statement():
+            return 0
+
+    async def purge_batch(self) -> int:
+        """Purge expired dead letters and audit records, of which there are none."""
+        async with self.statement():
+            return 0
+
+    async def read_cutoff(self) -> datetime:
+        """Return the time before which runs must have finished to be dropped."""
+        async with self.statement():
+            return self.now - RETENTION
+
+    async def expired_months(self, cutoff: datetime) -> list[str]:
+        async with self.statement():
+            months = {month_of_run(run_id) for run_id, _ in self.scan("run")}
+            return sorted(month for month in months if _month_end(month) < cutoff)
+
+    async def month_is_needed(self, month: str, cutoff: datetime) -> bool:
+        async with self.statement():
+            return self.has_needed_rows(month, cutoff)
+
+    def has_needed_rows(self, month: str, cutoff: datetime) -> bool:
+        """Whether a month has an unfinished run or a pending start, as `month_needed`."""
+        runs = (row for run_id, row in self.scan("run") if month_of_run(run_id) == month)
+        if any(row["status"] in UNFINISHED or _ended_after(row, cutoff) for row in runs):
+            return True
+        return any(month_of_run(row["run_id"]) == month for row in self._pending_starts())
+
+    async def summarize_index(self) -> None:
+        """Complete the index that finds late finishers: the model has none."""
+        async with self.statement():
+            pass
+
+    async def release_keys(self, month: str, after_run_id: str, cutoff: datetime) -> str | None:
+        """Release one page of keys, and return its last run id; None when there was no page."""
+        async with self.statement():
+            later = sorted(
+                (run_id, row)
+                for run_id, row in self.scan("run")
+                if month_of_run(run_id) == month and run_id > after_run_id
+            )
+            page = later[:PAGE_SIZE]
+            for run_id, row in page:
+                pair = (definition_of(self, row["definition_id"])[0], row["key"])
+                held = await self.lock("business_key", pair)
+                is_finished = row["finished_at"] is not None and not _ended_after(row, cutoff)
+                if held is not None and held["run_id"] == run_id and is_finished:
+                    self.delete("business_key", pair)
+            return page[-1][0] if page else None
+
+    async def detach_month(self, month: str, cutoff: datetime) -> None:
+        async with self.statement():
+            pass  # The lock timeout is set; that of the model stays.
+        async with self.statement():
+            await self.lock_table("run")
+            self.refresh_snapshot()
+            if not self.has_needed_rows(month, cutoff):
+                self._move(month, "", DETACHED)
+
+    async def detached_months(self) -> list[str]:
+        async with self.statement():
+            return sorted({month_of_run(run_id) for run_id, _ in self.scan("detached run")})
+
+    async def delete_incidents(self, month: str) -> int:
+        """Delete one page of a month's incidents, and return how many there were."""
+        async with self.statement():
+            keys = [key for key, _ in self.scan("incident") if month_of_run(key[0]) == month]
+            old = [key for key in keys if self.get("run", key[0]) is None][:PAGE_SIZE]
+            for key in old:
+                await self.lock("incident", key)
+                self.delete("incident", key)
+            return len(old)
+
+    async def delete_requests(self, month: str) -> int:
+        """Delete one page of a month's requests; actions of operators are refused with them."""
+        async with self.statement():
+            old = [
+                row
+                for number, row in self.scan("pending_request")
+                if month_of_run(row["run_id"]) == month
+                and self.is_orphaned(row)
+                and self.is_lockable("pending_request", number)
+            ][:PAGE_SIZE]
+            for row in old:
+                self.lock_unlocked("pending_request", row["id"])
+                self.delete("pending_request", row["id"])
+            refused = {"outcome": "refused", "message": REFUSED_RUN_DROPPED}
+            for audit_id in [row["audit_id"] for row in old if row["audit_id"] is not None]:
+                await record_outcome(self, {"id": audit_id, **refused})
+            return len(old)
+
+    def is_orphaned(self, request: Row) -> bool:
+        """Whether the run of a request was dropped and has no pending start."""
+        run_id = request["run_id"]
+        starts = {row["run_id"] for row in self._pending_starts()}
+        return run_id not in starts and self.get("run", run_id) is None
+
+    async def drop_month(self, month: str) -> None:
+        async with self.statement():
+            self._move(month, DETACHED, DROPPED)
+
+    def _pending_starts(self) -> Iterator[Row]:
+        return (row for _, row in self.scan("pending_request") if row["kind"] == "start")
+
+    def _move(self, month: str, source: str, target: str) -> None:
+        for table in PARTITIONED_TABLES:
+            source_table = f"{source} {table}".strip()
+            for key, row in list(self.scan(source_table)):
+                if month_of_run(row["run_id"]) == month:
+                    self.delete(source_table, key)
+                    self.put(f"{target} {table}", key, row)
+
+
 def month_of_run(run_id: str) -> str:
     """The month of a run id."""
     return str((UUID(run_id).int >> 80) // 1000)
-
-
-@HANDLERS.handles(partitions, "_CUTOFF")
-async def _cutoff(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(tx.now - RETENTION,)]
-
-
-@HANDLERS.handles(partitions, "_EXPIRED_MONTHS")
-async def _expired_months(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    months = {month_of_run(run_id) for run_id, _ in tx.scan("run")}
-    return [(month,) for month in sorted(months) if _month_end(month) < arguments["cutoff"]]
 
 
 def _month_end(month: str) -> datetime:
     return datetime.fromtimestamp(int(month) + 1, UTC) + MAX_RUN_ID_AGE
 
 
-@HANDLERS.handles(partitions, "_MONTH_NEEDED")
-async def _month_needed(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    return [(month_needed(tx, arguments["month"], arguments["cutoff"]),)]
-
-
-def month_needed(tx: MemoryTransaction, month: str, cutoff: datetime) -> bool:
-    """Whether a month has an unfinished run or a pending start, as the SQL function."""
-    rows = (row for run_id, row in tx.scan("run") if month_of_run(run_id) == month)
-    if any(row["status"] in UNFINISHED or _ended_after(row, cutoff) for row in rows):
-        return True
-    starts = (row for _, row in tx.scan("pending_request") if row["kind"] == "start")
-    return any(month_of_run(row["run_id"]) == month for row in starts)
-
-
 def _ended_after(row: Row, cutoff: datetime) -> bool:
     return row["finished_at"] is not None and row["finished_at"] > cutoff
-
-
-@HANDLERS.handles(partitions, "_SUMMARIZE")
-async def _summarize(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(None,)]  # One call summarizes everything.
-
-
-@HANDLERS.handles_template(partitions, "_RELEASE_KEYS")
-async def _release(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    mine = [row for run_id, row in tx.scan("run") if month_of_run(run_id) == arguments["month"]]
-    later = sorted((row["run_id"], row) for row in mine if row["run_id"] > arguments["after"])
-    page = later[: arguments["page"]]
-    for run_id, row in page:
-        pair = (definition_of(tx, row["definition_id"])[0], row["key"])
-        held = await tx.lock("business_key", pair)
-        finished = row["finished_at"] is not None and not _ended_after(row, arguments["cutoff"])
-        if held is not None and held["run_id"] == run_id and finished:
-            tx.delete("business_key", pair)
-    return [(page[-1][0],)] if page else []
-
-
-@HANDLERS.handles(partitions, "_SET_LOCK_TIMEOUT")
-async def _set_lock_timeout(_tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [("",)]
-
-
-@HANDLERS.handles(partitions, "_DETACH_MONTH")
-async def _detach(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    await tx.lock_table("run")
-    tx.refresh_snapshot()
-    month = arguments["month"]
-    if month_needed(tx, month, arguments["cutoff"]):
-        return [(0,)]
-    _move(tx, "", DETACHED, month)
-    return [(1,)]
-
-
-@HANDLERS.handles(partitions, "_DETACHED_MONTHS")
-async def _detached_months(tx: MemoryTransaction, _: Arguments) -> Sequence[Any]:
-    return [(month,) for month in sorted({month_of_run(key) for key, _ in tx.scan("detached run")})]
-
-
-@HANDLERS.handles(partitions, "_DELETE_INCIDENTS")
-async def _delete_incidents(tx: MemoryTransaction, arguments: Arguments) -> int:
-    keys = [key for key, _ in tx.scan("incident") if month_of_run(key[0]) == arguments["month"]]
-    old = [key for key in keys if tx.get("run", key[0]) is None][: arguments["page"]]
-    for key in old:
-        await tx.lock("incident", key)
-        tx.delete("incident", key)
-    return len(old)
-
-
-@HANDLERS.handles(partitions, "_DELETE_REQUESTS")
-async def _delete_requests(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    rows = [
-        row
-        for _, row in tx.scan("pending_request")
-        if month_of_run(row["run_id"]) == arguments["month"]
-    ]
-    old = [
-        row["id"]
-        for row in rows
-        if is_orphaned(tx, row) and tx.is_lockable("pending_request", row["id"])
-    ]
-    audit_ids = []
-    for number in old[: arguments["page"]]:
-        tx.lock_unlocked("pending_request", number)
-        audit_ids.append((row := tx.get("pending_request", number)) and row["audit_id"])
-        tx.delete("pending_request", number)
-    outcomes = {
-        "id": audit_ids,
-        "outcome": ["refused"] * len(audit_ids),
-        "message": [REFUSED_RUN_DROPPED] * len(audit_ids),
-    }
-    await record_outcomes(tx, outcomes)
-    return [(audit_id,) for audit_id in audit_ids]
-
-
-def is_orphaned(tx: MemoryTransaction, row: Row) -> bool:
-    """Whether the run of a request was dropped and has no pending start."""
-    run_id = row["run_id"]
-    starts = {each["run_id"] for _, each in tx.scan("pending_request") if each["kind"] == "start"}
-    return run_id not in starts and tx.get("run", run_id) is None
-
-
-@HANDLERS.handles_template(partitions, "_DROP_MONTH")
-async def _drop(tx: MemoryTransaction, arguments: Arguments) -> int:
-    _move(tx, DETACHED, DROPPED, arguments["month"])
-    return 0
-
-
-def _move(tx: MemoryTransaction, source: str, target: str, month: str) -> None:
-    for table in PARTITIONED_TABLES:
-        source_table = f"{source} {table}".strip()
-        for key, row in list(tx.scan(source_table)):
-            if month_of_run(row["run_id"]) == month:
-                tx.delete(source_table, key)
-                tx.put(f"{target} {table}", key, row)

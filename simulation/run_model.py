@@ -1,180 +1,199 @@
-"""What the statements of runs and of the journal mean in the model."""
+"""Runs, their statuses and their timers in the model."""
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 
 import orjson
 
-from saga_engine.store import (
-    due_runs,
-    journal,
-    run_statuses,
-    runs,
+from saga_engine.errors import StoreUnavailable
+from saga_engine.store.run_statuses import RunStatus, StatusRow, to_run_statuses
+from saga_engine.store.runs import (
+    UNLIMITED_BYTES,
+    RunRow,
+    StoredRun,
+    changed_run_columns,
+    new_run_columns,
+    to_stored_runs,
 )
 from simulation.definition_model import definition_of
-from simulation.memory_database import MemoryTransaction, StatementHandlers
-from simulation.pending_model import start_is_pending
-from simulation.rows import Arguments, Row, jsonb, unnest
-
-HANDLERS = StatementHandlers()
+from simulation.memory_database import MemoryTransaction
+from simulation.request_model import start_is_pending
+from simulation.rows import Row, jsonb, rows_of
 
 
-@HANDLERS.handles(runs, "_DATABASE_NOW")
-async def _database_now(tx: MemoryTransaction, _: None) -> Sequence[Any]:
-    return [(tx.now,)]
+class RunModel(MemoryTransaction):
+    """`RunStatements` in memory, without business keys."""
 
+    async def database_now(self) -> datetime:
+        async with self.statement():
+            return self.now
 
-@HANDLERS.handles(runs, "_READ_UNLOCKED")
-async def _read_runs(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    found = [tx.get("run", run_id) for run_id in arguments["run_ids"]]
-    return _limit_bytes(tx, [row for row in found if row], arguments)
+    async def lock_runs(
+        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+    ) -> dict[str, StoredRun]:
+        if not run_ids:
+            return {}
+        async with self.statement():
+            return await self._lock_and_read(run_ids, max_bytes)
 
+    async def lock_free_runs(
+        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+    ) -> dict[str, StoredRun]:
+        if not run_ids:
+            return {}
+        async with self.statement():
+            free = [run_id for run_id in run_ids if self.is_lockable("run", run_id)]
+            return await self._lock_and_read(free, max_bytes)
 
-@HANDLERS.handles(runs, "_LOCK")
-async def _lock(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    there = [run_id for run_id in sorted(arguments["run_ids"]) if tx.get("run", run_id)]
-    found = [await tx.lock("run", run_id) for run_id in there]
-    return _limit_bytes(tx, [row for row in found if row], arguments)
+    async def _lock_and_read(
+        self, run_ids: Collection[str], max_bytes: int
+    ) -> dict[str, StoredRun]:
+        existing = [run_id for run_id in sorted(run_ids) if self.get("run", run_id)]
+        found = [await self.lock("run", run_id) for run_id in existing]
+        return to_stored_runs(self._limit_bytes([row for row in found if row], max_bytes))
 
+    async def read_runs(
+        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+    ) -> dict[str, StoredRun]:
+        if not run_ids:
+            return {}
+        async with self.statement():
+            found = [self.get("run", run_id) for run_id in sorted(run_ids)]
+            return to_stored_runs(self._limit_bytes([row for row in found if row], max_bytes))
 
-@HANDLERS.handles(runs, "_LOCK_SKIP_LOCKED")
-async def _lock_free(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any] | int:
-    free = [run_id for run_id in arguments["run_ids"] if tx.is_lockable("run", run_id)]
-    return await _lock(tx, {**arguments, "run_ids": free})
+    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunStatus]:
+        if not run_ids:
+            return {}
+        async with self.statement():
+            found = [self.get("run", run_id) for run_id in sorted(run_ids)]
+            return to_run_statuses(self._status_row(row) for row in found if row)
 
+    async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
+        if not new:
+            return set()
+        rows = list(rows_of(new_run_columns(new)))
+        inserted = set()
+        async with self.statement():
+            for row in rows:
+                row |= {"input": jsonb(row["input"]), "state": jsonb(row["state"])}
+                is_pending = start_is_pending(self, row["run_id"])
+                if not is_pending and await self.insert("run", row["run_id"], row):
+                    inserted.add(row["run_id"])
+        return inserted
 
-@HANDLERS.handles(due_runs, "_LOCK_DUE")
-async def _lock_due(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    free = [row for row in _due_runs(tx, arguments) if tx.is_lockable("run", row["run_id"])]
-    chosen = free[: arguments["limit"]]
-    for row in chosen:
-        tx.lock_unlocked("run", row["run_id"])
-    return _limit_bytes(tx, chosen, arguments)
+    async def save_runs(self, changed: Sequence[StoredRun]) -> None:
+        if not changed:
+            return
+        rows = list(rows_of(changed_run_columns(changed)))
+        saved = 0
+        async with self.statement():
+            for new in rows:
+                old = await self.lock("run", new["run_id"])
+                if old is not None and old["revision"] <= new["revision"]:
+                    next_wake_at = _next_wake_at(old["wake_at"], new, self.now)
+                    stored = {"wake_at": next_wake_at, "state": jsonb(new["state"])}
+                    self.put("run", new["run_id"], {**old, **new, **stored})
+                    saved += 1
+        if saved != len(rows):
+            raise StoreUnavailable("A run was changed by another transaction.")
 
+    async def lock_due_runs(
+        self,
+        definition_ids: Sequence[int],
+        limit: int,
+        *,
+        max_bytes: int = UNLIMITED_BYTES,
+        excluding: Collection[str] = (),
+    ) -> dict[str, StoredRun]:
+        async with self.statement():
+            due = self._due_runs(definition_ids, excluding)
+            chosen = [row for row in due if self.is_lockable("run", row["run_id"])][:limit]
+            for row in chosen:
+                self.lock_unlocked("run", row["run_id"])
+            rows = self._limit_bytes(chosen, max_bytes)
+            return to_stored_runs(row for row in rows if row.state is not None)
 
-@HANDLERS.handles(due_runs, "_DUE_RUN_IDS")
-async def _due(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    return [(row["run_id"],) for row in _due_runs(tx, arguments)[: arguments["limit"]]]
+    async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
+        async with self.statement():
+            return [row["run_id"] for row in self._due_runs(definition_ids)[:limit]]
 
+    async def due_within(
+        self, horizons: Mapping[int, timedelta], count_limit: int
+    ) -> dict[str, int]:
+        async with self.statement():
+            sagas = Counter(
+                definition_of(self, row["definition_id"])[0]
+                for _, row in self.scan("run")
+                if row["wake_at"] is not None
+                and row["definition_id"] in horizons
+                and row["wake_at"] <= self.now + horizons[row["definition_id"]]
+            )
+            return {saga: min(number, count_limit) for saga, number in sagas.items()}
 
-@HANDLERS.handles(due_runs, "_DUE_WITHIN")
-async def _due_within(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    horizons = dict(zip(arguments["definition_ids"], arguments["horizons"], strict=True))
-    sagas = Counter(
-        definition_of(tx, row["definition_id"])[0]
-        for _, row in tx.scan("run")
-        if row["wake_at"] is not None
-        and row["definition_id"] in horizons
-        and row["wake_at"] <= tx.now + horizons[row["definition_id"]]
-    )
-    return [(saga, min(number, arguments["count_limit"])) for saga, number in sagas.items()]
+    async def defer_wake(self, run_id: str, delay: timedelta) -> None:
+        async with self.statement():
+            row = await self.lock("run", run_id)
+            if row is not None:
+                self.put("run", run_id, {**row, "wake_at": self.now + delay})
 
+    def _due_runs(
+        self, definition_ids: Sequence[int], excluding: Collection[str] = ()
+    ) -> list[Row]:
+        due = [
+            row
+            for _, row in self.scan("run")
+            if row["wake_at"] is not None
+            and row["wake_at"] <= self.now
+            and row["definition_id"] in definition_ids
+            and row["run_id"] not in excluding
+        ]
+        return sorted(due, key=lambda row: row["wake_at"])
 
-@HANDLERS.handles(due_runs, "_DEFER_WAKE")
-async def _defer_run(tx: MemoryTransaction, arguments: Arguments) -> int:
-    row = await tx.lock("run", arguments["run_id"])
-    if row is None:
-        return 0
-    tx.put("run", row["run_id"], {**row, "wake_at": tx.now + arguments["delay"]})
-    return 1
+    def _limit_bytes(self, rows: Iterable[Row], max_bytes: int) -> Iterator[RunRow]:
+        """The runs; after `max_bytes` bytes without their state and input."""
+        before = 0
+        for row in rows:
+            yield self._run_row(row, with_payload=before < max_bytes)
+            before += len(row["state"].encode()) + len(row["input"].encode())
 
+    def _run_row(self, row: Row, *, with_payload: bool) -> RunRow:
+        saga, version, fingerprint = definition_of(self, row["definition_id"])
+        return RunRow(
+            definition_id=row["definition_id"],
+            wake_at=row["wake_at"],
+            state=row["state"] if with_payload else None,
+            input=row["input"] if with_payload else None,
+            status=row["status"],
+            run_id=row["run_id"],
+            saga=saga,
+            version=version,
+            fingerprint=fingerprint,
+            key=row["key"],
+            started_at=row["started_at"],
+            deadline=row["deadline"],
+            revision=row["revision"],
+            finished_at=row["finished_at"],
+        )
 
-@HANDLERS.handles(runs, "_INSERT")
-async def _insert_runs(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    names = {
-        "started": "started_at",
-        "deadlines": "deadline",
-        "definition_ids": "definition_id",
-        "keys": "key",
-        "inputs": "input",
-        **_UPDATED_COLUMNS,
-    }
-    inserted = []
-    for row in unnest(names, arguments):
-        row |= {"input": jsonb(row["input"]), "state": jsonb(row["state"])}
-        if start_is_pending(tx, row["run_id"]):
-            continue
-        if await tx.insert("run", row["run_id"], row):
-            inserted.append((row["run_id"],))
-    return inserted
-
-
-@HANDLERS.handles(runs, "_SAVE")
-async def _save_runs(tx: MemoryTransaction, arguments: Arguments) -> int:
-    saved = 0
-    for new in unnest(_UPDATED_COLUMNS, arguments):
-        old = await tx.lock("run", new["run_id"])
-        if old is not None and old["revision"] <= new["revision"]:
-            woken = {"wake_at": _next_wake_at(old["wake_at"], new, tx.now)}
-            state = {"state": jsonb(new["state"])}
-            tx.put("run", new["run_id"], {**old, **new, **woken, **state})
-            saved += 1
-    return saved
-
-
-@HANDLERS.handles(run_statuses, "_READ")
-async def _run_statuses(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    rows = []
-    for run_id in arguments["run_ids"]:
-        row = tx.get("run", run_id)
-        if row is not None:
-            state = orjson.loads(row["state"])
-            ends = [
-                orjson.dumps(state.get(name)).decode() for name in ("result", "compensation_cause")
-            ]
-            open_incidents = [
-                {"since": each["opened_at"]}
-                | {field: each[field] for field in ("number", "step", "direction", "cause")}
-                for each in state.get("incidents", {}).values()
-            ]
-            name, version, _ = definition_of(tx, row["definition_id"])
-            incidents_json = orjson.dumps(open_incidents).decode()
-            rows.append((run_id, row["status"], name, version, row["key"], *ends, incidents_json))
-    return rows
-
-
-_UPDATED_COLUMNS = {
-    "run_ids": "run_id",
-    "statuses": "status",
-    "revisions": "revision",
-    "states": "state",
-    "finished": "finished_at",
-    "wake": "wake_at",
-}
-
-
-def _run_columns(tx: MemoryTransaction, row: Row) -> tuple[Any, ...]:
-    return (
-        *(row["definition_id"], row["wake_at"], row["state"], row["input"], row["status"]),
-        *(row["run_id"], *definition_of(tx, row["definition_id"]), row["key"], row["started_at"]),
-        *(row["deadline"], row["revision"], row["finished_at"]),
-    )
-
-
-def _limit_bytes(tx: MemoryTransaction, rows: Sequence[Row], arguments: Arguments) -> Sequence[Any]:
-    """The runs; after `max_bytes` bytes without their state and input."""
-    found, before = [], 0
-    for row in rows:
-        definition_id, wake_at, state, input_json, *others = _run_columns(tx, row)
-        kept = (state, input_json) if before < arguments["max_bytes"] else (None, None)
-        found.append((definition_id, wake_at, *kept, *others))
-        before += len(state) + len(input_json)
-    return found
-
-
-def _due_runs(tx: MemoryTransaction, arguments: Arguments) -> list[Row]:
-    now, ids = tx.now, arguments["definition_ids"]
-    due = [
-        row
-        for _, row in tx.scan("run")
-        if row["wake_at"] is not None
-        and row["wake_at"] <= now
-        and row["definition_id"] in ids
-        and row["run_id"] not in arguments["excluding"]
-    ]
-    return sorted(due, key=lambda row: row["wake_at"])
+    def _status_row(self, row: Row) -> StatusRow:
+        saga, version, _ = definition_of(self, row["definition_id"])
+        state = orjson.loads(row["state"])
+        open_incidents = [
+            {"since": each["opened_at"]}
+            | {field: each[field] for field in ("number", "step", "direction", "cause")}
+            for each in state.get("incidents", {}).values()
+        ]
+        return StatusRow(
+            run_id=row["run_id"],
+            status=row["status"],
+            saga=saga,
+            version=version,
+            key=row["key"],
+            result=orjson.dumps(state.get("result")).decode(),
+            compensation_cause=orjson.dumps(state.get("compensation_cause")).decode(),
+            open_incidents=orjson.dumps(open_incidents).decode(),
+        )
 
 
 def _next_wake_at(old: datetime | None, new: Row, now: datetime) -> datetime | None:
@@ -184,28 +203,3 @@ def _next_wake_at(old: datetime | None, new: Row, now: datetime) -> datetime | N
     if old is None or old <= now or (wake is not None and wake < old):
         return wake
     return old
-
-
-@HANDLERS.handles(journal, "_APPEND")
-async def _append_events(tx: MemoryTransaction, arguments: Arguments) -> int:
-    names = {
-        "run_ids": "run_id",
-        "revisions": "revision",
-        "times": "recorded_at",
-        "types": "type",
-        "data": "data",
-        "metadata": "metadata",
-    }
-    added = 0
-    for row in unnest(names, arguments):
-        row |= {"data": jsonb(row["data"]), "position": tx.next_value("event")}
-        await tx.insert_or_fail("event", (row["run_id"], row["revision"]), row)
-        added += 1
-    return added
-
-
-@HANDLERS.handles(journal, "_READ")
-async def _read_events(tx: MemoryTransaction, arguments: Arguments) -> Sequence[Any]:
-    rows = [row for key, row in tx.scan("event") if key[0] == arguments["run_id"]]
-    names = ("revision", "type", "recorded_at", "data", "metadata", "position")
-    return sorted(tuple(row[name] for name in names) for row in rows)

@@ -1,7 +1,7 @@
 """
 One simulated world: workers, participants and clients over models of their servers.
 
-The code of the worker, the participant kit, the store and the decider is the real one. A world has
+The code of the worker, the participant kit and the decider is the real one. A world has
 two phases. In the fault phase, clients start runs and faults are injected. After it, nothing fails
 any more, every run must finish without help, and the promises are checked.
 """
@@ -24,11 +24,10 @@ from saga_engine.protocol.topology import (
     participant_queue,
     participant_topology,
 )
-from saga_engine.store.sql_store import SqlStore
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.vocabulary import Direction
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
-from simulation import store_model, virtual_time
+from simulation import virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
 from simulation.client import Client
 from simulation.config import SETTINGS, SimulationConfig, SimulationResult
@@ -102,7 +101,7 @@ class World:
         )
         self._faults = faults
         self._rng = seeded_random(config.seed, "network")
-        self._engine_db = MemoryDatabase(*store_model.HANDLER_SETS)
+        self._engine_db = MemoryDatabase()
         self._services_db = MemoryDatabase()
         self._broker = BrokerModel(self._rng)
         self._broker.declare(ENGINE_TOPOLOGY)
@@ -180,9 +179,7 @@ class World:
 
     async def _worker(self, number: int, process: SimulatedProcess) -> None:
         workloads = self._rollout.workloads_for(number, asyncio.get_running_loop().time())
-        store = SqlStore(
-            MemoryStore(self._engine_db, process, self._settings.database_lock_timeout)
-        )
+        store = MemoryStore(self._engine_db, process, self._settings.database_lock_timeout)
         emitter = Emitter(self._on_worker_event)
         sagas = [workload.saga for workload in workloads]
         registered = await register_sagas(store, sagas, NO_ENCRYPTION, emitter, self._settings)

@@ -5,21 +5,15 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import pytest
-
 from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
 from saga_engine.decider.decide import decide
 from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import Start, Trigger
 from saga_engine.saga.definition import Saga
-from saga_engine.store import due_runs, journal, request_queue, runs
-from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.runs import StoredRun
-
-BOTH_DATABASES = pytest.mark.parametrize("database", ["postgresql", "simulated"], indirect=True)
-"""Runs a test on PostgreSQL and on the model of it."""
 
 ORDERS = Saga("place-order", version=1, input=dict)
 
@@ -86,39 +80,39 @@ def journal_entries(decision: Decision, now: datetime) -> list[NewEvent]:
 
 
 async def insert_run(
-    tx: SqlAlchemyTransaction,
+    tx: StoreTransaction,
     definition_id: int,
     *,
     key: str | None = None,
     at: datetime | None = None,
 ) -> Run:
     """Start a run and store it, as a worker does."""
-    now = await runs.database_now(tx)
+    now = await tx.database_now()
     decision = decide_start(now, key, at)
     assert decision.run is not None
-    assert await runs.insert(tx, [stored_run(decision.run, definition_id)])
-    await journal.append(tx, journal_entries(decision, now))
+    assert await tx.insert_runs([stored_run(decision.run, definition_id)])
+    await tx.append_events(journal_entries(decision, now))
     return decision.run
 
 
-async def apply_trigger(tx: SqlAlchemyTransaction, run_id: str, trigger: Trigger) -> Decision:
+async def apply_trigger(tx: StoreTransaction, run_id: str, trigger: Trigger) -> Decision:
     """Decide a trigger of a run and store the result, as a worker does."""
-    now = await runs.database_now(tx)
-    before = (await runs.lock(tx, [run_id]))[run_id]
+    now = await tx.database_now()
+    before = (await tx.lock_runs([run_id]))[run_id]
     decision = decide(ORDERS, before.run, trigger, now)
     assert decision.run is not None
-    await runs.save(tx, [stored_run(decision.run, before.definition_id)])
-    await journal.append(tx, journal_entries(decision, now))
+    await tx.save_runs([stored_run(decision.run, before.definition_id)])
+    await tx.append_events(journal_entries(decision, now))
     return decision
 
 
-async def make_due(tx: SqlAlchemyTransaction, run_id: str) -> None:
+async def make_due(tx: StoreTransaction, run_id: str) -> None:
     """Let the timer of a run be due now."""
-    await due_runs.defer_wake(tx, run_id, timedelta(seconds=-1))
+    await tx.defer_wake(run_id, timedelta(seconds=-1))
 
 
 async def take_run_ids(
-    tx: SqlAlchemyTransaction,
+    tx: StoreTransaction,
     *,
     sagas: Collection[str] = (),
     definition_ids: Sequence[int] = (),
@@ -126,6 +120,6 @@ async def take_run_ids(
 ) -> list[str]:
     """Take the starts of *sagas* without regard to quotas, then other requests; their run ids."""
     slots = dict.fromkeys(sagas, limit)
-    found = await request_queue.take_starts(tx, slots, definition_ids=definition_ids, limit=limit)
-    found += await request_queue.take(tx, definition_ids=definition_ids, limit=limit)
+    found = await tx.take_starts(slots, definition_ids=definition_ids, limit=limit)
+    found += await tx.take_requests(definition_ids=definition_ids, limit=limit)
     return [request.run_id for request in found]

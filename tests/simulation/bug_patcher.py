@@ -1,9 +1,9 @@
 """
-Plants a bug: replaces a function of the engine during one test.
+Plants a bug: replaces a function of the engine, or methods of its database, during one test.
 
-The signature of the replacement is compared with that of the original. A replacement that is out of
-date would raise a TypeError in the engine, and the simulation would find that error instead of the
-bug.
+The signature of the replacement is compared with that of the original, a method of the database
+with that of `StoreTransaction`. A replacement that is out of date would raise a TypeError in the
+engine, and the simulation would find that error instead of the bug.
 """
 
 import inspect
@@ -11,6 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from saga_engine.store.interfaces import StoreTransaction
+from simulation import memory_store
+from simulation.memory_store import MemoryStoreTransaction
 
 MISMATCH_ERRORS = ("AttributeError", "TypeError", "NameError", "KeyError")
 """What a replacement raises that is out of date; no planted bug raises these on purpose."""
@@ -33,12 +37,32 @@ class BugPatcher:
         Raises:
             SignatureMismatch: `owner` has no such function, or it has another signature.
         """
-        old = inspect.getattr_static(owner, name, None)
-        if signature_of(old) != signature_of(new):
-            raise SignatureMismatch(
-                f"{name} is {signature_of(old)}; the planted bug has {signature_of(new)}"
-            )
+        _compare(owner, name, new)
         self._patch.setattr(owner, name, new)
+
+    def replace_store(self, transactions: type[MemoryStoreTransaction]) -> None:
+        """
+        Give every process transactions of a class that overrides methods.
+
+        Raises:
+            SignatureMismatch: there is no such method, or it has another signature.
+        """
+        overridden = {
+            name: method for name, method in vars(transactions).items() if callable(method)
+        }
+        assert overridden, "the class overrides nothing"
+        for name, method in overridden.items():
+            owner = StoreTransaction if hasattr(StoreTransaction, name) else MemoryStoreTransaction
+            _compare(owner, name, method)
+        self._patch.setattr(memory_store, "MemoryStoreTransaction", transactions)
+
+
+def _compare(owner: object, name: str, new: Callable[..., Any] | property) -> None:
+    old = inspect.getattr_static(owner, name, None)
+    if signature_of(old) != signature_of(new):
+        raise SignatureMismatch(
+            f"{name} is {signature_of(old)}; the planted bug has {signature_of(new)}"
+        )
 
 
 def signature_of(found: Any) -> tuple[str, ...]:

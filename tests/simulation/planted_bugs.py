@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, cast
 
 import orjson
 
@@ -35,13 +34,11 @@ from saga_engine.protocol.command import Command, ReceivedCommand
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import business_keys, incidents, journal, outbox, pending_requests, runs
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
-from saga_engine.store.database import SqlAlchemyTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.outbox import OutboxRow, StaleCommands
 from saga_engine.store.pending_requests import NewRequest, PendingRequest, PendingStart
-from saga_engine.store.runs import StoredRun
+from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Direction, IgnoredReason, Outcome, Status
@@ -64,8 +61,9 @@ from saga_engine.worker.pending_request_duties import PendingRequestDuties
 from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_of
-from simulation import memory_database, partition_model
 from simulation.barrier_model import BarrierModel
+from simulation.memory_store import MemoryStoreTransaction
+from simulation.partition_model import month_of_run
 from simulation.rows import Row
 from tests.simulation.bug_patcher import BugPatcher
 
@@ -171,17 +169,14 @@ def acknowledge_malformed_without_recording(plant: BugPatcher) -> None:
 def never_resend(plant: BugPatcher) -> None:
     """Unconfirmed commands are never published again."""
 
-    async def claim_nothing(
-        tx: SqlAlchemyTransaction,
-        age: timedelta,
-        limit: int,
-        *,
-        max_bytes: int = outbox.UNLIMITED_BYTES,
-    ) -> StaleCommands:
-        del tx, age, limit, max_bytes
-        return StaleCommands([], 0)
+    class ClaimNothing(MemoryStoreTransaction):
+        async def claim_stale_commands(
+            self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
+        ) -> StaleCommands:
+            del age, limit, max_bytes
+            return StaleCommands([], 0)
 
-    plant.replace(outbox, "claim_stale", claim_nothing)
+    plant.replace_store(ClaimNothing)
 
 
 @planted_bug("P1")
@@ -221,19 +216,27 @@ def clear_timer_without_next(plant: BugPatcher) -> None:
 def ignore_pending_starts(plant: BugPatcher) -> None:
     """A run whose start is pending is unknown to requests."""
 
-    async def find_none(
-        tx: SqlAlchemyTransaction, run_ids: Collection[str], count_limit: int = 0
-    ) -> dict[str, PendingStart]:
-        del tx, run_ids, count_limit
-        return {}
+    class FindNone(MemoryStoreTransaction):
+        async def find_starts(
+            self, run_ids: Collection[str], count_limit: int = 0
+        ) -> dict[str, PendingStart]:
+            del run_ids, count_limit
+            return {}
 
-    plant.replace(pending_requests, "find_starts", find_none)
+    plant.replace_store(FindNone)
 
 
 @planted_bug("P5", "P7")
 def decide_without_the_lock(plant: BugPatcher) -> None:
     """A run is read without its row lock."""
-    plant.replace(runs, "lock", runs.read_unlocked)
+
+    class LockNothing(MemoryStoreTransaction):
+        async def lock_runs(
+            self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
+        ) -> dict[str, StoredRun]:
+            return await self.read_runs(run_ids, max_bytes=max_bytes)
+
+    plant.replace_store(LockNothing)
 
 
 @planted_bug("P7")
@@ -275,16 +278,16 @@ def start_newest_loaded_version(plant: BugPatcher) -> None:
 def drop_partition_with_pending_start(plant: BugPatcher) -> None:
     """A partition is dropped although a start in it is pending."""
 
-    def month_needed(tx: memory_database.MemoryTransaction, month: str, cutoff: datetime) -> bool:
-        runs_of = [row for key, row in tx.scan("run") if partition_model.month_of_run(key) == month]
-        ended = [row["finished_at"] for row in runs_of]
-        return any(at is None or at > cutoff for at in ended)
+    class IgnoreStarts(MemoryStoreTransaction):
+        def has_needed_rows(self, month: str, cutoff: datetime) -> bool:
+            runs_of = [row for key, row in self.scan("run") if month_of_run(key) == month]
+            ended = [row["finished_at"] for row in runs_of]
+            return any(at is None or at > cutoff for at in ended)
 
-    def is_left_over(tx: memory_database.MemoryTransaction, row: Row) -> bool:
-        return tx.get("run", row["run_id"]) is None
+        def is_orphaned(self, request: Row) -> bool:
+            return self.get("run", request["run_id"]) is None
 
-    plant.replace(partition_model, "month_needed", month_needed)
-    plant.replace(partition_model, "is_orphaned", is_left_over)
+    plant.replace_store(IgnoreStarts)
 
 
 @planted_bug("P1")
@@ -299,9 +302,9 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
         if key_owner is not None and key_owner.run_id != prepared.work_item.run_id:
             key = start_of(prepared.work_item).key
             assert key is not None
-            model = cast("Any", self._tx)._tx
-            await model.lock("business_key", (prepared.work_item.saga, key))
-            model.delete("business_key", (prepared.work_item.saga, key))
+            assert isinstance(self._tx, MemoryStoreTransaction)
+            await self._tx.lock("business_key", (prepared.work_item.saga, key))
+            self._tx.delete("business_key", (prepared.work_item.saga, key))
 
     plant.replace(StartProcessor, "_resolve_key", resolve_and_release)
 
@@ -358,40 +361,38 @@ def misreport_load_as_bug(plant: BugPatcher) -> None:
 @planted_bug("P5")
 def omit_journal_event(plant: BugPatcher) -> None:
     """An event is missing in the journal."""
-    append = journal.append
 
-    async def append_some(tx: SqlAlchemyTransaction, events: Sequence[NewEvent]) -> None:
-        kept = [each for each in events if type(each.event).__name__ != "RunCompensating"]
-        await append(tx, kept)
+    class AppendSome(MemoryStoreTransaction):
+        async def append_events(self, events: Sequence[NewEvent]) -> None:
+            kept = [each for each in events if type(each.event).__name__ != "RunCompensating"]
+            await super().append_events(kept)
 
-    plant.replace(journal, "append", append_some)
+    plant.replace_store(AppendSome)
 
 
 @planted_bug("P1")
 def skip_incident_row(plant: BugPatcher) -> None:
     """An incident is in the run and not in the table of incidents."""
 
-    async def record_nothing(
-        tx: SqlAlchemyTransaction, events: Sequence[tuple[str, Event]]
-    ) -> None:
-        del tx, events
+    class RecordNone(MemoryStoreTransaction):
+        async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
+            del events
 
-    plant.replace(incidents, "record", record_nothing)
+    plant.replace_store(RecordNone)
 
 
 @planted_bug("P1")
 def reserve_taken_keys(plant: BugPatcher) -> None:
     """A business key is reserved for several runs."""
 
-    async def reserve_all(
-        tx: SqlAlchemyTransaction,
-        requests: Sequence[KeyRequest],
-        encryption: PayloadEncryption = NO_ENCRYPTION,
-    ) -> list[KeyOwner | None]:
-        del tx, encryption
-        return [KeyOwner(each.run_id, same_input=True) for each in requests]
+    class ReserveAll(MemoryStoreTransaction):
+        async def reserve_keys(
+            self, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
+        ) -> list[KeyOwner | None]:
+            del encryption
+            return [KeyOwner(each.run_id, same_input=True) for each in requests]
 
-    plant.replace(business_keys, "try_reserve", reserve_all)
+    plant.replace_store(ReserveAll)
 
 
 # core

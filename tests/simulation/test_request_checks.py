@@ -14,11 +14,19 @@ import pytest
 
 from saga_engine.errors import StoreRefused
 from saga_engine.identifiers import uuid7
-from saga_engine.store import audit, checked_requests, definitions, runs
+from saga_engine.postgres.statement import Columns
+from saga_engine.store import checked_requests
 from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
-from saga_engine.store.database import Database, SqlAlchemyTransaction
 from simulation import request_checks
-from tests.kit.stored_runs import BOTH_DATABASES, ORDERS, run_id
+from simulation.memory_store import MemoryStoreTransaction
+from simulation.rows import rows_of
+from tests.kit.stored_runs import ORDERS, run_id
+from tests.kit.stores import (
+    RequesterStore,
+    RequesterTransaction,
+    SqlRequesterStore,
+    SqlRequesterTransaction,
+)
 
 TEXT = "x" * request_checks.MAX_TEXT_BYTES
 BODY = {
@@ -102,48 +110,49 @@ STARTS: dict[str, tuple[Mapping[str, Any], bool]] = {
 }
 
 
-async def refuses(database: Database, work: Any) -> bool:
+async def refuses(store: RequesterStore, work: Any) -> bool:
     try:
-        async with database.transaction() as tx:
+        async with store.transaction() as tx:
             await work(tx)
     except StoreRefused:
         return True
     return False
 
 
-@BOTH_DATABASES
 @pytest.mark.parametrize("name", ACTIONS)
-async def test_an_operator_action_has_the_same_bounds(database: Database, name: str):
+async def test_an_operator_action_has_the_same_bounds(store: RequesterStore, name: str):
     actions, fits = ACTIONS[name]
-    assert await refuses(database, lambda tx: audit.record(tx, actions)) is not fits
+    assert await refuses(store, lambda tx: tx.record_actions(actions)) is not fits
 
 
 async def request_resolve(
-    tx: SqlAlchemyTransaction, actions: Sequence[OperatorAction], bodies: Sequence[str]
+    tx: RequesterTransaction, actions: Sequence[OperatorAction], bodies: Sequence[str]
 ) -> None:
-    arguments = {
+    columns: Columns = {
         "run_id": [each.run_id for each in actions],
         "audit_id": [each.id for each in actions],
         "body": list(bodies),
     }
-    await tx.execute(checked_requests._REQUEST_RESOLVE, arguments)
+    if isinstance(tx, SqlRequesterTransaction):
+        await tx.sql.execute(checked_requests._REQUEST_RESOLVE, columns)
+    else:
+        assert isinstance(tx, MemoryStoreTransaction)
+        await tx.add_operator_requests("resolve", rows_of(columns))
 
 
-@BOTH_DATABASES
 @pytest.mark.parametrize("name", BODIES)
-async def test_an_operator_request_has_the_same_bounds(database: Database, name: str):
+async def test_an_operator_request_has_the_same_bounds(store: RequesterStore, name: str):
     body, fits = BODIES[name]
     action = make_action()
 
-    async def work(tx: SqlAlchemyTransaction) -> None:
-        await audit.record(tx, [action])
+    async def work(tx: RequesterTransaction) -> None:
+        await tx.record_actions([action])
         await request_resolve(tx, [action], [body])
 
-    assert await refuses(database, work) is not fits
+    assert await refuses(store, work) is not fits
 
 
-@BOTH_DATABASES
-async def test_an_action_has_at_most_one_request(database: Database):
+async def test_an_action_has_at_most_one_request(store: RequesterStore):
     first, second, foreign, settled = (
         make_action(),
         make_action(),
@@ -151,33 +160,33 @@ async def test_an_action_has_at_most_one_request(database: Database):
         make_action(),
     )
     body = json.dumps(BODY)
-    async with database.transaction() as tx:
-        await audit.record(tx, [first, second, foreign, settled])
-        await audit.record_outcomes(tx, [ActionOutcome(settled.id, AuditOutcome.ACCEPTED, "done")])
+    async with store.transaction() as tx:
+        await tx.record_actions([first, second, foreign, settled])
+        await tx.record_outcomes([ActionOutcome(settled.id, AuditOutcome.ACCEPTED, "done")])
         await request_resolve(tx, [first], [body])
     for actions in ([first], [second, second], [foreign], [settled], [make_action()]):
         bodies = [body] * len(actions)
         assert await refuses(
-            database,
+            store,
             lambda tx, actions=actions, bodies=bodies: request_resolve(tx, actions, bodies),
         )
     many = [make_action() for _ in range(request_checks.MAX_ROWS)]
-    async with database.transaction() as tx:
-        await audit.record(tx, many)
+    async with store.transaction() as tx:
+        await tx.record_actions(many)
         await request_resolve(tx, many, [body] * len(many))
     assert await refuses(
-        database, lambda tx: request_resolve(tx, [*many, second], [body] * (len(many) + 1))
+        store, lambda tx: request_resolve(tx, [*many, second], [body] * (len(many) + 1))
     )
 
 
-async def start(database: Database, **given: Any) -> bool:
+async def start(store: RequesterStore, **given: Any) -> bool:
     """Request a start at the time of the database; return whether it is refused."""
 
-    async def work(tx: SqlAlchemyTransaction) -> None:
-        await definitions.register(tx, [ORDERS])
+    async def work(tx: RequesterTransaction) -> None:
+        await tx.register_definitions([ORDERS])
         if "run_id" not in given:
             given["run_id"] = run_id(
-                await runs.database_now(tx) + timedelta(hours=given.pop("hours", 0))
+                await tx.database_now() + timedelta(hours=given.pop("hours", 0))
             )
         arguments = {
             "saga": ORDERS.name,
@@ -190,18 +199,21 @@ async def start(database: Database, **given: Any) -> bool:
             "fingerprint": None,
             **given,
         }
-        await tx.execute(checked_requests._REQUEST_START, arguments)
+        if isinstance(tx, SqlRequesterTransaction):
+            await tx.sql.execute(checked_requests._REQUEST_START, arguments)
+        else:
+            assert isinstance(tx, MemoryStoreTransaction)
+            await tx.request_start(arguments)
 
-    return await refuses(database, work)
+    return await refuses(store, work)
 
 
-@BOTH_DATABASES
 @pytest.mark.parametrize("name", STARTS)
-async def test_a_start_has_the_same_bounds(database: Database, name: str):
+async def test_a_start_has_the_same_bounds(store: RequesterStore, name: str):
     arguments, fits = STARTS[name]
-    assert await start(database, **arguments) is not fits
+    assert await start(store, **arguments) is not fits
 
 
 @pytest.mark.parametrize("hours", [-25, -23, 23, 25])
-async def test_the_time_of_a_run_id_is_within_a_day(database: Database, hours: int):
-    assert await start(database, hours=hours) is (abs(hours) > 24)
+async def test_the_time_of_a_run_id_is_within_a_day(sql_store: SqlRequesterStore, hours: int):
+    assert await start(sql_store, hours=hours) is (abs(hours) > 24)

@@ -2,34 +2,33 @@
 
 from datetime import timedelta
 
-from saga_engine.store import due_runs
-from saga_engine.store.database import Database
 from tests.kit.stored_runs import (
     insert_run,
     make_due,
 )
+from tests.kit.stores import RequesterStore
 
 
-async def test_each_due_run_is_locked_by_one_worker(database: Database, definition_id: int):
-    async with database.transaction() as tx:
+async def test_each_due_run_is_locked_by_one_worker(store: RequesterStore, definition_id: int):
+    async with store.transaction() as tx:
         for _ in range(6):
             await make_due(tx, (await insert_run(tx, definition_id)).run_id)
         await insert_run(tx, definition_id)  # not due
-    async with database.transaction() as one, database.transaction() as other:
-        first = await due_runs.lock_due(one, [definition_id], 4)
-        second = await due_runs.lock_due(other, [definition_id], 4)
-        assert await due_runs.lock_due(other, [definition_id + 1], 4) == {}
+    async with store.transaction() as one, store.transaction() as other:
+        first = await one.lock_due_runs([definition_id], 4)
+        second = await other.lock_due_runs([definition_id], 4)
+        assert await other.lock_due_runs([definition_id + 1], 4) == {}
     assert len(first) == 4
     assert len(second) == 2
     assert not first.keys() & second.keys()
 
 
 async def test_runs_due_within_a_horizon_are_counted_for_the_definitions_of_the_worker(
-    database: Database, definition_id: int
+    store: RequesterStore, definition_id: int
 ):
-    async with database.transaction() as tx:
+    async with store.transaction() as tx:
         await insert_run(tx, definition_id)
         soon, later = timedelta(hours=2), timedelta(milliseconds=1)
-        assert await due_runs.due_within(tx, {definition_id: soon}, 9) == {"place-order": 1}
-        assert not any((await due_runs.due_within(tx, {definition_id: later}, 9)).values())
-        assert await due_runs.due_within(tx, {}, 9) == {}, "runs of other definitions need no slot"
+        assert await tx.due_within({definition_id: soon}, 9) == {"place-order": 1}
+        assert not any((await tx.due_within({definition_id: later}, 9)).values())
+        assert await tx.due_within({}, 9) == {}, "runs of other definitions need no slot"

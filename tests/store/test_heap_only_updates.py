@@ -4,6 +4,7 @@ from sqlalchemy import text
 
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import apply_trigger, insert_run
 
@@ -18,9 +19,9 @@ RESERVED = ReplyReceived(
 
 async def test_an_ordinary_step_is_a_hot_update(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
     async with database.transaction() as tx:
-        await apply_trigger(tx, run.run_id, RESERVED)
+        await apply_trigger(SqlStoreTransaction(tx), run.run_id, RESERVED)
         assert await updates(tx) == (1, 1)
 
 

@@ -14,6 +14,7 @@ from saga_engine.store import incidents, runs
 from saga_engine.store.bounded_count import BoundedCount
 from saga_engine.store.database import Database
 from saga_engine.store.incidents import IncidentFilter
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, IncidentCause, Resolution
 from tests.kit.stored_runs import insert_run
 
@@ -38,7 +39,7 @@ async def opened(tx, run_id: str, *numbers: int) -> list:
 
 async def test_an_open_incident_is_listed_with_its_run(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id, key="k")
+        run = await insert_run(SqlStoreTransaction(tx), definition_id, key="k")
         await incidents.record(tx, await opened(tx, run.run_id, 1))
         [found] = await incidents.read_page(tx, IncidentFilter(saga="place-order"), limit=9)
         assert await incidents.read_page(tx, IncidentFilter(saga="returns"), limit=9) == []
@@ -55,7 +56,7 @@ async def test_a_resolved_incident_is_listed_only_with_its_run(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
         resolved = IncidentResolved(1, Resolution.RETRY, "ada", "fixed")
         await incidents.record(tx, [*await opened(tx, run.run_id, 1, 2), (run.run_id, resolved)])
         assert [each.number for each in await incidents.read_page(tx, limit=9)] == [2]
@@ -68,7 +69,7 @@ async def test_abandoning_a_run_resolves_all_its_incidents_and_no_others(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run, other = [await insert_run(tx, definition_id) for _ in range(2)]
+        run, other = [await insert_run(SqlStoreTransaction(tx), definition_id) for _ in range(2)]
         now = await runs.database_now(tx)
         await incidents.record(tx, await opened(tx, run.run_id, 1, 2))
         await incidents.record(tx, await opened(tx, other.run_id, 1))
@@ -85,7 +86,7 @@ async def test_abandoning_a_run_resolves_all_its_incidents_and_no_others(
 
 async def test_other_events_are_ignored(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
         await incidents.record(tx, [(run.run_id, RunCompensated(await runs.database_now(tx)))])
         assert await incidents.read_page(tx, limit=9) == []
 
@@ -94,7 +95,7 @@ async def test_incidents_are_listed_in_pages_and_counted_up_to_a_limit(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
         await incidents.record(tx, await opened(tx, run.run_id, 1, 2, 3))
         first = await incidents.read_page(tx, limit=2)
         rest = await incidents.read_page(tx, limit=2, after=first[-1])
@@ -120,7 +121,7 @@ async def test_incidents_are_read_without_the_right_to_read_payloads(
 ):
     with suppress(Undone):
         async with database.transaction() as tx:
-            run = await insert_run(tx, definition_id, key="k")
+            run = await insert_run(SqlStoreTransaction(tx), definition_id, key="k")
             await incidents.record(tx, await opened(tx, run.run_id, 1))
             for statement in AS_ONE_WHO_SEES_NO_PAYLOAD:
                 await tx.execute(text(statement))

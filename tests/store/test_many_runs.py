@@ -24,6 +24,7 @@ from saga_engine.store import (
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Outcome, Status
 from tests.kit.stored_runs import INPUT, ORDERS, apply_trigger, insert_run, run_id
 
@@ -68,10 +69,10 @@ async def full(postgres):
     async with Database(url, Settings(database_transaction_timeout=60)) as database:
         async with database.transaction() as tx:
             number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
-            done = (await insert_run(tx, number)).run_id
+            done = (await insert_run(SqlStoreTransaction(tx), number)).run_id
             for step in ("reserve", "charge"):
                 await apply_trigger(
-                    tx,
+                    SqlStoreTransaction(tx),
                     done,
                     ReplyReceived(
                         step=step,
@@ -86,7 +87,9 @@ async def full(postgres):
             await tx.execute(KEYS)
             for _ in range(5):
                 await due_runs.defer_wake(
-                    tx, (await insert_run(tx, number)).run_id, timedelta(seconds=-1)
+                    tx,
+                    (await insert_run(SqlStoreTransaction(tx), number)).run_id,
+                    timedelta(seconds=-1),
                 )
         yield database, number, done
     await postgres.drop_database("full")

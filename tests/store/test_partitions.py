@@ -28,6 +28,7 @@ from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
 
@@ -64,7 +65,7 @@ async def test_no_partition_is_added_while_the_default_partition_is_large(
 ):
     """PostgreSQL would read all of it, and block every worker meanwhile."""
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
         await tx.execute(STRAYS, {"run_id": run.run_id, "number": 9_000})
         await month(tx)
         locks = text(
@@ -78,7 +79,7 @@ async def test_no_partition_is_added_while_the_default_partition_is_large(
 
 async def test_concurrent_workers_add_a_partition_once(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id, at=PAST)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
 
     async def make() -> None:
         async with database.transaction() as tx:
@@ -96,7 +97,7 @@ async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
 ):
     async with database.transaction() as tx:
         await month(tx)
-        run = await insert_run(tx, definition_id, at=PAST)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
         assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
 
 
@@ -104,7 +105,7 @@ async def test_runs_in_the_default_partition_move_to_their_month(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id, at=PAST)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
         assert await homes(tx, run.run_id) == {"run_default", "event_default"}
         events = await journal.read(tx, run.run_id)
         await month(tx)
@@ -180,7 +181,7 @@ async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
 async def test_a_month_with_an_unfinished_run_is_kept(database: Database, definition_id: int):
     old = await finished(database, definition_id)
     async with database.transaction() as tx:
-        await insert_run(tx, definition_id, at=PAST)
+        await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         assert await run_queries.find(tx, old) is not None
@@ -220,7 +221,7 @@ async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
 
     async def begins() -> None:
         async with database.transaction() as tx:
-            run = await insert_run(tx, definition_id, key="new", at=PAST)
+            run = await insert_run(SqlStoreTransaction(tx), definition_id, key="new", at=PAST)
             await business_keys.try_reserve(
                 tx, [KeyRequest("place-order", "new", run.run_id, INPUT)]
             )
@@ -260,7 +261,7 @@ async def test_dropping_a_month_interrupts_no_worker(database: Database, definit
         while not stop.is_set():
             async with database.transaction() as tx:
                 await due_runs.lock_due(tx, [definition_id], 200)
-                await insert_run(tx, definition_id)
+                await insert_run(SqlStoreTransaction(tx), definition_id)
             committed.release()
 
     patience = LockRetry(lock_timeout=0.2, max_attempts=1000)
@@ -288,7 +289,9 @@ async def test_dropping_a_month_gives_up_when_a_table_is_locked(
         with pytest.raises(StoreLockTimeout):
             await partitions.maintain(database, retention_days=30, lock_retry=impatient)
         async with database.transaction() as tx:
-            await insert_run(tx, definition_id)  # an attempt that gave up blocks no worker
+            await insert_run(
+                SqlStoreTransaction(tx), definition_id
+            )  # an attempt that gave up blocks no worker
     done = await partitions.maintain(database, retention_days=30, lock_retry=impatient)
     assert (done.dropped, done.lock_attempts) == (("2020_01",), 1)
 
@@ -390,11 +393,11 @@ async def finished(
 ) -> str:
     async with database.transaction() as tx:
         await month(tx)
-        run_id = (await insert_run(tx, definition_id, key=key, at=PAST)).run_id
+        run_id = (await insert_run(SqlStoreTransaction(tx), definition_id, key=key, at=PAST)).run_id
         if key is not None:
             await business_keys.try_reserve(tx, [KeyRequest("place-order", key, run_id, INPUT)])
         for trigger in (RESERVED, CHARGED):
-            await apply_trigger(tx, run_id, trigger)
+            await apply_trigger(SqlStoreTransaction(tx), run_id, trigger)
         await tx.execute(
             text(
                 "UPDATE saga_engine.run SET finished_at = clock_timestamp()"

@@ -15,13 +15,14 @@ from saga_engine.settings import Settings
 from saga_engine.store import (
     checked_requests,
     definitions,
-    request_queue,
-    runs,
 )
 from saga_engine.store.checked_requests import NewStart
 from saga_engine.store.database import Database
+from saga_engine.store.interfaces import Store
 from saga_engine.store.pending_requests import ReadLimits
-from tests.kit.stored_runs import BOTH_DATABASES, run_id
+from saga_engine.store.sql_store import SqlStore
+from tests.kit.stored_runs import run_id
+from tests.kit.stores import RequesterStore
 
 WHOLE = ReadLimits(10_000, 10_000, 1_000)
 
@@ -39,10 +40,10 @@ def buying(command: str = "stock.take", version: int = 1) -> Saga:
 A, B, SECOND = buying(), buying("stock.grab"), buying("stock.order", 2)
 
 
-async def load(database: Database, *sagas: Saga) -> list[int]:
+async def load(store: Store, *sagas: Saga) -> list[int]:
     """Register as a worker does that starts."""
-    async with database.transaction() as tx:
-        return list((await definitions.register(tx, sagas)).values())
+    async with store.transaction() as tx:
+        return list((await tx.register_definitions(sagas)).values())
 
 
 async def was_seen_an_hour_ago(database: Database, saga: Saga) -> None:
@@ -58,11 +59,11 @@ async def was_seen_an_hour_ago(database: Database, saga: Saga) -> None:
         assert changed.rowcount == 1
 
 
-async def takes(database: Database, ids: list[int]) -> int:
+async def takes(store: Store, ids: list[int]) -> int:
     """How many starts a worker takes that has these definitions."""
-    async with database.transaction() as tx:
-        found = await request_queue.take_starts(
-            tx, {"buy": 5}, definition_ids=ids, limit=5, body_limits=WHOLE, max_bytes=1_000_000
+    async with store.transaction() as tx:
+        found = await tx.take_starts(
+            {"buy": 5}, definition_ids=ids, limit=5, body_limits=WHOLE, max_bytes=1_000_000
         )
     return len(found)
 
@@ -87,36 +88,32 @@ def wanted(saga: Saga, **more: Any) -> NewStart:
     return replace(start, **more)
 
 
-@BOTH_DATABASES
 async def test_a_pending_start_with_other_steps_does_not_stop_a_worker(
-    database: Database,
+    store: RequesterStore,
 ):
-    await load(database, A)
-    async with database.transaction() as tx:
-        assert await checked_requests.record_start(
-            tx, wanted(A, run_id=run_id(await runs.database_now(tx)))
-        )
-    assert await load(database, B)
+    await load(store, A)
+    async with store.transaction() as tx:
+        assert await tx.record_start(wanted(A, run_id=run_id(await tx.database_now())))
+    assert await load(store, B)
 
 
-@BOTH_DATABASES
 async def test_after_a_rollback_a_start_is_pinned_to_the_steps_loaded_last(
-    database: Database,
+    store: RequesterStore,
 ):
     for saga in (A, B):
-        await load(database, saga)
-    ids = await load(database, A)
-    async with database.transaction() as tx:
+        await load(store, saga)
+    ids = await load(store, A)
+    async with store.transaction() as tx:
         newest = wanted(A, fingerprint=None, version=None, must_be_known=True)
-        its_id = run_id(await runs.database_now(tx))
-        assert await checked_requests.record_start(tx, replace(newest, run_id=its_id))
-    assert await takes(database, ids) == 1
+        its_id = run_id(await tx.database_now())
+        assert await tx.record_start(replace(newest, run_id=its_id))
+    assert await takes(store, ids) == 1
 
 
 async def test_after_a_rollback_a_start_by_name_gets_the_version_of_the_workers(
     database: Database,
 ):
-    await load(database, A, SECOND)
+    await load(SqlStore(database), A, SECOND)
     assert await record(database, "buy") == 2
     await was_seen_an_hour_ago(database, SECOND)
     assert await record(database, "buy") == 1
@@ -126,7 +123,7 @@ async def test_after_a_rollback_a_start_by_name_gets_the_version_of_the_workers(
 async def test_without_workers_a_start_by_name_gets_the_version_seen_last(
     database: Database,
 ):
-    ids = await load(database, A, SECOND)
+    ids = await load(SqlStore(database), A, SECOND)
     for saga in (A, SECOND, SECOND):
         await was_seen_an_hour_ago(database, saga)
     assert await record(database, "buy") == 1
@@ -138,7 +135,7 @@ async def test_without_workers_a_start_by_name_gets_the_version_seen_last(
 
 async def test_a_start_is_accepted_after_a_long_outage_of_the_database(database: Database):
     """No worker could write that it is there; each start is of what was seen last."""
-    await load(database, A, SECOND)
+    await load(SqlStore(database), A, SECOND)
     for saga in (A, SECOND):
         await was_seen_an_hour_ago(database, saga)
     assert await record(database, "buy") == 2
@@ -151,7 +148,7 @@ async def test_after_a_rollback_a_start_by_name_gets_a_version_seen_two_minutes_
     database: Database,
 ):
     """A worker counts as there until then, and no longer."""
-    await load(database, A, SECOND)
+    await load(SqlStore(database), A, SECOND)
     for seconds, version in ((60, 2), (61, 1)):
         async with database.transaction() as tx:
             passed = text(
@@ -186,17 +183,16 @@ async def definitions_seen(database: Database, ids: list[int]) -> int:
         return int((await tx.execute(text(query))).scalar_one())
 
 
-@BOTH_DATABASES
-async def test_a_fresh_presence_is_not_written_again(database: Database):
-    ids = await load(database, A)
-    async with database.transaction() as tx:
-        await definitions.refresh_presence(tx, ids)
-        await definitions.refresh_presence(tx, [])
-    assert len(await load(database, A)) == 1
+async def test_a_fresh_presence_is_not_written_again(store: RequesterStore):
+    ids = await load(store, A)
+    async with store.transaction() as tx:
+        await tx.refresh_presence(ids)
+        await tx.refresh_presence([])
+    assert len(await load(store, A)) == 1
 
 
 async def test_a_start_with_unknown_steps_is_refused(database: Database):
-    await load(database, A)
+    await load(SqlStore(database), A)
     with pytest.raises(ConfigurationError, match=r"'buy' version 1 .* next version"):
         await record(database, B)
 
@@ -204,10 +200,10 @@ async def test_a_start_with_unknown_steps_is_refused(database: Database):
 async def test_a_start_with_replaced_steps_is_refused(
     database: Database,
 ):
-    await load(database, A)
+    await load(SqlStore(database), A)
     await was_seen_an_hour_ago(database, A)
     assert await record(database, A) == 1, "no worker is there; none has other steps"
-    await load(database, B)
+    await load(SqlStore(database), B)
     with pytest.raises(ConfigurationError, match=r"'buy' version 1 .* next version"):
         await record(database, A)
     assert await record(database, B) == 1
@@ -216,7 +212,7 @@ async def test_a_start_with_replaced_steps_is_refused(
 async def test_an_unknown_version_can_be_started_only_with_its_definition(
     database: Database,
 ):
-    await load(database, A)
+    await load(SqlStore(database), A)
     assert await record(database, SECOND) == 2
     with pytest.raises(NotFound, match="'buy' version 2"):
         await record(database, "buy", version=2)

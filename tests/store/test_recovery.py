@@ -5,6 +5,7 @@ from datetime import timedelta
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.store import outbox, recovery, runs
 from saga_engine.store.database import Database
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import apply_trigger, insert_run
 
@@ -18,9 +19,11 @@ async def test_each_command_in_flight_is_sent_again_with_its_idempotency_key(
 ):
     monkeypatch.setattr(recovery, "_PAGE_SIZE", 2)
     async with database.transaction() as tx:
-        in_flight = [(await insert_run(tx, definition_id)).run_id for _ in range(3)]
-        finished = (await insert_run(tx, definition_id)).run_id
-        await apply_trigger(tx, finished, DECLINED)
+        in_flight = [
+            (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id for _ in range(3)
+        ]
+        finished = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
+        await apply_trigger(SqlStoreTransaction(tx), finished, DECLINED)
         before = await runs.read_unlocked(tx, in_flight)
     for _ in range(2):
         assert await recovery.resend_in_flight(database) == recovery.ResendResult(3, 3)

@@ -10,6 +10,7 @@ from saga_engine.store import (
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
 
@@ -31,11 +32,14 @@ DECLINED = ReplyReceived(
 
 async def test_runs_are_listed_in_pages_and_by_filter(database: Database, definition_id: int):
     async with database.transaction() as tx:
-        ids = sorted([(await insert_run(tx, definition_id)).run_id for _ in range(4)], reverse=True)
+        ids = sorted(
+            [(await insert_run(SqlStoreTransaction(tx), definition_id)).run_id for _ in range(4)],
+            reverse=True,
+        )
         for trigger in (RESERVED, CHARGED):
-            await apply_trigger(tx, ids[0], trigger)
+            await apply_trigger(SqlStoreTransaction(tx), ids[0], trigger)
         for trigger in (RESERVED, DECLINED):
-            await apply_trigger(tx, ids[1], trigger)
+            await apply_trigger(SqlStoreTransaction(tx), ids[1], trigger)
         await business_keys.try_reserve(tx, [KeyRequest("place-order", "k", ids[2], INPUT)])
 
         async def listed(**wanted: Any) -> list[str]:
@@ -58,10 +62,10 @@ async def test_the_detail_of_a_run_has_everything_that_is_stored(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        run = await insert_run(tx, definition_id)
-        await apply_trigger(tx, run.run_id, RESERVED)
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
+        await apply_trigger(SqlStoreTransaction(tx), run.run_id, RESERVED)
         decision = await apply_trigger(
-            tx,
+            SqlStoreTransaction(tx),
             run.run_id,
             MalformedReply(
                 step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON"

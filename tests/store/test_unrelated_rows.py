@@ -17,6 +17,7 @@ from saga_engine.store import (
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Status
 from tests.kit.stored_runs import ORDERS, insert_run, run_id
 
@@ -107,7 +108,7 @@ async def made(postgres, name: str, left: int):
     async with Database(url, patient) as database, database.transaction() as tx:
         number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
         other = (await tx.execute(OTHER)).scalar_one()
-        ours = (await insert_run(tx, number)).run_id
+        ours = (await insert_run(SqlStoreTransaction(tx), number)).run_id
         await tx.execute(OVERDUE, {"run_id": ours, "number": left, "other": other})
         await tx.execute(WAITING, {"number": left})
         await due_runs.defer_wake(tx, ours, timedelta(seconds=-1))
@@ -149,7 +150,7 @@ async def test_unfinished_runs_are_found_without_reading_finished_ones(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        ours = (await insert_run(tx, definition_id)).run_id
+        ours = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
         await tx.execute(FINISHED, {"run_id": ours, "number": LEFT})
     async with database.transaction() as tx:
         await tx.execute(text("ANALYZE saga_engine.run"))
@@ -169,7 +170,7 @@ async def test_the_unfinished_are_read_a_page_at_a_time(
     """A page costs the same, however many come after it."""
     monkeypatch.setattr(recovery, "_PAGE_SIZE", 10)
     async with database.transaction() as tx:
-        ours = (await insert_run(tx, definition_id)).run_id
+        ours = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
         await tx.execute(OVERDUE, {"run_id": ours, "number": LEFT, "other": definition_id})
     async with database.transaction() as tx:
         await tx.execute(text("ANALYZE saga_engine.run"))
