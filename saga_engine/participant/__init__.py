@@ -10,7 +10,7 @@ The other side of a saga, in the user's services: commands are executed once, an
     executor            one command, from its receipt to its result: the transactions
     handler_runner      one handler's call, turned into a result
     handler             one of the user's functions: checked at its declaration, called with JSON
-    calls               calls of handlers, each in a task of its own
+    handler_calls       calls of handlers, each in a task of its own
     context             what a handler can know about its command
     errors              what a handler raises instead of returning a result: Rejected or Failed
     failures            the failure that an exception of the user's code becomes

@@ -44,8 +44,8 @@ from saga_engine.participant.barrier_statements import (
     delete_older_than_statement,
     qualified_table_name,
 )
-from saga_engine.participant.calls import Task
 from saga_engine.participant.errors import Failed, FailureCode
+from saga_engine.participant.handler_calls import Task
 from saga_engine.protocol.command import Command
 from saga_engine.vocabulary import BarrierResult, Outcome
 

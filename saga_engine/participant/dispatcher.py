@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from saga_engine.amqp.batch_budget import BatchBudget
 from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.participant.barrier import CommandInProgress, CommandResult
-from saga_engine.participant.calls import Task
 from saga_engine.participant.executor import Executor
+from saga_engine.participant.handler_calls import Task
 from saga_engine.participant.in_progress import MAX_RETRY_DELAY, InProgressCommands, RetryWait
 from saga_engine.participant.outage import CommandDeferred
 from saga_engine.participant.reply_publisher import ReplyPublisher

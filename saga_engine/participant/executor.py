@@ -1,7 +1,7 @@
 """
 Executing one command, from its receipt to its result. Every command gets a result.
 
-The user's code runs in a task of its own (`calls`), and what it raises becomes a result there
+The user's code runs in a task of its own (`handler_calls`); what it raises becomes a result there
 (`handler_runner`). So nothing here depends on what a handler does to its task.
 
 With a database, one transaction claims the barrier's row, runs the handler and records the result.
@@ -20,11 +20,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from saga_engine.participant import barrier, failures
 from saga_engine.participant.barrier import IN_PROGRESS_RESULT, CommandInProgress, CommandResult
-from saga_engine.participant.calls import HandlerCalls
 from saga_engine.participant.database import HandlerRolledBack
 from saga_engine.participant.errors import FailureCode
 from saga_engine.participant.execution_events import ExecutionEvents
 from saga_engine.participant.handler import Handler
+from saga_engine.participant.handler_calls import HandlerCalls
 from saga_engine.participant.handler_runner import (
     ExecutionState,
     HandlerRunner,
@@ -43,7 +43,17 @@ from saga_engine.vocabulary import Direction, Failure, Outcome
 
 
 class Executor:
-    """Executes the commands of one participant, any number at once."""
+    """
+    Executes the commands of one participant, any number at once.
+
+    Args:
+        handlers: by command.
+        database: of the barrier; without it handlers are called outside a transaction.
+        settings: timeouts and limits.
+        emit: receives telemetry.
+        encryption: decrypts payloads, and encrypts results.
+        outage_monitor: where commands wait while the database is unavailable; without it they fail.
+    """
 
     def __init__(
         self,
@@ -52,6 +62,7 @@ class Executor:
         settings: Settings,
         emit: Observer,
         encryption: PayloadEncryption = NO_ENCRYPTION,
+        outage_monitor: OutageMonitor | None = None,
     ) -> None:
         self._handlers = handlers
         self._database = database
@@ -63,8 +74,7 @@ class Executor:
             settings.log_throttle_interval, clock=lambda: asyncio.get_running_loop().time()
         )
         self._events = ExecutionEvents(emit, self._throttle)
-        self.outage_monitor: OutageMonitor | None = None
-        """Where commands wait while the database is unavailable; without it they fail."""
+        self.outage_monitor = outage_monitor
 
     @property
     def is_database_unavailable(self) -> bool:

@@ -76,6 +76,10 @@ class Handler:
         """
         Call the function with a command's payload, and return its result as JSON.
 
+        Args:
+            command: with its payload, decrypted.
+            connection: for the parameter of type AsyncConnection; None without a database.
+
         Raises:
             Failed: the payload or the result does not match its annotation. An exception of the
                 function is raised unchanged.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from saga_engine.participant import failures
 from saga_engine.participant.barrier import CommandResult
-from saga_engine.participant.calls import Task
 from saga_engine.participant.errors import Failed, FailureCode
 from saga_engine.participant.handler import Handler
+from saga_engine.participant.handler_calls import Task
 from saga_engine.payload.encryption import (
     EncryptionError,
     PayloadEncryption,

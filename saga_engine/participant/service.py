@@ -70,23 +70,26 @@ class ParticipantService(EngineProcess):
         )
 
     async def _open_participant(self, participant: Participant, resources: AsyncExitStack) -> None:
-        database = None
+        database, outage_monitor = None, None
         if participant.database is not None:
             database = ParticipantDatabase(participant.database, self._settings)
             resources.push_async_callback(database.close)
             await database.prepare(
                 create_barrier=participant.create_barrier, schema=participant.barrier_schema
             )
-            self._databases[participant.name] = database
-        executor = Executor(
-            participant.handlers, database, self._settings, self._emit, self._encryption
-        )
-        if database is not None:
             outage_monitor = OutageMonitor(
                 database, self._settings.participant_database_probe_interval, self._emit
             )
-            executor.outage_monitor = self._outage_monitors[participant.name] = outage_monitor
-        self._executors[participant_queue(participant.name)] = executor
+            self._databases[participant.name] = database
+            self._outage_monitors[participant.name] = outage_monitor
+        self._executors[participant_queue(participant.name)] = Executor(
+            participant.handlers,
+            database,
+            self._settings,
+            self._emit,
+            self._encryption,
+            outage_monitor,
+        )
         self._emit(HandlersRegistered(commands=tuple(participant.handlers)))
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from saga_engine.participant.calls import HandlerCalls
+from saga_engine.participant.handler_calls import HandlerCalls
 from saga_engine.telemetry.events import (
     HandlerAbandoned,
     HandlerFailed,

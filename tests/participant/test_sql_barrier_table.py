@@ -1,0 +1,81 @@
+"""A result is recorded by the transaction that claimed the command, with the role it began with."""
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.participant import barrier
+from saga_engine.participant.barrier import CommandInProgress, CommandResult, RecordedResult
+from saga_engine.participant.barrier_statements import BarrierStatements
+from saga_engine.participant.session_changes import ROLE_CHANGED_KEY
+from saga_engine.participant.sql_barrier_table import SqlBarrierTable
+from saga_engine.vocabulary import Outcome
+from tests.kit.payments_participant import make_command, make_refund
+
+DONE = CommandResult(Outcome.SUCCEEDED, b"1")
+
+
+@pytest.fixture
+async def engine(user_engine):
+    await barrier.create_table(user_engine)
+    return user_engine
+
+
+async def test_a_claimed_command_has_failed_until_its_result_is_recorded(engine):
+    charge = make_command()
+    async with engine.begin() as connection:
+        table = SqlBarrierTable(connection)
+        assert await table.select_result(charge) is None
+        assert await table.claim(charge)
+        claimed = await table.select_result(charge)
+        assert claimed is not None
+        assert claimed.outcome == "failed"
+        assert await table.record_result(charge, DONE)
+        assert await table.select_result(charge) == RecordedResult("succeeded", "1")
+        assert not await table.claim(charge)
+        assert not await table.reclaim(charge)
+
+
+async def test_another_transaction_cannot_record_the_result(engine):
+    charge = make_command()
+    async with engine.connect() as connection:
+        table = SqlBarrierTable(connection)
+        assert await table.claim(charge)
+        await connection.commit()
+        assert not await table.record_result(charge, DONE)
+        recorded = await table.select_result(charge)
+        assert recorded is not None
+        assert recorded.outcome == "failed"
+
+
+async def test_a_command_and_its_compensation_lock_the_action(engine):
+    charge = make_command()
+    refund = make_refund(charge)
+    async with engine.begin() as one, engine.begin() as other:
+        assert await SqlBarrierTable(one).claim(charge)
+        assert await SqlBarrierTable(other).claim(refund)
+        with pytest.raises(CommandInProgress):
+            await SqlBarrierTable(other).insert_tombstone(refund)
+        with pytest.raises(CommandInProgress):
+            await SqlBarrierTable(other).claim(charge)
+
+
+async def test_the_initial_role_is_restored_only_if_it_may_have_changed(engine):
+    charge = make_command()
+    async with engine.begin() as connection:
+        user = await connection.scalar(text("SELECT current_user"))
+        table = SqlBarrierTable(connection, initial_role=user)
+        assert await table.claim(charge)
+        await connection.execute(text("SET LOCAL ROLE pg_read_all_data"))
+        connection.info[ROLE_CHANGED_KEY] = True
+        assert await table.record_result(charge, DONE)
+        assert await connection.scalar(text("SELECT current_setting('role')")) == user
+
+
+async def test_the_statements_of_a_schema_do_not_depend_on_the_search_path(engine):
+    charge = make_command()
+    async with engine.begin() as connection:
+        await connection.execute(text("SET LOCAL search_path = ''"))
+        table = SqlBarrierTable(connection, BarrierStatements.for_schema("public"))
+        assert await table.claim(charge)
+        assert await table.record_result(charge, DONE)
+        assert await table.insert_tombstone(make_refund(make_command()))
