@@ -1,4 +1,9 @@
-"""The formula of exponential backoff with jitter, for reconnects, duties and retry policies."""
+"""
+The formula of exponential backoff with jitter.
+
+It serves reconnects, duties, and retry policies: saga/retry.py computes with it when a step is
+tried again.
+"""
 
 from dataclasses import dataclass
 

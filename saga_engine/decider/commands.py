@@ -1,4 +1,8 @@
-"""What follows from a decision: commands, each with its idempotency key, and the wake-up time."""
+"""
+What follows from a decision: the commands to send, and the time to wake up.
+
+The idempotency key of a command is made here, of its run, step, direction and round.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -170,7 +170,7 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
-        builder.request_stop(CompensationCause(code=CompensationCode.DEADLINE))
+        builder.requested_stop = CompensationCause(code=CompensationCode.DEADLINE)
     # The list is made first: a timeout can make a retry due immediately.
     due = [
         (name, direction, status)

@@ -46,7 +46,7 @@ _INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
 }
 """The incident of a step that did not succeed, if the run may not compensate because of it."""
 
-_INSTALLATION_INCIDENTS: Mapping[EngineFailureCode, IncidentCause] = {
+_INSTALLATION_INCIDENTS: Mapping[EngineFailureCode | None, IncidentCause] = {
     EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
     EngineFailureCode.DECRYPTION_FAILED: IncidentCause.DECRYPTION_FAILED,
 }
@@ -115,11 +115,6 @@ class DecisionBuilder:
     def stop_cause(self) -> CompensationCause | None:
         """Why the run will compensate; None if nothing asks for it, or once it compensates."""
         return self.run.stopping_cause or self.requested_stop
-
-    def request_stop(self, cause: CompensationCause) -> None:
-        """Let the run stop and compensate; the first cause is kept."""
-        if self.stop_cause is None:
-            self.requested_stop = cause
 
     def open_incident(
         self,
@@ -203,8 +198,7 @@ class DecisionBuilder:
         """A step without a success: the run compensates because of it, or a person must look."""
         if direction is Direction.ACTION and self.stop_cause is not None:
             return  # the run stops already, and compensates this step if it must
-        code = failure.engine_code
-        cause = _INSTALLATION_INCIDENTS.get(code) if code is not None else None
+        cause = _INSTALLATION_INCIDENTS.get(failure.engine_code)
         if cause is None and (
             direction is Direction.COMPENSATION or not self._can_be_undone(step, outcome)
         ):
@@ -212,8 +206,8 @@ class DecisionBuilder:
         if cause is not None:
             self.open_incident(step, direction, cause, failure.text)
         else:
-            stop = CompensationCause(code=CompensationCode(outcome), step=step, failure=failure)
-            self.request_stop(stop)
+            code = CompensationCode(outcome)
+            self.requested_stop = CompensationCause(code=code, step=step, failure=failure)
 
     def _can_be_undone(self, step: str, outcome: Outcome) -> bool:
         """Whether nothing of the step remains if the run gives it up and compensates."""

@@ -42,10 +42,9 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
             f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
             " forward."
         )
-    cause = CompensationCause(
+    builder.requested_stop = CompensationCause(
         code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
-    builder.request_stop(cause)
     return None
 
 
@@ -120,14 +119,13 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     _close_incident(builder, request)
     failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
     builder.record(events.StepRejected(incident.step, incident.direction, 0, failure))
-    cause = CompensationCause(
+    builder.requested_stop = CompensationCause(
         code=CompensationCode.REJECTED,
         step=incident.step,
         failure=failure,
         operator=request.operator,
         reason=request.reason,
     )
-    builder.request_stop(cause)
 
 
 def _abandon(builder: DecisionBuilder, request: ResolveIncident) -> None:

@@ -1,6 +1,9 @@
 """
 What a reply means for a run, and what a reply that cannot be read or a returned command means.
 
+Replies are decoded in worker/decode.py. One with a valid token that cannot be read becomes both a
+dead letter and the MalformedReply that is decided here: the step gets an incident.
+
 Each function records events, or returns why the message changes nothing. Late, repeated and
 superseded replies are the normal case, so "changes nothing" is a result like any other.
 """

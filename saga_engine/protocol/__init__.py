@@ -2,7 +2,7 @@
 The wire contract of docs/protocol.md. Nothing here does I/O or knows an AMQP library.
 
     message             a message to publish and a delivery, before their content is read
-    command             a command: written by the engine, read by a participant
+    command             a command, written and read; it carries the idempotency key of the decider
     reply               a reply: written by a participant, read by the engine
     failure             a failure as a JSON object
     request             a client's request: start a run, cancel it, or read its status

@@ -1,7 +1,8 @@
 """
 A command on the wire: written by the engine, read by a participant.
 
-The body is the payload and nothing else; everything the engine adds is in the headers.
+The body is the payload and nothing else; everything the engine adds is in the headers. The
+idempotency key is carried here; decider/commands.py makes it, and participant/barrier.py uses it.
 The contract is docs/protocol.md, section "Commands".
 """
 

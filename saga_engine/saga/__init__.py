@@ -2,7 +2,7 @@
 What an author writes in a Python module: sagas, their steps and their compensations.
 
     definition   Saga, Step, Compensation: what the author declares
-    retry        a step's retry policy: its attempts and the delay before each
+    retry        a step's retry policy: its attempts, and computes the delay before each
     rules        what makes a saga valid, checked when its module is loaded
     diagrams     a saga as a diagram, in text
 

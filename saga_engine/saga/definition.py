@@ -5,8 +5,8 @@ Declarations are made while the author's module is loaded, and checked by `rules
 first run. What is derived from them is cached, so nothing may be declared after that. Each
 declaration keeps its file and line for error messages.
 
-A declaration that cannot be used raises at once. Inside `errors.collect_errors` its error is
-collected and the module is loaded to its end, so that `saga-engine check` reports every mistake.
+A declaration that cannot be used raises at once. `saga-engine check` reports every mistake: there
+`or_fallback` collects the error and gives the declaration a fallback.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
 from saga_engine.errors import DefinitionError, or_fallback
@@ -60,17 +61,25 @@ class Step:
         name: the name of the decorated function.
         action_spec: the command it sends, with its timeout and retry policy.
         after: the steps it waits for; None: the one declared before it.
+        pivot: it is the point of no return.
+        read_only: it changes nothing.
     """
 
     def __init__(
-        self, name: str, action_spec: CommandSpec, after: Sequence["Step | str"] | None
+        self,
+        name: str,
+        action_spec: CommandSpec,
+        after: Sequence["Step | str"] | None,
+        *,
+        pivot: bool,
+        read_only: bool,
     ) -> None:
         self.name = name
         self.action_spec = action_spec
-        self.after = after
         self.compensation_spec: CommandSpec | None = None
-        self.pivot = False
-        self.read_only = False
+        self.after = after
+        self.pivot = pivot
+        self.read_only = read_only
 
     @property
     def source_location(self) -> str:
@@ -111,10 +120,9 @@ class Step:
         def decorate(function: MappingFunction) -> MappingFunction:
             location = source_location_of(function)
             or_fallback(lambda: self._reject_second_compensation(location), None)
-            mapping = or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING)
             self.compensation_spec = CommandSpec(
                 command=command,
-                mapping=mapping,
+                mapping=or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING),
                 reply_type=PayloadType(Any),
                 timeout=timeout,
                 retry=retry,
@@ -197,17 +205,15 @@ class Saga:
             reply_type = or_fallback(
                 lambda: declared_type(reply, description, location), UNKNOWN_TYPE
             )
-            mapping = or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING)
             action_spec = CommandSpec(
                 command=command,
-                mapping=mapping,
+                mapping=or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING),
                 reply_type=reply_type,
                 timeout=timeout,
                 retry=retry,
                 source_location=location,
             )
-            step = Step(name, action_spec, after)
-            step.pivot, step.read_only = pivot, read_only
+            step = Step(name, action_spec, after, pivot=pivot, read_only=read_only)
             self.steps[name] = step
             return step
 
@@ -239,15 +245,9 @@ class Saga:
     def ancestors(self) -> dict[str, frozenset[str]]:
         """For each step, every step that is finished before it starts. Only for a valid saga."""
         ancestors: dict[str, frozenset[str]] = {}
-
-        def collect(name: str) -> frozenset[str]:
-            if name not in ancestors:
-                direct = self.predecessors[name]
-                ancestors[name] = frozenset(direct).union(*map(collect, direct))
-            return ancestors[name]
-
-        for name in self.steps:
-            collect(name)
+        for name in TopologicalSorter(self.predecessors).static_order():
+            direct = self.predecessors[name]
+            ancestors[name] = frozenset(direct).union(*(ancestors[each] for each in direct))
         return ancestors
 
     @cached_property

@@ -1,4 +1,9 @@
-"""The retry policy of a step: how many attempts, and the delay before each retry."""
+"""
+The retry policy of a step: how many attempts, and the delay before each retry.
+
+The delay of an attempt is computed here, by the formula of saga_engine/backoff.py, which reconnects
+and duties use as well.
+"""
 
 import zlib
 from dataclasses import dataclass
@@ -31,9 +36,7 @@ class Retry:
 
     def delay(self, failures: int, seed: str) -> timedelta:
         """
-        The backoff after *failures* failed attempts.
-
-        The jitter comes from *seed*, not from random numbers: a replay gives the same delay.
+        The delay after some failed attempts, with jitter from *seed*: a replay gives the same.
 
         Args:
             failures: attempts that have failed, 1 or more.

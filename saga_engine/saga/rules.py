@@ -1,17 +1,15 @@
 """
 What makes a saga valid. `check` is called once for each saga, when its module is loaded.
 
-Each rule is one function that yields a DefinitionError for each declaration that breaks it, with
-its file and line and the fix. What is wrong with a single declaration (an annotation, a name used
-twice) is refused when it is made, in `definition` and `payload.mapping`.
+Each rule yields a DefinitionError for each declaration that breaks it, with its file and line and
+the fix. What is wrong with a single declaration (an annotation, a name used twice) is refused when
+it is made, in `definition` and `payload.mapping`.
 """
 
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
-from types import UnionType
-from typing import Any
 
 from saga_engine.errors import DefinitionError
 from saga_engine.payload.annotations import split_optional
@@ -29,8 +27,11 @@ MAX_STEPS = 200  # a run's state is one row; with replies of 1 KB it has 200 KB
 MAX_TIMEOUT = timedelta(days=30)
 MAX_ATTEMPTS = 1000
 
-
 Problems = Iterator[DefinitionError]
+
+
+def _error(declaration: Saga | Step | CommandSpec, text: str, fix: str) -> DefinitionError:
+    return DefinitionError(text, location=declaration.source_location, fix=fix)
 
 
 def check(saga: Saga) -> None:
@@ -46,121 +47,75 @@ def check(saga: Saga) -> None:
 
 def problems(saga: Saga) -> Problems:
     """
-    Every rule that a saga breaks, in the order of its module.
+    Every rule that a saga breaks.
 
     Three kinds of rules depend on each other: single declarations, the order of the steps, and what
     a step may use at its position. The rules of a kind are checked if those before it hold.
     """
-    declaration_problems = list(_check_declarations(saga))
-    if declaration_problems:
-        yield from declaration_problems
-        return
-    ordering_problems = list(_check_ordering(saga))
-    if ordering_problems:
-        yield from ordering_problems
-        return
-    for step in saga.steps.values():
-        yield from _check_compensation(saga, step)
-        yield from _check_parameters(saga, step, Direction.ACTION)
-        if step.compensation_spec is not None:
-            yield from _check_parameters(saga, step, Direction.COMPENSATION)
+    for rules in (_declarations, _order, _positions):
+        found = list(rules(saga))
+        yield from found
+        if found:
+            return
 
 
-def _check_declarations(saga: Saga) -> Problems:
-    saga_problems = list(_check_saga(saga))
+# single declarations
+
+
+def _declarations(saga: Saga) -> Problems:
+    saga_problems = list(_saga(saga))
     yield from saga_problems
     if saga_problems and len(saga.steps) > MAX_STEPS:
         return  # its steps are not checked: there may be millions
     for step in saga.steps.values():
-        yield from _check_command(step.action_spec, step)
+        yield from _command(step, step.action_spec)
         if step.compensation_spec is not None:
-            yield from _check_command(step.compensation_spec, step)
-            yield from _check_distinct_commands(step.action_spec, step.compensation_spec, step)
-        yield from _check_predecessor_list(saga, step)
+            yield from _command(step, step.compensation_spec)
+            yield from _distinct_commands(step, step.action_spec, step.compensation_spec)
+        yield from _predecessor_list(saga, step)
 
 
-def _check_ordering(saga: Saga) -> Problems:
-    unknown = [
-        each for step in saga.steps.values() for each in _check_known_predecessors(saga, step)
-    ]
-    yield from unknown
-    if unknown:
-        return
-    cycle = list(_check_no_cycle(saga))
-    yield from cycle
-    if not cycle:
-        yield from _check_one_pivot(saga)
-
-
-def _check_saga(saga: Saga) -> Problems:
-    def error(problem: str, fix: str) -> DefinitionError:
-        return DefinitionError(
-            f"Saga {saga.name!r} {problem}.", location=saga.source_location, fix=fix
-        )
-
+def _saga(saga: Saga) -> Problems:
+    name = f"Saga {saga.name!r}"
     if not _matches(SAGA_NAME_PATTERN, saga.name):
-        yield error("has an invalid name", "Use a to z, 0 to 9, - and _, at most 64.")
+        yield _error(
+            saga, f"{name} has an invalid name.", "Use a to z, 0 to 9, - and _, at most 64."
+        )
     if type(saga.version) is not int or not 1 <= saga.version < 2**31:
-        yield error("has no version number", "Count versions from 1.")
+        yield _error(saga, f"{name} has no version number.", "Count versions from 1.")
     if saga.deadline is not None and not _within(saga.deadline, MAX_TIMEOUT * 12):
-        yield error(
-            f"has deadline={saga.deadline!r}", "Give a timedelta from 1 ms to 360 days, or None."
-        )
+        fix = "Give a timedelta from 1 ms to 360 days, or None."
+        yield _error(saga, f"{name} has deadline={saga.deadline!r}.", fix)
     if not 1 <= len(saga.steps) <= MAX_STEPS:
-        yield error(f"has {len(saga.steps)} steps", f"Declare 1 to {MAX_STEPS} with @saga.step.")
+        fix = f"Declare 1 to {MAX_STEPS} with @saga.step."
+        yield _error(saga, f"{name} has {len(saga.steps)} steps.", fix)
 
 
-def _check_command(spec: CommandSpec, step: Step) -> Problems:
-    def error(problem: str, fix: str) -> DefinitionError:
-        return DefinitionError(
-            f"Step {step.name!r} {problem}.", location=spec.source_location, fix=fix
-        )
-
+def _command(step: Step, spec: CommandSpec) -> Problems:
+    name = f"Step {step.name!r}"
     if not STEP_NAME_PATTERN.match(step.name):
-        yield error("has an invalid name", "Use ASCII letters, at most 64.")
+        yield _error(spec, f"{name} has an invalid name.", "Use ASCII letters, at most 64.")
     if not _matches(COMMAND_PATTERN, spec.command) or len(spec.command) > MAX_COMMAND_BYTES:
-        yield error(
-            f"sends {str(spec.command)[:80]!r}, which is not a command name",
-            "Use words of letters, digits, - and _ with dots between them: inventory.reserve.",
-        )
+        text = f"{name} sends {str(spec.command)[:80]!r}, which is not a command name."
+        fix = "Use words of letters, digits, - and _ with dots between them: inventory.reserve."
+        yield _error(spec, text, fix)
     if not _within(spec.timeout, MAX_TIMEOUT):
-        yield error(
-            f"waits without a usable timeout (timeout={spec.timeout!r})",
-            "Give a timedelta from 1 ms to 30 days: timeout=timedelta(seconds=30).",
-        )
+        text = f"{name} waits without a usable timeout (timeout={spec.timeout!r})."
+        fix = "Give a timedelta from 1 ms to 30 days: timeout=timedelta(seconds=30)."
+        yield _error(spec, text, fix)
     problem = _retry_problem(spec.retry)
-    if problem:
-        yield error(f"cannot be retried like that: {problem}", "Correct its retry=Retry(...).")
-
-
-def _check_distinct_commands(
-    action_spec: CommandSpec, compensation_spec: CommandSpec, step: Step
-) -> Problems:
-    """A participant could not distinguish the two: both are the same message."""
-    if action_spec.command == compensation_spec.command:
-        yield DefinitionError(
-            f"The compensation of {step.name!r} sends {compensation_spec.command!r}, the step's"
-            " own command.",
-            location=compensation_spec.source_location,
-            fix="Give the compensation a command of its own, for example"
-            f" command={f'{compensation_spec.command}.undo'!r}.",
-        )
-
-
-def _matches(pattern: re.Pattern[str], name: object) -> bool:
-    return isinstance(name, str) and pattern.match(name) is not None
-
-
-def _within(duration: object, maximum: timedelta) -> bool:
-    return isinstance(duration, timedelta) and timedelta(milliseconds=1) <= duration <= maximum
+    if problem is not None:
+        text = f"{name} cannot be retried like that: {problem}."
+        yield _error(spec, text, "Correct its retry=Retry(...).")
 
 
 def _retry_problem(retry: object) -> str | None:
     if not isinstance(retry, Retry):
         return f"{retry!r} is not a Retry"
-    if not _all_instances(timedelta, retry.initial, retry.maximum):
+    if not all(isinstance(each, timedelta) for each in (retry.initial, retry.maximum)):
         return "initial and maximum must be timedeltas"
-    if not _all_instances(int | float, retry.attempts, retry.factor, retry.jitter):
+    numbers = (retry.attempts, retry.factor, retry.jitter)
+    if not all(isinstance(each, int | float) for each in numbers):
         return "attempts, factor and jitter must be numbers"
     bounds = {
         f"attempts must be a whole number from 1 to {MAX_ATTEMPTS}": (
@@ -175,170 +130,177 @@ def _retry_problem(retry: object) -> str | None:
     return next((bound for bound, holds in bounds.items() if not holds), None)
 
 
-def _all_instances(expected_type: type | UnionType, *values: object) -> bool:
-    return all(isinstance(value, expected_type) for value in values)
+def _distinct_commands(step: Step, action: CommandSpec, compensation: CommandSpec) -> Problems:
+    """A participant could not distinguish the two: both are the same message."""
+    command = compensation.command
+    if action.command == command:
+        yield _error(
+            compensation,
+            f"The compensation of {step.name!r} sends {command!r}, the step's own command.",
+            "Give the compensation a command of its own, for example"
+            f" command={f'{command}.undo'!r}.",
+        )
 
 
-def _check_predecessor_list(saga: Saga, step: Step) -> Problems:
+def _predecessor_list(saga: Saga, step: Step) -> Problems:
     after: object = step.after
     if after is None:
         return
-    if not isinstance(after, list | tuple) or not _all_instances(Step | str, *after):
-        yield DefinitionError(
-            f"The after= of step {step.name!r} is not a list of steps.",
-            location=step.source_location,
-            fix="Give the steps themselves, or their names: after=[reserve] or after=['reserve'].",
-        )
+    if not isinstance(after, list | tuple) or not all(isinstance(x, Step | str) for x in after):
+        text = f"The after= of step {step.name!r} is not a list of steps."
+        fix = "Give the steps themselves, or their names: after=[reserve] or after=['reserve']."
+        yield _error(step, text, fix)
         return
     for each in after:
         if isinstance(each, Step) and saga.steps.get(each.name) is not each:
-            yield DefinitionError(
-                f"Step {step.name!r} comes after {each.name!r} of another saga, at"
-                f" {each.source_location}.",
-                location=step.source_location,
-                fix=f"Name a step of {saga.name!r}.",
-            )
+            other = f"{each.name!r} of another saga, at {each.source_location}"
+            text = f"Step {step.name!r} comes after {other}."
+            yield _error(step, text, f"Name a step of {saga.name!r}.")
 
 
-def _check_known_predecessors(saga: Saga, step: Step) -> Problems:
-    for name in saga.predecessors[step.name]:
-        if name not in saga.steps:
-            yield DefinitionError(
-                f"Step {step.name!r} comes after {name!r}, which is not a step of {saga.name!r}.",
-                location=step.source_location,
-                fix=f"Its steps are {', '.join(saga.steps)}.",
-            )
+def _matches(pattern: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and pattern.match(name) is not None
 
 
-def _check_no_cycle(saga: Saga) -> Problems:
+def _within(duration: object, maximum: timedelta) -> bool:
+    return isinstance(duration, timedelta) and timedelta(milliseconds=1) <= duration <= maximum
+
+
+# the order of the steps
+
+
+def _order(saga: Saga) -> Problems:
+    for rule in (_known_predecessors, _no_cycle, _one_pivot):
+        found = list(rule(saga))
+        yield from found
+        if found:
+            return
+
+
+def _known_predecessors(saga: Saga) -> Problems:
+    for step, predecessors in saga.predecessors.items():
+        for name in predecessors:
+            if name not in saga.steps:
+                text = f"Step {step!r} comes after {name!r}, which is not a step of {saga.name!r}."
+                yield _error(saga.steps[step], text, f"Its steps are {', '.join(saga.steps)}.")
+
+
+def _no_cycle(saga: Saga) -> Problems:
     try:
         TopologicalSorter(saga.predecessors).prepare()
     except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        yield DefinitionError(
-            f"The steps of {saga.name!r} wait for each other: {circle}.",
-            location=saga.steps[error.args[1][0]].source_location,
-            fix="Take one of them out of the other's after=[...].",
-        )
+        cycle = error.args[1]
+        text = f"The steps of {saga.name!r} wait for each other: {' -> '.join(reversed(cycle))}."
+        yield _error(saga.steps[cycle[0]], text, "Take one of them out of the other's after=[...].")
 
 
-def _check_one_pivot(saga: Saga) -> Problems:
+def _one_pivot(saga: Saga) -> Problems:
     pivots = [step for step in saga.steps.values() if step.pivot]
     for other in pivots[1:]:
-        yield DefinitionError(
-            f"Saga {saga.name!r} has two pivots: {pivots[0].name!r} and {other.name!r}.",
-            location=other.source_location,
-            fix="There is one point of no return; drop pivot=True from the other.",
-        )
+        text = f"Saga {saga.name!r} has two pivots: {pivots[0].name!r} and {other.name!r}."
+        fix = "There is one point of no return; drop pivot=True from the other."
+        yield _error(other, text, fix)
     if len(pivots) != 1:
         return
     pivot = pivots[0].name
     ordered_steps = {pivot, *saga.ancestors[pivot], *saga.descendants[pivot]}
     for step in saga.steps.values():
         if step.name not in ordered_steps:
-            yield DefinitionError(
-                f"Step {step.name!r} runs beside the pivot {pivot!r}.",
-                location=step.source_location,
-                fix="Put it before or after the pivot with after=[...].",
+            text = f"Step {step.name!r} runs beside the pivot {pivot!r}."
+            yield _error(step, text, "Put it before or after the pivot with after=[...].")
+
+
+# what a step may use at its position
+
+
+def _positions(saga: Saga) -> Problems:
+    for step in saga.steps.values():
+        yield from _compensation(saga, step)
+        yield from _parameters(saga, step, Direction.ACTION, step.action_spec)
+        if step.compensation_spec is not None:
+            yield from _parameters(saga, step, Direction.COMPENSATION, step.compensation_spec)
+
+
+def _compensation(saga: Saga, step: Step) -> Problems:
+    kind, spec = saga.step_kind(step.name), step.compensation_spec
+    if spec is None:
+        if not step.read_only and kind is StepKind.COMPENSATABLE:
+            fix = (
+                f"Declare @{step.name}.compensation(command=...) or read_only=True, or put the step"
+                " after a pivot."
             )
-
-
-def _check_compensation(saga: Saga, step: Step) -> Problems:
-    kind = saga.step_kind(step.name)
-    if step.compensation_spec is not None and step.read_only:
-        yield DefinitionError(
-            f"The compensation of {step.name!r} can never run: the step is read-only.",
-            location=step.compensation_spec.source_location,
-            fix="Drop the compensation, or read_only=True.",
-        )
-    elif step.compensation_spec is not None and kind is StepKind.RETRIABLE:
+            yield _error(step, f"Step {step.name!r} cannot be undone.", fix)
+    elif step.read_only:
+        text = f"The compensation of {step.name!r} can never run: the step is read-only."
+        yield _error(spec, text, "Drop the compensation, or read_only=True.")
+    elif kind is StepKind.RETRIABLE:
         assert saga.pivot is not None  # a step is retriable because of it
-        yield DefinitionError(
+        pivot = saga.pivot.name
+        yield _error(
+            spec,
             f"The compensation of {step.name!r} can never run: the step comes after the pivot"
-            f" {saga.pivot.name!r}.",
-            location=step.compensation_spec.source_location,
-            fix=f"Put the step before {saga.pivot.name!r}, so that it can be undone, or drop the"
-            " compensation: after the pivot a step is only retried.",
-        )
-    if step.compensation_spec is None and not step.read_only and kind is StepKind.COMPENSATABLE:
-        yield DefinitionError(
-            f"Step {step.name!r} cannot be undone.",
-            location=step.source_location,
-            fix=f"Declare @{step.name}.compensation(command=...) or read_only=True, or put the step"
-            " after a pivot.",
+            f" {pivot!r}.",
+            f"Put the step before {pivot!r}, so that it can be undone, or drop the compensation:"
+            " after the pivot a step is only retried.",
         )
 
 
-def _check_parameters(saga: Saga, step: Step, direction: Direction) -> Problems:
-    spec = step.command_spec(direction)
-    assert spec is not None  # the caller asks only for what is declared
+def _parameters(saga: Saga, step: Step, direction: Direction, spec: CommandSpec) -> Problems:
     for parameter in spec.mapping.parameters:
-        if parameter.name in saga.steps:
-            problem_and_fix = _reply_parameter_problem(saga, step, direction, parameter)
-            if problem_and_fix is not None:
-                text = f"Parameter {parameter.name!r} {problem_and_fix[0]}."
-                yield DefinitionError(text, location=spec.source_location, fix=problem_and_fix[1])
-        elif (
-            saga.input_type is not UNKNOWN_TYPE
-            and parameter.python_type != split_optional(saga.input_type.python_type)[0]
-        ):
-            yield DefinitionError(
-                f"Parameter {parameter.name!r} is neither a step nor the input.",
-                location=spec.source_location,
-                fix=f"Name it after an earlier step, or annotate it with"
-                f" {type_name(saga.input_type.python_type)} for the input.",
-            )
+        name = f"Parameter {parameter.name!r}"
+        if parameter.name not in saga.steps:
+            yield from _input_parameter(saga, spec, parameter)
+        elif parameter.name == step.name and direction is Direction.ACTION:
+            yield _error(spec, f"{name} is the step itself.", "A step cannot need its own reply.")
+        elif parameter.name not in (step.name, *saga.ancestors[step.name]):
+            text = f"{name} is the reply of a step that does not come before {step.name!r}."
+            yield _error(spec, text, _order_fix(saga, step.name, direction, parameter.name))
+        else:
+            yield from _reply_parameter(saga, step, spec, parameter)
 
 
-def _reply_parameter_problem(
-    saga: Saga, step: Step, direction: Direction, parameter: Parameter
-) -> tuple[str, str] | None:
-    """Why a parameter cannot have the reply of the step of its name, and the fix."""
-    is_own_reply = parameter.name == step.name
-    if is_own_reply and direction is Direction.ACTION:
-        return "is the step itself", "A step cannot need its own reply."
-    if not is_own_reply and parameter.name not in saga.ancestors[step.name]:
-        return _not_predecessor_problem(saga, step, direction, parameter.name)
-    reply_type = saga.steps[parameter.name].action_spec.reply_type
-    if reply_type is UNKNOWN_TYPE:
-        return None
-    return _reply_type_problem(parameter, reply_type.python_type, is_own_reply=is_own_reply)
-
-
-def _not_predecessor_problem(
-    saga: Saga, step: Step, direction: Direction, other: str
-) -> tuple[str, str]:
-    problem = f"is the reply of a step that does not come before {step.name!r}"
-    if other not in saga.descendants[step.name]:
-        return problem, f"Add it to after=[...] of {step.name!r}."
-    if direction is Direction.COMPENSATION:
-        return problem, (
-            f"A later step is compensated before {step.name!r}, and may never have started. Take"
-            " what the compensation needs from the input or from an earlier reply."
-        )
-    return problem, (
-        f"{other!r} waits for {step.name!r}. Declare {other!r} first, or take what"
-        f" {step.name!r} needs from the input or from an earlier reply."
+def _input_parameter(saga: Saga, spec: CommandSpec, parameter: Parameter) -> Problems:
+    input_type = saga.input_type.python_type
+    if saga.input_type is UNKNOWN_TYPE or parameter.python_type == split_optional(input_type)[0]:
+        return
+    yield _error(
+        spec,
+        f"Parameter {parameter.name!r} is neither a step nor the input.",
+        f"Name it after an earlier step, or annotate it with {type_name(input_type)} for the"
+        " input.",
     )
 
 
-def _reply_type_problem(
-    parameter: Parameter, reply_type: Any, *, is_own_reply: bool
-) -> tuple[str, str] | None:
-    python_type, may_be_none = split_optional(reply_type)
+def _order_fix(saga: Saga, step: str, direction: Direction, other: str) -> str:
+    if other not in saga.descendants[step]:
+        return f"Add it to after=[...] of {step!r}."
+    if direction is Direction.COMPENSATION:
+        return (
+            f"A later step is compensated before {step!r}, and may never have started. Take"
+            " what the compensation needs from the input or from an earlier reply."
+        )
+    return (
+        f"{other!r} waits for {step!r}. Declare {other!r} first, or take what {step!r} needs from"
+        " the input or from an earlier reply."
+    )
+
+
+def _reply_parameter(saga: Saga, step: Step, spec: CommandSpec, parameter: Parameter) -> Problems:
+    reply_type = saga.steps[parameter.name].action_spec.reply_type
+    if reply_type is UNKNOWN_TYPE:
+        return
+    name, reply_name = f"Parameter {parameter.name!r}", type_name(reply_type.python_type)
+    python_type, may_be_none = split_optional(reply_type.python_type)
     if parameter.python_type != python_type:
-        return (
-            (
-                f"is annotated {type_name(parameter.python_type)}, but that step replies"
-                f" {type_name(reply_type)}"
-            ),
-            "Use the type of its reply=.",
-        )
-    if is_own_reply and not parameter.optional:
-        return (
-            "may have no value: the step can time out and still have to be undone",
-            f"Annotate it {type_name(python_type)} | None and undo by what the input says.",
-        )
-    if may_be_none and not parameter.optional:
-        return "may be None: so says that step's reply=", f"Annotate it {type_name(reply_type)}."
-    return None
+        annotated = type_name(parameter.python_type)
+        text = f"{name} is annotated {annotated}, but that step replies {reply_name}."
+        yield _error(spec, text, "Use the type of its reply=.")
+    elif parameter.optional:
+        return
+    elif parameter.name == step.name:
+        text = f"{name} may have no value: the step can time out and still have to be undone."
+        fix = f"Annotate it {type_name(python_type)} | None and undo by what the input says."
+        yield _error(spec, text, fix)
+    elif may_be_none:
+        text = f"{name} may be None: so says that step's reply=."
+        yield _error(spec, text, f"Annotate it {reply_name}.")

@@ -3,8 +3,8 @@ The outbox: commands that were decided and may not be published yet.
 
 Rows are written in the transaction that decides, published after its commit, and deleted by a later
 batch once the broker has confirmed them. Rows that a dead worker leaves are claimed when they are
-old enough, and published again. So a participant may receive a command twice; it recognizes the
-idempotency key.
+old enough, and published again. So a participant may receive an attempt of a command or of a
+compensation twice; it recognizes the idempotency key.
 """
 
 from collections.abc import Sequence
