@@ -12,9 +12,10 @@ from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.answer import Answer, RunFinishedMessage, decode_client_message
+from saga_engine.protocol.answer import Answer, decode_client_message
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.request import StartRequest, encode_request
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, EVENTS, Binding, client_topology
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
@@ -126,13 +127,11 @@ class LoadGenerator:
         if unconfirmed:
             raise SystemExit(f"{len(unconfirmed)} messages were not confirmed: {set(unconfirmed)}")
 
-    def _latencies(
-        self, events: Iterable[Answer | RunFinishedMessage | UnreadableMessage]
-    ) -> list[float]:
+    def _latencies(self, events: Iterable[Answer | RunResult | UnreadableMessage]) -> list[float]:
         now = time.perf_counter()
         latencies = []
         for event in events:
-            if isinstance(event, RunFinishedMessage) and event.run_id in self.started_at:
+            if isinstance(event, RunResult) and event.run_id in self.started_at:
                 if event.status != self._expected_status:
                     raise SystemExit(f"A run finished {event.status}: {event.error}")
                 latencies.append((now - self.started_at.pop(event.run_id)) * 1000)

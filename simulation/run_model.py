@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 import orjson
 
 from saga_engine.errors import StoreUnavailable
-from saga_engine.store.run_statuses import RunStatus, StatusRow, to_run_statuses
+from saga_engine.protocol.run_result import RunResult
+from saga_engine.store.run_statuses import StatusRow, to_run_statuses
 from saga_engine.store.runs import (
     UNLIMITED_BYTES,
     RunRow,
@@ -62,7 +63,7 @@ class RunModel(MemoryTransaction):
             found = [self.get("run", run_id) for run_id in sorted(run_ids)]
             return to_stored_runs(self._limit_bytes([row for row in found if row], max_bytes))
 
-    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunStatus]:
+    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunResult]:
         if not run_ids:
             return {}
         async with self.statement():

@@ -16,11 +16,11 @@ from saga_engine.errors import BrokerUnavailable
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.answer import (
     Answer,
-    RunFinishedMessage,
     decode_client_message,
     run_finished_binding,
 )
 from saga_engine.protocol.message import Delivery
+from saga_engine.protocol.run_result import RunResult
 
 PREFETCH = 100
 """
@@ -36,7 +36,7 @@ class AnswerQueue(AsyncResource):
         self._connection = connection
         self._consumer = Consumer(connection, [queue], prefetch=PREFETCH)
         self._answer_waiters: dict[str, asyncio.Future[Answer]] = {}
-        self._finished_waiters: dict[UUID, set[asyncio.Future[RunFinishedMessage]]] = {}
+        self._finished_waiters: dict[UUID, set[asyncio.Future[RunResult]]] = {}
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._consumer)
@@ -55,11 +55,9 @@ class AnswerQueue(AsyncResource):
             del self._answer_waiters[correlation_id]
 
     @asynccontextmanager
-    async def expect_finished(
-        self, run_id: UUID
-    ) -> AsyncIterator[asyncio.Future[RunFinishedMessage]]:
+    async def expect_finished(self, run_id: UUID) -> AsyncIterator[asyncio.Future[RunResult]]:
         """Expect the announcement that a run is finished; a run may have several waiters."""
-        future: asyncio.Future[RunFinishedMessage] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         self._finished_waiters.setdefault(run_id, set()).add(future)
         binding = run_finished_binding(self.queue, run_id)
         try:
@@ -85,7 +83,7 @@ class AnswerQueue(AsyncResource):
                 future = self._answer_waiters.get(delivery.correlation_id)
                 if future and not future.done():
                     future.set_result(answer)
-            case RunFinishedMessage() as finished:
+            case RunResult() as finished:
                 for each in self._finished_waiters.get(finished.run_id, ()):
                     if not each.done():
                         each.set_result(finished)

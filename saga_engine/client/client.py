@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from uuid import UUID, uuid4
 
 from saga_engine.client.answer_queue import AnswerQueue
-from saga_engine.client.handle import RunHandle, RunResult, run_result_from
+from saga_engine.client.handle import RunHandle
 from saga_engine.client.inputs import checked_key, input_json, name_and_version, parse_run_id
 from saga_engine.client.requests import RequestSender
 from saga_engine.client.waiting import RunWaiter, run_not_found
@@ -23,6 +23,7 @@ from saga_engine.payload.encryption import input_associated_data
 from saga_engine.process import BrokerConnections, open_broker_connections
 from saga_engine.protocol.answer import Answer, AnswerOutcome
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.protocol.topology import CLIENT_TOPOLOGY, client_topology
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
@@ -116,10 +117,10 @@ class Client(AsyncResource):
         return RunHandle(
             run_id=actual_run_id,
             saga=name,
-            version=answer.version or requested_version,
+            version=answer.run.version if answer.run else requested_version,
             key=key,
             existing=actual_run_id != run_id,
-            status=answer.status,
+            status=answer.run.status if answer.run else None,
         )
 
     async def status(self, run_id: UUID | str) -> RunResult:
@@ -137,9 +138,8 @@ class Client(AsyncResource):
         """
         request = StatusRequest(parse_run_id(run_id))
         answer = await self._requests.ask(request, "Nothing is known of the run.")
-        run_result = run_result_from(request.run_id, answer)
-        if run_result:
-            return run_result.decrypted(self._encryption)
+        if answer.run:
+            return answer.run.decrypted(self._encryption)
         if answer.outcome is AnswerOutcome.EXISTING:
             raise NotStarted(f"Run {request.run_id} has not started yet. It starts automatically.")
         raise run_not_found(request.run_id)
@@ -204,7 +204,7 @@ class Client(AsyncResource):
         answer = await self._requests.ask(request, consequence)
         match answer.outcome:
             case AnswerOutcome.ACCEPTED | AnswerOutcome.EXISTING:
-                return answer.status
+                return answer.run.status if answer.run else None
             case AnswerOutcome.UNKNOWN_RUN:
                 raise run_not_found(request.run_id)
             case AnswerOutcome.REFUSED:
@@ -228,4 +228,4 @@ def _raise_if_refused(answer: Answer, saga: str) -> None:
 
 
 def _message_or_default(answer: Answer, default: str) -> str:
-    return answer.error.message if answer.error and answer.error.message else default
+    return answer.refusal.message if answer.refusal and answer.refusal.message else default

@@ -14,10 +14,11 @@ from saga_engine.client.answer_queue import AnswerQueue
 from saga_engine.errors import BrokerUnavailable, InvalidInput, SagaEngineError, TimedOut
 from saga_engine.payload.limits import find_violation
 from saga_engine.process import BrokerConnections
-from saga_engine.protocol.answer import Answer, RunFinishedMessage
+from saga_engine.protocol.answer import Answer
 from saga_engine.protocol.limits import body_limits
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.protocol.request import Request, encode_request
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionState
 
@@ -61,7 +62,7 @@ class RequestSender:
         return answer
 
     async def ask_until_answered(
-        self, request: Request, finished: asyncio.Future[RunFinishedMessage] | None = None
+        self, request: Request, finished: asyncio.Future[RunResult] | None = None
     ) -> Answer | None:
         """Send a request repeatedly until it is answered; None if *finished* was done first."""
         correlation_id = uuid4().hex

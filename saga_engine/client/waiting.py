@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
-from saga_engine.client.handle import RunResult, run_result_from
 from saga_engine.client.requests import RequestSender
 from saga_engine.errors import NotFound
-from saga_engine.protocol.answer import AnswerOutcome, RunFinishedMessage
+from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.request import StatusRequest
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.settings import Settings
 
 
@@ -34,7 +34,7 @@ class RunWaiter:
     async def wait(
         self,
         sender: RequestSender,
-        finished: asyncio.Future[RunFinishedMessage],
+        finished: asyncio.Future[RunResult],
         settings: Settings,
     ) -> RunResult:
         """
@@ -48,7 +48,7 @@ class RunWaiter:
         not_found_deadline = now() + settings.client_timeout
         while not finished.done():
             answer = await sender.ask_until_answered(StatusRequest(self.run_id), finished)
-            run_result = run_result_from(self.run_id, answer) if answer else None
+            run_result = answer.run if answer else None
             if run_result and run_result.status.is_finished:
                 return run_result
             if run_result:
@@ -60,16 +60,7 @@ class RunWaiter:
             ):
                 raise run_not_found(self.run_id)
             await asyncio.wait([finished], timeout=settings.client_poll_interval)
-        message = finished.result()
-        return RunResult(
-            run_id=self.run_id,
-            saga=message.saga,
-            version=message.version,
-            key=message.key,
-            status=message.status,
-            result=message.result,
-            error=message.error,
-        )
+        return finished.result()
 
     def timeout_message(self, timeout: float | None) -> str:
         """Say that the run is not finished, and what it waits for as far as that is known."""

@@ -7,6 +7,7 @@ The wire contract of docs/protocol.md. Nothing here does I/O or knows an AMQP li
     failure             a failure as a JSON object
     request             a client's request: start a run, cancel it, or read its status
     answer              the messages for clients: an answer to a request, the end of a run
+    run_result          what a client sees of a run
     open_incident       what a client sees of an open incident
     token               the correlation id of a command, signed by the engine
     body                a body: strict JSON within limits, or the reason why not

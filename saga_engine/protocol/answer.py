@@ -20,6 +20,7 @@ from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.open_incident import OpenIncident
 from saga_engine.protocol.reply import read_failure
 from saga_engine.protocol.request import read_run_id
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.protocol.topology import EVENTS, Binding
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
@@ -28,6 +29,7 @@ from saga_engine.vocabulary import Direction, Failure, Json, Status
 ANSWER_TYPE = "answer"
 RUN_FINISHED_TYPE = "finished"
 
+_RUN_FIELDS = ("status", "saga", "version", "key", "result", "open_incidents", "incident")
 _VALID_REPLY_TO = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
 
 
@@ -56,34 +58,19 @@ class AnswerAddress:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """
-    The answer to a request; `run_id` and the fields after it describe the run, if there is one.
+    The answer to a request.
 
-    `open_incidents` counts the open incidents of the run; `incident` is the first of them.
+    Args:
+        outcome: what the engine did with the request.
+        run_id: the run that the answer is about, None if it is about none.
+        run: that run, unless the answer does not describe it.
+        refusal: why the request is refused, in an answer that describes no run.
     """
 
     outcome: AnswerOutcome
     run_id: UUID | None = None
-    status: Status | None = None
-    result: Json = field(default=None, repr=False)
-    error: Failure | None = field(default=None, repr=False)
-    saga: str | None = None
-    version: int | None = None
-    key: str | None = None
-    open_incidents: int = 0
-    incident: OpenIncident | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFinishedMessage:
-    """The message that a run is finished."""
-
-    run_id: UUID
-    saga: str
-    version: int
-    key: str | None
-    status: Status
-    result: Json = field(default=None, repr=False)
-    error: Failure | None = field(default=None, repr=False)
+    run: RunResult | None = None
+    refusal: Failure | None = field(default=None, repr=False)
 
 
 def answer_address(delivery: Delivery) -> AnswerAddress | None:
@@ -99,7 +86,9 @@ def run_finished_binding(queue: str, run_id: UUID) -> Binding:
 
 
 def encode_answer(destination: AnswerAddress, answer: Answer) -> Message:
-    """Encode an answer."""
+    """Encode an answer; without a run, the fields that describe one are null."""
+    run = answer.run
+    error = run.error if run else answer.refusal
     return Message(
         exchange=EVENTS,
         routing_key=f"{ANSWER_TYPE}.{destination.reply_to}",
@@ -107,14 +96,14 @@ def encode_answer(destination: AnswerAddress, answer: Answer) -> Message:
             {
                 "outcome": answer.outcome.value,
                 "run_id": str(answer.run_id) if answer.run_id else None,
-                "status": answer.status.value if answer.status else None,
-                "result": answer.result,
-                "error": failure_json(answer.error) if answer.error else None,
-                "saga": answer.saga,
-                "version": answer.version,
-                "key": answer.key,
-                "open_incidents": answer.open_incidents,
-                "incident": _incident_to_json(answer.incident) if answer.incident else None,
+                "status": run.status.value if run else None,
+                "result": run.result if run else None,
+                "error": failure_json(error) if error else None,
+                "saga": run.saga if run else None,
+                "version": run.version if run else None,
+                "key": run.key if run else None,
+                "open_incidents": run.open_incidents if run else 0,
+                "incident": _incident_to_json(run.incident) if run and run.incident else None,
             }
         ),
         message_id=new_message_id(),
@@ -124,20 +113,20 @@ def encode_answer(destination: AnswerAddress, answer: Answer) -> Message:
     )
 
 
-def encode_run_finished(message: RunFinishedMessage) -> Message:
-    """Encode the message that a run is finished."""
+def encode_run_finished(run: RunResult) -> Message:
+    """Encode the message that a run is finished; it has no incidents."""
     return Message(
         exchange=EVENTS,
-        routing_key=f"{RUN_FINISHED_TYPE}.{message.run_id}.{message.saga}",
+        routing_key=f"{RUN_FINISHED_TYPE}.{run.run_id}.{run.saga}",
         body=write_json(
             {
-                "run_id": str(message.run_id),
-                "saga": message.saga,
-                "version": message.version,
-                "key": message.key,
-                "status": message.status.value,
-                "result": message.result,
-                "error": failure_json(message.error) if message.error else None,
+                "run_id": str(run.run_id),
+                "saga": run.saga,
+                "version": run.version,
+                "key": run.key,
+                "status": run.status.value,
+                "result": run.result,
+                "error": failure_json(run.error) if run.error else None,
             }
         ),
         message_id=new_message_id(),
@@ -148,15 +137,13 @@ def encode_run_finished(message: RunFinishedMessage) -> Message:
 
 def decode_client_message(
     delivery: Delivery, settings: Settings
-) -> Answer | RunFinishedMessage | UnreadableMessage:
-    """Read what arrived in a client's queue."""
+) -> Answer | RunResult | UnreadableMessage:
+    """Read what arrived in a client's queue: an answer, or the result of a finished run."""
     body = read_json_object(delivery, settings)
     if isinstance(body, UnreadableMessage):
         return body
     try:
-        return (
-            _parse_run_finished(body) if delivery.type == RUN_FINISHED_TYPE else _parse_answer(body)
-        )
+        return _parse_run(body) if delivery.type == RUN_FINISHED_TYPE else _parse_answer(body)
     except (KeyError, ValueError):
         return UnreadableMessage(
             DeadLetterReason.BAD_REQUEST, "It is neither an answer nor a finished run."
@@ -188,30 +175,22 @@ def _parse_incident(value: Json) -> OpenIncident | None:
 
 
 def _parse_answer(body: JsonObject) -> Answer:
-    version, open_incidents = body.get("version"), body.get("open_incidents", 0)
-    if version is not None and not isinstance(version, int):
-        raise ValueError("version")
-    if not isinstance(open_incidents, int):
-        raise ValueError("open_incidents")  # noqa: TRY004 - the same
+    describes_run = any(body.get(name) not in (None, 0) for name in _RUN_FIELDS)
     return Answer(
         outcome=AnswerOutcome(_require_text(body["outcome"])),
         run_id=read_run_id(body),
-        status=None if body.get("status") is None else Status(_require_text(body["status"])),
-        result=body.get("result"),
-        error=_parse_failure(body.get("error")),
-        saga=_optional_text(body.get("saga")),
-        version=version,
-        key=_optional_text(body.get("key")),
-        open_incidents=open_incidents,
-        incident=_parse_incident(body.get("incident")),
+        run=_parse_run(body) if describes_run else None,
+        refusal=None if describes_run else _parse_failure(body.get("error")),
     )
 
 
-def _parse_run_finished(body: JsonObject) -> RunFinishedMessage:
-    run_id, version = read_run_id(body), body["version"]
+def _parse_run(body: JsonObject) -> RunResult:
+    run_id, version, open_incidents = read_run_id(body), body["version"], body.get("open_incidents")
     if run_id is None or not isinstance(version, int):
         raise ValueError("run_id or version")
-    return RunFinishedMessage(
+    if not isinstance(open_incidents, int | None):
+        raise ValueError("open_incidents")  # noqa: TRY004 - one exception for every invalid field
+    return RunResult(
         run_id=run_id,
         saga=_require_text(body["saga"]),
         version=version,
@@ -219,6 +198,8 @@ def _parse_run_finished(body: JsonObject) -> RunFinishedMessage:
         status=Status(_require_text(body["status"])),
         result=body.get("result"),
         error=_parse_failure(body.get("error")),
+        open_incidents=open_incidents or 0,
+        incident=_parse_incident(body.get("incident")),
     )
 
 

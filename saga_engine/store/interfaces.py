@@ -23,6 +23,7 @@ from typing import Protocol
 from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import Event
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.saga.definition import Saga
 from saga_engine.store.audit import ActionOutcome
 from saga_engine.store.backlog_counts import BacklogCounts
@@ -41,7 +42,6 @@ from saga_engine.store.pending_requests import (
     PendingStart,
     ReadLimits,
 )
-from saga_engine.store.run_statuses import RunStatus
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
 
 
@@ -66,7 +66,7 @@ class RunStatements(Protocol):
     ) -> dict[str, StoredRun]:
         """As `lock_runs`, but without locking them."""
 
-    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunStatus]:
+    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunResult]:
         """Read the statuses of runs without locking them; runs that do not exist are left out."""
 
     async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:

@@ -1,8 +1,8 @@
 """The statuses of runs, read for the clients that ask."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import orjson
 
@@ -10,8 +10,9 @@ from saga_engine.decider.run import CompensationCause
 from saga_engine.payload.serialization import from_data
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.protocol.open_incident import OpenIncident
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.store import runs
-from saga_engine.vocabulary import Failure, Json, Status
+from saga_engine.vocabulary import Failure, Status
 
 
 class StatusRow(NamedTuple):
@@ -27,47 +28,30 @@ class StatusRow(NamedTuple):
     open_incidents: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStatus:
-    """
-    The status of a run, for a client; `failure` says why it did not complete.
-
-    `open_incidents` is how many incidents are open, `incident` the first of them.
-    """
-
-    status: Status
-    saga: str
-    version: int
-    key: str | None
-    result: Json = None
-    failure: Failure | None = None
-    open_incidents: int = 0
-    incident: OpenIncident | None = None
-
-
-async def read(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunStatus]:
+async def read(tx: Transaction, run_ids: Collection[str]) -> dict[str, RunResult]:
     """Read the statuses of runs without locking them; runs that do not exist are left out."""
     if not run_ids:
         return {}
     return to_run_statuses(await tx.execute(_READ, runs.run_id_arguments(run_ids)))
 
 
-def to_run_statuses(rows: Iterable[StatusRow]) -> dict[str, RunStatus]:
+def to_run_statuses(rows: Iterable[StatusRow]) -> dict[str, RunResult]:
     """Make statuses, by run id, of rows of runs."""
-    return {run_id: _run_status(columns) for run_id, *columns in rows}
+    return {run_id: _run_status(run_id, columns) for run_id, *columns in rows}
 
 
-def _run_status(columns: Sequence[Any]) -> RunStatus:
+def _run_status(run_id: str, columns: Sequence[Any]) -> RunResult:
     status, saga, version, key, result, cause, incidents = columns
     open_incidents = orjson.loads(incidents)
     first = min(open_incidents, key=lambda each: int(each["number"]), default=None)
-    return RunStatus(
+    return RunResult(
+        run_id=UUID(run_id),
         status=Status(status),
         saga=saga,
         version=version,
         key=key,
         result=orjson.loads(result),
-        failure=failure_from_cause(orjson.loads(cause)),
+        error=failure_from_cause(orjson.loads(cause)),
         open_incidents=len(open_incidents),
         incident=None if first is None else from_data(OpenIncident, first),
     )

@@ -12,6 +12,7 @@ from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import Event
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.postgres.statement import Transaction, TransactionSource
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.saga.definition import Saga
 from saga_engine.store import (
     audit,
@@ -50,7 +51,6 @@ from saga_engine.store.pending_requests import (
     PendingStart,
     ReadLimits,
 )
-from saga_engine.store.run_statuses import RunStatus
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
 
 
@@ -78,7 +78,7 @@ class SqlStoreTransaction:
     ) -> dict[str, StoredRun]:
         return await runs.read_unlocked(self._tx, run_ids, max_bytes=max_bytes)
 
-    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunStatus]:
+    async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunResult]:
         return await run_statuses.read(self._tx, run_ids)
 
     async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:

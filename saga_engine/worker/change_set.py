@@ -31,10 +31,9 @@ from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
 from saga_engine.payload.guard import CallTimeLimit, UserCodeError
 from saga_engine.protocol.answer import Answer, AnswerAddress, AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
-from saga_engine.protocol.open_incident import first_open_incident
+from saga_engine.protocol.run_result import RunResult, result_of_run
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
-from saga_engine.store.run_statuses import RunStatus
 from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Failure, IgnoredReason, OperatorActionKind
 from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectTimeLimit
@@ -136,7 +135,7 @@ class ChangeSet:
         if work_item.audit_id is not None:
             message = f"The run is {run.status}."
             self._record_operator_answer(work_item.audit_id, work_item, message, accepted=True)
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
+        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
 
     def ignore(self, work_item: WorkItem, reason: IgnoredReason) -> None:
         """Record that a work item changes nothing."""
@@ -150,7 +149,9 @@ class ChangeSet:
             self._record_operator_answer(work_item.audit_id, work_item, detail, accepted=False)
         if work_item.answer_to is not None:
             failure = Failure(outcome.value, detail)
-            answer = Answer(outcome=outcome, run_id=UUID(run_id or work_item.run_id), error=failure)
+            answer = Answer(
+                outcome=outcome, run_id=UUID(run_id or work_item.run_id), refusal=failure
+            )
             self.after_commit.answers.append((work_item.answer_to, answer))
 
     def defer(self, work_item: WorkItem) -> None:
@@ -173,7 +174,7 @@ class ChangeSet:
         """
         pinned = replace(work_item, version=run.version, fingerprint=run.fingerprint)
         self.await_admission(replace(pinned, answer_to=None))
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status_of_run(run))
+        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
 
     def queued_starts(self) -> dict[str, PendingStart]:
         """
@@ -257,7 +258,7 @@ class ChangeSet:
         self.after_commit.dead_letters.append(dead_letter)
         if dead_letter.answer_to is not None:
             failure = Failure(dead_letter.reason.value, dead_letter.detail)
-            answer = Answer(outcome=AnswerOutcome.INVALID, error=failure)
+            answer = Answer(outcome=AnswerOutcome.INVALID, refusal=failure)
             self.after_commit.answers.append((dead_letter.answer_to, answer))
 
     def _record_operator_answer(
@@ -283,39 +284,9 @@ class ChangeSet:
         answer_to: AnswerAddress | None,
         outcome: AnswerOutcome,
         run_id: str,
-        status: RunStatus | None,
+        run: RunResult | None,
     ) -> None:
-        """Answer a client with the status of a run, if a client waits."""
-        if answer_to is None:
-            return
-        if status is None:
-            answer = Answer(outcome=outcome, run_id=UUID(run_id))
-        else:
-            answer = Answer(
-                outcome=outcome,
-                run_id=UUID(run_id),
-                status=status.status,
-                result=status.result,
-                error=status.failure,
-                saga=status.saga,
-                version=status.version,
-                key=status.key,
-                open_incidents=status.open_incidents,
-                incident=status.incident,
-            )
-        self.after_commit.answers.append((answer_to, answer))
-
-
-def status_of_run(run: Run) -> RunStatus:
-    """The status of a run, equal to what `run_statuses.read` returns once it is saved."""
-    failure = run.compensation_cause.as_failure if run.compensation_cause else None
-    return RunStatus(
-        status=run.status,
-        saga=run.saga,
-        version=run.version,
-        key=run.key,
-        result=run.result,
-        failure=failure,
-        open_incidents=len(run.incidents),
-        incident=first_open_incident(run),
-    )
+        """Answer a client about a run, with its state if that is known, if a client waits."""
+        if answer_to is not None:
+            answer = Answer(outcome=outcome, run_id=UUID(run_id), run=run)
+            self.after_commit.answers.append((answer_to, answer))

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, starmap
-from typing import TypeVar
 from uuid import UUID
 
 from saga_engine.amqp.interfaces import MessagePublisher
@@ -23,12 +22,12 @@ from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits, find_violatio
 from saga_engine.protocol.answer import (
     Answer,
     AnswerAddress,
-    RunFinishedMessage,
     encode_answer,
     encode_run_finished,
 )
 from saga_engine.protocol.command import Command, encode_command
 from saga_engine.protocol.message import Message, PublishOutcome
+from saga_engine.protocol.run_result import RunResult, result_of_run
 from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.store.outbox import OutboxRow
@@ -36,8 +35,6 @@ from saga_engine.telemetry.events import Emitter, MessagesPublished
 from saga_engine.vocabulary import EngineFailureCode, Failure, Outcome
 from saga_engine.worker import change_set
 from saga_engine.worker.work_item import WorkItem
-
-AnswerOrFinished = TypeVar("AnswerOrFinished", Answer, RunFinishedMessage)
 
 MAX_ERROR_CHARS = 1000
 """Characters kept of an error's message when an answer is too large to be sent in full."""
@@ -114,21 +111,17 @@ class OutboxPublisher:
         Commands come before answers: a run waits for its command, and answers may be large.
         """
         answers = after_commit.answers
-        finished_messages = list(
-            map(_finished_message, _finished_runs(after_commit.decided_events))
-        )
+        finished_runs = list(map(result_of_run, _finished_runs(after_commit.decided_events)))
         notifications = chain(
-            starmap(self._encode_answer, answers), map(self._encode_finished, finished_messages)
+            starmap(self._encode_answer, answers), map(self._encode_finished, finished_runs)
         )
         results = await self.publish_commands(after_commit.commands, notifications)
         if PublishOutcome.UNPUBLISHABLE in results:
             # A result combines replies, so it can exceed the size limit that each of them meets.
             without_results = [
-                encode_answer(address, _without_result(answer)) for address, answer in answers
+                encode_answer(address, _shortened(answer)) for address, answer in answers
             ]
-            without_results += [
-                encode_run_finished(_without_result(finished)) for finished in finished_messages
-            ]
+            without_results += [encode_run_finished(_without_result(run)) for run in finished_runs]
             pairs = zip(without_results, results, strict=True)
             await self.publish_commands(
                 (), [each for each, result in pairs if result is PublishOutcome.UNPUBLISHABLE]
@@ -139,13 +132,13 @@ class OutboxPublisher:
         message = encode_answer(address, answer)
         if find_violation(message.body, self._limits) is None:
             return message
-        return encode_answer(address, _without_result(answer))
+        return encode_answer(address, _shortened(answer))
 
-    def _encode_finished(self, finished: RunFinishedMessage) -> Message:
-        message = encode_run_finished(finished)
+    def _encode_finished(self, run: RunResult) -> Message:
+        message = encode_run_finished(run)
         if find_violation(message.body, self._limits) is None:
             return message
-        return encode_run_finished(_without_result(finished))
+        return encode_run_finished(_without_result(run))
 
     async def publish_commands(
         self,
@@ -249,18 +242,18 @@ def _unroutable_item(send: SendCommand, result: PublishOutcome, *, first_publish
     return WorkItem(run_id=send.run_id, trigger=trigger)
 
 
-def _without_result(message: AnswerOrFinished) -> AnswerOrFinished:
-    error = message.error and Failure(message.error.code, message.error.message[:MAX_ERROR_CHARS])
-    return replace(message, result=None, error=error)
-
-
-def _finished_message(run: Run) -> RunFinishedMessage:
-    return RunFinishedMessage(
-        run_id=UUID(run.run_id),
-        saga=run.saga,
-        version=run.version,
-        key=run.key,
-        status=run.status,
-        result=run.result,
-        error=run.compensation_cause.as_failure if run.compensation_cause else None,
+def _shortened(answer: Answer) -> Answer:
+    run, refusal = answer.run, answer.refusal
+    return replace(
+        answer,
+        run=run and _without_result(run),
+        refusal=refusal and _without_details(refusal),
     )
+
+
+def _without_result(run: RunResult) -> RunResult:
+    return replace(run, result=None, error=run.error and _without_details(run.error))
+
+
+def _without_details(failure: Failure) -> Failure:
+    return Failure(failure.code, failure.message[:MAX_ERROR_CHARS])

@@ -8,17 +8,18 @@ keys. An input that cannot be decrypted here cannot be compared, so that start i
 """
 
 from collections.abc import Collection
+from uuid import UUID
 
 from saga_engine.decider.run import Run
 from saga_engine.payload.encryption import EncryptionError, input_associated_data, is_encrypted
 from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.run_result import RunResult, result_of_run
 from saga_engine.settings import Settings
 from saga_engine.store import business_keys
 from saga_engine.store.interfaces import StoreTransaction
-from saga_engine.store.run_statuses import RunStatus
 from saga_engine.vocabulary import IgnoredReason, Status
 from saga_engine.worker import decode_pending
-from saga_engine.worker.change_set import ChangeSet, status_of_run
+from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.start_preparation import PreparedStart
 from saga_engine.worker.start_refusals import StartRefusals
@@ -73,12 +74,12 @@ class RepeatedStarts:
                 await self._refusals.refuse_conflict(prepared.work_item, run_id)
                 continue
             self._changes.ignore(prepared.work_item, IgnoredReason.DUPLICATE)
-            queued_status = (
-                _queued_status(queued_start) if isinstance(queued_start, WorkItem) else None
+            queued_result = (
+                _queued_result(queued_start) if isinstance(queued_start, WorkItem) else None
             )
-            status = status_of_run(stored_run.run) if stored_run else queued_status
+            result = result_of_run(stored_run.run) if stored_run else queued_result
             self._changes.answer(
-                prepared.work_item.answer_to, AnswerOutcome.EXISTING, run_id, status
+                prepared.work_item.answer_to, AnswerOutcome.EXISTING, run_id, result
             )
 
     async def _refuse_incomparable(
@@ -134,11 +135,12 @@ class RepeatedStarts:
         return business_keys.equal_inputs(prepared.plain_input, plain_input)
 
 
-def _queued_status(start: WorkItem) -> RunStatus | None:
-    """The status of a run whose start is queued; None as long as it has no version."""
+def _queued_result(start: WorkItem) -> RunResult | None:
+    """What a client sees of a run whose start is queued; None as long as it has no version."""
     if start.version is None:
         return None
-    return RunStatus(
+    return RunResult(
+        run_id=UUID(start.run_id),
         status=Status.RUNNING,
         saga=start.saga,
         version=start.version,

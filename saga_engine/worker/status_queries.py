@@ -1,10 +1,11 @@
 """Answers clients that ask for the status of a run."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from saga_engine.protocol.answer import AnswerOutcome
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.store.interfaces import StoreTransaction
-from saga_engine.store.run_statuses import RunStatus
 from saga_engine.vocabulary import Status
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.work_item import StatusQuery
@@ -19,8 +20,12 @@ async def answer_status_queries(
     queued_starts = changes.queued_starts() | await tx.find_starts(unknown)
     for run_id, start in queued_starts.items():
         if start.version is not None:
-            statuses[run_id] = RunStatus(
-                status=Status.RUNNING, saga=start.saga, version=start.version, key=start.key
+            statuses[run_id] = RunResult(
+                run_id=UUID(run_id),
+                status=Status.RUNNING,
+                saga=start.saga,
+                version=start.version,
+                key=start.key,
             )
     # A run may have started between the two statements above.
     statuses |= await tx.read_statuses(unknown - statuses.keys())

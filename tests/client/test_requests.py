@@ -17,7 +17,7 @@ from saga_engine.protocol.answer import Answer, AnswerOutcome, answer_address, e
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.request import StartRequest, decode_request
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REQUESTS
-from saga_engine.vocabulary import ConnectionRole, Status
+from saga_engine.vocabulary import ConnectionRole
 from tests.kit.greeter import ANN
 
 
@@ -51,7 +51,7 @@ async def test_an_unanswered_start_is_sent_again_as_the_same_request(settings):
         first, second = [decode_request(each, settings) for each in received[:2]]
         assert isinstance(first, StartRequest)
         assert first == second
-        answer = Answer(outcome=AnswerOutcome.EXISTING, run_id=first.run_id, status=Status.RUNNING)
+        answer = Answer(outcome=AnswerOutcome.EXISTING, run_id=first.run_id)
         back = answer_address(received[1])
         assert back is not None
         await Publisher(link).publish([encode_answer(back, answer)])

@@ -1,5 +1,6 @@
 """The messages for clients arrive as they were sent, only where a client bound its queue."""
 
+import json
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -9,7 +10,6 @@ from saga_engine.protocol.answer import (
     Answer,
     AnswerAddress,
     AnswerOutcome,
-    RunFinishedMessage,
     answer_address,
     decode_client_message,
     encode_answer,
@@ -17,6 +17,7 @@ from saga_engine.protocol.answer import (
     run_finished_binding,
 )
 from saga_engine.protocol.open_incident import OpenIncident
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Failure, Status
@@ -44,11 +45,14 @@ def test_answer_arrives_as_it_was_sent():
     answer = Answer(
         outcome=AnswerOutcome.EXISTING,
         run_id=RUN,
-        status=Status.COMPENSATED,
-        error=Failure("declined", "no", [1]),
-        saga="place-order",
-        version=1,
-        key="o-1",
+        run=RunResult(
+            run_id=RUN,
+            status=Status.COMPENSATED,
+            error=Failure("declined", "no", [1]),
+            saga="place-order",
+            version=1,
+            key="o-1",
+        ),
     )
     message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
     assert message.correlation_id == "q-1"
@@ -64,19 +68,31 @@ def test_answer_has_the_open_incident_of_its_run():
     answer = Answer(
         outcome=AnswerOutcome.EXISTING,
         run_id=RUN,
-        status=Status.RUNNING,
-        saga="place-order",
-        version=1,
-        key="o-1",
-        open_incidents=2,
-        incident=incident,
+        run=RunResult(
+            run_id=RUN,
+            status=Status.RUNNING,
+            saga="place-order",
+            version=1,
+            key="o-1",
+            open_incidents=2,
+            incident=incident,
+        ),
     )
     message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
     assert decode_client_message(deliver(message), SETTINGS) == answer
 
 
+def test_answer_without_a_run_says_why_the_request_was_refused():
+    answer = Answer(
+        outcome=AnswerOutcome.CONFLICT, run_id=RUN, refusal=Failure("conflict", "Another input.")
+    )
+    message = encode_answer(AnswerAddress("saga.client.1", "q-1"), answer)
+    assert json.loads(message.body)["error"]["code"] == "conflict"
+    assert decode_client_message(deliver(message), SETTINGS) == answer
+
+
 def test_finished_run_has_the_routing_key_that_its_client_bound():
-    finished = RunFinishedMessage(
+    finished = RunResult(
         run_id=RUN,
         saga="place-order",
         version=1,
@@ -96,6 +112,7 @@ def test_finished_run_has_the_routing_key_that_its_client_bound():
     [b"{}", b'{"outcome": "x"}', b'{"outcome": 1}', b'{"run_id": 1, "version": 1}', b"[]",
      b'{"outcome": "accepted", "error": {}}',
      b'{"outcome": "accepted", "incident": {}}', b'{"outcome": "accepted", "incident": 1}',
+     b'{"outcome": "existing", "status": "running", "saga": "s"}',
      b'{"outcome": "accepted", "open_incidents": "1"}', b'{"outcome": "accepted", "status": {}}'],
 )  # fmt: skip
 def test_malformed_client_message_is_unreadable(kind, body):

@@ -32,6 +32,7 @@ from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.command import Command, ReceivedCommand
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
+from saga_engine.protocol.run_result import result_of_run
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
@@ -258,8 +259,8 @@ def choose_version_at_admission(plant: BugPatcher) -> None:
 
     def queue_unpinned(self: ChangeSet, work_item: WorkItem, run: Run) -> None:
         self.await_admission(replace(work_item, answer_to=None))
-        status = change_set.status_of_run(run)
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, status)
+        result = result_of_run(run)
+        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result)
 
     plant.replace(ChangeSet, "queue_accepted_start", queue_unpinned)
 

@@ -1,6 +1,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -9,7 +10,7 @@ from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
-from saga_engine.store.run_statuses import RunStatus
+from saga_engine.protocol.run_result import RunResult
 from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.kit.stored_runs import (
@@ -199,19 +200,21 @@ async def test_a_status_says_why_a_run_did_not_complete(store: RequesterStore, d
         for trigger in (RESERVED, DECLINED):
             await apply_trigger(tx, bad, trigger)
         assert await tx.read_statuses([good, bad, run_id()]) == {
-            good: RunStatus(
+            good: RunResult(
+                run_id=UUID(good),
                 status=Status.COMPLETED,
                 saga="place-order",
                 version=1,
                 key=None,
                 result={"charge": {"id": "c-1"}, "reserve": {"id": "r-1", "n": 1.5}},
             ),
-            bad: RunStatus(
+            bad: RunResult(
+                run_id=UUID(bad),
                 status=Status.COMPENSATING,
                 saga="place-order",
                 version=1,
                 key=None,
-                failure=Failure("declined", "é", {"a": [1]}),
+                error=Failure("declined", "é", {"a": [1]}),
             ),
         }
 

@@ -45,7 +45,7 @@ async def test_starts_beyond_the_slots_are_accepted_and_run_when_slots_are_freed
     participant.reply_makers["parcel.pack"] = no_reply
     # One by one: of starts that arrive together, one batch may overtake another.
     answers = [(await client.call_all(start(input={"n": n})))[0] for n in range(9)]
-    assert {(each.outcome, each.status, each.version) for each in answers} == {
+    assert {(each.outcome, each.run.status, each.run.version) for each in answers} == {
         ("accepted", "running", 1)
     }
     started = await participant.wait_for_commands("parcel.pack", 2)
@@ -98,7 +98,11 @@ async def test_a_client_sees_a_queued_run_as_running(engine):
         handle = await client.start("parcel", {}, key="p-1")
         assert (handle.status, handle.version, handle.existing) == (Status.RUNNING, 1, False)
         status = await client.status(handle.run_id)
-        assert (status.status, status.saga, status.key) == (Status.RUNNING, "parcel", "p-1")
+        assert (status.status, status.saga, status.key) == (
+            Status.RUNNING,
+            "parcel",
+            "p-1",
+        )
         again = await client.start("parcel", {}, key="p-1")
         assert (again.run_id, again.existing) == (handle.run_id, True)
         await release(participant, await participant.wait_for_commands("parcel.pack"))

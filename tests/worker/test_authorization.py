@@ -157,7 +157,7 @@ async def test_a_request_from_an_unauthorized_user_is_refused_and_dead_lettered(
     participant.reply_makers["parcel.send"] = no_reply
     run_id = str(uuid7()) if verb == "start" else await client.start()
     answer = await client.call(verb, run_id=run_id, **fields)
-    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
+    assert (answer.outcome, answer.refusal.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
     dead_letter = await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=run_id)
     assert (
         dead_letter.problem
@@ -203,7 +203,7 @@ async def test_an_unauthorized_cancel_is_not_stored_with_a_queued_start(engine):
     await participant.wait_for_commands("parcel.pack")
     waits = await client.start()
     answer = await client.call("cancel", run_id=waits, reason="a whim", operator="a clerk")
-    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
+    assert (answer.outcome, answer.refusal.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
     await worker.events.wait_for_dead_letter("unauthorized_sender", run_id=waits)
     async with engine.database.transaction() as tx:
         kinds = list(
@@ -220,7 +220,7 @@ async def test_an_unauthorized_cancel_is_not_stored_for_another_worker(engine):
         failing_parcels(print), authorized_request_users={"cancel parcel": ["desk"]}
     )
     answer = await client.call("cancel", run_id=run_id, reason="a whim", operator="a clerk")
-    assert (answer.outcome, answer.error.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
+    assert (answer.outcome, answer.refusal.code) == (AnswerOutcome.INVALID, "unauthorized_sender")
 
 
 async def test_the_journal_records_the_verified_sender_of_a_cancel(

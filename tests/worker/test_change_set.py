@@ -57,7 +57,7 @@ def test_a_refused_request_answers_the_client_with_the_reason():
     request = replace(stored_request(), answer_to=ANSWER_TO, audit_id="a-1")
     changes.refuse(request, AnswerOutcome.REFUSED, "It is too late.")
     [(address, answer)] = changes.after_commit.answers
-    assert (address, answer.outcome, answer.error) == (
+    assert (address, answer.outcome, answer.refusal) == (
         ANSWER_TO,
         AnswerOutcome.REFUSED,
         Failure("refused", "It is too late."),
@@ -73,7 +73,7 @@ def test_a_rejected_sender_is_answered_and_its_message_dead_lettered():
     [dead_letter] = changes.after_commit.dead_letters
     assert dead_letter.reason is DeadLetterReason.UNAUTHORIZED_SENDER
     [(_, answer)] = changes.after_commit.answers
-    assert answer.error == Failure("unauthorized_sender", "It came from user guest.")
+    assert answer.refusal == Failure("unauthorized_sender", "It came from user guest.")
 
 
 def test_an_accepted_start_is_dead_lettered_beyond_the_quota_unless_it_is_unreadable():

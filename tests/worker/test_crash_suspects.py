@@ -141,7 +141,7 @@ async def test_a_start_whose_validator_ended_two_workers_is_refused(engine):
     )
     answer = await client.call("start", run_id=run_id, saga="box", input={})
     assert answer.outcome == "invalid"
-    assert "ended 2 worker processes" in answer.error.message
+    assert "ended 2 worker processes" in answer.refusal.message
     await worker.events.wait_for_dead_letter("code_killed_worker", run_id=run_id)
     assert worker.events.matching(MessageDeadLettered, reason="invalid_input") == []
 

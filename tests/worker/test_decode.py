@@ -160,9 +160,9 @@ async def test_an_unreadable_request_is_answered_invalid_and_dead_lettered(engin
     )
     answer = await client.wait_for_answer(request.correlation_id)
     assert (answer.outcome, answer.run_id) == ("invalid", None)
-    assert answer.error.message
+    assert answer.refusal.message
     [event] = await worker.events.wait_for(MessageDeadLettered, queue="saga.requests")
-    assert event.problem == answer.error.message
+    assert event.problem == answer.refusal.message
     await check_a_run_completes(engine, worker, participant, client)
 
 
@@ -175,7 +175,7 @@ async def test_a_key_too_long_for_an_index_is_answered_and_dead_lettered(engine)
     key = "".join(chr(0x10000 + 7919 * n % 60_000) for n in range(1000))
     run_id = str(uuid7())
     answer = await client.call("start", run_id=run_id, saga="parcel", input={}, key=key)
-    assert (answer.outcome, "max_request_text_bytes" in answer.error.message) == ("invalid", True)
+    assert (answer.outcome, "max_request_text_bytes" in answer.refusal.message) == ("invalid", True)
     await worker.events.wait_for_dead_letter("bad_request", queue="saga.requests")
     await check_a_run_completes(engine, worker, participant, client)
 

@@ -47,8 +47,8 @@ async def test_answers_to_many_status_queries_are_published_in_chunks(engine):
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     events_before = len(worker.events.events)
     answers = await client.call_all(*[("status", {"run_id": run_id})] * 60)
-    assert {answer.status for answer in answers} == {Status.COMPLETED}
-    assert all(answer.result["pack"]["did"] == LARGE for answer in answers)
+    assert {answer.run.status for answer in answers} == {Status.COMPLETED}
+    assert all(answer.run.result["pack"]["did"] == LARGE for answer in answers)
     written = [
         each for each in worker.events.events[events_before:] if isinstance(each, MessagesPublished)
     ]
@@ -138,7 +138,7 @@ async def test_a_result_with_more_values_than_a_client_reads_is_left_out_of_the_
     run_id = await client.start()
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     answer = await client.call("status", run_id=run_id)
-    assert (answer.outcome, answer.status, answer.result) == ("existing", "completed", None)
+    assert (answer.outcome, answer.run.status, answer.run.result) == ("existing", "completed", None)
 
 
 async def test_pending_requests_for_many_large_runs_are_taken_in_smaller_batches(engine):
@@ -258,7 +258,7 @@ async def test_shutdown_finishes_what_was_delivered(engine_on_any_broker):
     assert stopped.clean
     other = await engine_on_any_broker.start_worker()
     async with asyncio.timeout(20):
-        while (await client.call("status", run_id=run_id)).status != Status.COMPENSATED:
+        while (await client.call("status", run_id=run_id)).run.status != Status.COMPENSATED:
             pass
     await other.stop()
     await check_promises(engine_on_any_broker.database)

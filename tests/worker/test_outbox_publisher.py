@@ -33,7 +33,7 @@ async def test_an_answer_is_sent_without_a_result_that_is_too_large(engine):
     run_id = await client.start()
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     answer = await client.call("status", run_id=run_id)
-    assert (answer.status, answer.result) == ("completed", None)
+    assert (answer.run.status, answer.run.result) == ("completed", None)
 
 
 def _reply(command, body):

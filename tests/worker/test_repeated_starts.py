@@ -17,13 +17,13 @@ async def test_a_repeated_start_finds_the_queued_start_on_a_worker_without_the_s
     _, asked = await client.send(start(waiting), ("status", {"run_id": waiting}))
     await engine.start_worker(failing_parcels(len))
     status = await client.wait_for_answer(asked)
-    assert (status.outcome, status.version) == ("existing", 1)
+    assert (status.outcome, status.run.version) == ("existing", 1)
 
 
 async def test_a_queued_start_is_stored_once_for_any_number_of_requests(engine):
     worker, participant, client, command, waiting = await queue_one_start(engine, key="o-2")
     answers = await client.call_all(*[start(waiting, key="o-2")] * 5)
-    assert {(each.outcome, each.status, each.version) for each in answers} == {
+    assert {(each.outcome, each.run.status, each.run.version) for each in answers} == {
         ("existing", "running", 1)
     }
     other = await client.call("start", run_id=waiting, saga="parcel", input={"n": 3})
@@ -49,7 +49,7 @@ async def test_a_finished_run_is_found_while_all_slots_are_in_use(engine):
     await client.start()
     await participant.wait_for_commands("parcel.pack", 2)
     again = await client.call("start", run_id=done, saga="parcel", input={})
-    assert (again.outcome, again.status) == ("existing", "completed")
+    assert (again.outcome, again.run.status) == ("existing", "completed")
 
 
 async def test_a_queued_start_keeps_its_run_id_when_another_worker_has_slots(engine):

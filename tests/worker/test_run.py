@@ -71,8 +71,8 @@ async def test_a_run_completes_with_the_replies_of_its_steps(engine_on_any_broke
     assert participant.command_names == ["parcel.pack", "parcel.send", "parcel.notify"]
     assert participant.received[0].command.payload == {"to": "Ada"}
     answer = await client.call("status", run_id=run_id)
-    assert (answer.outcome, answer.status) == ("existing", "completed")
-    assert answer.result["send"] == {"did": "parcel.send"}
+    assert (answer.outcome, answer.run.status) == ("existing", "completed")
+    assert answer.run.result["send"] == {"did": "parcel.send"}
     await check_promises(engine_on_any_broker.database)
 
 
@@ -87,7 +87,7 @@ async def test_a_rejection_compensates_in_reverse_order(engine_on_any_broker):
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
     assert participant.command_names[3:] == ["parcel.recall", "parcel.unpack"]
     answer = await client.call("status", run_id=run_id)
-    assert (answer.status, answer.error.code) == ("compensated", "no")
+    assert (answer.run.status, answer.run.error.code) == ("compensated", "no")
     await check_promises(engine_on_any_broker.database)
 
 
@@ -171,7 +171,7 @@ async def test_a_deadline_compensates_the_run(engine):
     run_id = await client.start()
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
     answer = await client.call("status", run_id=run_id)
-    assert answer.error.code == "deadline"
+    assert answer.run.error.code == "deadline"
     await check_promises(engine.database)
 
 

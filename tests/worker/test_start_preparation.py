@@ -47,7 +47,7 @@ async def test_an_accepted_start_keeps_the_version_it_was_accepted_for(engine):
     [started] = new.events.matching(RunStarted, run_id=waiting)
     assert started.version == 1
     status = await client.call("status", run_id=waiting)
-    assert (status.outcome, status.status, status.version) == ("existing", "completed", 1)
+    assert (status.outcome, status.run.status, status.run.version) == ("existing", "completed", 1)
     assert not new.events.matching(MessageDeadLettered)
 
 
@@ -57,7 +57,7 @@ async def test_an_accepted_start_waits_for_a_worker_with_its_version(engine):
     new = await engine.start_worker(second_version())
     other = await client.start(input={"n": 1, "address": "here"})
     status = await client.call("status", run_id=waiting)
-    assert (status.status, status.version) == ("running", 1)
+    assert (status.run.status, status.run.version) == ("running", 1)
     participant.reply_makers.clear()
     assert not new.events.matching(RunStarted, run_id=waiting)
     again = await engine.start_worker(parcels())
@@ -130,7 +130,7 @@ async def test_a_queued_run_holds_a_limited_number_of_requests(engine):
     sent = await client.send(*[cancel] * 12)
     refused = await client.wait_for_answers(sent[10:])
     assert [each.outcome for each in refused] == ["refused"] * 2
-    assert "max_pending_requests_per_run" in refused[0].error.message
+    assert "max_pending_requests_per_run" in refused[0].refusal.message
     async with engine.database.transaction() as tx:
         held = text("SELECT count(*) FROM saga_engine.pending_request WHERE awaits_start")
         assert (await tx.execute(held)).scalar_one() == 10
@@ -219,7 +219,7 @@ async def test_an_accepted_start_that_hits_a_bug_is_a_run_with_an_incident(engin
     assert await worker.events.wait_for_end(valid) == Status.COMPLETED
     assert not worker.events.matching(MessageDeadLettered)
     status = await client.call("status", run_id=broken)
-    assert (status.outcome, status.status, status.key) == ("existing", "running", "o-1")
+    assert (status.outcome, status.run.status, status.run.key) == ("existing", "running", "o-1")
     monkeypatch.undo()
     cancel = await client.call("cancel", run_id=broken, operator="Ada", reason="too late")
     assert cancel.outcome == "accepted"

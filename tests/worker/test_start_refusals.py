@@ -19,7 +19,7 @@ async def test_a_start_of_an_unknown_saga_is_answered_and_dead_lettered(engine):
     )
     run_id = str(uuid7())
     answer = await client.call("start", run_id=run_id, saga="nothing", input={})
-    assert (answer.outcome, "nothing" in answer.error.message) == ("unknown_saga", True)
+    assert (answer.outcome, "nothing" in answer.refusal.message) == ("unknown_saga", True)
     await worker.events.wait_for_dead_letter("unknown_saga", run_id=run_id)
     await check_a_run_completes(engine, worker, participant, client)
 
@@ -38,8 +38,8 @@ async def test_a_start_with_an_invalid_run_id_is_refused_with_the_fix(engine):
     )
     for wrong in (str(uuid4()), days_old(40)):
         answer = await client.call("start", run_id=wrong, saga="parcel", key=wrong, input={})
-        assert (answer.outcome, answer.error.code) == ("invalid", "invalid")
-        assert "version 7" in answer.error.message
+        assert (answer.outcome, answer.refusal.code) == ("invalid", "invalid")
+        assert "version 7" in answer.refusal.message
         await worker.events.wait_for_dead_letter("invalid_run_id", run_id=wrong)
         good = await client.start(key=wrong)
         assert await worker.events.wait_for_end(good) == Status.COMPLETED
@@ -57,7 +57,7 @@ async def test_an_existing_run_is_found_although_its_id_is_too_old(engine):
     await worker.stop()
     await engine.start_worker()
     again = await client.call("start", run_id=old, saga="parcel", input={})
-    assert (again.outcome, again.status) == ("existing", "completed")
+    assert (again.outcome, again.run.status) == ("existing", "completed")
 
 
 async def test_the_database_judges_run_ids_the_same(engine):

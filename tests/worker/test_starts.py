@@ -22,7 +22,7 @@ async def test_the_same_start_twice_is_one_run(engine_on_any_broker):
     run_id = await client.start()
     await worker.events.wait_for_end(run_id)
     again = await client.call("start", run_id=run_id, saga="parcel", input={})
-    assert (again.outcome, again.status) == ("existing", "completed")
+    assert (again.outcome, again.run.status) == ("existing", "completed")
     assert len(worker.events.matching(RunStarted)) == 1
     assert len(participant.received) == 3
 
@@ -88,7 +88,7 @@ async def test_a_key_with_the_same_input_names_the_same_run(engine):
         "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"n": 1, "to": "Ada"}
     )
     assert (again.outcome, str(again.run_id)) == ("existing", run_id)
-    assert again.status == Status.COMPLETED
+    assert again.run.status == Status.COMPLETED
 
 
 async def test_a_key_with_another_input_is_a_conflict_that_names_the_run(engine):
@@ -144,7 +144,7 @@ async def test_an_invalid_input_is_refused_and_reserves_no_key(engine):
         "start", run_id=str(uuid7()), saga="parcel", key="p-1", input={"to": []}
     )
     assert wrong.outcome == "invalid"
-    assert "to" in wrong.error.message
+    assert "to" in wrong.refusal.message
     await worker.events.wait_for_dead_letter("invalid_input")
     assert await client.start(key="p-1", input={"to": "Ada"})
 
@@ -211,7 +211,7 @@ async def test_a_stored_start_with_an_invalid_input_is_a_run_with_an_incident(en
     incident = await worker.events.wait_for_incident(run_id)
     assert (incident.step, incident.cause) == ("pack", "input_invalid")
     status = await client.call("status", run_id=run_id)
-    assert (status.outcome, status.status) == ("existing", "running")
+    assert (status.outcome, status.run.status) == ("existing", "running")
     async with engine.database.transaction() as tx:
         assert await dead_letter_queries.read_page(tx, limit=10) == []
         assert await run_queries.find_by_key(tx, "parcel", "p-1") == run_id

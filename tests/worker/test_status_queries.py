@@ -28,7 +28,7 @@ async def test_a_status_query_finds_a_run_that_starts_during_the_lookup(
 async def test_a_worker_without_the_definition_knows_a_queued_run(batch_driver, queued_run_id):
     other = BatchDriver(batch_driver.database, SagaRegistry({}, NO_ENCRYPTION))
     [answer] = await other.take(WorkBatch(status_queries=[StatusQuery(queued_run_id, ANSWER_TO)]))
-    assert (answer.outcome, answer.version) == (AnswerOutcome.EXISTING, 1)
+    assert (answer.outcome, answer.run.version) == (AnswerOutcome.EXISTING, 1)
 
 
 async def test_a_stored_start_without_a_version_has_no_status_yet(batch_driver):

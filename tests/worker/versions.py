@@ -41,7 +41,7 @@ async def queue_one_start(engine, **more):
     [command] = await participant.wait_for_commands("parcel.pack")
     queued_run_id = str(uuid7())
     [answer] = await client.call_all(start(queued_run_id, **more))
-    assert (answer.outcome, answer.version) == ("accepted", 1)
+    assert (answer.outcome, answer.run.version) == ("accepted", 1)
     return worker, participant, client, command, queued_run_id
 
 
