@@ -29,6 +29,10 @@ class BacklogModel(MemoryTransaction):
             requests = [row for _, row in self.scan("pending_request")]
         async with self.statement():
             unfinished = [row for _, row in self.scan("run") if row["status"] in UNFINISHED]
+            runs = _count(
+                ((self._saga_of(row), Status(row["status"])) for row in unfinished), count_limit
+            )
+            oldest_run_age = self._oldest_age_by_saga(unfinished)
         async with self.statement():
             runs_unpartitioned = 0
         async with self.statement():
@@ -36,10 +40,8 @@ class BacklogModel(MemoryTransaction):
         async with self.statement():
             timers = [row["wake_at"] for _, row in self.scan("run") if row["wake_at"] is not None]
         return BacklogCounts(
-            runs=_count(
-                ((self._saga_of(row), Status(row["status"])) for row in unfinished), count_limit
-            ),
-            oldest_run_age=self._oldest_age_by_saga(unfinished),
+            runs=runs,
+            oldest_run_age=oldest_run_age,
             open_incidents=open_incidents,
             dead_letters=dead_letters,
             starts_waiting=starts_waiting,

@@ -2,8 +2,9 @@
 A model of PostgreSQL: tables in memory, READ COMMITTED transactions, row locks, lost responses.
 
 It knows no SQL. `memory_store` and `services_model` say what each statement means with the
-operations of a transaction: get, scan, lock, insert, put, delete. The tests of the store run on
-this model and on PostgreSQL.
+operations of a transaction: get, scan, lock, insert, put, delete. Each operation belongs to a
+statement, before which a fault may happen. The tests of the store run on this model and on
+PostgreSQL.
 
 A statement sees the rows that were committed when it started (PostgreSQL manual, 13.2.1). It reads
 the newest version of a row that it locks, whether or not it waited, and the old version of all
@@ -29,6 +30,8 @@ from simulation.rows import Row, RowRef
 
 T = TypeVar("T", bound="MemoryTransaction")
 """The transactions of one database."""
+
+OUTSIDE_A_STATEMENT = "no fault can happen before this operation: no statement was begun"
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
@@ -68,6 +71,7 @@ class MemoryTransaction:
         self._ended = asyncio.Event()
         self._snapshot: dict[str, dict[Any, Row]] | None = None
         self._read_latest: set[RowRef] = set()
+        self._in_statement = False
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[None]:
@@ -87,9 +91,12 @@ class MemoryTransaction:
             raise StoreUnavailable(
                 "The simulated statement was cancelled, or its connection was lost."
             )
+        assert not self._in_statement, "statements are executed one after another"
+        self._in_statement = True
         try:
             yield
         finally:
+            self._in_statement = False
             self.refresh_snapshot()
 
     def refresh_snapshot(self) -> None:
@@ -108,6 +115,7 @@ class MemoryTransaction:
 
     def get(self, table: str, key: Hashable) -> Row | None:
         """Read a row: the version written here, or the committed one."""
+        assert self._in_statement, OUTSIDE_A_STATEMENT
         writes = self.writes.get(table)
         if writes and key in writes:
             return writes[key]
@@ -117,6 +125,7 @@ class MemoryTransaction:
 
     def scan(self, table: str) -> Iterator[tuple[Any, Row]]:
         """Read all rows of a table, in the order of insertion."""
+        assert self._in_statement, OUTSIDE_A_STATEMENT
         writes = self.writes.get(table) or {}
         committed = self._database.rows if self._snapshot is None else self._snapshot
         rows = committed.get(table, {})

@@ -1,9 +1,9 @@
 """
 One simulated world: workers, participants and clients over models of their servers.
 
-The code of the worker, the participant kit and the decider is the real one. A world has
-two phases. In the fault phase, clients start runs and faults are injected. After it, nothing fails
-any more, every run must finish without help, and the promises are checked.
+The code of the worker, the participant kit and the decider is the real one. A world has two phases.
+In the fault phase, clients start runs and faults are injected. After it, nothing fails any more,
+every run must finish without help, and the promises are checked.
 """
 
 import asyncio
@@ -233,12 +233,12 @@ class World:
     def _start_clients(self, group: asyncio.TaskGroup) -> None:
         process = SimulatedProcess("client", self._faults, self._rng, can_crash=False)
         publisher = PublisherModel(self._broker, process, self._settings.broker_confirm_timeout)
-        database = MemoryStore(self._engine_db, process)
+        store = MemoryStore(self._engine_db, process)
         accepted = self._monitor.accepted_versions
         run_ids_made_at = (
             RUN_ID_ACCEPTED_S - MAX_RUN_ID_AGE.total_seconds() if self._config.retention else 0.0
         )
-        client = Client(self._engine_db, database, publisher, self._rng, accepted, run_ids_made_at)
+        client = Client(self._engine_db, store, publisher, self._rng, accepted, run_ids_made_at)
         for number in range(self._config.runs):
             workload = self._workloads[number % len(self._workloads)]
             group.create_task(client.start(workload, number, within=FAULT_PHASE_S * 0.8))
@@ -247,13 +247,13 @@ class World:
         if self._config.hostile_rows:
             sagas = sorted({workload.saga.name for workload in self._workloads})
             rng = seeded_random(self._config.seed, "hostile")
-            self._hostile = HostileWriter(self._engine_db, database, rng, sagas, client.make_run_id)
+            self._hostile = HostileWriter(self._engine_db, store, rng, sagas, client.make_run_id)
             group.create_task(
                 self._hostile.write(self._config.hostile_rows, within=FAULT_PHASE_S * 0.8)
             )
         if self._config.operator_actions:
             operator = Operator(
-                self._engine_db, database, seeded_random(self._config.seed, "operator")
+                self._engine_db, store, seeded_random(self._config.seed, "operator")
             )
             group.create_task(
                 operator.run(self._config.operator_actions, within=FAULT_PHASE_S * 1.5)

@@ -96,7 +96,7 @@ async def record(
 
 
 def letter_columns(letters: Sequence[DeadLetter], max_body_bytes: int) -> Columns:
-    """Write dead letters as rows, in order; `exempt_from_quota` is no column of the table."""
+    """Write dead letters as rows, in order; the table has no column `exempt_from_quota`."""
     columns: dict[str, list[Any]] = {
         name: [make_storable(getattr(letter, name)) for letter in letters] for name in _TEXT_FIELDS
     }

@@ -78,7 +78,8 @@ async def read_events(tx: StoreTransaction, run_id: str) -> list[StoredEvent]:
     if isinstance(tx, SqlRequesterTransaction):
         return await journal.read(tx.sql, run_id)
     assert isinstance(tx, MemoryTransaction)
-    rows = [row for key, row in tx.scan("event") if key[0] == run_id]
+    async with tx.statement():
+        rows = [row for key, row in tx.scan("event") if key[0] == run_id]
     return [_stored_event(row) for row in sorted(rows, key=lambda row: row["revision"])]
 
 

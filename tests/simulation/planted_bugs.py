@@ -304,8 +304,9 @@ def release_keys_of_unfinished_runs(plant: BugPatcher) -> None:
             key = start_of(prepared.work_item).key
             assert key is not None
             assert isinstance(self._tx, MemoryStoreTransaction)
-            await self._tx.lock("business_key", (prepared.work_item.saga, key))
-            self._tx.delete("business_key", (prepared.work_item.saga, key))
+            async with self._tx.statement():
+                await self._tx.lock("business_key", (prepared.work_item.saga, key))
+                self._tx.delete("business_key", (prepared.work_item.saga, key))
 
     plant.replace(StartProcessor, "_resolve_key", resolve_and_release)
 

@@ -7,6 +7,7 @@ import pytest
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from simulation.barrier_model import BarrierModel
+from simulation.memory_store import MemoryStoreTransaction
 from simulation.world import simulate
 from tests.simulation.bug_patcher import BugPatcher, SignatureMismatch, mismatch_violations
 from tests.simulation.campaign import config_for
@@ -74,6 +75,22 @@ def test_a_replacement_with_another_signature_is_refused(monkeypatch):
 def test_a_replacement_of_a_missing_function_is_refused(monkeypatch):
     with pytest.raises(SignatureMismatch, match="not callable: NoneType"):
         BugPatcher(monkeypatch).replace(BatchRunner, "missing", lambda: None)
+
+
+class LocksOne(MemoryStoreTransaction):
+    async def lock_runs(self, run_id):  # type: ignore[override]
+        raise NotImplementedError(run_id)
+
+
+class LocksMany(MemoryStoreTransaction):
+    async def lock_many(self, run_ids):
+        raise NotImplementedError(run_ids)
+
+
+@pytest.mark.parametrize("transactions", [LocksOne, LocksMany])
+def test_a_replacement_of_a_method_that_the_store_has_not_is_refused(monkeypatch, transactions):
+    with pytest.raises(SignatureMismatch):
+        BugPatcher(monkeypatch).replace_store(transactions)
 
 
 def test_a_type_error_in_a_worker_is_a_violation(monkeypatch):
