@@ -31,7 +31,7 @@ from simulation.rows import Row, RowRef
 T = TypeVar("T", bound="MemoryTransaction")
 """The transactions of one database."""
 
-OUTSIDE_A_STATEMENT = "no fault can happen before this operation: no statement was begun"
+OUTSIDE_A_STATEMENT = "no fault can happen before this operation: it is outside a statement"
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""

@@ -21,9 +21,6 @@ MAX_RUN_ID_AGE = timedelta(days=7)
 RETENTION = timedelta(seconds=30)
 """How long a finished run is retained."""
 
-PAGE_SIZE = 5000
-"""Rows in one transaction."""
-
 DETACHED, DROPPED = "detached", "dropped"
 """The tables of detached partitions, and of dropped ones, which only the checks read."""
 
@@ -33,19 +30,18 @@ REFUSED_RUN_DROPPED = "The run was finished, and was dropped with its month."
 
 
 class PartitionModel(MemoryTransaction):
-    """The statements of `partitions.maintain` and `retention.purge_expired` in memory."""
+    """`PartitionTables` in memory."""
 
-    async def count_missing_partitions(self) -> int:
+    async def count_missing_partitions(self, months_ahead: int) -> int:
+        del months_ahead
         async with self.statement():
             return 0
 
-    async def purge_batch(self) -> int:
-        """Purge expired dead letters and audit records, of which there are none."""
-        async with self.statement():
-            return 0
+    async def add_partitions(self, months_ahead: int) -> int:
+        raise NotImplementedError("no partition is missing")
 
-    async def read_cutoff(self) -> datetime:
-        """Return the time before which runs must have finished to be dropped."""
+    async def expiry_cutoff(self, retention_days: int) -> datetime:
+        del retention_days
         async with self.statement():
             return self.now - RETENTION
 
@@ -54,7 +50,7 @@ class PartitionModel(MemoryTransaction):
             months = {month_of_run(run_id) for run_id, _ in self.scan("run")}
             return sorted(month for month in months if _month_end(month) < cutoff)
 
-    async def month_is_needed(self, month: str, cutoff: datetime) -> bool:
+    async def month_needed(self, month: str, cutoff: datetime) -> bool:
         async with self.statement():
             return self.has_needed_rows(month, cutoff)
 
@@ -65,20 +61,21 @@ class PartitionModel(MemoryTransaction):
             return True
         return any(month_of_run(row["run_id"]) == month for row in self._pending_starts())
 
-    async def summarize_index(self) -> None:
-        """Complete the index that finds late finishers: the model has none."""
+    async def summarize_finished_index(self, month: str, first_page: int) -> int | None:
+        del month, first_page
         async with self.statement():
-            pass
+            return None
 
-    async def release_keys(self, month: str, after_run_id: str, cutoff: datetime) -> str | None:
-        """Release one page of keys, and return its last run id; None when there was no page."""
+    async def release_keys(
+        self, month: str, after_run_id: str, cutoff: datetime, limit: int
+    ) -> str | None:
         async with self.statement():
             later = sorted(
                 (run_id, row)
                 for run_id, row in self.scan("run")
                 if month_of_run(run_id) == month and run_id > after_run_id
             )
-            page = later[:PAGE_SIZE]
+            page = later[:limit]
             for run_id, row in page:
                 pair = (definition_of(self, row["definition_id"])[0], row["key"])
                 held = await self.lock("business_key", pair)
@@ -87,31 +84,34 @@ class PartitionModel(MemoryTransaction):
                     self.delete("business_key", pair)
             return page[-1][0] if page else None
 
-    async def detach_month(self, month: str, cutoff: datetime) -> None:
+    async def set_lock_timeout(self, seconds: float) -> None:
+        del seconds  # That of the model stays.
         async with self.statement():
-            pass  # The lock timeout is set; that of the model stays.
+            pass
+
+    async def detach_month(self, month: str, cutoff: datetime) -> int:
         async with self.statement():
             await self.lock_table("run")
             self.refresh_snapshot()
-            if not self.has_needed_rows(month, cutoff):
-                self._move(month, "", DETACHED)
+            if self.has_needed_rows(month, cutoff):
+                return 0
+            self._move(month, "", DETACHED)
+            return 1
 
     async def detached_months(self) -> list[str]:
         async with self.statement():
             return sorted({month_of_run(run_id) for run_id, _ in self.scan("detached run")})
 
-    async def delete_incidents(self, month: str) -> int:
-        """Delete one page of a month's incidents, and return how many there were."""
+    async def delete_incidents(self, month: str, limit: int) -> int:
         async with self.statement():
             keys = [key for key, _ in self.scan("incident") if month_of_run(key[0]) == month]
-            old = [key for key in keys if self.get("run", key[0]) is None][:PAGE_SIZE]
+            old = [key for key in keys if self.get("run", key[0]) is None][:limit]
             for key in old:
                 await self.lock("incident", key)
                 self.delete("incident", key)
             return len(old)
 
-    async def delete_requests(self, month: str) -> int:
-        """Delete one page of a month's requests; actions of operators are refused with them."""
+    async def delete_requests(self, month: str, limit: int) -> int:
         async with self.statement():
             old = [
                 row
@@ -119,7 +119,7 @@ class PartitionModel(MemoryTransaction):
                 if month_of_run(row["run_id"]) == month
                 and self.is_orphaned(row)
                 and self.is_lockable("pending_request", number)
-            ][:PAGE_SIZE]
+            ][:limit]
             for row in old:
                 self.lock_unlocked("pending_request", row["id"])
                 self.delete("pending_request", row["id"])

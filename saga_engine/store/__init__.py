@@ -30,6 +30,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     audit                what operators asked for, and the outcome
     engine_identity      the id and the token keys of this engine
     partitions           months of runs, added ahead and dropped when they have expired
+    partition_tables     the statements of that maintenance
     retention            resolved dead letters and audit records, deleted after some days
     recovery             commands in flight, sent again after the broker or a backup lost them
     run_queries          reads of runs for the command line

@@ -16,21 +16,21 @@ checked. A run that starts or finishes after that keeps its key and its month.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from saga_engine.errors import StoreLockTimeout
-from saga_engine.postgres.statement import Statement, Transaction, TransactionSource, text
+from saga_engine.postgres.statement import TransactionSource
+from saga_engine.store.partition_tables import SqlPartitionTables
 
 MONTHS_AHEAD = 12
 """Months after the current one that have partitions, unless the settings say otherwise."""
 
 _PAGE_SIZE = 5000  # rows in one transaction
-_RANGES_PER_TRANSACTION = 256
-"""
-Ranges of a BRIN index that one transaction summarizes: 256 MB of the table, which PostgreSQL reads
-in less than a second.
-"""
 _RETRY_DELAY, _RETRY_DELAY_MAX = 0.05, 1.0  # seconds between two attempts to lock
 
 
@@ -57,6 +57,65 @@ class MaintenanceResult:
     lock_attempts: int = 0
 
 
+class PartitionTables(Protocol):
+    """The partitioned tables in one transaction. Each method is one statement."""
+
+    async def count_missing_partitions(self, months_ahead: int) -> int:
+        """Count the partitions of the coming months that are missing."""
+
+    async def add_partitions(self, months_ahead: int) -> int:
+        """Add missing partitions, and return how many there are now."""
+
+    async def expiry_cutoff(self, retention_days: int) -> datetime:
+        """Return the time before which the runs of a month must have finished."""
+
+    async def expired_months(self, cutoff: datetime) -> list[str]:
+        """Return the months that ended before the cutoff."""
+
+    async def month_needed(self, month: str, cutoff: datetime) -> bool:
+        """Whether a month has an unfinished run, one that finished later, or a pending start."""
+
+    async def summarize_finished_index(self, month: str, first_page: int) -> int | None:
+        """
+        Summarize some ranges of the index on `finished_at`.
+
+        Returns:
+            The first page of the next ranges; None when there are none.
+        """
+
+    async def release_keys(
+        self, month: str, after_run_id: str, cutoff: datetime, limit: int
+    ) -> str | None:
+        """
+        Release the keys of the next runs, in the order of their ids.
+
+        Returns:
+            The last of these runs; None when there was none.
+        """
+
+    async def set_lock_timeout(self, seconds: float) -> None:
+        """Set how long the next statements of this transaction wait for a lock."""
+
+    async def detach_month(self, month: str, cutoff: datetime) -> int:
+        """Detach a month, unless it is still needed; return how many were detached."""
+
+    async def detached_months(self) -> list[str]:
+        """Return the months that were detached."""
+
+    async def delete_incidents(self, month: str, limit: int) -> int:
+        """Delete incidents of a detached month, and return how many."""
+
+    async def delete_requests(self, month: str, limit: int) -> int:
+        """Delete pending requests of a detached month, and return how many."""
+
+    async def drop_month(self, month: str) -> None:
+        """Drop the tables of a detached month."""
+
+
+OpenTables: TypeAlias = Callable[[], AbstractAsyncContextManager[PartitionTables]]
+"""Opens a transaction: committed when the block ends, rolled back when it raises."""
+
+
 async def maintain(
     database: TransactionSource,
     *,
@@ -74,48 +133,62 @@ async def maintain(
         StoreLockTimeout: the tables were locked in each attempt; a later call continues.
         StoreUnavailable: the database is unavailable.
     """
-    locks = _TableLocks(database, lock_retry)
+    return await maintain_tables(
+        partial(_open_tables, database),
+        retention_days=retention_days,
+        months_ahead=months_ahead,
+        lock_retry=lock_retry,
+    )
+
+
+@asynccontextmanager
+async def _open_tables(database: TransactionSource) -> AsyncIterator[SqlPartitionTables]:
     async with database.transaction() as tx:
-        missing: int = (
-            await tx.execute(_COUNT_MISSING, {"months_ahead": months_ahead})
-        ).scalar_one()
+        yield SqlPartitionTables(tx)
+
+
+async def maintain_tables(
+    open_tables: OpenTables, *, retention_days: int, months_ahead: int, lock_retry: LockRetry
+) -> MaintenanceResult:
+    """Maintain the tables of any database; see `maintain`."""
+    locks = _TableLocks(open_tables, lock_retry)
+    async with open_tables() as tables:
+        missing = await tables.count_missing_partitions(months_ahead)
     created = 0
     if missing:
-        created = await locks.execute(_ADD_PARTITIONS, {"months_ahead": months_ahead})
+        created = await locks.execute(lambda tables: tables.add_partitions(months_ahead))
     if retention_days == 0:
         return MaintenanceResult(created, (), missing - created, locks.attempts)
-    async with database.transaction() as tx:
-        cutoff: datetime = (await tx.execute(_CUTOFF, {"days": retention_days})).scalar_one()
-        months = list((await tx.execute(_EXPIRED_MONTHS, {"cutoff": cutoff})).scalars())
+    async with open_tables() as tables:
+        cutoff = await tables.expiry_cutoff(retention_days)
+        months = await tables.expired_months(cutoff)
     for month in months:
-        await _detach_month(database, locks, month, cutoff)
-    async with database.transaction() as tx:
-        detached = list((await tx.execute(_DETACHED_MONTHS)).scalars())
+        await _detach_month(open_tables, locks, month, cutoff)
+    async with open_tables() as tables:
+        detached = await tables.detached_months()
     for month in detached:
-        await _delete_month(database, month)
+        await _delete_month(open_tables, month)
     return MaintenanceResult(created, tuple(detached), missing - created, locks.attempts)
 
 
 class _TableLocks:
-    """Executes statements that lock whole tables, with a short lock timeout and retries."""
+    """Makes changes that lock whole tables, with a short lock timeout and retries."""
 
-    def __init__(self, database: TransactionSource, lock_retry: LockRetry) -> None:
+    def __init__(self, open_tables: OpenTables, lock_retry: LockRetry) -> None:
         self.attempts = 0
-        self._database = database
+        self._open_tables = open_tables
         self._lock_retry = lock_retry
 
-    async def execute(self, statement: Statement, arguments: dict[str, object]) -> int:
-        """Execute a statement, and return its result."""
+    async def execute(self, change: Callable[[PartitionTables], Awaitable[int]]) -> int:
+        """Make a change, and return its result."""
         attempt = 0
         while True:
             self.attempts += 1
             attempt += 1
             try:
-                async with self._database.transaction() as tx:
-                    timeout = f"{self._lock_retry.lock_timeout * 1000:.0f}"
-                    await tx.execute(_SET_LOCK_TIMEOUT, {"timeout": timeout})
-                    result = await tx.execute(statement, arguments)
-                    return int(result.scalar_one())
+                async with self._open_tables() as tables:
+                    await tables.set_lock_timeout(self._lock_retry.lock_timeout)
+                    return await change(tables)
             except StoreLockTimeout:
                 if attempt >= self._lock_retry.max_attempts:
                     raise
@@ -125,22 +198,21 @@ class _TableLocks:
 
 
 async def _detach_month(
-    database: TransactionSource, locks: _TableLocks, month: str, cutoff: datetime
+    open_tables: OpenTables, locks: _TableLocks, month: str, cutoff: datetime
 ) -> None:
     """Detach a month, unless it is still needed."""
-    arguments = {"month": month, "cutoff": cutoff}
-    async with database.transaction() as tx:
-        if (await tx.execute(_MONTH_NEEDED, arguments)).scalar_one():
+    async with open_tables() as tables:
+        if await tables.month_needed(month, cutoff):
             return
-    await _summarize_finished_index(database, month)
+    await _summarize_finished_index(open_tables, month)
     after_run_id: str | None = "00000000-0000-0000-0000-000000000000"
     while after_run_id is not None:
-        async with database.transaction() as tx:
-            after_run_id = await _release_keys(tx, month, after_run_id, cutoff)
-    await locks.execute(_DETACH_MONTH, arguments)
+        async with open_tables() as tables:
+            after_run_id = await tables.release_keys(month, after_run_id, cutoff, _PAGE_SIZE)
+    await locks.execute(lambda tables: tables.detach_month(month, cutoff))
 
 
-async def _summarize_finished_index(database: TransactionSource, month: str) -> None:
+async def _summarize_finished_index(open_tables: OpenTables, month: str) -> None:
     """
     Complete the index on `finished_at` before its table is locked.
 
@@ -149,142 +221,19 @@ async def _summarize_finished_index(database: TransactionSource, month: str) -> 
     """
     first_page: int | None = 0
     while first_page is not None:
-        async with database.transaction() as tx:
-            arguments = {"month": month, "first": first_page, "ranges": _RANGES_PER_TRANSACTION}
-            first_page = (await tx.execute(_SUMMARIZE, arguments)).scalar_one()
+        async with open_tables() as tables:
+            first_page = await tables.summarize_finished_index(month, first_page)
 
 
-async def _release_keys(
-    tx: Transaction, month: str, after_run_id: str, cutoff: datetime
-) -> str | None:
-    """Release one page of keys, and return its last run id; None when there was no page."""
-    statement = text(_RELEASE_KEYS.format(month=month))
-    result = await tx.execute(
-        statement, {"after": after_run_id, "page": _PAGE_SIZE, "cutoff": cutoff}
-    )
-    last_run_id: str | None = result.scalar_one_or_none()
-    return last_run_id
-
-
-async def _delete_month(database: TransactionSource, month: str) -> None:
+async def _delete_month(open_tables: OpenTables, month: str) -> None:
     """Delete the rows and tables of a detached month, which no worker reads any more."""
-    for statement in (_DELETE_INCIDENTS, _DELETE_REQUESTS):
-        deleted = _PAGE_SIZE
-        while deleted == _PAGE_SIZE:
-            async with database.transaction() as tx:
-                result = await tx.execute(statement, {"month": month, "page": _PAGE_SIZE})
-                deleted = result.rowcount
-    async with database.transaction() as tx:
-        await tx.execute(text(_DROP_MONTH.format(month=month)))
-
-
-# Every later statement waits behind a waiting lock, so an attempt gives up soon and is repeated.
-_SET_LOCK_TIMEOUT = text("SELECT set_config('lock_timeout', :timeout, true)")
-
-_COUNT_MISSING = text(
-    "SELECT count(*) FROM saga_engine.missing_partitions(CAST(:months_ahead AS integer))"
-)
-
-_ADD_PARTITIONS = text("SELECT saga_engine.add_partitions(CAST(:months_ahead AS integer))")
-
-_CUTOFF = text("SELECT clock_timestamp() - make_interval(days => CAST(:days AS integer))")
-
-# The engine has named these tables, so the names need no quotes below; the pattern checks them.
-_EXPIRED_MONTHS = text(
-    """
-    SELECT month FROM (
-        SELECT substr(c.relname, 5) AS month
-        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'saga_engine.run'::regclass
-            AND c.relname ~ '^run_[0-9]{4}_[0-9]{2}$') AS months
-    WHERE to_date(month, 'YYYY_MM') + interval '1 month'
-        < CAST(:cutoff AS timestamptz) AT TIME ZONE 'UTC'
-    ORDER BY month"""
-)
-
-_DETACHED_MONTHS = text(
-    """
-    SELECT substr(c.relname, 5) FROM pg_class AS c
-    WHERE c.relnamespace = 'saga_engine'::regnamespace AND c.relkind = 'r'
-        AND NOT c.relispartition AND c.relname ~ '^run_[0-9]{4}_[0-9]{2}$'
-    ORDER BY 1"""
-)
-
-_MONTH_NEEDED = text(
-    "SELECT saga_engine.month_needed(CAST(:month AS text), CAST(:cutoff AS timestamptz))"
-)
-
-_DETACH_MONTH = text(
-    "SELECT saga_engine.detach_month(CAST(:month AS text), CAST(:cutoff AS timestamptz))::integer"
-)
-
-# Returns the first page of the next portion; null when there is none.
-_SUMMARIZE = text(
-    """
-    WITH index AS MATERIALIZED (
-        SELECT i.indexrelid AS oid, pg_relation_size(i.indrelid) / 8192 AS pages,
-            coalesce((SELECT option_value::bigint FROM pg_options_to_table(c.reloptions)
-                WHERE option_name = 'pages_per_range'), 128) AS step
-        FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
-        JOIN pg_am AS a ON a.oid = c.relam
-        WHERE a.amname = 'brin'
-            AND i.indrelid = to_regclass('saga_engine.run_' || CAST(:month AS text))
-    ), done AS MATERIALIZED (
-        SELECT count(brin_summarize_range(x.oid, p.page)) AS ranges
-        FROM index AS x, LATERAL generate_series(CAST(:first AS bigint), least(x.pages - 1,
-            CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) - 1), x.step) AS p(page)
-    )
-    SELECT min(CASE
-        WHEN (SELECT d.ranges FROM done AS d) IS NULL THEN NULL  -- or the planner leaves it out
-        WHEN CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) < x.pages
-            THEN CAST(:first AS bigint) + x.step * CAST(:ranges AS bigint) END)
-    FROM index AS x"""
-)
-
-_RELEASE_KEYS = """
-    WITH page AS MATERIALIZED (
-        SELECT r.run_id, d.name, r.key, r.finished_at
-        FROM saga_engine.run_{month} AS r
-        JOIN saga_engine.definition AS d ON d.id = r.definition_id
-        WHERE r.run_id > CAST(:after AS uuid) ORDER BY r.run_id LIMIT :page
-    ), released AS (
-        DELETE FROM saga_engine.business_key AS k USING page
-        WHERE k.saga = page.name AND k.key = page.key AND k.run_id = page.run_id
-            AND page.finished_at <= CAST(:cutoff AS timestamptz)
-    )
-    SELECT run_id::text FROM page ORDER BY run_id DESC LIMIT 1"""
-
-_DROP_MONTH = "DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"
-
-_IN_DROPPED_MONTH = """
-    x.run_id >= saga_engine.month_bound(to_date(:month, 'YYYY_MM'))
-        AND x.run_id < saga_engine.month_bound(to_date(:month, 'YYYY_MM') + interval '1 month')
-        AND NOT EXISTS (SELECT FROM saga_engine.run AS r WHERE r.run_id = x.run_id)"""
-
-_DELETE_INCIDENTS = text(
-    f"""
-    DELETE FROM saga_engine.incident AS i USING (
-        SELECT x.run_id, x.number FROM saga_engine.incident AS x
-        WHERE {_IN_DROPPED_MONTH} LIMIT :page) AS old
-    WHERE i.run_id = old.run_id AND i.number = old.number"""  # noqa: S608 - a constant
-)
-
-# Returns one row for each deleted request. The action of an operator gets its outcome with it.
-_DELETE_REQUESTS = text(
-    f"""
-    WITH deleted AS (
-        DELETE FROM saga_engine.pending_request WHERE id = ANY (ARRAY(
-            SELECT x.id FROM saga_engine.pending_request AS x
-            WHERE x.kind <> 'start' AND {_IN_DROPPED_MONTH}
-                AND NOT EXISTS (
-                    SELECT FROM saga_engine.pending_request AS s
-                    WHERE s.run_id = x.run_id AND s.kind = 'start')
-            LIMIT :page FOR UPDATE OF x SKIP LOCKED))
-        RETURNING audit_id
-    ), resolved AS (
-        UPDATE saga_engine.audit AS a SET outcome = 'refused',
-            message = 'The run was finished, and was dropped with its month.'
-        FROM deleted WHERE a.id = deleted.audit_id AND a.outcome IS NULL
-    )
-    SELECT audit_id FROM deleted"""  # noqa: S608 - a constant
-)
+    deleted = _PAGE_SIZE
+    while deleted == _PAGE_SIZE:
+        async with open_tables() as tables:
+            deleted = await tables.delete_incidents(month, _PAGE_SIZE)
+    deleted = _PAGE_SIZE
+    while deleted == _PAGE_SIZE:
+        async with open_tables() as tables:
+            deleted = await tables.delete_requests(month, _PAGE_SIZE)
+    async with open_tables() as tables:
+        await tables.drop_month(month)

@@ -50,7 +50,7 @@ COMPUTED_NAMES = {
 FORMAT_TEMPLATES = {
     "saga_engine/saga/diagrams.py": "a constant shape of Mermaid; the label is inserted",
     "saga_engine/tls.py": "a constant message for an OpenSSL error; words of the URL are inserted",
-    "saga_engine/store/partitions.py": "a constant statement; a month of the catalog is inserted",
+    "saga_engine/store/partition_tables.py": "a constant statement; a month of the catalog",
 }
 """Modules that choose the template from constants."""
 

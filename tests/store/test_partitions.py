@@ -18,6 +18,7 @@ from saga_engine.store import (
     checked_requests,
     due_runs,
     journal,
+    partition_tables,
     partitions,
     pending_requests,
     request_queue,
@@ -163,7 +164,7 @@ async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
     database: Database, definition_id: int, monkeypatch
 ):
     """PostgreSQL would read the other ranges while every worker waits."""
-    monkeypatch.setattr(partitions, "_RANGES_PER_TRANSACTION", 2)
+    monkeypatch.setattr(partition_tables, "_RANGES_PER_TRANSACTION", 2)
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
         await tx.execute(MANY_OF_ITS_MONTH, {"run_id": run_id, "number": 6_000})
@@ -173,7 +174,7 @@ async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
         async with database.transaction() as tx:
             left.append((await tx.execute(UNSUMMARIZED)).scalar_one())
 
-    interrupted: Any = Interrupted(database, partitions._DETACH_MONTH, looks)
+    interrupted: Any = Interrupted(database, partition_tables._DETACH_MONTH, looks)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ("2020_01",)
     assert left == [0]
 
@@ -211,7 +212,7 @@ async def test_a_month_with_a_pending_start_is_kept(database: Database, definiti
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
 
 
-@pytest.mark.parametrize("before", [partitions._MONTH_NEEDED, partitions._DETACH_MONTH])
+@pytest.mark.parametrize("before", [partition_tables._MONTH_NEEDED, partition_tables._DETACH_MONTH])
 async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
     database: Database, definition_id: int, before: Statement
 ):
@@ -242,7 +243,7 @@ async def test_a_detached_month_of_a_dead_worker_is_deleted_by_the_next(
     async def dies() -> None:
         raise ZeroDivisionError
 
-    interrupted: Any = Interrupted(database, partitions._DELETE_INCIDENTS, dies)
+    interrupted: Any = Interrupted(database, partition_tables._DELETE_INCIDENTS, dies)
     with pytest.raises(ZeroDivisionError):
         await partitions.maintain(interrupted, retention_days=30)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)

@@ -2,6 +2,7 @@
 
 from saga_engine.store.business_keys import KeyTable
 from saga_engine.store.interfaces import Store, StoreTransaction
+from saga_engine.store.partitions import PartitionTables
 from saga_engine.store.sql_store import SqlStore, SqlStoreTransaction
 from simulation.memory_store import MemoryStore, MemoryStoreTransaction
 
@@ -16,5 +17,5 @@ def transactions(
     return [sql, memory]
 
 
-def key_table(memory: MemoryStoreTransaction) -> KeyTable:
-    return memory
+def tables(memory: MemoryStoreTransaction) -> tuple[KeyTable, PartitionTables]:
+    return memory, memory
