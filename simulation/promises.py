@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.events import deserialize_event
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
+from saga_engine.store.event_data import deserialize_event
 from saga_engine.vocabulary import Direction, Status
 from simulation.memory_database import MemoryDatabase
 from simulation.rows import Row

@@ -36,7 +36,7 @@ What to change together: docs/internals.md, "Extension guide".
 
 from datetime import datetime
 
-from saga_engine.decider import operator, replies
+from saga_engine.decider import operator, replies, triggers
 from saga_engine.decider.advance import advance
 from saga_engine.decider.decision import (
     MAX_MESSAGE_LENGTH,
@@ -48,16 +48,6 @@ from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads, declared_command
 from saga_engine.decider.run import CompensationCause, Run, StepStatus
-from saga_engine.decider.triggers import (
-    Cancel,
-    CommandUnroutable,
-    MalformedReply,
-    ReplyReceived,
-    RunTrigger,
-    Start,
-    Trigger,
-    WakeUp,
-)
 from saga_engine.payload.ports import NO_PORTS, PayloadPorts
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
@@ -72,7 +62,11 @@ from saga_engine.vocabulary import (
 
 
 def decide(
-    saga: Saga, run: Run | None, trigger: Trigger, now: datetime, ports: PayloadPorts = NO_PORTS
+    saga: Saga,
+    run: Run | None,
+    trigger: triggers.Trigger,
+    now: datetime,
+    ports: PayloadPorts = NO_PORTS,
 ) -> Decision:
     """
     Decide one trigger.
@@ -84,7 +78,7 @@ def decide(
         now: aware, from the database's clock.
         ports: encrypts, limits and interrupts what is done with payloads.
     """
-    if isinstance(trigger, Start):
+    if isinstance(trigger, triggers.Start):
         if run is not None:
             return Decision(run=run, ignored_reason=IgnoredReason.DUPLICATE)
         return _start(saga, trigger, now, ports)
@@ -101,7 +95,7 @@ def decide(
 
 
 def start_blocked(
-    saga: Saga, start: Start, now: datetime, cause: IncidentCause, message: str
+    saga: Saga, start: triggers.Start, now: datetime, cause: IncidentCause, message: str
 ) -> Decision:
     """
     Start a run that was accepted and cannot go on: its first steps wait for an operator.
@@ -116,7 +110,7 @@ def start_blocked(
     return builder.decision()
 
 
-def _start(saga: Saga, start: Start, now: datetime, ports: PayloadPorts) -> Decision:
+def _start(saga: Saga, start: triggers.Start, now: datetime, ports: PayloadPorts) -> Decision:
     payloads = DecisionPayloads(saga, ports)
     try:
         payloads.check_input(start.run_id, start.input)
@@ -129,7 +123,7 @@ def _start(saga: Saga, start: Start, now: datetime, ports: PayloadPorts) -> Deci
 
 
 def _new_run(
-    saga: Saga, start: Start, now: datetime, payloads: DecisionPayloads
+    saga: Saga, start: triggers.Start, now: datetime, payloads: DecisionPayloads
 ) -> DecisionBuilder:
     event = RunStarted(
         run_id=start.run_id,
@@ -147,17 +141,17 @@ def _new_run(
     )
 
 
-def _apply(builder: DecisionBuilder, trigger: RunTrigger) -> IgnoredReason | None:
+def _apply(builder: DecisionBuilder, trigger: triggers.RunTrigger) -> IgnoredReason | None:
     match trigger:
-        case ReplyReceived():
+        case triggers.ReplyReceived():
             return replies.on_reply(builder, trigger)
-        case MalformedReply():
+        case triggers.MalformedReply():
             return replies.on_malformed_reply(builder, trigger)
-        case CommandUnroutable():
+        case triggers.CommandUnroutable():
             return replies.on_unroutable(builder, trigger)
-        case WakeUp():
+        case triggers.WakeUp():
             return _on_wake_up(builder)
-        case Cancel():
+        case triggers.Cancel():
             return operator.cancel(builder, trigger)
         case _:  # ResolveIncident; a trigger that is added does not pass the type checker here
             operator.resolve(builder, trigger)

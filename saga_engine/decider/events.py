@@ -2,16 +2,14 @@
 What is recorded of a run: the closed set of events in its journal.
 
 An event says what happened, in the past tense, with everything that `evolve` and a reader of the
-journal need.
+journal need. Their stored names are in store/event_data.py.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from saga_engine.decider.run import CompensationCause, KeptReply
-from saga_engine.payload.serialization import from_data, to_data
 from saga_engine.vocabulary import Direction, Failure, IncidentCause, Json, Outcome, Resolution
 
 ENGINE_OPERATOR = "saga-engine"
@@ -194,35 +192,3 @@ FollowUpEvent: TypeAlias = (
 """What can follow a run's first event."""
 
 Event: TypeAlias = RunStarted | FollowUpEvent
-
-EVENT_TYPES: Mapping[str, type[Event]] = {
-    "run_started": RunStarted,
-    "attempt_started": AttemptStarted,
-    "attempt_failed": AttemptFailed,
-    "step_succeeded": StepSucceeded,
-    "step_rejected": StepRejected,
-    "step_given_up": StepGivenUp,
-    "step_skipped": StepSkipped,
-    "step_completed": StepCompleted,
-    "run_stopping": RunStopping,
-    "stop_superseded": StopSuperseded,
-    "run_compensating": RunCompensating,
-    "incident_opened": IncidentOpened,
-    "incident_resolved": IncidentResolved,
-    "run_completed": RunCompleted,
-    "run_compensated": RunCompensated,
-    "run_abandoned": RunAbandoned,
-}
-"""The names stay in the database forever, so they are not made of the classes' names."""
-
-_EVENT_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
-
-
-def serialize_event(event: Event) -> tuple[str, dict[str, Any]]:
-    """The event's type name and data, for the journal."""
-    return _EVENT_NAMES[type(event)], to_data(event)
-
-
-def deserialize_event(name: str, data: Mapping[str, Any]) -> Event:
-    """The event that `serialize_event` wrote."""
-    return from_data(EVENT_TYPES[name], data)

@@ -4,6 +4,7 @@ What an operator does to a run: cancel it, or act on one of its incidents.
 Each function records events, or raises RequestRefused with a sentence for the operator.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from saga_engine.decider import events
@@ -13,7 +14,6 @@ from saga_engine.decider.replies import fitting_kept_reply
 from saga_engine.decider.run import CompensationCause, Incident
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.payload.encryption import reply_associated_data
-from saga_engine.payload.mapping import Parameter
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -53,17 +53,7 @@ def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
     incident = builder.run.incidents.get(request.incident_number)
     if incident is None:
         raise RequestRefused(f"The run has no open incident {request.incident_number}.")
-    match request.resolution:
-        case Resolution.RETRY:
-            _retry(builder, incident, request)
-        case Resolution.SKIP:
-            _skip(builder, incident, request)
-        case Resolution.COMPLETE:
-            _complete(builder, incident, request)
-        case Resolution.REJECT:
-            _reject(builder, incident, request)
-        case _:  # ABANDON
-            _abandon(builder, request)
+    _ACTIONS[request.resolution](builder, incident, request)
 
 
 def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -128,7 +118,7 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     )
 
 
-def _abandon(builder: DecisionBuilder, request: ResolveIncident) -> None:
+def _abandon(builder: DecisionBuilder, _: Incident, request: ResolveIncident) -> None:
     for number in builder.run.incidents:
         _close_incident(builder, replace(request, incident_number=number))
     builder.record(events.RunAbandoned(builder.now, request.operator, request.reason))
@@ -143,12 +133,18 @@ def _refuse_if_reply_needed(builder: DecisionBuilder, skipped: str) -> None:
     for name in builder.saga.descendants[skipped]:
         for direction in Direction:
             spec = builder.saga.steps[name].command_spec(direction)
-            if spec and any(_requires_reply_of(each, skipped) for each in spec.mapping.parameters):
+            parameters = spec.mapping.parameters if spec is not None else ()
+            if any(each.name == skipped and not each.optional for each in parameters):
                 raise RequestRefused(
                     f"Step {name} needs the reply of {skipped};"
                     " resolve with complete and give that reply."
                 )
 
 
-def _requires_reply_of(parameter: Parameter, step: str) -> bool:
-    return parameter.name == step and not parameter.optional
+_ACTIONS: Mapping[Resolution, Callable[[DecisionBuilder, Incident, ResolveIncident], None]] = {
+    Resolution.RETRY: _retry,
+    Resolution.SKIP: _skip,
+    Resolution.COMPLETE: _complete,
+    Resolution.REJECT: _reject,
+    Resolution.ABANDON: _abandon,
+}

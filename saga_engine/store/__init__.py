@@ -16,6 +16,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     due_runs             runs with a due timer
     business_keys        which run a business key belongs to
     journal              the events of each run
+    event_data           events as the name and the data of a row of the journal
     outbox               commands that were decided and may not be published yet
     pending_requests     starts and other requests that wait in PostgreSQL for a worker
     request_queue        which pending requests a worker takes, and in which order

@@ -14,8 +14,9 @@ from typing import Any
 
 import orjson
 
-from saga_engine.decider.events import Event, serialize_event
+from saga_engine.decider.events import Event
 from saga_engine.postgres.statement import Columns, Transaction, text
+from saga_engine.store.event_data import serialize_event
 from saga_engine.store.json_column import dumps
 
 

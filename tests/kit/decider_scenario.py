@@ -15,7 +15,7 @@ from saga_engine import Retry, Saga
 from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
 from saga_engine.decider.decide import decide
 from saga_engine.decider.decision import Decision
-from saga_engine.decider.events import Event, deserialize_event, serialize_event
+from saga_engine.decider.events import Event
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Incident, Progress, Run
 from saga_engine.decider.triggers import (
@@ -31,6 +31,7 @@ from saga_engine.decider.triggers import (
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.payload.ports import PayloadPorts
 from saga_engine.saga.rules import check
+from saga_engine.store.event_data import deserialize_event, serialize_event
 from saga_engine.store.snapshot import restore_run, to_snapshot
 from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from saga_engine.decider.events import deserialize_event
 from saga_engine.decider.evolve import replay
 from saga_engine.store import incidents, run_queries
+from saga_engine.store.event_data import deserialize_event
 from saga_engine.vocabulary import Status
 
 _MAX_RUNS = 100_000

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from saga_engine import Saga
 from saga_engine.decider.decide import decide
-from saga_engine.decider.events import serialize_event
 from saga_engine.decider.triggers import ReplyReceived, Start
 from saga_engine.payload.encryption import (
     NO_ENCRYPTION,
@@ -22,6 +21,7 @@ from saga_engine.payload.encryption import (
     reply_associated_data,
 )
 from saga_engine.payload.ports import PayloadPorts
+from saga_engine.store.event_data import serialize_event
 from saga_engine.store.snapshot import to_snapshot
 from saga_engine.vocabulary import EngineFailureCode, Failure, IncidentCause, Outcome
 from tests.kit.decider_scenario import ACTION, COMPENSATION, NOON, TWO_ATTEMPTS, DeciderScenario

@@ -5,12 +5,12 @@ from uuid import UUID
 
 import pytest
 
-from saga_engine.decider.events import deserialize_event
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.protocol.run_result import RunResult
+from saga_engine.store.event_data import deserialize_event
 from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Direction, Failure, Outcome, Status
 from tests.kit.stored_runs import (

@@ -7,7 +7,6 @@ import orjson
 import pytest
 
 from saga_engine.decider.events import (
-    EVENT_TYPES,
     AttemptFailed,
     AttemptStarted,
     Event,
@@ -25,10 +24,9 @@ from saga_engine.decider.events import (
     StepSkipped,
     StepSucceeded,
     StopSuperseded,
-    deserialize_event,
-    serialize_event,
 )
 from saga_engine.decider.run import CompensationCause, KeptReply
+from saga_engine.store.event_data import EVENT_TYPES, deserialize_event, serialize_event
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
