@@ -28,7 +28,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     table_layout         fitting a table into the width of a terminal
     exit_status          exit codes, and the sentence for an error
     standard_streams     standard streams that are usable even if the caller closed them
-    process              graceful shutdown of a worker or participant process
+    graceful_shutdown    a worker or participant until a stop signal, and its forced exit
     watchdog_process     starting and restarting the watchdog process
     watchdog             the process that kills a worker or participant that cannot end itself
 """

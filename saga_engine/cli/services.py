@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from saga_engine.cli.process import exit_on_stop_signals, run_contained, run_until_signaled
+from saga_engine.cli.graceful_shutdown import (
+    exit_on_stop_signals,
+    run_contained,
+    run_until_signaled,
+)
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.errors import ConfigurationError
 from saga_engine.loading import load_objects

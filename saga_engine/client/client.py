@@ -16,11 +16,11 @@ from saga_engine.client.inputs import checked_key, input_json, name_and_version,
 from saga_engine.client.requests import RequestSender
 from saga_engine.client.waiting import RunWaiter, run_not_found
 from saga_engine.encryption.configuration import encryption_from
+from saga_engine.engine_process import BrokerConnections, open_broker_connections
 from saga_engine.errors import Conflict, InvalidInput, NotFound, NotStarted, TimedOut
 from saga_engine.identifiers import uuid7
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.encryption import input_associated_data
-from saga_engine.process import BrokerConnections, open_broker_connections
 from saga_engine.protocol.answer import Answer, AnswerOutcome
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest
 from saga_engine.protocol.run_result import RunResult

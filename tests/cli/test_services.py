@@ -96,7 +96,7 @@ def do(given: dict) -> dict:
 
 BUSY = """
 import asyncio, time
-from saga_engine.cli.process import run_until_signaled
+from saga_engine.cli.graceful_shutdown import run_until_signaled
 
 async def run(stop):
     print("started", flush=True)

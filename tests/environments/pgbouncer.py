@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from saga_engine.embedded.process import ServerProcess, free_port
 from saga_engine.embedded.programs import unprivileged_user
+from saga_engine.embedded.server_process import ServerProcess, free_port
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
 INSTALL = "apt-get install pgbouncer"

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from saga_engine.cli.output import print_json
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.server_process import free_port
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
 from tests.kit.command_line import REPOSITORY, environment

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import ServerProcess
 from saga_engine.embedded.programs import postgres_bin_directory, unprivileged_user
+from saga_engine.embedded.server_process import ServerProcess
 from tests.faults.environment import FaultEnvironment
 from tests.kit.programs import wait_until_true
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.server_process import free_port
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.server_process import free_port
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.request import StartRequest, encode_request
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES, REQUESTS, participant_queue

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from saga_engine.embedded.process import ServerProcess, free_port
+from saga_engine.embedded.server_process import ServerProcess, free_port
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 
 INSTALL_COMMAND = "apt-get install rabbitmq-server"

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.server_process import free_port
 from saga_engine.participant import barrier
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings

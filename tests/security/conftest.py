@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 import pytest
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import free_port
 from saga_engine.embedded.programs import unprivileged_user
+from saga_engine.embedded.server_process import free_port
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.security.certificates import CertificateAuthority, KeyPair
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from saga_engine import Client
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.server_process import free_port
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store.migrate import upgrade

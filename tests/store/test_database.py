@@ -7,7 +7,7 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import free_port
+from saga_engine.embedded.server_process import free_port
 from saga_engine.errors import (
     ConfigurationError,
     NotFound,

@@ -16,7 +16,7 @@ from saga_engine.cli.demo.display import Display
 from saga_engine.cli.demo.orders import DemoOrder, demo_orders
 from saga_engine.cli.demo.servers import DemoServers, demo_servers
 from saga_engine.client import Client
-from saga_engine.embedded.process import ServerProcess
+from saga_engine.embedded.server_process import ServerProcess
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES

@@ -21,7 +21,7 @@ from pathlib import Path
 from saga_engine.embedded.broker import DevelopmentBroker
 from saga_engine.embedded.broker.interceptor import PublishAttempt, deliver
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.embedded.process import ServerProcess, free_port
+from saga_engine.embedded.server_process import ServerProcess, free_port
 from saga_engine.environment import PREFIX
 from saga_engine.errors import ConfigurationError, SagaEngineError
 from saga_engine.protocol.topology import REPLIES

@@ -6,14 +6,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from saga_engine.amqp.connection import ConnectionStatus
-from saga_engine.errors import ConfigurationError
-from saga_engine.process import (
+from saga_engine.engine_process import (
     BrokerConnections,
     EngineProcess,
     Readiness,
     connection_events,
     open_broker_connections,
 )
+from saga_engine.errors import ConfigurationError
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import BrokerConnectionChanged, ProcessStopping
