@@ -8,7 +8,7 @@ What happens next: `decide` returns the events of a trigger, `evolve` folds them
     evolve       evolve(run, event) -> run; replaying a journal is a fold over it
     transitions  which status of a run, and of a step, may follow which
     decision     the Decision, and one in progress: starts an attempt, fails it, opens an incident
-    replies      what a reply means for a run, also one that cannot be decoded
+    replies      what a reply means for a run
     operator     what an operator does to a run
     advance      what follows: the run goes forward, stops, or compensates
     payloads     replies as their types, and commands by the author's mapping functions

@@ -1,7 +1,8 @@
 """
 What follows from a decision: the commands to send, and the time to wake up.
 
-The idempotency key of a command is made here, of its run, step, direction and round.
+The idempotency key of a command is made here, of its run, step, direction and round;
+`store.recovery` makes the same one in SQL.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,9 @@
 """
-What a reply means for a run, and what a reply that cannot be read or a returned command means.
+What a reply or a returned command means for a run.
 
-Replies are decoded in worker/decode.py. One with a valid token that cannot be read becomes both a
-dead letter and the MalformedReply that is decided here: the step gets an incident.
+Replies are decoded in worker/decode.py, which dead-letters those that cannot be decoded. If such a
+reply has a valid token, its run learns of it as a MalformedReply: unless the reply is late or the
+run is stopping, the step gets an incident.
 
 Each function records events, or returns why the message changes nothing. Late, repeated and
 superseded replies are the normal case, so "changes nothing" is a result like any other.

@@ -1,7 +1,8 @@
 """
 What can happen to a run: the closed set of inputs of `decide`.
 
-Triggers arrive late, twice and out of order by design; none of them is ever an error.
+Triggers arrive late, twice and out of order by design; none of them is ever an error. The files to
+touch for a new one are listed in docs/internals.md, "Extension guide".
 """
 
 from dataclasses import dataclass, field

@@ -5,6 +5,10 @@ Rows are written in the transaction that decides, published after its commit, an
 batch once the broker has confirmed them. Rows that a dead worker leaves are claimed when they are
 old enough, and published again. So a participant may receive an attempt of a command or of a
 compensation twice; it recognizes the idempotency key.
+
+A compensation was sent twice? Look at the journal of the run first. One `attempt_started`: the same
+attempt was published again, from here (worker/outbox_duties.py) or by `recovery`. Two: a retry, or
+an operator's, which decider/decision.py has recorded with its reason.
 """
 
 from collections.abc import Sequence

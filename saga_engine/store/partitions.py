@@ -1,5 +1,7 @@
 """
-Months of runs: partitions that are added ahead of time and dropped when they have expired.
+Months of runs: adds the partitions of the coming months and drops those that have expired.
+
+A worker's duty calls `maintain` every `maintenance_interval` (worker/maintenance_duties.py).
 
 Runs and events are not deleted one by one. A month is dropped when all its runs have been finished
 for `run_retention_days` and no start of that month is pending, in this order:

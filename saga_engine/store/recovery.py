@@ -2,9 +2,9 @@
 Sends commands in flight again, after the broker has lost messages or a backup was restored.
 
 Nothing is decided here: each attempt that a run awaits is added to the outbox once more, with the
-same idempotency key, and the `outbox_resend` duty of a worker publishes it. A participant that has
-processed the command before sends the same reply as then. Commands that were answered in the
-meantime are deleted.
+idempotency key that decider/commands.py makes (change both together). The `outbox_resend` duty of
+a worker publishes it. A participant that has processed the command before sends the same reply as
+then. Commands that were answered in the meantime are deleted.
 """
 
 from dataclasses import dataclass

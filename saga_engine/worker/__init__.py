@@ -28,14 +28,15 @@ The process
     timeslice               yields to the event loop during long computations
 
 Before the transaction
-    decode                  deliveries to work items
+    decode                  deliveries to work items; what cannot be decoded becomes a dead letter
     decode_pending          pending requests to work items
     work_item               the values that a batch works on
 
 The batch
     batch_runner            transaction, commit, publish; retries, lock strategies, bisecting
     batch_transaction       locks runs and decides work items
-    authorization           which RabbitMQ users may reply to a command or request a run
+    authorization           which RabbitMQ users may reply to a command or request a run; the
+                            batch_transaction asks it and rejects the others
     crash_suspects          runs whose call into user code has ended a worker
     registry                the sagas that this worker has loaded
     status_queries          answers clients that ask for the status of a run
@@ -57,8 +58,9 @@ Duties
     duties                  every duty, its interval, and which file it is in
     due_run_duties          timers: retries, timeouts, deadlines
     pending_request_duties  requests that are stored in PostgreSQL
-    outbox_duties           unroutable, unconfirmed and confirmed commands
+    outbox_duties           unroutable, unconfirmed and confirmed commands: sends a command again
     suspect_duties          crash suspects, each alone
-    maintenance_duties      heartbeat, gauges, partitions, retention, token keys
+    maintenance_duties      heartbeat, gauges, partitions, retention, token keys: the caller
+                            of store/partitions, which adds and drops the months
     adaptive_limit          how many rows a duty takes at once
 """

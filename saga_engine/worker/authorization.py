@@ -1,6 +1,8 @@
 """
 Sender authorization: which RabbitMQ users may reply to a command or request a run.
 
+It says why a sender may not; `batch_transaction` asks it, rejects the message and dead-letters it.
+
 RabbitMQ lets a publisher set `user_id` to its own user only (guide "Validated User-ID"), so the
 worker trusts it. The settings `authorized_reply_users` and `authorized_request_users` map patterns
 to users. The first pattern that matches decides; a name that no pattern matches is not checked. In
@@ -26,7 +28,8 @@ def sender_refusal(
     """
     Say why a work item's sender may not send it; empty when it may.
 
-    A request that was stored in PostgreSQL is not checked: the database's permissions apply to it.
+    A request that a role recorded in PostgreSQL has no sender and is not checked: the permissions
+    of the database apply to it.
 
     Args:
         saga: the definition of the run, which names the command of a reply; None: not loaded.

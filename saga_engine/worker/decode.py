@@ -1,8 +1,8 @@
 """
 Decodes deliveries: a message becomes a work item, a status query or a dead letter.
 
-A reply that cannot be decoded becomes a dead letter, and with a valid token also a MalformedReply
-for its run, on which decider/replies.py decides.
+What happens to a message that cannot be decoded is decided here: it becomes a dead letter. A reply
+with a valid token also becomes a MalformedReply, a trigger of its run (decider/replies.py).
 
 This is the first step of every message. Nothing here raises because of what a sender sent, and
 nothing here uses the store; a message is only read, within the limits of the settings. With a
