@@ -1,6 +1,5 @@
 """The statements of the barrier have the same effect in the model and in PostgreSQL."""
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +8,6 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import (
     EMPTY_COMPENSATION_RESULT,
@@ -147,15 +145,3 @@ async def test_a_command_in_progress_cannot_be_claimed(begin, action, compensati
         Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED
     )
     assert await execute(begin, compensation, compensates=True) is None
-
-
-async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing():
-    process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
-    tables = MemoryDatabase()
-    holder, waiting, other = (MemoryTransaction(tables, process, None) for _ in range(3))
-    holder.lock_unlocked("run", 1)
-    for each in (holder, waiting):
-        asyncio.get_running_loop().call_soon(each.release)
-    with pytest.raises(StoreUnavailable, match="was lost while it waited"):
-        await waiting.lock("run", 1)
-    assert other.is_lockable("run", 1)

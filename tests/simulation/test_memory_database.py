@@ -1,0 +1,83 @@
+"""The transactions of the model of PostgreSQL: locks, snapshots, and what is no statement."""
+
+import asyncio
+
+import pytest
+
+from saga_engine.errors import StoreUnavailable
+from simulation.faults import FaultInjector, seeded_random
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
+from simulation.process import SimulatedProcess
+
+
+@pytest.fixture
+def process():
+    return SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
+
+
+@pytest.fixture
+def begin(process):
+    return MemoryDatabaseClient(MemoryDatabase(), process, MemoryTransaction).transaction
+
+
+async def write(tx, **values):
+    async with tx.statement():
+        for key, value in values.items():
+            await tx.lock("run", key)
+            tx.put("run", key, {"value": value})
+
+
+async def read(tx, *keys):
+    async with tx.statement():
+        return [(tx.get("run", key) or {}).get("value") for key in keys]
+
+
+async def test_writes_are_seen_by_others_when_they_are_committed(begin):
+    async with begin() as other:
+        async with begin() as tx:
+            await write(tx, a=1)
+            assert (await read(tx, "a"), await read(other, "a")) == ([1], [None])
+        assert await read(other, "a") == [1]
+
+
+async def test_a_statement_that_waited_sees_the_newest_version_only_of_the_row_it_locked(begin):
+    async with begin() as tx:
+        await write(tx, a=1, b=1)
+    found, started = [], asyncio.Event()
+
+    async def lock_and_read():
+        async with begin() as tx, tx.statement():
+            started.set()
+            row = await tx.lock("run", "a")
+            found.extend([row, tx.get("run", "b"), [key for key, _ in tx.scan("run")]])
+
+    async with asyncio.TaskGroup() as group, begin() as tx:
+        await write(tx, a=2, b=2, c=2)
+        group.create_task(lock_and_read())
+        await started.wait()
+    assert found == [{"value": 2}, {"value": 1}, ["a", "b"]]
+
+
+async def test_an_operation_outside_a_statement_fails(begin):
+    async with begin() as tx:
+        for operation in (lambda: tx.get("run", "a"), lambda: list(tx.scan("run"))):
+            with pytest.raises(AssertionError, match="outside a statement"):
+                operation()
+        with pytest.raises(AssertionError, match="outside a statement"):
+            await tx.lock("run", "a")
+        with pytest.raises(AssertionError, match="outside a statement"):
+            await tx.insert("run", "a", {})
+        async with tx.statement():
+            with pytest.raises(AssertionError, match="one after another"):
+                await read(tx, "a")
+
+
+async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing(process):
+    tables = MemoryDatabase()
+    holder, waiting, other = (MemoryTransaction(tables, process, None) for _ in range(3))
+    holder.lock_unlocked("run", 1)
+    for each in (holder, waiting):
+        asyncio.get_running_loop().call_soon(each.release)
+    with pytest.raises(StoreUnavailable, match="was lost while it waited"):
+        await waiting.lock("run", 1)
+    assert other.is_lockable("run", 1)
