@@ -51,6 +51,7 @@ async def test_a_command_and_its_compensation_lock_the_action(engine):
     charge = make_command()
     refund = make_refund(charge)
     async with engine.begin() as one, engine.begin() as other:
+        await other.execute(text("SET LOCAL lock_timeout = '2s'"))
         assert await SqlBarrierTable(one).claim(charge)
         assert await SqlBarrierTable(other).claim(refund)
         with pytest.raises(CommandInProgress):
