@@ -43,6 +43,10 @@ Every function takes the transaction that it works in and never ends it, except 
 takes many short ones: `partitions`, `retention` and `recovery`. Statements are set-based: a batch
 of two hundred rows costs as many round trips as a batch of one.
 
+The worker sees the store as `interfaces.Store`. Functions such as `journal.event_columns` write
+records as rows, functions such as `runs.to_stored_runs` read them. They know no SQL: the store of
+the simulation, which is in memory, uses them too.
+
 A run is inserted by a worker only, with `runs.insert`, from a start that came over RabbitMQ or from
 a pending request. `checked_requests.record_start` records such a request in the transaction of its
 caller, which has reserved the business key in the same transaction.

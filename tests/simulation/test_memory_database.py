@@ -1,4 +1,4 @@
-"""The transactions of the model of PostgreSQL: locks, snapshots, and what is no statement."""
+"""The transactions of the model of PostgreSQL: commits, row locks, snapshots, statements."""
 
 import asyncio
 
