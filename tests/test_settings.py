@@ -24,3 +24,11 @@ def test_contradictory_settings_are_rejected(given: dict[str, object], sentence:
 def test_a_worker_may_miss_two_heartbeats_by_default():
     defaults = Settings()
     assert 3 * defaults.worker_heartbeat_interval <= defaults.worker_heartbeat_timeout
+
+
+def test_an_empty_url_counts_as_not_set():
+    settings = Settings(broker_url="", database_url="")
+    with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
+        settings.require_broker_url()
+    with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):
+        settings.require_database_url()

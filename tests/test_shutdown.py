@@ -49,3 +49,19 @@ async def test_the_waits_of_a_shutdown_end_at_its_deadlines(
     assert close - work == pytest.approx(schedule.close_deadline - schedule.work_deadline, abs=1e-6)
     # It counts from when the signal arrives, which is not after `started_at`.
     assert work - schedule.work_deadline <= started_at
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.5, 2.0, 10.0, 25.0, 86_400.0])
+def test_the_deadlines_of_a_shutdown_are_ordered_within_its_timeout(seconds):
+    schedule = ShutdownSchedule(seconds)
+    deadlines = [
+        schedule.work_deadline,
+        schedule.suspect_recording_at,
+        schedule.suspect_recording_deadline,
+        schedule.close_deadline,
+        schedule.exit_deadline,
+        seconds,
+    ]
+    assert deadlines == sorted(deadlines)
+    assert deadlines[0] > 0
+    assert schedule.work_deadline + schedule.handler_grace_period <= schedule.close_deadline

@@ -3,6 +3,8 @@
 import pytest
 
 from saga_engine.settings import Settings
+from saga_engine.store import dead_letters
+from saga_engine.store.database import Database
 from tests.kit.command_line import CliEngine
 from tests.kit.greeter import run_services, service, worker
 
@@ -30,3 +32,17 @@ async def engine(settings):
     ):
         yield engine
         engine.greeter.may_finish.set()
+
+
+@pytest.fixture
+async def recorded(settings):
+    """Record dead letters directly; no engine runs."""
+
+    async def record(*letters):
+        async with (
+            Database(settings.require_database_url(), settings) as database,
+            database.transaction() as tx,
+        ):
+            await dead_letters.record(tx, letters, settings.max_dead_letter_body_bytes)
+
+    return record

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from saga_engine.identifiers import uuid7
-from tests.cli.test_user_code import publish_starts
 from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
+from tests.kit.hanging_code import publish_starts
 
 MISBEHAVIOUR_SOURCE = """
 import asyncio, contextvars, sys, threading

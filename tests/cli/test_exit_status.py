@@ -1,43 +1,35 @@
 """A command exits with its own code, whether its output can be written or not."""
 
-import asyncio
 import json
 import shlex
 
 import pytest
 
-from saga_engine.cli import standard_streams
 from saga_engine.cli.exit_status import message_and_exit_code, print_failure
 from saga_engine.errors import HandlersStuck
-from tests.cli.test_bulk_resolve import WHY, start_stuck_runs
-from tests.kit.command_line import REPOSITORY, environment
-from tests.kit.fork_server import COMMAND
+from tests.kit.bash import run_in_bash
+from tests.kit.command_line import environment
+from tests.kit.stuck_runs import WHY, start_stuck_runs
 
 LOST_OUTPUT = [">/dev/full", "| true; exit ${PIPESTATUS[0]}"]
 
 
-async def run_in_bash(engine, *arguments, then):
+async def run_command_in_bash(engine, *arguments, then):
     """Run one command in bash, followed by *then*; return its exit code and its stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *("/bin/bash", "-c", f"{shlex.join([str(COMMAND), *map(str, arguments)])} {then}"),
-        env=environment(
-            database_url=engine.settings.require_database_url(),
-            broker_url=engine.settings.require_broker_url(),
-        ),
-        cwd=REPOSITORY,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
+    urls = environment(
+        database_url=engine.settings.require_database_url(),
+        broker_url=engine.settings.require_broker_url(),
     )
-    async with asyncio.timeout(90):
-        _, err = await process.communicate()
-    return process.returncode, err.decode()
+    code, _, err = await run_in_bash(f"se {shlex.join(map(str, arguments))} {then}", **urls)
+    return code, err
 
 
 @pytest.mark.parametrize("then", LOST_OUTPUT)
 async def test_lost_output_does_not_hide_partial_failure(engine, then):
     await start_stuck_runs(engine, 2)
-    code, err = await run_in_bash(engine, "resolve", "--all", "reject", "--yes", *WHY, then=then)
+    code, err = await run_command_in_bash(
+        engine, "resolve", "--all", "reject", "--yes", *WHY, then=then
+    )
     assert (code, "succeeded" in err) == (7, False), err
     assert ("The output cannot be written" in err) == ("full" in then)
 
@@ -45,7 +37,9 @@ async def test_lost_output_does_not_hide_partial_failure(engine, then):
 @pytest.mark.parametrize("then", LOST_OUTPUT)
 async def test_lost_output_does_not_hide_that_a_run_did_not_complete(engine, then):
     given = json.dumps({"name": "unknown"})
-    code, err = await run_in_bash(engine, "start", "greet", "--wait", "--input", given, then=then)
+    code, err = await run_command_in_bash(
+        engine, "start", "greet", "--wait", "--input", given, then=then
+    )
     assert code == 6, err
 
 
@@ -61,9 +55,3 @@ def test_an_error_is_printed_once_even_by_two_threads(capsys):
     error = HandlersStuck("All handler slots are taken.")
     assert print_failure(error) == print_failure(ExceptionGroup("", [error])) == 9
     assert capsys.readouterr().err == "saga-engine: All handler slots are taken.\n"
-
-
-def test_only_exit_code_0_is_reported_as_success():
-    full = OSError(28, "No space left on device")
-    assert "The command itself succeeded" in str(standard_streams.output_error(full, 0))
-    assert "The command itself succeeded" not in str(standard_streams.output_error(full, 7))

@@ -5,7 +5,7 @@ import shlex
 from saga_engine.decider.events import IncidentResolved
 from saga_engine.store import incidents
 from saga_engine.store.database import Database
-from tests.cli.test_bulk_resolve import start_stuck_runs
+from tests.kit.stuck_runs import start_stuck_runs
 
 
 async def test_a_page_prints_its_total_and_the_next_command(engine):

@@ -1,14 +1,10 @@
 import asyncio
-import json
 import re
-import shlex
 import sys
 
 import pytest
 
 from saga_engine.cli.main import run_command
-from saga_engine.errors import ConfigurationError
-from saga_engine.settings import Settings
 from tests.kit.command_line import REPOSITORY, environment, saga_engine
 from tests.kit.fork_server import COMMAND
 
@@ -98,15 +94,6 @@ async def test_a_usage_error_is_one_sentence_and_exits_2():
         assert words in ran.err
 
 
-async def test_a_typo_in_the_environment_is_an_error():
-    ran = await saga_engine("config", "show", databse_url="x")
-    assert ran.exit_code == 2
-    assert (
-        "SAGA_ENGINE_DATABSE_URL is not a setting. Did you mean SAGA_ENGINE_DATABASE_URL?"
-        in ran.err
-    )
-
-
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_bug_is_reported_with_its_traceback_only_on_demand(debug, monkeypatch, capsys):
     monkeypatch.setattr("saga_engine.cli.topology.print_table", lambda *_, **__: 1 / 0)
@@ -142,68 +129,6 @@ async def test_the_version_is_that_of_the_package():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", ran.out)
 
 
-async def test_config_shows_every_setting_with_its_source_and_no_password():
-    ran = await saga_engine(
-        *("config", "show", "--json"),
-        poll_interval="0.5",
-        broker_url="amqp://guest:hunter2@host:5672/v?password=hunter2",
-    )
-    rows = {row["name"]: row for row in ran.json["settings"]}
-    assert (
-        rows["SAGA_ENGINE_POLL_INTERVAL"]["value"],
-        rows["SAGA_ENGINE_POLL_INTERVAL"]["source"],
-    ) == (
-        0.5,
-        "environment",
-    )
-    assert rows["SAGA_ENGINE_REPLY_PREFETCH"]["source"] == "default"
-    assert rows["SAGA_ENGINE_BROKER_URL"]["value"] == "amqp://guest:***@host:5672/v?***"
-    assert "hunter2" not in ran.out
-    plain = await saga_engine("config", "show", broker_url="amqp://guest:hunter2@host/")
-    assert "hunter2" not in plain.out + plain.err
-
-
-async def test_config_shows_sender_rules_as_written():
-    rules = '{"payment.*": ["payments"], "*": []}'
-    ran = await saga_engine("config", "show", "--json", authorized_reply_users=rules)
-    rows = {row["name"]: row["value"] for row in ran.json["settings"]}
-    assert rows["SAGA_ENGINE_AUTHORIZED_REPLY_USERS"] == rules
-
-
-@pytest.mark.parametrize("rules", ["payments", "[]", '{"payment.*": "payments"}', '{"*": [""]}'])
-async def test_invalid_sender_rules_are_refused(rules):
-    ran = await saga_engine("config", "show", authorized_reply_users=rules)
-    assert ran.exit_code == 2
-    assert 'SAGA_ENGINE_AUTHORIZED_REPLY_USERS is invalid: must be JSON of the form {"payment' in (
-        ran.err
-    )
-
-
-async def test_topology_prints_the_queues_and_the_policy():
-    shown = (await saga_engine("topology", "--json")).json
-    assert {queue["name"] for queue in shown["queues"]} == {
-        "saga.replies",
-        "saga.requests",
-        "saga.dead-letters",
-    }
-    policy = (await saga_engine("topology", "--policy", "--json")).json["policy"]
-    command = (await saga_engine("topology", "--policy")).out
-    begin = "rabbitmqctl set_policy -p / --apply-to queues --priority 10 saga-engine"
-    assert command.startswith(begin)
-    assert json.dumps(policy["definition"], separators=(",", ":")) in command
-
-
-@pytest.mark.parametrize(
-    ("path", "vhost"), [("", "/"), ("/", "/"), ("/shop", "shop"), ("/%2F", "/"), ("/a%20b", "a b")]
-)
-async def test_the_policy_names_the_virtual_host_of_the_url(path, vhost):
-    url = f"amqp://guest:guest@one:5672,two:5672{path}"
-    ran = await saga_engine("topology", "--policy", broker_url=url)
-    assert shlex.split(ran.out)[2:4] == ["-p", vhost]
-    ran = await saga_engine("topology", "--policy", "--json", broker_url=url)
-    assert ran.json["vhost"] == vhost
-
-
 async def test_the_manual_names_every_command_and_every_exit_code():
     manual = (REPOSITORY / "docs" / "cli.md").read_text()
     help_text = (await saga_engine("--help")).out
@@ -216,11 +141,3 @@ async def test_the_manual_names_every_command_and_every_exit_code():
         assert f"saga-engine {name}" in manual, name
     for code in (*range(11), 124, 129, 130, 137, 143):
         assert re.search(rf"^\| {code} \|", manual, re.MULTILINE), code
-
-
-def test_an_empty_url_counts_as_not_set():
-    settings = Settings(broker_url="", database_url="")
-    with pytest.raises(ConfigurationError, match="BROKER_URL is not set"):
-        settings.require_broker_url()
-    with pytest.raises(ConfigurationError, match="DATABASE_URL is not set"):
-        settings.require_database_url()

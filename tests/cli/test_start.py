@@ -47,14 +47,6 @@ async def test_start_prints_the_run_id_and_the_same_key_the_same_id(engine):
     assert (again.json["run_id"], again.json["existing"]) == (first, True)
 
 
-async def test_input_comes_from_a_file_or_from_stdin(engine, tmp_path):
-    (tmp_path / "input.json").write_text(ANN)
-    file = await engine("start", "greet", "--input", f"@{tmp_path}/input.json", "--wait")
-    piped = await engine("start", "greet", "--input", "-", "--wait", stdin=ANN)
-    assert (file.exit_code, piped.exit_code) == (0, 0)
-    assert engine.greeter.greeted == ["Ann", "Ann"]
-
-
 async def test_an_invalid_start_is_one_sentence_with_its_exit_code(engine):
     unknown = await engine("start", "greets", "--input", ANN)
     assert (unknown.exit_code, "No worker has ever loaded saga 'greets'" in unknown.err) == (
@@ -102,14 +94,6 @@ async def test_wait_waits_for_an_accepted_start(engine):
 async def test_waiting_for_an_unknown_run_exits_3(engine):
     ran = await engine("wait", uuid4())
     assert (ran.exit_code, "There is no run" in ran.err) == (3, True)
-
-
-async def test_invalid_json_exits_2_without_a_request():
-    for typed in ("{", "", "@nowhere.json", "NaN"):
-        ran = await saga_engine("start", "greet", "--input", typed)
-        assert (ran.exit_code, ran.out) == (2, "")
-        assert ran.err.startswith("saga-engine: --input")
-        assert len(ran.err.splitlines()) == 1
 
 
 async def test_an_unusable_broker_is_one_sentence(rabbitmq_url):

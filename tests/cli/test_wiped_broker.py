@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_services import ORDER, SAGAS, SERVICES
 from tests.kit.command_line import read_log_until, running_command, saga_engine
+from tests.kit.place_order import ORDER, SAGAS, SERVICES
 from tests.kit.programs import wait_until_true
 from tests.kit.rabbitmq import RabbitMQServer
 

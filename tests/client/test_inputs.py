@@ -16,7 +16,7 @@ from saga_engine.client.inputs import (
 from saga_engine.errors import ConfigurationError, InvalidInput
 from saga_engine.payload.limits import DEFAULT_LIMITS
 from tests.kit.greeter import Greeting, greet_saga
-from tests.kit.nesting import nested_arrays
+from tests.kit.nesting import nested_lists
 
 
 def test_json_is_sent_unchanged_and_a_model_with_its_defaults():
@@ -118,7 +118,7 @@ def test_an_input_that_would_be_altered_is_refused(saga, given, problem):
     [
         ("x" * 300_000, "max_body_bytes"),
         ([0] * 60_000, "max_body_json_values"),
-        (nested_arrays(70), "max_body_depth"),
+        (nested_lists(70), "max_body_depth"),
     ],
 )
 def test_an_input_beyond_a_limit_of_the_reader_is_refused(given, limit):

@@ -8,9 +8,9 @@ from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import outdated_reason, upgrade
-from tests.cli.test_services import SAGAS
 from tests.environments.order_saga import order
 from tests.kit.command_line import saga_engine
+from tests.kit.place_order import SAGAS
 
 WORDS = "has the encoding {}, which cannot hold every text"
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_services import ORDER, SAGAS, SERVICES
 from tests.environments.pod import kubernetes_variables
 from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
+from tests.kit.place_order import ORDER, SAGAS, SERVICES
 
 
 @pytest.mark.parametrize(

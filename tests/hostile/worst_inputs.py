@@ -7,7 +7,7 @@ import orjson
 
 from saga_engine import Participant
 from saga_engine.saga.definition import Saga
-from tests.kit.nesting import nested_arrays
+from tests.kit.nesting import nested_lists
 from tests.kit.parcels import parcels
 
 BYTES, VALUES, DEPTH = 250_000, 9_900, 60
@@ -40,7 +40,7 @@ async def perform(given: dict[str, object]) -> dict[str, int]:
 WORST_INPUTS: dict[str, Any] = {
     "small objects": [{"a": number} for number in range(VALUES // 2)],
     "objects as large as fit": [{"a": "x" * 36} for _ in range(VALUES // 2)],
-    "nested": [nested_arrays(DEPTH - 3)] * (VALUES // DEPTH),
+    "nested": [nested_lists(DEPTH - 3)] * (VALUES // DEPTH),
     "keys": {f"{number:014d}": number for number in range(VALUES)},
     "numbers": [1.5e300] * 800,
     "text": "é\n" * (BYTES // 4),

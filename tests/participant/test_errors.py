@@ -3,7 +3,7 @@
 import pytest
 
 from saga_engine.participant import Failed, Rejected
-from tests.kit.nesting import nested_arrays
+from tests.kit.nesting import nested_lists
 
 
 @pytest.mark.parametrize("refusal", [Rejected, Failed])
@@ -17,7 +17,7 @@ from tests.kit.nesting import nested_arrays
         ("code", "\0"),
         ("code", "", object()),
         ("code", "", float("nan")),
-        ("code", "", nested_arrays(501)),
+        ("code", "", nested_lists(501)),
     ],
 )
 def test_a_handler_error_that_cannot_be_sent_is_refused_when_it_is_made(refusal, words):

@@ -21,7 +21,7 @@ from tests.kit.misbehaving_participant import (
     HandlerChoice,
     MisbehavingParticipant,
 )
-from tests.kit.nesting import nested_arrays
+from tests.kit.nesting import nested_lists
 from tests.kit.payments_participant import (
     Charge,
     ChargeCard,
@@ -220,7 +220,7 @@ class Giving:
     ("result", "problem"),
     [
         ([0] * 60_000, "max_body_json_values"),
-        (nested_arrays(70), "max_body_depth"),
+        (nested_lists(70), "max_body_depth"),
         ([1e300] * 1000, "exponents"),
         (float("nan"), "arrive altered"),
         ((1, 2), "arrive altered"),

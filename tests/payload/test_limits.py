@@ -28,7 +28,7 @@ from saga_engine.payload.ports import PayloadPorts
 from saga_engine.protocol.limits import body_limits
 from saga_engine.settings import Settings
 from tests.kit.decider_scenario import NOON
-from tests.kit.nesting import nested_objects
+from tests.kit.nesting import nested_dicts
 
 INTEGERS = st.integers() | st.integers(60, 400).map(lambda bits: 2**bits)
 NUMBERS = (
@@ -124,7 +124,7 @@ class Reverse:
     [
         ({"x": "y" * 100}, BodyLimits(max_bytes=100), "max_body_bytes allows 100"),
         ({"x": [0] * 50}, BodyLimits(max_values=50), "max_body_json_values"),
-        (nested_objects(10), BodyLimits(max_depth=10), "max_body_depth"),
+        (nested_dicts(10), BodyLimits(max_depth=10), "max_body_depth"),
     ],
 )
 def test_a_payload_beyond_a_limit_is_an_incident_and_is_not_sent(payload, limits, problem):
