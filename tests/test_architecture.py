@@ -57,6 +57,26 @@ MAY_SKIP = {
 }
 """Test modules that may skip, each with a reason."""
 
+TESTED_ELSEWHERE = {
+    "saga_engine/client/handle.py": "it declares a record",
+    "saga_engine/decider/events.py": "it declares the events of decide",
+    "saga_engine/decider/triggers.py": "it declares the inputs of decide",
+    "saga_engine/participant/interfaces.py": "it declares an interface",
+    "saga_engine/payload/annotations.py": "it declares a type",
+    "saga_engine/payload/ports.py": "it declares a record",
+    "saga_engine/payload/samples.py": "test_round_trip.py tests what it finds",
+    "saga_engine/protocol/dead_letter_reason.py": "it declares an enum",
+    "saga_engine/protocol/failure.py": "test_reply.py tests what it writes",
+    "saga_engine/protocol/message.py": "it declares records",
+    "saga_engine/protocol/unreadable.py": "it declares a record",
+    "saga_engine/store/interfaces.py": "it declares interfaces",
+    "saga_engine/store/partition_tables.py": "test_partitions.py tests what the statements do",
+    "saga_engine/store/sql_store.py": "each method calls a function of a module that has tests",
+    "saga_engine/telemetry/metric_catalogue.py": "it declares metrics; test_document.py reads them",
+    "saga_engine/telemetry/operations.py": "it declares an enum",
+}
+"""Modules without a test file of their name, each with the reason."""
+
 SKIP_FUNCTIONS = ("pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.xfail")
 ENTRY = re.compile(r"^    (\w+/?) {2,}\S", re.MULTILINE)
 """A line of a package map: a module, or a package with a slash, and its purpose."""
@@ -131,6 +151,33 @@ def test_a_setting_is_described_and_used(name):
         path for path in MODULES if "settings" not in path.parts and word.search(path.read_text())
     ]
     assert used, f"nothing reads {name}"
+
+
+def expected_test_files(module: Path) -> list[Path]:
+    """
+    The files in which a reader looks for the tests of a module.
+
+    Those of `store/runs.py` are in `tests/store/test_runs.py`, those of `tls.py` in
+    `tests/test_tls.py`. A package is tested as a whole where it has a file of its name, such as
+    `tests/test_settings.py` and `tests/embedded/test_broker.py`.
+    """
+    names = module.with_suffix("").relative_to(PACKAGE).parts
+    return [
+        (ROOT / "tests").joinpath(*names[:depth], f"test_{names[depth]}.py")
+        for depth in range(min(len(names), 2))
+    ]
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.rglob("[!_]*.py")), ids=relative)
+def test_the_tests_of_a_module_are_found_by_its_name(module):
+    expected = expected_test_files(module)
+    assert any(each.exists() for each in expected) or relative(module) in TESTED_ELSEWHERE
+
+
+def test_every_module_that_is_tested_elsewhere_exists_and_has_no_test_file():
+    for name in TESTED_ELSEWHERE:
+        assert (ROOT / name).exists(), name
+        assert not any(each.exists() for each in expected_test_files(ROOT / name)), name
 
 
 @pytest.mark.parametrize("path", [*MODULES, *DOCUMENTS], ids=relative)

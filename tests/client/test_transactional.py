@@ -1,10 +1,9 @@
 import asyncio
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from saga_engine.client import start_in_transaction
 from saga_engine.errors import (
@@ -16,21 +15,13 @@ from saga_engine.errors import (
 )
 from saga_engine.vocabulary import Status
 from tests.kit.greeter import ANN, Greeting, greet_saga
-
-
-@asynccontextmanager
-async def database(url):
-    engine = create_async_engine(url)
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
+from tests.kit.user_engines import user_engine
 
 
 @pytest.fixture
 async def shop(settings):
     """The caller's engine, on the same database, with a table of its own."""
-    async with database(settings.require_database_url()) as engine:
+    async with user_engine(settings.require_database_url()) as engine:
         async with engine.begin() as connection:
             await connection.execute(text("CREATE TABLE orders (id text PRIMARY KEY)"))
         yield engine
@@ -132,7 +123,7 @@ async def test_an_input_that_a_worker_would_refuse_is_refused_before_the_commit(
 
 
 async def test_a_database_without_the_engines_tables_is_refused(database_url):
-    async with database(database_url) as engine, engine.connect() as connection:
+    async with user_engine(database_url) as engine, engine.connect() as connection:
         with pytest.raises(SchemaMismatch, match="saga-engine migrate"):
             await start_in_transaction(connection, greet_saga, ANN, key="a")
 

@@ -14,8 +14,8 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Emitter
 from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
-from tests.client.test_transactional import database
 from tests.kit.greeter import run_services
+from tests.kit.user_engines import user_engine
 
 
 class Order(BaseModel):
@@ -92,7 +92,7 @@ async def test_a_model_is_transported_by_its_aliases(broker_url, migrated_url):
         sent = await client.start("echo", ORDER, key="sent")
         ending = await client.result(sent.run_id, timeout=60)
         again = await client.start(echo, WIRE | {"rate": 10**22 * 1.0}, key="sent")
-        async with database(migrated_url) as engine, engine.begin() as connection:
+        async with user_engine(migrated_url) as engine, engine.begin() as connection:
             kept = await start_in_transaction(connection, echo, ORDER, key="kept", settings=own)
         recorded = await client.result(kept.run_id, timeout=60)
     assert again.run_id == sent.run_id

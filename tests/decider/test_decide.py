@@ -37,15 +37,6 @@ def test_a_start_sends_the_first_step_only():
     assert scenario.sent_commands == ["do.a#1"]
 
 
-def test_a_command_carries_everything_the_wire_needs():
-    (send,) = DeciderScenario(sequential_saga("a")).sends
-    assert (send.run_id, send.saga, send.version, send.step) == ("r-1", "trip", 1, "a")
-    assert (send.direction, send.attempt, send.command) == (ACTION, 1, "do.a")
-    assert send.payload == {"do": "a", "order": 7}
-    assert send.idempotency_key == "r-1/a/action/1"
-    assert send.due_at == NOON + TIMEOUT
-
-
 def test_each_step_starts_when_the_one_before_it_succeeded_and_the_last_completes_the_run():
     scenario = DeciderScenario(sequential_saga("a", "b"))
     scenario.succeeds("a", {"x": 1})
@@ -197,20 +188,6 @@ def test_a_wake_up_of_a_finished_run_is_ignored():
     assert wake_at(scenario.saga, scenario.run) is None
 
 
-def test_a_run_wakes_at_the_earliest_of_its_timeouts_and_its_deadline():
-    scenario = DeciderScenario(sequential_saga("a", deadline=timedelta(minutes=1)))
-    assert wake_at(scenario.saga, scenario.run) == NOON + TIMEOUT
-    early = DeciderScenario(sequential_saga("a", deadline=timedelta(seconds=5)))
-    assert wake_at(early.saga, early.run) == NOON + timedelta(seconds=5)
-
-
-def test_a_run_that_only_waits_for_a_person_needs_no_wake_up():
-    scenario = DeciderScenario(sequential_saga("a", pivot="a"))
-    scenario.attempts_exhausted("a")
-    assert scenario.incident.cause == "step_unknown"
-    assert wake_at(scenario.saga, scenario.run) is None
-
-
 def test_rule_8_a_run_is_pinned_to_its_definition():
     scenario = DeciderScenario(sequential_saga("a"))
     saga = scenario.saga
@@ -261,8 +238,3 @@ def test_a_reply_that_claims_an_unknown_outcome_counts_as_failed():
     scenario = DeciderScenario(sequential_saga("a"))
     scenario.apply(ReplyReceived(step="a", direction=ACTION, attempt=1, outcome=Outcome.UNKNOWN))
     assert scenario.progress_of("a").status is StepStatus.AWAITING_RETRY
-
-
-def test_only_the_commands_of_the_given_events_are_sent():
-    scenario = DeciderScenario(sequential_saga("a", "b"))
-    assert list(commands_to_send(scenario.run, [])) == []

@@ -3,9 +3,8 @@
 from dataclasses import fields, replace
 
 from saga_engine.decider.run import CompensationCause, Progress, Run, StepState, StepStatus
-from saga_engine.protocol.open_incident import first_open_incident
 from saga_engine.store.snapshot import SNAPSHOT_FIELDS, restore_run, to_snapshot
-from saga_engine.vocabulary import CompensationCode, Direction, EngineFailureCode, Failure, Status
+from saga_engine.vocabulary import CompensationCode, Direction, EngineFailureCode, Failure
 from tests.kit.decider_scenario import DeciderScenario, branching_saga, sequential_saga
 
 COLUMNS = {
@@ -59,19 +58,6 @@ def test_a_compensation_is_done_when_confirmed_or_skipped():
     assert undone == {StepStatus.SUCCEEDED, StepStatus.SKIPPED}
 
 
-def test_a_run_is_finished_in_three_statuses():
-    assert {status for status in Status if status.is_finished} == {
-        Status.COMPLETED,
-        Status.COMPENSATED,
-        Status.ABANDONED,
-    }
-
-
-def test_a_failure_is_shown_by_code_and_message():
-    assert Failure("no", "Sold out.").text == "no: Sold out."
-    assert Failure("no").text == "no"
-
-
 def test_a_client_gets_the_failure_or_else_the_reason():
     assert CompensationCause(
         code=CompensationCode.REJECTED, step="a", failure=Failure("no", "Sold out.")
@@ -82,16 +68,3 @@ def test_a_client_gets_the_failure_or_else_the_reason():
     assert CompensationCause(code=CompensationCode.DEADLINE).as_failure == Failure.by_engine(
         EngineFailureCode.DEADLINE
     )
-
-
-def test_a_client_sees_neither_payload_nor_text_of_an_incident():
-    scenario = DeciderScenario(sequential_saga("a"))
-    assert first_open_incident(scenario.run) is None
-    scenario.malformed_reply("a")
-    found = first_open_incident(scenario.run)
-    assert found is not None
-    assert found.text("r-1") == (
-        f"incident r-1/1: {scenario.incident.cause} at step a (action),"
-        f" since {scenario.now:%Y-%m-%d %H:%M:%S} UTC"
-    )
-    assert scenario.incident.message not in repr(found)

@@ -18,7 +18,7 @@ MAX_RUNS = 2000
 NEEDS_A_FIXED_DEFINITION = {
     (direction, StepStatus.PENDING, StepStatus.SUCCEEDED) for direction in Direction
 }
-"""A kept reply that fits after a change: test_decide_mapping.py."""
+"""A kept reply that fits after a change: test_payloads.py."""
 
 RESOLUTIONS = ("retry", "retry", "skip", "complete", "reject", "abandon")
 

@@ -9,11 +9,36 @@ from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
 from saga_engine.decider.decide import decide
 from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
-from saga_engine.decider.triggers import Start, Trigger
+from saga_engine.decider.triggers import ReplyReceived, Start, Trigger
 from saga_engine.saga.definition import Saga
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.runs import StoredRun
+from saga_engine.vocabulary import Direction, Failure, Outcome
+
+RESERVED = ReplyReceived(
+    step="reserve",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.SUCCEEDED,
+    body={"id": "r-1", "n": 1.5},
+)
+CHARGED = ReplyReceived(
+    step="charge",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.SUCCEEDED,
+    body={"id": "c-1"},
+)
+DECLINED = ReplyReceived(
+    step="charge",
+    direction=Direction.ACTION,
+    attempt=1,
+    outcome=Outcome.REJECTED,
+    body=None,
+    failure=Failure("declined", "é", {"a": [1]}),
+)
+"""Replies to the commands of a run of `place-order`."""
 
 ORDERS = Saga("place-order", version=1, input=dict)
 

@@ -25,8 +25,6 @@ from saga_engine.payload.limits import (
 )
 from saga_engine.payload.payload import is_storable, limit_problem
 from saga_engine.payload.ports import PayloadPorts
-from saga_engine.protocol.limits import body_limits
-from saga_engine.settings import Settings
 from tests.kit.decider_scenario import NOON
 from tests.kit.nesting import nested_dicts
 
@@ -172,10 +170,6 @@ def test_the_limits_apply_to_the_encrypted_payload():
     )
     assert long.run is not None
     assert "max_body_bytes" in next(iter(long.run.incidents.values())).message
-
-
-def test_the_limits_of_the_core_are_those_of_the_settings():
-    assert body_limits(Settings()) == DEFAULT_LIMITS
 
 
 @given(JSON)

@@ -4,9 +4,17 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.vocabulary import Status
-from tests.kit.stored_runs import apply_trigger, decide_start, insert_run, run_id, sends
+from tests.kit.stored_runs import (
+    CHARGED,
+    DECLINED,
+    RESERVED,
+    apply_trigger,
+    decide_start,
+    insert_run,
+    run_id,
+    sends,
+)
 from tests.kit.stores import RequesterStore
-from tests.store.test_run_queries import CHARGED, DECLINED, RESERVED
 
 
 async def test_the_gauges_count_what_is_unfinished_open_or_pending(

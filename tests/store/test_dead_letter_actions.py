@@ -10,9 +10,9 @@ from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import ALL_DEAD_LETTERS, DeadLetterFilter
 from saga_engine.store.dead_letters import DeadLetterState
+from tests.kit.read_blocks import BLOCKS
 from tests.store.test_dead_letters import add, letter
 from tests.store.test_retention import letters
-from tests.store.test_unrelated_rows import BLOCKS
 
 
 async def test_a_dead_letter_is_redriven_or_discarded_once(database: Database):

@@ -9,9 +9,9 @@ from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
 from saga_engine.store.dead_letters import DeadLetterState
+from tests.kit.read_blocks import BLOCKS, ONE_MORE
 from tests.store.test_dead_letters import add, letter
 from tests.store.test_retention import letters
-from tests.store.test_unrelated_rows import BLOCKS, ONE_MORE
 
 BAD_REQUEST, BAD_OUTCOME = DeadLetterReason.BAD_REQUEST, DeadLetterReason.BAD_OUTCOME
 

@@ -8,8 +8,8 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import dead_letter_actions, dead_letter_queries, dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
+from tests.kit.read_blocks import BLOCKS
 from tests.kit.stored_runs import run_id
-from tests.store.test_unrelated_rows import BLOCKS
 
 
 def letter(reason: DeadLetterReason = DeadLetterReason.MALFORMED_JSON, **fields: Any) -> DeadLetter:

@@ -2,19 +2,9 @@
 
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.sql_store import SqlStoreTransaction
-from saga_engine.vocabulary import Direction, Outcome
-from tests.kit.stored_runs import apply_trigger, insert_run
-
-RESERVED = ReplyReceived(
-    step="reserve",
-    direction=Direction.ACTION,
-    attempt=1,
-    outcome=Outcome.SUCCEEDED,
-    body={"id": "r-1", "n": 1.5},
-)
+from tests.kit.stored_runs import RESERVED, apply_trigger, insert_run
 
 
 async def test_an_ordinary_step_is_a_hot_update(database: Database, definition_id: int):

@@ -1,6 +1,7 @@
+from dataclasses import replace
 from typing import Any
 
-from saga_engine.decider.triggers import MalformedReply, ReplyReceived
+from saga_engine.decider.triggers import MalformedReply
 from saga_engine.store import (
     audit,
     business_keys,
@@ -11,23 +12,18 @@ from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
 from saga_engine.store.sql_store import SqlStoreTransaction
-from saga_engine.vocabulary import Direction, Failure, Outcome, Status
-from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
+from saga_engine.vocabulary import Direction, Failure, Status
+from tests.kit.stored_runs import (
+    CHARGED,
+    DECLINED,
+    INPUT,
+    RESERVED,
+    apply_trigger,
+    insert_run,
+    run_id,
+)
 
-RESERVED = ReplyReceived(
-    step="reserve", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
-)
-CHARGED = ReplyReceived(
-    step="charge", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
-)
-DECLINED = ReplyReceived(
-    step="charge",
-    direction=Direction.ACTION,
-    attempt=1,
-    outcome=Outcome.REJECTED,
-    body=None,
-    failure=Failure("declined"),
-)
+DECLINED_BRIEFLY = replace(DECLINED, failure=Failure("declined"))
 
 
 async def test_runs_are_listed_in_pages_and_by_filter(database: Database, definition_id: int):
@@ -38,7 +34,7 @@ async def test_runs_are_listed_in_pages_and_by_filter(database: Database, defini
         )
         for trigger in (RESERVED, CHARGED):
             await apply_trigger(SqlStoreTransaction(tx), ids[0], trigger)
-        for trigger in (RESERVED, DECLINED):
+        for trigger in (RESERVED, DECLINED_BRIEFLY):
             await apply_trigger(SqlStoreTransaction(tx), ids[1], trigger)
         await business_keys.try_reserve(tx, [KeyRequest("place-order", "k", ids[2], INPUT)])
 

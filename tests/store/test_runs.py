@@ -1,7 +1,6 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import pytest
 
@@ -9,11 +8,13 @@ from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
-from saga_engine.protocol.run_result import RunResult
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.store.runs import StoredRun
-from saga_engine.vocabulary import Direction, Failure, Outcome, Status
+from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import (
+    CHARGED,
+    DECLINED,
+    RESERVED,
     apply_trigger,
     decide_start,
     insert_run,
@@ -23,28 +24,6 @@ from tests.kit.stored_runs import (
 )
 from tests.kit.stores import RequesterStore, RequesterTransaction, read_events
 
-RESERVED = ReplyReceived(
-    step="reserve",
-    direction=Direction.ACTION,
-    attempt=1,
-    outcome=Outcome.SUCCEEDED,
-    body={"id": "r-1", "n": 1.5},
-)
-CHARGED = ReplyReceived(
-    step="charge",
-    direction=Direction.ACTION,
-    attempt=1,
-    outcome=Outcome.SUCCEEDED,
-    body={"id": "c-1"},
-)
-DECLINED = ReplyReceived(
-    step="charge",
-    direction=Direction.ACTION,
-    attempt=1,
-    outcome=Outcome.REJECTED,
-    body=None,
-    failure=Failure("declined", "é", {"a": [1]}),
-)
 RELEASED = ReplyReceived(
     step="reserve", direction=Direction.COMPENSATION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
 )
@@ -190,33 +169,6 @@ async def test_a_finished_run_has_no_timer(store: RequesterStore, definition_id:
         await apply_trigger(tx, run.run_id, RESERVED)
         await apply_trigger(tx, run.run_id, CHARGED)
         assert await wake(tx, run.run_id) is None
-
-
-async def test_a_status_says_why_a_run_did_not_complete(store: RequesterStore, definition_id: int):
-    async with store.transaction() as tx:
-        good, bad = [(await insert_run(tx, definition_id)).run_id for _ in range(2)]
-        for trigger in (RESERVED, CHARGED):
-            await apply_trigger(tx, good, trigger)
-        for trigger in (RESERVED, DECLINED):
-            await apply_trigger(tx, bad, trigger)
-        assert await tx.read_statuses([good, bad, run_id()]) == {
-            good: RunResult(
-                run_id=UUID(good),
-                status=Status.COMPLETED,
-                saga="place-order",
-                version=1,
-                key=None,
-                result={"charge": {"id": "c-1"}, "reserve": {"id": "r-1", "n": 1.5}},
-            ),
-            bad: RunResult(
-                run_id=UUID(bad),
-                status=Status.COMPENSATING,
-                saga="place-order",
-                version=1,
-                key=None,
-                error=Failure("declined", "é", {"a": [1]}),
-            ),
-        }
 
 
 async def wake(tx: RequesterTransaction, run: str):

@@ -19,11 +19,10 @@ from saga_engine.store.migrate import upgrade
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Status
+from tests.kit.read_blocks import BLOCKS, ONE_MORE
 from tests.kit.stored_runs import ORDERS, insert_run, run_id
 
 LEFT = 20_000
-ONE_MORE = 200
-"""Pages: the levels of indexes, and what PostgreSQL cleans up on the way."""
 
 OTHER = text(
     "INSERT INTO saga_engine.definition (name, version, fingerprint, document)"
@@ -66,12 +65,6 @@ FINISHED = text(
         r.state
     FROM saga_engine.run AS r, generate_series(1, :number) AS n
     WHERE r.run_id = CAST(:run_id AS uuid)"""
-)
-
-BLOCKS = text(
-    "SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::integer"
-    " FROM pg_class AS c WHERE c.relnamespace IN"
-    " ('saga_engine'::regnamespace, 'pg_toast'::regnamespace)"
 )
 
 

@@ -4,7 +4,7 @@ A development broker: AMQP 0-9-1 in this process, with queues in memory.
 The demo and the tests use it where RabbitMQ is not installed or where a test must control what
 happens to a message (see `interceptor`). Clients connect over TCP with any AMQP library. For the
 methods, arguments and error codes that the engine uses, the broker behaves like RabbitMQ;
-tests/embedded/test_broker_contract.py runs the same tests against both.
+tests/embedded/test_broker.py runs the same tests against both.
 
 It is not for production. It listens on 127.0.0.1 only, and it loses all messages when it stops. It
 has no TLS, clustering, permissions, AMQP transactions, streams or plugins.

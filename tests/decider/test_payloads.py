@@ -72,7 +72,7 @@ def test_rule_7_a_mapping_that_raises_opens_an_incident_on_that_run():
     scenario.succeeds("book", {"row": 4})
     assert scenario.incident.cause == "mapping_failed"
     assert scenario.incident.step == "pay"
-    assert "test_decide_mapping.py:" in scenario.incident.message
+    assert "test_payloads.py:" in scenario.incident.message
     assert " raised ValueError at " in scenario.incident.message
     assert "odd" not in scenario.incident.message
     assert scenario.progress_of("pay").attempts == 0

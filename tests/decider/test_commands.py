@@ -1,0 +1,40 @@
+"""The commands that follow from a decision, and when the run wakes."""
+
+from datetime import timedelta
+
+from saga_engine.decider.commands import commands_to_send, wake_at
+from tests.kit.decider_scenario import (
+    ACTION,
+    NOON,
+    TIMEOUT,
+    DeciderScenario,
+    sequential_saga,
+)
+
+
+def test_a_command_carries_everything_the_wire_needs():
+    (send,) = DeciderScenario(sequential_saga("a")).sends
+    assert (send.run_id, send.saga, send.version, send.step) == ("r-1", "trip", 1, "a")
+    assert (send.direction, send.attempt, send.command) == (ACTION, 1, "do.a")
+    assert send.payload == {"do": "a", "order": 7}
+    assert send.idempotency_key == "r-1/a/action/1"
+    assert send.due_at == NOON + TIMEOUT
+
+
+def test_a_run_wakes_at_the_earliest_of_its_timeouts_and_its_deadline():
+    scenario = DeciderScenario(sequential_saga("a", deadline=timedelta(minutes=1)))
+    assert wake_at(scenario.saga, scenario.run) == NOON + TIMEOUT
+    early = DeciderScenario(sequential_saga("a", deadline=timedelta(seconds=5)))
+    assert wake_at(early.saga, early.run) == NOON + timedelta(seconds=5)
+
+
+def test_a_run_that_only_waits_for_a_person_needs_no_wake_up():
+    scenario = DeciderScenario(sequential_saga("a", pivot="a"))
+    scenario.attempts_exhausted("a")
+    assert scenario.incident.cause == "step_unknown"
+    assert wake_at(scenario.saga, scenario.run) is None
+
+
+def test_only_the_commands_of_the_given_events_are_sent():
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    assert list(commands_to_send(scenario.run, [])) == []
