@@ -11,6 +11,7 @@ from saga_engine.store.pending_requests import (
     PendingRequest,
     PendingStart,
     ReadLimits,
+    RequestKind,
     request_columns,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES
@@ -238,7 +239,7 @@ def take(
 
 async def unblock_requests(tx: MemoryTransaction, taken: Iterable[PendingRequest]) -> None:
     """Release the requests that wait for starts that were taken."""
-    run_ids = {request.run_id for request in taken if request.kind == "start"}
+    run_ids = {request.run_id for request in taken if request.kind == RequestKind.START}
     if not run_ids:
         return
     async with tx.statement():

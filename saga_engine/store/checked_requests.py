@@ -18,7 +18,7 @@ from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store import business_keys
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.json_column import dumps
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.vocabulary import Json
 
 
@@ -207,4 +207,4 @@ _REQUEST_RESOLVE = text(
         CAST(:run_id AS uuid[]), CAST(:audit_id AS uuid[]), CAST(:body AS text[]))"""
 )
 
-_STATEMENTS = {"cancel": _REQUEST_CANCEL, "resolve": _REQUEST_RESOLVE}
+_STATEMENTS = {RequestKind.CANCEL: _REQUEST_CANCEL, RequestKind.RESOLVE: _REQUEST_RESOLVE}

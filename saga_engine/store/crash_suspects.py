@@ -15,6 +15,7 @@ from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.pending_requests import (
     PendingRequest,
     ReadLimits,
+    RequestKind,
     to_pending_requests,
 )
 from saga_engine.store.request_queue import RETURNING_REQUEST, unblock_requests
@@ -102,7 +103,9 @@ async def take_oldest_request(
     """
     arguments = {"run_id": run_id, "definition_ids": list(definition_ids), **asdict(body_limits)}
     taken = to_pending_requests(await tx.execute(_TAKE_OLDEST_REQUEST, arguments))
-    await unblock_requests(tx, [request.run_id for request in taken if request.kind == "start"])
+    await unblock_requests(
+        tx, [request.run_id for request in taken if request.kind == RequestKind.START]
+    )
     return taken
 
 

@@ -10,10 +10,23 @@ processes them in the same transaction.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.json_column import dumps
+
+
+class RequestKind(StrEnum):
+    """What a request asks for: the trigger that it becomes, see `trigger_data`."""
+
+    START = "start"
+    REPLY = "reply"
+    MALFORMED_REPLY = "malformed_reply"
+    UNROUTABLE = "unroutable"
+    WAKE_UP = "wake_up"
+    CANCEL = "cancel"
+    RESOLVE = "resolve"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +35,7 @@ class NewRequest:
     A request to record.
 
     Args:
-        kind: that of the trigger, see `decider.triggers`.
+        kind: what it asks for.
         run_id: the run that the request is for, or that the start begins.
         body: the data of the trigger.
         saga: of a start; other requests belong to a run, and the run has its definition.
@@ -39,7 +52,7 @@ class NewRequest:
         awaits_start: no worker takes the request before the start of its run is taken.
     """
 
-    kind: str
+    kind: RequestKind
     run_id: str
     body: dict[str, Any]
     saga: str | None = None
@@ -62,7 +75,8 @@ class PendingRequest:
     A request as it was recorded; the fields are those of `NewRequest`.
 
     Other roles may have written it, so `body` is unchecked text. `body_size` is its length in
-    bytes. A body longer than `BodyLimits` allows is cut, and `body_complete` is False.
+    bytes. A body longer than `ReadLimits` allows is cut, and `body_complete` is False. `kind` is a
+    RequestKind, unless a newer version of the engine has recorded the request.
     """
 
     id: int

@@ -1,8 +1,7 @@
 """
 Triggers as data: the kind and the body of a request that is stored before it is decided.
 
-The names of TRIGGER_TYPES are the values of `pending_request.kind`. Rows may come from other roles,
-so what is read is checked value by value.
+Rows may come from other roles, so what is read is checked value by value.
 """
 
 from collections.abc import Mapping
@@ -19,53 +18,55 @@ from saga_engine.decider.triggers import (
     WakeUp,
 )
 from saga_engine.payload.serialization import from_data, has_declared_types, to_data
+from saga_engine.store.pending_requests import RequestKind
 from saga_engine.vocabulary import Json, Outcome
 
 TRIGGER_TYPES: Mapping[str, type[Trigger]] = {
-    "start": Start,
-    "reply": ReplyReceived,
-    "malformed_reply": MalformedReply,
-    "unroutable": CommandUnroutable,
-    "wake_up": WakeUp,
-    "cancel": Cancel,
-    "resolve": ResolveIncident,
+    RequestKind.START: Start,
+    RequestKind.REPLY: ReplyReceived,
+    RequestKind.MALFORMED_REPLY: MalformedReply,
+    RequestKind.UNROUTABLE: CommandUnroutable,
+    RequestKind.WAKE_UP: WakeUp,
+    RequestKind.CANCEL: Cancel,
+    RequestKind.RESOLVE: ResolveIncident,
 }
-_TRIGGER_NAMES = {kind: name for name, kind in TRIGGER_TYPES.items()}
+_REQUEST_KINDS = {TRIGGER_TYPES[kind]: kind for kind in RequestKind}
 
 
-def serialize_trigger(trigger: Trigger) -> tuple[str, dict[str, Any]]:
+def serialize_trigger(trigger: Trigger) -> tuple[RequestKind, dict[str, Any]]:
     """
-    The trigger's name and data, for a trigger that is stored before it is decided.
+    The kind and the data of the request that stores a trigger until it is decided.
 
     The run id and the key of a start are not in its data: they have columns of their own.
     """
     if isinstance(trigger, Start):
-        return "start", {"input": trigger.input}
-    return _TRIGGER_NAMES[type(trigger)], to_data(trigger)
+        return RequestKind.START, {"input": trigger.input}
+    return _REQUEST_KINDS[type(trigger)], to_data(trigger)
 
 
-def deserialize_trigger(name: str, data: Json, *, run_id: str, key: str | None = None) -> Trigger:
+def deserialize_trigger(kind: str, data: Json, *, run_id: str, key: str | None = None) -> Trigger:
     """
     The trigger whose data this is; each of its values has the declared type.
 
     Args:
+        kind: what the request asks for.
         run_id: the run that it is stored for, which its data cannot change.
         key: the business key of a start.
 
     Raises:
         ValueError: it is not what `serialize_trigger` writes; the sentence quotes nothing of it.
     """
-    trigger_type = TRIGGER_TYPES.get(name)
+    trigger_type = TRIGGER_TYPES.get(kind)
     if trigger_type is None or not isinstance(data, Mapping):
-        raise ValueError(f"There is no such request, or its body is not an object: {name[:20]!r}.")
+        raise ValueError(f"There is no such request, or its body is not an object: {kind[:20]!r}.")
     try:
         trigger = (
             Start(run_id, key, **data) if trigger_type is Start else from_data(trigger_type, data)
         )
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"Its body has other fields than a recorded {name} has.") from None
+        raise ValueError(f"Its body has other fields than a recorded {kind} has.") from None
     if not has_declared_types(trigger) or not _is_consistent(trigger):
-        raise ValueError(f"A field of its body has another type than that of a recorded {name}.")
+        raise ValueError(f"A field of its body has another type than that of a recorded {kind}.")
     return trigger
 
 

@@ -33,7 +33,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.interfaces import StoreTransaction
-from saga_engine.store.pending_requests import PendingStart
+from saga_engine.store.pending_requests import PendingStart, RequestKind
 from saga_engine.store.runs import StoredRun
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.authorization import sender_refusal
@@ -252,7 +252,7 @@ class BatchTransaction:
     async def _release_key(self, work_item: WorkItem) -> None:
         """Release the business key that a stored start reserved, as it does not become a run."""
         request = work_item.pending_request
-        if request is not None and request.kind == "start" and request.key is not None:
+        if request is not None and request.kind == RequestKind.START and request.key is not None:
             await self._tx.release_key(work_item.saga, request.key, work_item.run_id)
 
     def _process_item(self, work_item: WorkItem) -> None:

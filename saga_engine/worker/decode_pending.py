@@ -16,7 +16,7 @@ from saga_engine.protocol.body import read_json_within
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.store.pending_requests import PendingRequest, ReadLimits
+from saga_engine.store.pending_requests import PendingRequest, ReadLimits, RequestKind
 from saga_engine.store.trigger_data import deserialize_trigger
 from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
 
@@ -84,7 +84,11 @@ def decode_request(request: PendingRequest, settings: Settings) -> WorkItem | Un
             settings.max_body_json_values,
         )
     decoded = _decode_within(request, limits, settings.max_request_text_bytes)
-    if isinstance(decoded, WorkItem) or request.kind != "start" or request.fingerprint is None:
+    if (
+        isinstance(decoded, WorkItem)
+        or request.kind != RequestKind.START
+        or request.fingerprint is None
+    ):
         return decoded
     # It was accepted: if it exceeds a limit that was lowered since, a person decides.
     accepted = _decode_within(request, _lenient_limits(request, settings), MAX_TEXT_BYTES)

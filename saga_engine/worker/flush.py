@@ -22,7 +22,7 @@ from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.outbox import OutboxRow
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.worker.change_set import ChangeSet, DecidedEvent
 from saga_engine.worker.work_item import DeadLetterItem, WorkItem
@@ -122,7 +122,7 @@ def _pending_request(work_item: WorkItem, changes: ChangeSet, delay: timedelta) 
 def _request_awaiting_admission(work_item: WorkItem, changes: ChangeSet) -> NewRequest:
     """A start waits for a slot; any other request waits until the start of its run has one."""
     request = _pending_request(work_item, changes, timedelta())
-    return replace(request, awaits_start=request.kind != "start")
+    return replace(request, awaits_start=request.kind != RequestKind.START)
 
 
 def _dead_letter_row(dead_letter: DeadLetterItem) -> DeadLetter:

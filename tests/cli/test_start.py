@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from tests.kit.command_line import saga_engine
 
 START_DELAY = timedelta(seconds=5)
@@ -77,7 +77,7 @@ async def test_wait_times_out_with_124_and_the_run_goes_on(engine):
 async def test_wait_waits_for_an_accepted_start(engine):
     run_id = str(uuid4())
     start = NewRequest(
-        kind="start",
+        kind=RequestKind.START,
         run_id=run_id,
         body={"input": {"name": "Ann"}},
         saga="greet",

@@ -15,7 +15,7 @@ from saga_engine.errors import (
 from saga_engine.identifiers import uuid7
 from saga_engine.store import pending_requests
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.vocabulary import Status
 from tests.kit.greeter import ANN
 
@@ -33,7 +33,7 @@ async def test_an_accepted_start_that_waits_is_awaited_without_limit(settings):
     """The start named no version, so the answer says only that it is there."""
     run_id, hasty = uuid7(), settings.model_copy(update={"client_timeout": 0.5})
     waits = NewRequest(
-        kind="start",
+        kind=RequestKind.START,
         run_id=str(run_id),
         body={"input": ANN},
         saga="greet",

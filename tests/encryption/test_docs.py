@@ -22,7 +22,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letters, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from tests.kit.decider_scenario import NOON
 from tests.kit.encryption_keys import keys_setting
 from tests.kit.greeter import GreeterParticipant, run_services, service, worker
@@ -72,7 +72,8 @@ async def test_the_pages_query_finds_pending_payloads_of_a_key(migrated_url):
             encrypted = AesGcmCodec(KeyRing.parse(f"{key}={KEY}")).encrypt(b"7", "a place")
             body = {"input": {"$encrypted": encrypted}}
             await pending_requests.record(
-                tx, [NewRequest(kind="start", run_id=str(uuid7()), body=body, saga="orders")]
+                tx,
+                [NewRequest(kind=RequestKind.START, run_id=str(uuid7()), body=body, saga="orders")],
             )
             letter = DeadLetter(
                 queue="saga.requests",
@@ -83,7 +84,12 @@ async def test_the_pages_query_finds_pending_payloads_of_a_key(migrated_url):
             )
             await dead_letters.record(tx, [letter], 1000, 1000)
         await pending_requests.record(
-            tx, [NewRequest(kind="start", run_id=str(uuid7()), body={"input": 7}, saga="orders")]
+            tx,
+            [
+                NewRequest(
+                    kind=RequestKind.START, run_id=str(uuid7()), body={"input": 7}, saga="orders"
+                )
+            ],
         )
         [found] = await tx.execute(text(statement))
     assert tuple(found) == (1, 1)

@@ -2,7 +2,7 @@
 
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store.dead_letters import DeadLetter
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.vocabulary import Status
 from tests.kit.stored_runs import (
     CHARGED,
@@ -27,8 +27,10 @@ async def test_the_gauges_count_what_is_unfinished_open_or_pending(
         for trigger in (RESERVED, DECLINED):
             await apply_trigger(tx, turned, trigger)
         await tx.add_commands(sends(decide_start(await tx.database_now())))
-        await tx.record_requests([NewRequest(kind="start", run_id=run_id(), body={}, saga="x")])
-        await tx.record_requests([NewRequest(kind="cancel", run_id=turned, body={})])
+        await tx.record_requests(
+            [NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="x")]
+        )
+        await tx.record_requests([NewRequest(kind=RequestKind.CANCEL, run_id=turned, body={})])
         letters = [
             DeadLetter(
                 queue="q", reason=DeadLetterReason.BAD_REQUEST, detail="", body=b"", body_size=0

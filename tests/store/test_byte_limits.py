@@ -11,7 +11,7 @@ import pytest
 from saga_engine.decider.decide import decide
 from saga_engine.decider.triggers import Start
 from saga_engine.errors import StoreReadTooLarge
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from tests.kit.stored_runs import INPUT, ORDERS, decide_start, run_id, sends, stored_run
 from tests.kit.stores import RequesterStore
 
@@ -72,10 +72,11 @@ async def test_pending_requests_are_taken_up_to_the_byte_limit(
 ):
     ours: dict[str, Any] = {"definition_ids": [definition_id], "limit": 10, "max_bytes": MOST}
     starts = [
-        NewRequest(kind="start", run_id=run_id(), body=TEXT, saga=ORDERS.name) for _ in range(5)
+        NewRequest(kind=RequestKind.START, run_id=run_id(), body=TEXT, saga=ORDERS.name)
+        for _ in range(5)
     ]
     others = [
-        NewRequest(kind="cancel", run_id=run_id(), body=TEXT, definition_id=definition_id)
+        NewRequest(kind=RequestKind.CANCEL, run_id=run_id(), body=TEXT, definition_id=definition_id)
         for _ in range(5)
     ]
     async with store.transaction() as tx:

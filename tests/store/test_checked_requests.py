@@ -10,7 +10,7 @@ from saga_engine.errors import StoreRefused
 from saga_engine.store import audit, checked_requests
 from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.vocabulary import Resolution
 from tests.kit.stored_runs import run_id
 
@@ -120,9 +120,9 @@ async def test_requests_of_the_command_line_are_recorded(database: Database, res
         await checked_requests.record_operator_requests(
             tx,
             [
-                NewRequest(kind="resolve", run_id=act.run_id, body=body, audit_id=act.id),
+                NewRequest(kind=RequestKind.RESOLVE, run_id=act.run_id, body=body, audit_id=act.id),
                 NewRequest(
-                    kind="cancel",
+                    kind=RequestKind.CANCEL,
                     run_id=act.run_id,
                     body={"operator": "é\\", "reason": "why"},
                     audit_id=cancel.id,

@@ -6,7 +6,7 @@ from uuid import uuid4
 from saga_engine.postgres.statement import text
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.crash_suspects import CrashSuspect
-from saga_engine.store.pending_requests import DEFAULT_READ_LIMITS, NewRequest
+from saga_engine.store.pending_requests import DEFAULT_READ_LIMITS, NewRequest, RequestKind
 from tests.kit.stored_runs import ORDERS, insert_run, run_id, take_run_ids
 from tests.kit.stores import RequesterStore, RequesterTransaction, SqlRequesterStore
 
@@ -22,7 +22,7 @@ async def request_retry(tx: RequesterTransaction, of: str) -> None:
     body = {"operator": "ada", "reason": "deployed", "resolution": "retry"}
     await tx.record_actions([action])
     await tx.record_operator_requests(
-        [NewRequest(kind="resolve", run_id=of, body=body, audit_id=action.id)]
+        [NewRequest(kind=RequestKind.RESOLVE, run_id=of, body=body, audit_id=action.id)]
     )
 
 
@@ -81,8 +81,8 @@ async def test_a_suspect_expires_a_day_after_its_run_finished_or_never_started(
 async def test_the_oldest_request_of_a_suspect_is_taken_its_start_first(
     store: RequesterStore, definition_id: int
 ):
-    cancel = NewRequest(kind="cancel", run_id=run_id(), body={}, awaits_start=True)
-    start = NewRequest(kind="start", run_id=cancel.run_id, body={}, saga=ORDERS.name)
+    cancel = NewRequest(kind=RequestKind.CANCEL, run_id=run_id(), body={}, awaits_start=True)
+    start = NewRequest(kind=RequestKind.START, run_id=cancel.run_id, body={}, saga=ORDERS.name)
     async with store.transaction() as tx:
         await tx.record_requests([cancel, start])
         await insert_run(tx, definition_id)

@@ -28,7 +28,7 @@ from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
@@ -117,7 +117,9 @@ async def test_runs_in_the_default_partition_move_to_their_month(
 async def test_an_expired_month_is_dropped(database: Database, definition_id: int):
     run_id = await finished(database, definition_id)
     async with database.transaction() as tx:
-        await pending_requests.record(tx, [NewRequest(kind="cancel", run_id=run_id, body={})])
+        await pending_requests.record(
+            tx, [NewRequest(kind=RequestKind.CANCEL, run_id=run_id, body={})]
+        )
     done = await partitions.maintain(database, retention_days=30)
     assert done.dropped == ("2020_01",)
     async with database.transaction() as tx:
@@ -147,7 +149,7 @@ async def test_an_action_on_a_dropped_run_is_refused(database: Database, definit
             tx,
             [
                 NewRequest(
-                    kind="cancel",
+                    kind=RequestKind.CANCEL,
                     run_id=run_id,
                     body={"operator": "ann", "reason": "a mistake"},
                     audit_id=act,
@@ -198,7 +200,7 @@ async def test_a_month_with_a_recently_finished_run_is_kept(database: Database, 
 async def test_a_month_with_a_pending_start_is_kept(database: Database, definition_id: int):
     await finished(database, definition_id)
     start = NewRequest(
-        kind="start", run_id=run_id(PAST), body={}, saga="place-order", version=1, key="w"
+        kind=RequestKind.START, run_id=run_id(PAST), body={}, saga="place-order", version=1, key="w"
     )
     async with database.transaction() as tx:
         await business_keys.try_reserve(tx, [KeyRequest("place-order", "w", start.run_id, INPUT)])

@@ -2,14 +2,14 @@ import asyncio
 import json
 from uuid import uuid4
 
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from tests.kit.stored_runs import run_id, take_run_ids
 from tests.kit.stores import RequesterStore
 
 
 async def test_a_request_is_taken_once_and_unchanged(store: RequesterStore):
     item = NewRequest(
-        kind="start",
+        kind=RequestKind.START,
         run_id=run_id(),
         body={"input": {"é": [1]}},
         saga="orders",
@@ -31,7 +31,7 @@ async def test_a_pending_start_is_recorded_once(
     store: RequesterStore,
 ):
     start = NewRequest(
-        kind="start", run_id=run_id(), body={"input": {"n": 1}}, saga="orders", key="k"
+        kind=RequestKind.START, run_id=run_id(), body={"input": {"n": 1}}, saga="orders", key="k"
     )
     async with store.transaction() as tx:
         await tx.record_requests([start, start])
@@ -47,8 +47,8 @@ async def test_a_pending_start_is_recorded_once(
 
 
 async def test_blocked_requests_are_counted_up_to_a_limit(store: RequesterStore):
-    start = NewRequest(kind="start", run_id=run_id(), body={}, saga="orders", version=2)
-    cancel = NewRequest(kind="cancel", run_id=start.run_id, body={}, awaits_start=True)
+    start = NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="orders", version=2)
+    cancel = NewRequest(kind=RequestKind.CANCEL, run_id=start.run_id, body={}, awaits_start=True)
     async with store.transaction() as tx:
         await tx.record_requests([start, *[cancel] * 3])
         for most in (2, 9):
@@ -62,7 +62,10 @@ async def test_starts_that_another_worker_takes_meanwhile_are_not_found(
     """
     All of them, although only the first is waited for: a blocked request must not wait without end.
     """
-    items = [NewRequest(kind="start", run_id=run_id(), body={}, saga="orders") for _ in range(2)]
+    items = [
+        NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="orders")
+        for _ in range(2)
+    ]
     async with store.transaction() as tx:
         await tx.record_requests(items)
     looking, found = asyncio.Event(), []

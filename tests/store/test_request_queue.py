@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from tests.kit.stored_runs import ORDERS, insert_run, run_id, take_run_ids
 from tests.kit.stores import RequesterStore
 
@@ -11,7 +11,7 @@ async def test_a_worker_takes_starts_of_sagas_and_versions_that_it_has(
     store: RequesterStore, definition_id: int
 ):
     newest, exact, other = (
-        NewRequest(kind="start", run_id=run_id(), body={}, saga="place-order", version=v)
+        NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="place-order", version=v)
         for v in (None, 1, 2)
     )
     async with store.transaction() as tx:
@@ -26,9 +26,13 @@ async def test_a_worker_takes_requests_for_runs_whose_definition_it_has(
 ):
     async with store.transaction() as tx:
         run = await insert_run(tx, definition_id)
-        await tx.record_requests([NewRequest(kind="cancel", run_id=run.run_id, body={})])
+        await tx.record_requests([NewRequest(kind=RequestKind.CANCEL, run_id=run.run_id, body={})])
         await tx.record_requests(
-            [NewRequest(kind="reply", run_id=run.run_id, body={}, definition_id=definition_id)]
+            [
+                NewRequest(
+                    kind=RequestKind.REPLY, run_id=run.run_id, body={}, definition_id=definition_id
+                )
+            ]
         )
         assert (
             await take_run_ids(tx, sagas=["place-order"], definition_ids=[definition_id + 1]) == []
@@ -41,7 +45,12 @@ async def test_a_pinned_start_is_taken_only_with_its_definition(
 ):
     ours, other = (
         NewRequest(
-            kind="start", run_id=run_id(), body={}, saga="place-order", version=1, fingerprint=mark
+            kind=RequestKind.START,
+            run_id=run_id(),
+            body={},
+            saga="place-order",
+            version=1,
+            fingerprint=mark,
         )
         for mark in (ORDERS.fingerprint, "another")
     )
@@ -65,28 +74,44 @@ async def test_a_worker_has_work_exactly_when_it_can_take_a_request(
 
     async with store.transaction() as tx:
         await tx.record_requests(
-            [NewRequest(kind="start", run_id=run_id(), body={}, saga="returns")]
+            [NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="returns")]
         )
         await tx.record_requests(
-            [NewRequest(kind="start", run_id=run_id(), body={}, saga="place-order", delay=later)],
+            [
+                NewRequest(
+                    kind=RequestKind.START,
+                    run_id=run_id(),
+                    body={},
+                    saga="place-order",
+                    delay=later,
+                )
+            ],
         )
-        await tx.record_requests([NewRequest(kind="cancel", run_id=run, body={}, delay=later)])
         await tx.record_requests(
-            [NewRequest(kind="cancel", run_id=run, body={}, awaits_start=True)]
+            [NewRequest(kind=RequestKind.CANCEL, run_id=run, body={}, delay=later)]
+        )
+        await tx.record_requests(
+            [NewRequest(kind=RequestKind.CANCEL, run_id=run, body={}, awaits_start=True)]
         )
         assert not await anything_for(definition_id)
         await tx.record_requests(
-            [NewRequest(kind="reply", run_id=run, body={}, definition_id=definition_id)]
+            [NewRequest(kind=RequestKind.REPLY, run_id=run, body={}, definition_id=definition_id)]
         )
         assert await anything_for(definition_id)
         assert not await anything_for(definition_id + 1)
-        await tx.record_requests([NewRequest(kind="start", run_id=run, body={}, saga="shoes")])
+        await tx.record_requests(
+            [NewRequest(kind=RequestKind.START, run_id=run, body={}, saga="shoes")]
+        )
         await tx.take_starts({"shoes": 1}, definition_ids=[], limit=1)  # unblocks what waits for it
         assert await anything_for(definition_id + 1), "no definition: any worker may look at it"
         assert len(await take_run_ids(tx, definition_ids=[definition_id])) == 2
         assert not await anything_for(definition_id)
         await tx.record_requests(
-            [NewRequest(kind="start", run_id=run_id(), body={}, saga="place-order", version=1)]
+            [
+                NewRequest(
+                    kind=RequestKind.START, run_id=run_id(), body={}, saga="place-order", version=1
+                )
+            ]
         )
         assert await anything_for(definition_id)
         assert not await anything_for()
@@ -98,7 +123,7 @@ async def test_no_more_starts_of_a_saga_are_taken_than_it_has_slots(
     pins = [(None, None), (1, None), (1, ORDERS.fingerprint)] * 3
     items = [
         NewRequest(
-            kind="start",
+            kind=RequestKind.START,
             run_id=run_id(),
             body={},
             saga="place-order",
@@ -114,8 +139,8 @@ async def test_no_more_starts_of_a_saga_are_taken_than_it_has_slots(
 
 
 async def test_a_cancel_waits_for_the_start_before_it(store: RequesterStore, definition_id: int):
-    start = NewRequest(kind="start", run_id=run_id(), body={}, saga="place-order")
-    cancel = NewRequest(kind="cancel", run_id=start.run_id, body={}, awaits_start=True)
+    start = NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="place-order")
+    cancel = NewRequest(kind=RequestKind.CANCEL, run_id=start.run_id, body={}, awaits_start=True)
     async with store.transaction() as tx:
         await tx.record_requests([start, cancel])
         assert await take_run_ids(tx, definition_ids=[definition_id]) == []
@@ -125,12 +150,15 @@ async def test_a_cancel_waits_for_the_start_before_it(store: RequesterStore, def
 
 async def test_a_request_for_an_unknown_run_goes_to_any_worker(store: RequesterStore):
     async with store.transaction() as tx:
-        await tx.record_requests([NewRequest(kind="cancel", run_id=run_id(), body={})])
+        await tx.record_requests([NewRequest(kind=RequestKind.CANCEL, run_id=run_id(), body={})])
         assert len(await take_run_ids(tx)) == 1
 
 
 async def test_two_workers_take_different_requests_the_oldest_first(store: RequesterStore):
-    items = [NewRequest(kind="start", run_id=run_id(), body={}, saga="orders") for _ in range(5)]
+    items = [
+        NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="orders")
+        for _ in range(5)
+    ]
     ids = [item.run_id for item in items]
     async with store.transaction() as tx:
         await tx.record_requests(items)
@@ -143,12 +171,12 @@ async def test_a_worker_locks_only_the_requests_that_it_takes(store: RequesterSt
     """However many definitions and sagas it has, the others find the rest."""
     numbers, sagas = range(1, 11), [f"saga-{n}" for n in range(10)]
     others = [
-        NewRequest(kind="cancel", run_id=run_id(), body={}, definition_id=n)
+        NewRequest(kind=RequestKind.CANCEL, run_id=run_id(), body={}, definition_id=n)
         for n in numbers
         for _ in range(3)
     ]
     starts = [
-        NewRequest(kind="start", run_id=run_id(), body={}, saga=saga)
+        NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga=saga)
         for saga in sagas
         for _ in range(3)
     ]
@@ -167,7 +195,9 @@ async def test_a_worker_locks_only_the_requests_that_it_takes(store: RequesterSt
 
 
 async def test_the_request_that_has_waited_longest_is_taken_first(store: RequesterStore):
-    earlier, first, second = (NewRequest(kind="cancel", run_id=run_id(), body={}) for _ in range(3))
+    earlier, first, second = (
+        NewRequest(kind=RequestKind.CANCEL, run_id=run_id(), body={}) for _ in range(3)
+    )
     async with store.transaction() as tx:
         await tx.record_requests([earlier])
         [found] = await tx.take_requests(definition_ids=[], limit=1)

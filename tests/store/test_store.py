@@ -20,7 +20,7 @@ from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
-from saga_engine.store.pending_requests import DEFAULT_READ_LIMITS, NewRequest
+from saga_engine.store.pending_requests import DEFAULT_READ_LIMITS, NewRequest, RequestKind
 from saga_engine.vocabulary import Direction, IncidentCause, Resolution
 from tests.kit.stored_runs import ORDERS, insert_run, run_id, take_run_ids
 from tests.kit.stores import RequesterStore
@@ -60,7 +60,7 @@ async def test_starts_of_a_definition_that_was_never_loaded_are_taken(
 ):
     loaded, lost, ours = (
         NewRequest(
-            kind="start",
+            kind=RequestKind.START,
             run_id=run_id(),
             body={},
             saga=ORDERS.name,
@@ -74,7 +74,7 @@ async def test_starts_of_a_definition_that_was_never_loaded_are_taken(
             ("never loaded", None),
         )
     )
-    cancel = NewRequest(kind="cancel", run_id=lost.run_id, body={}, awaits_start=True)
+    cancel = NewRequest(kind=RequestKind.CANCEL, run_id=lost.run_id, body={}, awaits_start=True)
     async with store.transaction() as tx:
         await tx.record_requests([loaded, lost, ours, cancel])
         young = await tx.take_stranded_starts(timedelta(hours=1), 9, DEFAULT_READ_LIMITS)
@@ -145,7 +145,7 @@ async def test_an_action_with_an_outcome_gets_no_request(store: RequesterStore, 
         id=str(uuid4()), operator="ada", action=ActionKind.CANCEL, reason="why", run_id=of
     )
     body = {"operator": "ada", "reason": "why"}
-    cancel = NewRequest(kind="cancel", run_id=of, body=body, audit_id=action.id)
+    cancel = NewRequest(kind=RequestKind.CANCEL, run_id=of, body=body, audit_id=action.id)
     async with store.transaction() as tx:
         await tx.record_actions([action])
         await tx.record_outcomes([])

@@ -21,7 +21,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.database import Database
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStore
 from tests.store.test_pinned_definitions import SECOND, A, B, load, record, was_seen_an_hour_ago
 
@@ -67,7 +67,7 @@ async def test_a_stranded_start_is_found_and_cancelled_with_an_audit_record(
             tx,
             [
                 NewRequest(
-                    kind="cancel",
+                    kind=RequestKind.CANCEL,
                     run_id=run_id,
                     body={"operator": "a", "reason": "b"},
                     awaits_start=True,
@@ -102,7 +102,7 @@ async def test_a_start_that_the_broker_may_deliver_again_is_not_deleted(
     run_id = str(uuid7())
     async with database.transaction() as tx:
         start = NewRequest(
-            kind="start",
+            kind=RequestKind.START,
             run_id=run_id,
             body={"input": {}},
             saga="buy",

@@ -16,7 +16,7 @@ from saga_engine.store import (
 )
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Status
 from tests.kit.read_blocks import BLOCKS, ONE_MORE
@@ -105,9 +105,12 @@ async def made(postgres, name: str, left: int):
         await tx.execute(OVERDUE, {"run_id": ours, "number": left, "other": other})
         await tx.execute(WAITING, {"number": left})
         await due_runs.defer_wake(tx, ours, timedelta(seconds=-1))
-        start = NewRequest(kind="start", run_id=run_id(), body={}, saga="place-order", version=1)
+        start = NewRequest(
+            kind=RequestKind.START, run_id=run_id(), body={}, saga="place-order", version=1
+        )
         await pending_requests.record(
-            tx, [start, NewRequest(kind="reply", run_id=ours, body={}, definition_id=number)]
+            tx,
+            [start, NewRequest(kind=RequestKind.REPLY, run_id=ours, body={}, definition_id=number)],
         )
     return url, number
 

@@ -18,7 +18,7 @@ from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, pending_requests
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     DatabaseUnavailable,
@@ -136,7 +136,12 @@ async def test_a_slow_database_gets_smaller_batches(development_broker, slow, wa
         else:
             async with engine.database.transaction() as tx:
                 items = [
-                    NewRequest(kind="start", run_id=each, body=_start(each, parcel), saga="parcel")
+                    NewRequest(
+                        kind=RequestKind.START,
+                        run_id=each,
+                        body=_start(each, parcel),
+                        saga="parcel",
+                    )
                     for each in run_ids
                 ]
                 await pending_requests.record(tx, items)

@@ -7,7 +7,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.store import audit, crash_suspects, pending_requests
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.crash_suspects import CrashSuspect
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.telemetry.events import (
     BatchProcessed,
     IncidentOpened,
@@ -94,7 +94,7 @@ async def test_a_retry_by_an_operator_may_end_two_more_workers(engine):
         )
         retry = {"resolution": "retry"}
         await pending_requests.record(
-            tx, [NewRequest(kind="resolve", run_id=run_id, body=retry, audit_id=audit_id)]
+            tx, [NewRequest(kind=RequestKind.RESOLVE, run_id=run_id, body=retry, audit_id=audit_id)]
         )
     times = []
     for _ in range(3):

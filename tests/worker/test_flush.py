@@ -10,7 +10,7 @@ from saga_engine.identifiers import uuid7
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letters
-from saga_engine.store.pending_requests import PendingRequest
+from saga_engine.store.pending_requests import PendingRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.flush import flush_changes
@@ -24,7 +24,7 @@ def stored_request(role, trigger=None, fingerprint=None):
     trigger = trigger or Cancel("x", "x")
     row = PendingRequest(
         id=1,
-        kind="cancel",
+        kind=RequestKind.CANCEL,
         run_id=run_id,
         body="{}",
         body_size=2,

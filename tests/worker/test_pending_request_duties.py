@@ -17,7 +17,7 @@ from saga_engine.store import (
     pending_requests,
 )
 from saga_engine.store.audit import ActionKind, OperatorAction
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import (
     MessageDeadLettered,
@@ -176,7 +176,7 @@ async def test_an_unreadable_request_is_dead_lettered_and_blocks_no_other(engine
             ],
         )
         items = [
-            NewRequest(kind=kind, run_id=run_id, body=body, saga="parcel")
+            NewRequest(kind=RequestKind(kind), run_id=run_id, body=body, saga="parcel")
             for kind, body in malformed.items()
         ]
         await pending_requests.record(tx, [replace(items[0], audit_id=audit_id), *items[1:]])

@@ -10,7 +10,7 @@ from saga_engine.decider.triggers import Start
 from saga_engine.identifiers import uuid7
 from saga_engine.saga.definition import Saga
 from saga_engine.store import audit, pending_requests, run_queries
-from saga_engine.store.pending_requests import NewRequest
+from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.telemetry.events import MessageDeadLettered, RunStarted
 from saga_engine.vocabulary import Status
@@ -173,7 +173,7 @@ async def test_a_deferred_start_keeps_the_requests_for_its_run(engine):
         kind=kind, run_id=run_id, body=body, saga="parcel", version=1, fingerprint=mark, key="o-2"
     )
     cancel = NewRequest(
-        kind="cancel",
+        kind=RequestKind.CANCEL,
         run_id=run_id,
         body={"operator": "Ada", "reason": "too late"},
         awaits_start=True,

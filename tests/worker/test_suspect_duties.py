@@ -7,7 +7,7 @@ from sqlalchemy import text
 from saga_engine.client import start_in_transaction
 from saga_engine.store import crash_suspects, due_runs, pending_requests
 from saga_engine.store.crash_suspects import CrashSuspect
-from saga_engine.store.pending_requests import NewRequest, ReadLimits
+from saga_engine.store.pending_requests import NewRequest, ReadLimits, RequestKind
 from tests.kit.engine import no_reply
 from tests.worker.boxes import (
     COMMANDS,
@@ -28,7 +28,7 @@ async def test_requests_behind_the_start_of_a_suspect_are_processed_after_it(eng
         )
         cancel = {"operator": "ada", "reason": "too late"}
         await pending_requests.record(
-            tx, [NewRequest(kind="cancel", run_id=run_id, body=cancel, awaits_start=True)]
+            tx, [NewRequest(kind=RequestKind.CANCEL, run_id=run_id, body=cancel, awaits_start=True)]
         )
     worker = await engine.start_worker(boxes(), **FAST_RESEND)
     assert (await worker.events.wait_for_end(run_id)).is_finished
