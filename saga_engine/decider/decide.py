@@ -143,19 +143,15 @@ def _new_run(
 
 def _apply(builder: DecisionBuilder, trigger: triggers.RunTrigger) -> IgnoredReason | None:
     match trigger:
-        case triggers.ReplyReceived():
-            return replies.on_reply(builder, trigger)
-        case triggers.MalformedReply():
-            return replies.on_malformed_reply(builder, trigger)
-        case triggers.CommandUnroutable():
-            return replies.on_unroutable(builder, trigger)
         case triggers.WakeUp():
             return _on_wake_up(builder)
         case triggers.Cancel():
             return operator.cancel(builder, trigger)
-        case _:  # ResolveIncident; a trigger that is added does not pass the type checker here
+        case triggers.ResolveIncident():
             operator.resolve(builder, trigger)
             return None
+        case _:  # a reply or a returned command; a trigger that is added does not pass mypy here
+            return replies.on_message(builder, trigger)
 
 
 def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:

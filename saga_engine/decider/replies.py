@@ -5,11 +5,10 @@ Replies are decoded in worker/decode.py, which dead-letters those that cannot be
 reply has a valid token, its run learns of it as a MalformedReply: unless the reply is late or the
 run is stopping, the step gets an incident.
 
-Each function records events, or returns why the message changes nothing. Late, repeated and
-superseded replies are the normal case, so "changes nothing" is a result like any other.
+Late, repeated and superseded replies are the normal case, so "changes nothing", with its reason, is
+a result like any other.
 """
 
-from collections.abc import Collection
 from typing import TypeAlias
 
 from saga_engine.decider import events
@@ -40,23 +39,35 @@ from saga_engine.vocabulary import (
 StepMessage: TypeAlias = ReplyReceived | MalformedReply | CommandUnroutable
 
 
-def on_reply(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-    """Record what a participant says of an attempt; return why that changes nothing, or None."""
-    step, direction, outcome = reply.step, reply.direction, reply.outcome
-    if outcome is Outcome.SUCCEEDED:
-        exists = _attempt_exists(builder, reply)
-        return _on_success(builder, reply) if exists else IgnoredReason.UNCORRELATED
-    rejected = outcome is Outcome.REJECTED
-    expected_statuses = AWAITING_REPLY if rejected else (StepStatus.IN_FLIGHT,)
-    if ignored_reason := _ignored_reason(builder, reply, expected_statuses):
-        return ignored_reason
-    failure = reply.failure or Failure.by_engine(EngineFailureCode(outcome))
-    if rejected:
-        builder.record(events.StepRejected(step, direction, reply.attempt, failure))
-        builder.compensate_or_block(step, direction, outcome, failure)
-    else:
-        builder.fail_attempt(step, direction, outcome, failure)
+def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason | None:
+    """Record what a message says of an attempt; return why that changes nothing, or None."""
+    if message.step not in builder.run.steps:
+        return IgnoredReason.UNCORRELATED
+    progress = builder.progress(message.step, message.direction)
+    if not 1 <= message.attempt <= progress.attempts:
+        return IgnoredReason.UNCORRELATED
+    if isinstance(message, ReplyReceived) and message.outcome is Outcome.SUCCEEDED:
+        return _on_success(builder, message)
+    # A success counts for any attempt. Anything else counts for the last one, while it is awaited.
+    superseded = message.attempt != progress.attempts or not _is_awaited(message, progress.status)
+    if superseded or builder.run.status is Status.ABANDONED:
+        return IgnoredReason.LATE
+    match message:
+        case ReplyReceived():
+            _on_rejection_or_failure(builder, message)
+        case MalformedReply():
+            _on_malformed_reply(builder, message)
+        case CommandUnroutable():
+            _on_unroutable(builder, message)
     return None
+
+
+def _is_awaited(message: StepMessage, status: StepStatus) -> bool:
+    match message:
+        case MalformedReply() | ReplyReceived(outcome=Outcome.REJECTED):
+            return status in AWAITING_REPLY
+        case _:  # a failure; it says nothing new while the next attempt is planned
+            return status is StepStatus.IN_FLIGHT
 
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
@@ -100,10 +111,18 @@ def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Directi
     )
 
 
-def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> IgnoredReason | None:
-    """Open an incident for a reply that cannot be read; a run that stops ends the attempt."""
-    if ignored_reason := _ignored_reason(builder, reply, AWAITING_REPLY):
-        return ignored_reason
+def _on_rejection_or_failure(builder: DecisionBuilder, reply: ReplyReceived) -> None:
+    step, direction, outcome = reply.step, reply.direction, reply.outcome
+    failure = reply.failure or Failure.by_engine(EngineFailureCode(outcome))
+    if outcome is Outcome.REJECTED:
+        builder.record(events.StepRejected(step, direction, reply.attempt, failure))
+        builder.compensate_or_block(step, direction, outcome, failure)
+    else:
+        builder.fail_attempt(step, direction, outcome, failure)
+
+
+def _on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> None:
+    """Open an incident; or end the attempt, if the run stops."""
     step, direction, problem = reply.step, reply.direction, reply.problem
     if builder.stop_cause is not None and direction is Direction.ACTION:
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, problem)
@@ -111,42 +130,14 @@ def on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> Ignor
     else:
         kept_reply = KeptReply(reply.attempt, reply.raw_text, reply.outcome, unreadable=True)
         builder.open_incident(step, direction, IncidentCause.REPLY_UNREADABLE, problem, kept_reply)
-    return None
 
 
-def on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> IgnoredReason | None:
-    """Retry a command that the broker has no queue for; then an operator must look."""
-    if ignored_reason := _ignored_reason(builder, command, (StepStatus.IN_FLIGHT,)):
-        return ignored_reason
+def _on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> None:
     step, direction, first_send = command.step, command.direction, command.first_send
     name = declared_command(builder.saga, step, direction).command
     text = f"No queue is bound to saga.commands for {name}."
     failure = Failure.by_engine(EngineFailureCode.UNROUTABLE, text)
     builder.fail_attempt(step, direction, Outcome.FAILED, failure, never_delivered=first_send)
-    return None
-
-
-def _ignored_reason(
-    builder: DecisionBuilder, message: StepMessage, expected_statuses: Collection[StepStatus]
-) -> IgnoredReason | None:
-    """
-    Why a message that is not a success changes nothing, or None.
-
-    It is too late if it answers an older attempt, if the step expects no reply, or if the run is
-    abandoned.
-    """
-    if not _attempt_exists(builder, message):
-        return IgnoredReason.UNCORRELATED
-    progress = builder.progress(message.step, message.direction)
-    superseded = message.attempt != progress.attempts or progress.status not in expected_statuses
-    late = superseded or builder.run.status is Status.ABANDONED
-    return IgnoredReason.LATE if late else None
-
-
-def _attempt_exists(builder: DecisionBuilder, message: StepMessage) -> bool:
-    if message.step not in builder.run.steps:
-        return False
-    return 1 <= message.attempt <= builder.progress(message.step, message.direction).attempts
 
 
 def fitting_kept_reply(builder: DecisionBuilder, incident: Incident) -> KeptReply | None:

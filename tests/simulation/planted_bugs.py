@@ -17,6 +17,7 @@ from saga_engine.decider import advance, commands, decide, replies
 from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.decision import Decision, DecisionBuilder
 from saga_engine.decider.events import Event, RunCompleted
+from saga_engine.decider.replies import StepMessage
 from saga_engine.decider.run import Run, StepState, StepStatus
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
@@ -456,14 +457,15 @@ def treat_sent_compensation_as_done(plant: BugPatcher) -> None:
 @planted_bug("P3", "P2", "P4")
 def treat_rejected_compensation_as_done(plant: BugPatcher) -> None:
     """A rejected compensation counts as done."""
-    on_reply = replies.on_reply
+    on_message = replies.on_message
 
-    def accept_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-        if reply.direction is Direction.COMPENSATION and reply.outcome is Outcome.REJECTED:
-            reply = replace(reply, outcome=Outcome.SUCCEEDED)
-        return on_reply(builder, reply)
+    def accept_rejection(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason | None:
+        if isinstance(message, ReplyReceived) and message.direction is Direction.COMPENSATION:
+            rejected = message.outcome is Outcome.REJECTED
+            message = replace(message, outcome=Outcome.SUCCEEDED) if rejected else message
+        return on_message(builder, message)
 
-    plant.replace(replies, "on_reply", accept_rejection)
+    plant.replace(replies, "on_message", accept_rejection)
 
 
 @planted_bug("P4")
