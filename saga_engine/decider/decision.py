@@ -198,16 +198,15 @@ class DecisionBuilder:
         """A step without a success: the run compensates because of it, or a person must look."""
         if direction is Direction.ACTION and self.stop_cause is not None:
             return  # the run stops already, and compensates this step if it must
-        cause = _INSTALLATION_INCIDENTS.get(failure.engine_code)
-        if cause is None and (
-            direction is Direction.COMPENSATION or not self._can_be_undone(step, outcome)
-        ):
-            cause = _INCIDENT_CAUSES[direction, outcome]
-        if cause is not None:
+        if failure.engine_code in _INSTALLATION_INCIDENTS:
+            cause = _INSTALLATION_INCIDENTS[failure.engine_code]
             self.open_incident(step, direction, cause, failure.text)
-        else:
+        elif direction is Direction.ACTION and self._can_be_undone(step, outcome):
             code = CompensationCode(outcome)
             self.requested_stop = CompensationCause(code=code, step=step, failure=failure)
+        else:
+            cause = _INCIDENT_CAUSES[direction, outcome]
+            self.open_incident(step, direction, cause, failure.text)
 
     def _can_be_undone(self, step: str, outcome: Outcome) -> bool:
         """Whether nothing of the step remains if the run gives it up and compensates."""

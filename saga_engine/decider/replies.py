@@ -57,7 +57,7 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
             _on_rejection_or_failure(builder, message)
         case MalformedReply():
             _on_malformed_reply(builder, message)
-        case CommandUnroutable():
+        case _:  # CommandUnroutable
             _on_unroutable(builder, message)
     return None
 

@@ -295,12 +295,10 @@ def _reply_parameter(saga: Saga, step: Step, spec: CommandSpec, parameter: Param
         annotated = type_name(parameter.python_type)
         text = f"{name} is annotated {annotated}, but that step replies {reply_name}."
         yield _error(spec, text, "Use the type of its reply=.")
-    elif parameter.optional:
-        return
-    elif parameter.name == step.name:
+    elif parameter.name == step.name and not parameter.optional:
         text = f"{name} may have no value: the step can time out and still have to be undone."
         fix = f"Annotate it {type_name(python_type)} | None and undo by what the input says."
         yield _error(spec, text, fix)
-    elif may_be_none:
+    elif may_be_none and not parameter.optional:
         text = f"{name} may be None: so says that step's reply=."
         yield _error(spec, text, f"Annotate it {reply_name}.")
