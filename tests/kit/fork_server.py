@@ -11,6 +11,7 @@ serves the socket DESCRIPTOR until its other end is closed.
 """
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -126,5 +127,8 @@ def _run_command(connection_fd: int, streams: list[int]) -> None:
 if __name__ == "__main__":
     for name in _MODULES:
         import_module(f"saga_engine.cli.{name}")
+    # A command does not collect what it shares with this process, which would copy each page.
+    gc.collect()
+    gc.freeze()
     if serve(socket.socket(fileno=int(sys.argv[1]))):
         import_module("saga_engine.cli.main").main()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from types import NoneType
 from typing import Any
 
@@ -29,8 +30,10 @@ from saga_engine import Secret
 from saga_engine.payload.payload import PayloadError, PayloadType
 from tests.payload.type_cases import TypeCase, model_cases, type_cases
 
-MODELS = int(os.environ.get("VALUES_MODELS", "2000"))
-"""How many types are generated; 50,000 take some twenty minutes."""
+pytestmark = pytest.mark.xdist_group("generated types")
+
+MODELS = int(os.environ.get("VALUES_MODELS", "500"))
+"""How many types are generated: 2,000 by `make test-all`; 50,000 take some twenty minutes."""
 
 SHARE_THAT_TRAVELS = 0.2
 """A test in which almost everything is refused would show nothing."""
@@ -41,14 +44,11 @@ THROUGH_JSONB = """
 
 
 class Tally:
+    """The values that arrived, with their types and bytes; and how many were refused."""
+
     def __init__(self) -> None:
         self.sent: list[tuple[PayloadType, Any, bytes]] = []
         self.refused = 0
-
-
-@pytest.fixture(scope="module")
-def tally():
-    return Tally()
 
 
 def form(value: Any) -> Any:
@@ -121,8 +121,11 @@ def transported(tally: Tally, kind: TypeCase, data: st.DataObject) -> None:
         tally.sent.append((payload, before, body))
 
 
-@pytest.mark.timeout(0)  # it ends after the number of examples
-def test_a_value_arrives_unchanged_or_is_refused_with_a_sentence(tally):
+@cache
+def transported_values() -> Tally:
+    """Send values of that many types, once for the tests of a process."""
+    tally = Tally()
+
     @settings(
         max_examples=MODELS,
         deadline=None,
@@ -138,12 +141,19 @@ def test_a_value_arrives_unchanged_or_is_refused_with_a_sentence(tally):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HypothesisWarning)
         every()
+    return tally
+
+
+@pytest.mark.timeout(0)  # it ends after the number of examples
+def test_a_value_arrives_unchanged_or_is_refused_with_a_sentence():
+    tally = transported_values()
     assert len(tally.sent) + tally.refused >= MODELS
     assert len(tally.sent) >= MODELS * SHARE_THAT_TRAVELS
 
 
 @pytest.mark.timeout(0)
-async def test_postgresql_alters_no_value(tally, database_url):
+async def test_postgresql_alters_no_value(database_url):
+    tally = transported_values()
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
         bodies = [body.decode() for _, _, body in tally.sent]
@@ -154,4 +164,4 @@ async def test_postgresql_alters_no_value(tally, database_url):
         warnings.simplefilter("ignore")
         for (payload, before, body), stored in zip(tally.sent, kept, strict=True):
             back = form(payload.read(orjson.loads(stored)))
-            assert back == before, (payload.kind, body)
+            assert back == before, (payload.python_type, body)
