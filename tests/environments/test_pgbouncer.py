@@ -242,7 +242,7 @@ async def test_a_statement_lost_before_the_pooler_is_ended_on_both_sides(migrate
 
             async def vanish(tx):
                 proxy.drop_open_connections()
-                await tx.execute(text("SELECT 1"))
+                await tx.connection.execute(text("SELECT 1"))
 
             with pytest.raises(DBAPIError):
                 await hold_lock(database, vanish, 60)
