@@ -178,8 +178,13 @@ def or_fallback(build: Callable[[], Result], fallback: Result) -> Result:
     try:
         return build()
     except DefinitionError as error:
-        collected = _collected_errors.get()
-        if collected is None:
-            raise
-        collected.append(error)
+        raise_or_collect(error)
         return fallback
+
+
+def raise_or_collect(error: DefinitionError) -> None:
+    """Raise the error, unless `collect_errors` collects it."""
+    collected = _collected_errors.get()
+    if collected is None:
+        raise error
+    collected.append(error)

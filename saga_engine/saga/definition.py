@@ -6,7 +6,7 @@ first run. What is derived from them is cached, so nothing may be declared after
 declaration keeps its file and line for error messages.
 
 A declaration that cannot be used raises at once. `saga-engine check` reports every mistake: there
-`or_fallback` collects the error and gives the declaration a fallback.
+errors are collected instead, and the declaration gets a fallback.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
-from saga_engine.errors import DefinitionError, or_fallback
+from saga_engine.errors import DefinitionError, or_fallback, raise_or_collect
 from saga_engine.payload.mapping import (
     INVALID_MAPPING,
     PayloadMapping,
@@ -119,7 +119,12 @@ class Step:
 
         def decorate(function: MappingFunction) -> MappingFunction:
             location = source_location_of(function)
-            or_fallback(lambda: self._reject_second_compensation(location), None)
+            if self.compensation_spec is not None:
+                text = (
+                    f"Step {self.name!r} has two compensations, the other at"
+                    f" {self.compensation_spec.source_location}."
+                )
+                raise_or_collect(DefinitionError(text, location=location, fix="Keep one."))
             self.compensation_spec = CommandSpec(
                 command=command,
                 mapping=or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING),
@@ -131,15 +136,6 @@ class Step:
             return function
 
         return decorate
-
-    def _reject_second_compensation(self, location: str) -> None:
-        if self.compensation_spec is not None:
-            raise DefinitionError(
-                f"Step {self.name!r} has two compensations, the other at"
-                f" {self.compensation_spec.source_location}.",
-                location=location,
-                fix="Keep one.",
-            )
 
 
 class Saga:
@@ -200,7 +196,11 @@ class Saga:
 
         def decorate(function: Function) -> Step:
             location, name = source_location_of(function), function.__name__
-            or_fallback(lambda: self._reject_duplicate_step(name, location), None)
+            if name in self.steps:
+                first = self.steps[name].source_location
+                text = f"Step {name!r} is declared twice, first at {first}."
+                fix = "Rename one of the functions."
+                raise_or_collect(DefinitionError(text, location=location, fix=fix))
             description = f"The reply of step {name!r}"
             reply_type = or_fallback(
                 lambda: declared_type(reply, description, location), UNKNOWN_TYPE
@@ -218,14 +218,6 @@ class Saga:
             return step
 
         return decorate
-
-    def _reject_duplicate_step(self, name: str, location: str) -> None:
-        if name in self.steps:
-            raise DefinitionError(
-                f"Step {name!r} is declared twice, first at {self.steps[name].source_location}.",
-                location=location,
-                fix="Rename one of the functions.",
-            )
 
     def __repr__(self) -> str:
         return f"Saga({self.name!r}, version={self.version}, steps={list(self.steps)})"
