@@ -18,7 +18,7 @@ from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import BrokerConnectionChanged, ProcessStopping
 from saga_engine.vocabulary import ConnectionRole, ConnectionState, Program
-from tests.kit.payments_participant import EventList
+from tests.kit.events import EventRecorder
 
 NOTHING = Topology()
 
@@ -26,7 +26,7 @@ NOTHING = Topology()
 class ExampleProcess(EngineProcess):
     """A process whose work ends when its stop event is set, unless it `hangs`."""
 
-    def __init__(self, broker_url: str, events: EventList, *, hangs: bool = False) -> None:
+    def __init__(self, broker_url: str, events: EventRecorder, *, hangs: bool = False) -> None:
         super().__init__(
             Program.WORKER, Settings(broker_url=broker_url, shutdown_timeout=0.2), events
         )
@@ -59,11 +59,11 @@ class ExampleProcess(EngineProcess):
 
 
 async def test_a_process_is_ready_while_both_connections_are(broker_url):
-    events = EventList()
+    events = EventRecorder()
     async with ExampleProcess(broker_url, events) as process:
         ready = {"publishing": None, "consuming": None, "shutting_down": None}
         assert process.readiness() == ready
-        connected = events.of_type(BrokerConnectionChanged)
+        connected = events.matching(BrokerConnectionChanged)
         assert {each.connection for each in connected if each.state == "connected"} == {
             "publish",
             "consume",
@@ -75,22 +75,22 @@ async def test_a_process_is_ready_while_both_connections_are(broker_url):
 
 
 async def test_work_that_ends_in_time_is_not_cancelled(broker_url):
-    events = EventList()
+    events = EventRecorder()
     async with ExampleProcess(broker_url, events) as process:
         assert await process.shut_down() == (True, False)
         assert process.readiness()["shutting_down"]
         assert not process.timed_out
-    assert events.of_type(ProcessStopping) == [ProcessStopping(program=Program.WORKER)]
+    assert events.matching(ProcessStopping) == [ProcessStopping(program=Program.WORKER)]
 
 
 async def test_work_that_does_not_end_in_time_is_cancelled(broker_url):
-    async with ExampleProcess(broker_url, EventList(), hangs=True) as process:
+    async with ExampleProcess(broker_url, EventRecorder(), hangs=True) as process:
         assert await process.shut_down() == (False, True)
         assert process.timed_out
 
 
 async def test_work_that_must_end_now_is_cancelled(broker_url):
-    async with ExampleProcess(broker_url, EventList(), hangs=True) as process:
+    async with ExampleProcess(broker_url, EventRecorder(), hangs=True) as process:
         assert await process.shut_down(immediately=True) == (False, True)
 
 
@@ -109,7 +109,7 @@ async def test_a_broker_url_is_needed_from_settings_or_caller(broker_url):
 
 
 def test_each_change_of_a_connection_is_emitted():
-    events = EventList()
+    events = EventRecorder()
     connection_events(events)(
         ConnectionStatus(ConnectionRole.PUBLISH, ConnectionState.BLOCKED, 2, "It is blocked.")
     )

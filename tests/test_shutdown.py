@@ -12,7 +12,7 @@ from saga_engine.settings import Settings
 from saga_engine.shutdown import ShutdownSchedule
 from saga_engine.telemetry.events import Emitter, ProcessStopping
 from saga_engine.worker.worker import Worker
-from tests.kit.command_line import EventRecorder
+from tests.kit.events import EventRecorder
 from tests.kit.greeter import GreeterParticipant, worker
 
 

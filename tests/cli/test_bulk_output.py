@@ -18,7 +18,7 @@ async def test_one_command_resolves_all_incidents_with_a_cause_after_a_preview(e
     done = await engine("resolve", "--cause", "unroutable", "skip", "--yes", "--json", *WHY)
     assert (done.exit_code, done.json["accepted"], done.json["refused"]) == (0, 3, 0)
     assert sorted(each["run_id"] for each in done.json["outcomes"]) == sorted(ids)
-    await engine.events.wait_for(RunFinished, 3)
+    await engine.events.wait_for_next(RunFinished, 3)
     none = await engine("resolve", "--all", "skip", "--yes", *WHY)
     assert (none.exit_code, none.err) == (0, "No open incident matches.\n")
 

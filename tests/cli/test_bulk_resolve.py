@@ -90,7 +90,7 @@ async def test_a_batch_is_recorded_only_after_the_previous_one_was_decided(engin
         )
     assert [each.result for each in decided] == ["accepted"] * 5
     assert seen == [(2, 5), (4, 5), (5, 5)]
-    await engine.events.wait_for(OperatorActionProcessed, 5)
+    await engine.events.wait_for_next(OperatorActionProcessed, 5)
 
 
 async def test_without_a_worker_only_one_batch_is_recorded(engine, monkeypatch):

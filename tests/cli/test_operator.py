@@ -12,7 +12,7 @@ WHY = ("--reason", "seen on the phone", "--operator", "ann")
 
 async def start_stuck_run(engine):
     run_id = await engine.start_run("stuck")
-    await engine.events.wait_for(IncidentOpened)
+    await engine.events.wait_for_next(IncidentOpened)
     return run_id
 
 
@@ -22,7 +22,7 @@ async def test_a_cancelled_run_is_in_the_audit_log(engine):
     ran = await engine("cancel", run_id, *WHY)
     assert ran.exit_code == 0, ran.err
     engine.greeter.may_finish.set()
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
     assert (shown["status"], shown["cause"]["operator"]) == ("compensated", "ann")
     (action,) = shown["audit"]
@@ -36,7 +36,7 @@ async def test_a_cancelled_run_is_in_the_audit_log(engine):
 
 async def test_an_impossible_cancel_exits_4_and_an_unknown_run_exits_3(engine):
     run_id = await engine.start_run("greet")
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     done = await engine("cancel", run_id, *WHY)
     assert (done.exit_code, "completed already" in done.err) == (4, True)
     forward = await engine("cancel", await start_stuck_run(engine), *WHY)
@@ -53,7 +53,7 @@ async def test_an_incident_is_listed_and_skipped(engine):
     assert (incident["id"], incident["step"], incident["saga"]) == (f"{run_id}/1", "lose", "stuck")
     ran = await engine("resolve", f"{run_id}/1", "skip", *WHY, "--json")
     assert (ran.exit_code, ran.json["outcome"]) == (0, "accepted")
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     assert (await engine("incidents", "--json")).json["incidents"] == []
     (resolved,) = (await engine("incidents", "--all", "--json")).json["incidents"]
     assert (resolved["resolution"], resolved["operator"]) == ("skip", "ann")
@@ -77,7 +77,7 @@ async def test_a_run_id_names_its_only_open_incident(engine):
     run_id = await start_stuck_run(engine)
     ran = await engine("resolve", run_id, "complete", "--result", '{"found": true}', *WHY)
     assert ran.exit_code == 0, ran.err
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
     assert (shown["status"], shown["result"]["lose"]) == ("completed", {"found": True})
     none = await engine("resolve", run_id, "retry", *WHY)
@@ -87,7 +87,7 @@ async def test_a_run_id_names_its_only_open_incident(engine):
 async def test_a_retry_that_fails_again_opens_the_next_incident(engine):
     run_id = await start_stuck_run(engine)
     assert (await engine("resolve", run_id, "retry", *WHY)).exit_code == 0
-    await engine.events.wait_for(IncidentOpened)
+    await engine.events.wait_for_next(IncidentOpened)
     (incident,) = (await engine("incidents", "--json")).json["incidents"]
     assert incident["id"] == f"{run_id}/2"
     assert (await engine("resolve", run_id, "abandon", *WHY)).exit_code == 0
@@ -116,7 +116,7 @@ async def test_an_action_not_decided_in_time_is_decided_later(engine):
         client_timeout="0.001",
     )
     assert (ran.exit_code, "It is recorded, and the next worker" in ran.err) == (124, True)
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
 
 
 async def test_without_a_worker_a_start_waits_in_its_queue(settings):

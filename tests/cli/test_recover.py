@@ -15,7 +15,7 @@ async def test_commands_in_flight_are_sent_again_and_recorded(engine):
     assert ran.exit_code == 0, ran.err
     assert (ran.json["action"], ran.json["runs"], ran.json["commands"]) == ("recover", 1, 1)
     engine.greeter.may_finish.set()
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
     assert shown["status"] == "completed"
     async with (

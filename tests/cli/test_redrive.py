@@ -97,7 +97,7 @@ async def test_a_redriven_dead_letter_arrives_unchanged_and_is_closed(engine):
     assert listed["reason"] == "unknown_saga"
     ran = await engine("dead-letters", "redrive", listed["id"], "--json", *WHY)
     assert (ran.exit_code, ran.json["redriven"], ran.json["failed"]) == (0, [listed["id"]], [])
-    await engine.events.wait_for(MessageDeadLettered)  # the saga is still unknown
+    await engine.events.wait_for_next(MessageDeadLettered)  # the saga is still unknown
     (again,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     shown = (await engine("dead-letters", "show", again["id"], "--json")).json
     assert (shown["headers"], shown["correlation_id"]) == ({"x-saga-redrive-count": 1}, "c-1")
@@ -112,7 +112,7 @@ async def test_a_redriven_start_that_is_valid_now_starts_its_run(engine, recorde
     body = b'{"run_id": "%s", "saga": "greet", "input": {"name": "Ann"}}' % run_id
     await recorded(make_dead_letter(body=body, body_size=len(body)))
     assert (await engine("dead-letters", "redrive", "--all", "--yes")).exit_code == 0
-    (started,) = await engine.events.wait_for(RunStarted)
+    (started,) = await engine.events.wait_for_next(RunStarted)
     assert started.run_id == run_id.decode()
 
 
@@ -150,7 +150,7 @@ async def test_a_letter_that_cannot_be_published_fails_alone_and_stays_open(engi
     assert len(ran.json["redriven"]) == 1
     for words in ("1 of its 5 bytes", "did not confirm", "No queue is bound", "'odd'"):
         assert any(words in problem for problem in problems), words
-    await engine.events.wait_for(MessageDeadLettered)
+    await engine.events.wait_for_next(MessageDeadLettered)
     left = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert len(left) == 5
 
@@ -164,7 +164,7 @@ async def test_a_body_of_20_megabytes_is_truncated_and_not_redriven(engine):
         size.require_broker_url(), role=ConnectionRole.PUBLISH, settings=size
     ) as connection:
         assert await Publisher(connection).publish([message]) == [PublishOutcome.CONFIRMED]
-    await engine.events.wait_for(MessageDeadLettered)
+    await engine.events.wait_for_next(MessageDeadLettered)
     (listed,) = (await engine("dead-letters", "list", "--json")).json["dead_letters"]
     assert (listed["reason"], listed["body_size"], listed["truncated"]) == (
         "too_large",

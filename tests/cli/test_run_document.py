@@ -5,7 +5,7 @@ from saga_engine.telemetry.events import RunFinished
 
 async def test_runs_are_listed_in_pages_the_newest_first(engine):
     ids = [await engine.start_run("greet", name, "--key", name) for name in ("a", "b", "c")]
-    await engine.events.wait_for(RunFinished, 3)
+    await engine.events.wait_for_next(RunFinished, 3)
     listed = (await engine("list", "--json")).json
     assert [run["run_id"] for run in listed["runs"]] == ids[::-1]
     assert listed["next"] is None
@@ -22,7 +22,7 @@ async def test_runs_are_listed_in_pages_the_newest_first(engine):
 
 async def test_a_run_is_shown_with_its_steps_and_its_journal(engine):
     run_id = await engine.start_run("greet", "unknown")
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     shown = (await engine("show", run_id, "--json")).json
     assert shown["status"] == "compensated"
     assert shown["cause"]["code"] == "rejected"

@@ -9,7 +9,7 @@ from saga_engine.vocabulary import Status
 async def test_runs_are_filtered_by_status_saga_and_key(engine):
     held = await engine.start_run("held", "Ann", "--key", "h")
     await engine.start_run("greet", "Ann", "--key", "g")
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     for choice in (("--status", "running"), ("--saga", "held"), ("--key", "h")):
         found = (await engine("list", *choice, "--json")).json["runs"]
         assert [run["run_id"] for run in found] == [held]
@@ -18,7 +18,7 @@ async def test_runs_are_filtered_by_status_saga_and_key(engine):
 
 async def test_tables_are_separated_by_tabs_outside_a_terminal(engine):
     run_id = await engine.start_run("greet", "Ann", "--key", "a")
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     header, row = (await engine("list")).out.splitlines()
     assert header.split("\t")[:3] == ["run", "saga", "version"]
     assert row.split("\t")[:5] == [run_id, "greet", "1", "a", "completed"]
@@ -29,7 +29,7 @@ async def test_tables_are_separated_by_tabs_outside_a_terminal(engine):
 
 async def test_show_prints_the_awaited_reply_and_its_deadline(engine):
     run_id = await engine.start_run("held")
-    await engine.events.wait_for(AttemptSent)
+    await engine.events.wait_for_next(AttemptSent)
     shown = await engine("show", run_id)
     assert re.search(
         r"^waiting for  hold: the reply to greeter\.hold, until \S+ \S+$", shown.out, re.MULTILINE
@@ -38,7 +38,7 @@ async def test_show_prints_the_awaited_reply_and_its_deadline(engine):
 
 async def test_show_prints_when_a_command_is_sent_again(engine):
     run_id = await engine.start_run("greet", "deaf")
-    await engine.events.wait_for(RetryScheduled)
+    await engine.events.wait_for_next(RetryScheduled)
     shown = await engine("show", run_id)
     assert re.search(
         r"^waiting for  say: to send greeter\.greet again, at \S+ \S+$", shown.out, re.MULTILINE

@@ -10,7 +10,7 @@ async def test_a_key_rotation_is_recorded_and_refused_again_within_the_delay(eng
     again = await engine("rotate-token-key", "--reason", "the quarter", "--operator", "ann")
     assert (again.exit_code, "Rotate again from 20" in again.err) == (4, True)
     await engine.start_run("greet")
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     async with (
         Database(engine.settings.require_database_url(), engine.settings) as database,
         database.transaction() as tx,

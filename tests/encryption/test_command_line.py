@@ -73,12 +73,12 @@ async def test_a_rejection_is_decrypted_only_on_request(engine):
 async def test_a_manually_given_result_is_encrypted(engine, keys):
     ran = await engine("start", "stuck", "--input", '{"name": "Ann"}', **KEYS)
     run_id = ran.out.strip()
-    await engine.events.wait_for(IncidentOpened)
+    await engine.events.wait_for_next(IncidentOpened)
     await record_all_writes(engine.database)
     result = ("--result", json.dumps({"said": SECRET}))
     done = await engine("resolve", f"{run_id}/1", "complete", *result, *WHY, **keys)
     assert done.exit_code == 0, done.err
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     shown = (await engine("show", run_id, "--decrypt", "--json", **KEYS)).json
     assert shown["result"]["lose"] == {"said": SECRET}
     written = await all_written_rows(engine.database)
@@ -90,7 +90,7 @@ async def test_a_manually_given_result_is_encrypted(engine, keys):
 
 async def test_the_runs_that_a_key_is_needed_for_are_listed(engine):
     run_id = (await engine("start", "greet", "--input", '{"name": "Ann"}', **KEYS)).out.strip()
-    await engine.events.wait_for(RunFinished)
+    await engine.events.wait_for_next(RunFinished)
     found = (await engine("list", "--encrypted-with", "k1", "--json")).json["runs"]
     assert [each["run_id"] for each in found] == [run_id]
     for others in (("--encrypted-with", "k2"), ("--encrypted-with", "k1", "--status", "running")):

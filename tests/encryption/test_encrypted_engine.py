@@ -73,7 +73,7 @@ async def everything_happens(engine, encrypted):
         await client.result(recorded.run_id, timeout=30)
         await worker.events.wait_for(IncidentOpened, cause="mapping_failed")
         await worker.events.wait_for_dead_letter("invalid_input")
-    emitted = [*map(repr, worker.events.events), *map(repr, service.events)]
+    emitted = [*map(repr, worker.events), *map(repr, service.events)]
     return endings, tap.messages, await all_written_rows(engine.database), emitted
 
 

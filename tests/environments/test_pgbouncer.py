@@ -18,8 +18,8 @@ from saga_engine.telemetry.events import DatabaseUnavailable
 from tests.environments.order_saga import UNNAMED_STATEMENTS, order
 from tests.environments.pgbouncer import IGNORED_PARAMETERS, running_pgbouncer
 from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
+from tests.kit.events import EventRecorder
 from tests.kit.participant_locks import hold_lock, is_lock_free
-from tests.kit.payments_participant import EventList
 from tests.kit.proxy import running_proxy
 
 MODES: dict[str, dict[str, object]] = {
@@ -234,7 +234,7 @@ async def test_a_statement_lost_before_the_pooler_is_ended_on_both_sides(migrate
         running_pgbouncer(migrated_url) as bouncer,
         running_proxy(bouncer.url(migrated_url)) as proxy,
     ):
-        events = EventList()
+        events = EventRecorder()
         settings = Settings(participant_statement_check_after=0.5)
         database = ParticipantDatabase(proxy.url, settings)
         async with asyncio.TaskGroup() as group:
@@ -249,14 +249,14 @@ async def test_a_statement_lost_before_the_pooler_is_ended_on_both_sides(migrate
             assert await is_lock_free(database, 60)
             watching.cancel()
         await database.close()
-    assert {event.problem for event in events.of_type(DatabaseUnavailable)} == {
+    assert {event.problem for event in events.matching(DatabaseUnavailable)} == {
         "1 statements or their responses were lost on the network."
     }
 
 
 async def test_a_running_statement_behind_the_pooler_is_left_alone(migrated_url):
     async with running_pgbouncer(migrated_url) as bouncer:
-        events = EventList()
+        events = EventRecorder()
         settings = Settings(participant_statement_check_after=0.2)
         database = ParticipantDatabase(bouncer.url(migrated_url), settings)
         async with asyncio.TaskGroup() as group:
@@ -266,4 +266,4 @@ async def test_a_running_statement_behind_the_pooler_is_left_alone(migrated_url)
                 assert await tx.connection.scalar(text("SELECT 1")) == 1
             watching.cancel()
         await database.close()
-    assert not events.of_type(DatabaseUnavailable)
+    assert not events.matching(DatabaseUnavailable)

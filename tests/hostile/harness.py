@@ -165,7 +165,7 @@ class HostileHarness:
         return sum(event.state == "connecting" for event in self._events(BrokerConnectionChanged))
 
     def _events(self, kind):
-        return [*self.worker.events.matching(kind), *self.service.events.of_type(kind)]
+        return [*self.worker.events.matching(kind), *self.service.events.matching(kind)]
 
 
 @asynccontextmanager

@@ -109,7 +109,7 @@ async def test_bodies_of_messages_that_the_broker_dead_lettered(harness):
 async def test_bodies_of_commands(harness):
     messages = commands_with_hostile_bodies(harness)
     assert await send_all(harness, messages) == {}
-    await harness.service.events.wait_for(
+    await harness.service.events.wait_until(
         lambda _: len(participant_reasons(harness)) >= len(UNREADABLE)
     )
     await harness.shut_down_and_check()
@@ -149,7 +149,7 @@ def commands_with_hostile_bodies(harness):
 
 def participant_reasons(harness):
     """The reasons for which the participant dead-lettered messages."""
-    return [event.reason for event in harness.service.events.of_type(MessageDeadLettered)]
+    return [event.reason for event in harness.service.events.matching(MessageDeadLettered)]
 
 
 async def test_properties_of_replies(harness):

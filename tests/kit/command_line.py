@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import TelemetryEvent
+from tests.kit.events import EventRecorder
 from tests.kit.fork_server import COMMAND, ForkServer
 from tests.kit.greeter import GreeterParticipant
 
@@ -113,25 +113,6 @@ async def http_get(url: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
 
     return await asyncio.to_thread(get)
-
-
-class EventRecorder:
-    """An observer that queues telemetry events, so that a test can wait for them."""
-
-    def __init__(self) -> None:
-        self._events: asyncio.Queue[TelemetryEvent] = asyncio.Queue()
-
-    def __call__(self, event: TelemetryEvent) -> None:
-        self._events.put_nowait(event)
-
-    async def wait_for(self, kind: type, count: int = 1) -> list[Any]:
-        """Return the next *count* events of that type."""
-        found: list[TelemetryEvent] = []
-        async with asyncio.timeout(30):
-            while len(found) < count:
-                event = await self._events.get()
-                found += [event] if isinstance(event, kind) else []
-        return found
 
 
 class CliEngine:

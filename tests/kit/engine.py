@@ -22,18 +22,14 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import (
     Emitter,
-    IncidentOpened,
-    MessageDeadLettered,
-    MessageIgnored,
     ProcessReady,
-    RunFinished,
 )
 from saga_engine.vocabulary import ConnectionRole, Failure, Outcome
 from saga_engine.worker.worker import Worker
 from tests.kit.connections import open_connection, raw_channel
+from tests.kit.events import WAIT_TIMEOUT_S, EventRecorder
 from tests.kit.parcels import COMMANDS, parcels
 
-WAIT_TIMEOUT_S = 60
 FAST_SETTINGS = {
     "poll_interval": 0.02,
     "outbox_cleanup_interval": 0.05,
@@ -41,55 +37,6 @@ FAST_SETTINGS = {
     "broker_reconnect_backoff_max": 0.1,
     "shutdown_timeout": 5.0,
 }
-
-
-class EventRecorder:
-    """Records the telemetry events of a worker, and waits for them."""
-
-    def __init__(self):
-        self.events = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, event):
-        self.events.append(event)
-        self._changed.set()
-
-    def matching(self, kind, **fields):
-        """The events so far of a kind with these fields."""
-        return [
-            event
-            for event in self.events
-            if isinstance(event, kind)
-            and all(getattr(event, name) == value for name, value in fields.items())
-        ]
-
-    async def wait_for(self, kind, count=1, **fields):
-        """Wait until there are `count` events of a kind with these fields; return those."""
-        async with asyncio.timeout(WAIT_TIMEOUT_S):
-            while len(found := self.matching(kind, **fields)) < count:
-                self._changed.clear()
-                await self._changed.wait()
-        return found[:count]
-
-    async def wait_for_end(self, run_id):
-        """Wait until a run is finished; return its status."""
-        [event] = await self.wait_for(RunFinished, run_id=run_id)
-        return event.status
-
-    async def wait_for_incident(self, run_id, **fields):
-        """Wait until the run has an incident; return the event."""
-        [event] = await self.wait_for(IncidentOpened, run_id=run_id, **fields)
-        return event
-
-    async def wait_for_dead_letter(self, reason, **fields):
-        """Wait until a message is dead-lettered; return the event."""
-        [event] = await self.wait_for(MessageDeadLettered, reason=reason, **fields)
-        return event
-
-    async def wait_for_ignored(self, reason, **fields):
-        """Wait until a message is ignored; return the event."""
-        [event] = await self.wait_for(MessageIgnored, reason=reason, **fields)
-        return event
 
 
 class RunningWorker:

@@ -27,4 +27,4 @@ async def publish_malformed(engine, *bodies, exchange=REQUESTS, key="start"):
     ) as connection:
         outcomes = await Publisher(connection).publish(messages)
     assert outcomes == [PublishOutcome.CONFIRMED] * len(bodies)
-    await engine.events.wait_for(MessageDeadLettered, len(bodies))
+    await engine.events.wait_for_next(MessageDeadLettered, len(bodies))

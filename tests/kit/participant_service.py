@@ -16,7 +16,7 @@ from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole
-from tests.kit.payments_participant import EventList
+from tests.kit.events import EventRecorder
 
 TOKEN_KEY = b"k" * 32
 FAST_RECONNECT = {"broker_reconnect_backoff": 0.01, "broker_reconnect_backoff_max": 0.05}
@@ -110,7 +110,7 @@ class RunningService:
 @asynccontextmanager
 async def running_service(url, *payments, **changes):
     """The participants' process; ended on the spot when the block ends."""
-    events, stop = EventList(), asyncio.Event()
+    events, stop = EventRecorder(), asyncio.Event()
     settings = Settings(broker_url=url, **(FAST_RECONNECT | changes))
     participants = [shop.participant for shop in payments]
     async with (

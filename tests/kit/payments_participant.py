@@ -1,7 +1,6 @@
 """A participant with a table of bookings, and commands as an engine sends them."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from saga_engine.participant.executor import Executor
 from saga_engine.protocol.command import Command, ReceivedCommand
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Outcome
+from tests.kit.events import EventRecorder
 
 FAR_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -137,30 +137,6 @@ async def booking_rows(engine):
         ]
 
 
-class EventList(list):
-    """The events that were emitted, and a way to wait for one."""
-
-    def __init__(self):
-        super().__init__()
-        self._changed = asyncio.Event()
-
-    def __call__(self, event):
-        self.append(event)
-        self._changed.set()
-
-    def of_type(self, kind):
-        return [event for event in self if isinstance(event, kind)]
-
-    async def wait_for(self, condition: Callable[[object], bool]):
-        async with asyncio.timeout(30):
-            while True:
-                found = next((event for event in self if condition(event)), None)
-                if found is not None:
-                    return found
-                self._changed.clear()
-                await self._changed.wait()
-
-
 def make_command(
     run_id: UUID | None = None,
     payload=None,
@@ -261,7 +237,7 @@ async def direct_executor(engine, **changes):
     payments = PaymentsParticipant(engine)
     database = ParticipantDatabase(engine, Settings())
     await database.prepare(create_barrier=True)
-    yield payments, DirectExecutor(payments, database, EventList(), **changes)
+    yield payments, DirectExecutor(payments, database, EventRecorder(), **changes)
     await database.close()
 
 

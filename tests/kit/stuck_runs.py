@@ -14,5 +14,5 @@ async def start_stuck_runs(engine, number=1):
         for _ in range(number):
             handle = await client.start("stuck", {"name": "Ann"})
             ids.append(str(handle.run_id))
-            await engine.events.wait_for(IncidentOpened)
+            await engine.events.wait_for_next(IncidentOpened)
     return ids

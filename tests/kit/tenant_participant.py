@@ -13,12 +13,8 @@ from saga_engine.participant.database import (
     ParticipantDatabase,
 )
 from saga_engine.settings import Settings
-from tests.kit.payments_participant import (
-    DirectExecutor,
-    EventList,
-    bookings_engine,
-    make_command,
-)
+from tests.kit.events import EventRecorder
+from tests.kit.payments_participant import DirectExecutor, bookings_engine, make_command
 
 
 class TenantCommand(BaseModel):
@@ -103,7 +99,7 @@ async def tenants(database_url, given, **settings):
         )
         await database.prepare(create_barrier=True, **settings)
         tenant = TenantParticipant(database_url)
-        executor = TenantExecutor(tenant, database, EventList())
+        executor = TenantExecutor(tenant, database, EventRecorder())
         executor.role, executor.tenant, executor.user_engine, executor.database = (
             role,
             tenant,

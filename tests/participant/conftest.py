@@ -2,12 +2,8 @@
 
 import pytest
 
-from tests.kit.payments_participant import (
-    DirectExecutor,
-    EventList,
-    PaymentsParticipant,
-    bookings_engine,
-)
+from tests.kit.events import EventRecorder
+from tests.kit.payments_participant import DirectExecutor, PaymentsParticipant, bookings_engine
 
 
 @pytest.fixture
@@ -25,4 +21,4 @@ def payments():
 @pytest.fixture
 def executor(payments):
     """Executes the commands of `payments`."""
-    return DirectExecutor(payments, None, EventList())
+    return DirectExecutor(payments, None, EventRecorder())

@@ -8,9 +8,9 @@ from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import BarrierHit
 from saga_engine.vocabulary import Outcome
+from tests.kit.events import EventRecorder
 from tests.kit.payments_participant import (
     DirectExecutor,
-    EventList,
     booking_rows,
     direct_executor,
     make_command,
@@ -46,7 +46,7 @@ def executor(payments_and_executor):
 
 
 def cases(executor):
-    return [event.reason for event in executor.events.of_type(BarrierHit)]
+    return [event.reason for event in executor.events.matching(BarrierHit)]
 
 
 async def test_a_repeated_command_has_one_effect_and_gets_its_first_reply(user_engine, executor):
@@ -178,7 +178,7 @@ async def test_a_delivery_executed_before_a_rejection_is_recorded_decides_for_bo
         assert (await executor(charge))[0] is Outcome.SUCCEEDED
 
     other = DirectExecutor(
-        payments, Interrupted(ParticipantDatabase(user_engine, Settings()), get_in), EventList()
+        payments, Interrupted(ParticipantDatabase(user_engine, Settings()), get_in), EventRecorder()
     )
     assert await other(charge) == await executor(charge)
     assert payments.calls == ["charge", "charge"]

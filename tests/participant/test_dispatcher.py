@@ -70,7 +70,7 @@ async def test_a_message_that_is_not_a_command_is_rejected_and_the_next_one_hand
             await channel.basic_publish(
                 HOSTILE[reason], exchange="saga.commands", routing_key="payment.charge"
             )
-            aside = await running.events.wait_for(
+            aside = await running.events.wait_until(
                 lambda event: isinstance(event, MessageDeadLettered)
             )
             assert (aside.reason, aside.queue) == (reason, "saga.participant.payments")
@@ -80,7 +80,7 @@ async def test_a_message_that_is_not_a_command_is_rejected_and_the_next_one_hand
         async with running_service(broker_url, PaymentsParticipant()) as other:
             await engine.send(make_command())
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-            assert other.events.of_type(MessageDeadLettered) == []
+            assert other.events.matching(MessageDeadLettered) == []
 
 
 async def test_unreadable_messages_reach_the_dead_letters_with_a_policy(rabbitmq, rabbitmq_url):
@@ -113,7 +113,7 @@ async def test_a_hanging_handler_fails_and_the_others_continue(broker_url):
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
         assert (await engine.take_reply()).failure.code == "timeout"
-        assert len(running.events.of_type(HandlerFinished)) == 2
+        assert len(running.events.matching(HandlerFinished)) == 2
 
 
 async def test_no_more_handlers_run_at_once_than_allowed(broker_url):
@@ -144,12 +144,12 @@ async def test_a_shutdown_finishes_commands_in_progress_and_starts_no_new_ones(
             await payments.entered.wait()
             await engine.send(late)
             running.stop.set()
-            await running.events.wait_for(lambda event: isinstance(event, ProcessStopping))
+            await running.events.wait_until(lambda event: isinstance(event, ProcessStopping))
             assert (await running.service.readiness())["shutting_down"]
             payments.may_finish.set()
             await running.shut_down()
             assert (await engine.take_reply()).command_ref.run_id == slow.run_id
-            assert running.events.of_type(ProcessStopped) == [
+            assert running.events.matching(ProcessStopped) == [
                 ProcessStopped(program=Program.PARTICIPANT, clean=True)
             ]
         assert await booking_rows(user_engine) == [("o-1", 1)]

@@ -1,9 +1,9 @@
 import asyncio
 
 from saga_engine.vocabulary import Outcome
+from tests.kit.events import EventRecorder
 from tests.kit.payments_participant import (
     DirectExecutor,
-    EventList,
     booking_rows,
     bookings_engine,
     direct_executor,
@@ -20,7 +20,7 @@ async def test_an_invalid_payload_fails_without_quoting_it(payments, executor):
 
 
 async def test_a_handler_that_hangs_fails_after_the_timeout(payments):
-    executor = DirectExecutor(payments, None, EventList(), participant_handler_timeout=0.05)
+    executor = DirectExecutor(payments, None, EventRecorder(), participant_handler_timeout=0.05)
     outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "slow"}))
     assert (outcome, body["code"]) == (Outcome.FAILED, "timeout")
 

@@ -7,15 +7,12 @@ import pytest
 from saga_engine.participant import Failed, Rejected
 from saga_engine.participant.failures import failure_of_exception, handler_error_in
 from saga_engine.vocabulary import Outcome
+from tests.kit.events import EventRecorder
 from tests.kit.misbehaving_participant import (
     HandlerChoice,
     MisbehavingParticipant,
 )
-from tests.kit.payments_participant import (
-    DirectExecutor,
-    EventList,
-    make_command,
-)
+from tests.kit.payments_participant import DirectExecutor, make_command
 
 NO, LATER = Rejected("no"), Failed("later")
 
@@ -53,7 +50,7 @@ async def test_a_rejection_in_a_task_group_is_a_rejection():
     async def declined():
         raise Rejected("declined", "The card was declined.")
 
-    outcome, body = await DirectExecutor(MisbehavingParticipant(charge), None, EventList())(
+    outcome, body = await DirectExecutor(MisbehavingParticipant(charge), None, EventRecorder())(
         make_command()
     )
     assert (outcome, body["code"]) == (Outcome.REJECTED, "declined")

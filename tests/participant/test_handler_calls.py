@@ -88,7 +88,7 @@ async def test_a_handler_that_exits_fails_and_the_commands_beside_it_go_on(broke
         assert (failed.outcome, failed.failure.code) == (Outcome.FAILED, "SystemExit")
         assert [each.outcome for each in replies.values()] == [Outcome.SUCCEEDED]
         await running.shut_down()
-        (event,) = running.events.of_type(HandlerFailed)
+        (event,) = running.events.matching(HandlerFailed)
         assert (event.code, event.step, event.run_id) == (
             "SystemExit",
             "charge",
@@ -131,7 +131,9 @@ async def test_a_command_whose_task_was_cancelled_gets_a_reply(broker_url, times
         assert (await engine.take_reply()).failure.code == "CancelledError"
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-        assert [event.code for event in running.events.of_type(HandlerFailed)] == ["CancelledError"]
+        assert [event.code for event in running.events.matching(HandlerFailed)] == [
+            "CancelledError"
+        ]
 
 
 async def test_a_handler_that_ignores_its_timeout_gets_a_reply_and_cannot_commit(
@@ -146,7 +148,7 @@ async def test_a_handler_that_ignores_its_timeout_gets_a_reply_and_cannot_commit
             held = make_command(payload=HOLD)
             await engine.send(held)
             assert (await engine.take_reply()).failure.code == "timeout"
-            (event,) = running.events.of_type(HandlerAbandoned)
+            (event,) = running.events.matching(HandlerAbandoned)
             assert (event.still_running, event.run_id, event.step) == (
                 True,
                 str(held.run_id),

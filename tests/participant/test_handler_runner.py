@@ -17,6 +17,7 @@ from saga_engine.telemetry.events import (
     InternalErrorCaught,
 )
 from saga_engine.vocabulary import Json, Outcome
+from tests.kit.events import EventRecorder
 from tests.kit.misbehaving_participant import (
     HandlerChoice,
     MisbehavingParticipant,
@@ -26,7 +27,6 @@ from tests.kit.payments_participant import (
     Charge,
     ChargeCard,
     DirectExecutor,
-    EventList,
     booking_rows,
     bookings_engine,
     make_command,
@@ -68,7 +68,9 @@ async def test_a_type_that_exits_fails_the_command(where):
         return Unwritable.model_construct(order_id=asked.order_id)
 
     executor = DirectExecutor(
-        MisbehavingParticipant(validated if where == "validator" else written), None, EventList()
+        MisbehavingParticipant(validated if where == "validator" else written),
+        None,
+        EventRecorder(),
     )
     outcome, body = await executor(make_command(payload={"order_id": "exit"}))
     assert outcome is Outcome.FAILED
@@ -94,19 +96,19 @@ async def test_any_exception_of_a_handler_is_a_failure_named_by_its_class(raised
     async def charge(_: HandlerChoice) -> None:
         raise raised
 
-    executor = DirectExecutor(MisbehavingParticipant(charge), None, EventList())
+    executor = DirectExecutor(MisbehavingParticipant(charge), None, EventRecorder())
     outcome, body = await executor(make_command())
     assert (outcome, body["code"]) == (Outcome.FAILED, code)
-    assert [event.code for event in executor.events.of_type(HandlerFailed)] == [code]
-    assert [event.code for event in executor.events.of_type(HandlerFinished)] == [code]
-    assert not executor.events.of_type(InternalErrorCaught)
+    assert [event.code for event in executor.events.matching(HandlerFailed)] == [code]
+    assert [event.code for event in executor.events.matching(HandlerFinished)] == [code]
+    assert not executor.events.matching(InternalErrorCaught)
 
 
 async def test_a_handler_error_of_a_hostile_class_is_replied_with_its_name():
     async def charge(_: HandlerChoice) -> None:
         raise Hostile
 
-    outcome, body = await DirectExecutor(MisbehavingParticipant(charge), None, EventList())(
+    outcome, body = await DirectExecutor(MisbehavingParticipant(charge), None, EventRecorder())(
         make_command()
     )
     assert (outcome, body["code"]) == (Outcome.REJECTED, "Hostile")
@@ -119,7 +121,7 @@ async def test_a_handler_error_that_was_modified_cannot_become_an_unreadable_rep
         details.append("x" * 100_000)
         raise refusal
 
-    outcome, body = await DirectExecutor(MisbehavingParticipant(charge), None, EventList())(
+    outcome, body = await DirectExecutor(MisbehavingParticipant(charge), None, EventRecorder())(
         make_command()
     )
     assert (outcome, body["code"]) == (Outcome.FAILED, "Failed")
@@ -133,7 +135,7 @@ async def test_a_handler_error_is_limited_by_the_settings_not_by_their_defaults(
         raise Rejected("declined", "The card was declined.", {"why": [[1, 2, 3, 4, 5]]})
 
     outcome, body = await DirectExecutor(
-        MisbehavingParticipant(charge), None, EventList(), **limit
+        MisbehavingParticipant(charge), None, EventRecorder(), **limit
     )(make_command())
     assert (outcome, body["code"]) == (Outcome.REJECTED, "Rejected")
 
@@ -147,7 +149,7 @@ async def test_the_details_of_a_handler_error_may_be_as_deep_as_the_settings_all
         raise Rejected("declined", "The card was declined.", details)
 
     outcome, body = await DirectExecutor(
-        MisbehavingParticipant(charge), None, EventList(), max_body_depth=200
+        MisbehavingParticipant(charge), None, EventRecorder(), max_body_depth=200
     )(make_command())
     assert (outcome, body["code"], body["details"]) == (Outcome.REJECTED, "declined", details)
 
@@ -156,12 +158,12 @@ async def test_an_exception_is_reported_by_class_and_location_without_its_text(e
     outcome, body = await executor(make_command(payload={"order_id": "o-1", "card": "broken"}))
     assert outcome is Outcome.FAILED
     assert body == {"code": "OSError", "message": "OSError", "details": None}
-    (failed,) = executor.events.of_type(HandlerFailed)
+    (failed,) = executor.events.matching(HandlerFailed)
     assert "payments_participant.py:" in failed.problem
     assert (failed.code, failed.step, failed.command) == ("OSError", "charge", "payment.charge")
-    (finished,) = executor.events.of_type(HandlerFinished)
+    (finished,) = executor.events.matching(HandlerFinished)
     assert finished.code == "OSError"
-    assert not executor.events.of_type(InternalErrorCaught), "it is not a bug of the engine"
+    assert not executor.events.matching(InternalErrorCaught), "it is not a bug of the engine"
     assert "secret" not in str(executor.events)
 
 
@@ -232,7 +234,7 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
     async with bookings_engine(database_url) as engine:
         database = ParticipantDatabase(engine, Settings())
         await database.prepare(create_barrier=True)
-        outcome, body = await DirectExecutor(Giving(engine, result), database, EventList())(
+        outcome, body = await DirectExecutor(Giving(engine, result), database, EventRecorder())(
             make_command()
         )
         await database.close()
@@ -246,4 +248,4 @@ async def performed(participant):
         def __init__(self):
             self.participant = participant
 
-    return await DirectExecutor(Only(), None, EventList())(make_command())
+    return await DirectExecutor(Only(), None, EventRecorder())(make_command())

@@ -45,7 +45,7 @@ async def test_commands_in_progress_elsewhere_do_not_block_other_commands(broker
                 assert (await engine.take_reply()).command_ref.run_id == other.run_id
         answered = {each.command_ref.run_id for each in await engine.take_replies(3)}
         assert answered == {each.run_id for each in held}
-        assert len(running.events.of_type(MessagesConsumed)) == 13
+        assert len(running.events.matching(MessagesConsumed)) == 13
     assert len(await booking_rows(user_engine)) == 13
 
 
@@ -64,7 +64,7 @@ async def test_only_the_last_attempt_waits_for_an_earlier_one(broker_url, user_e
             assert {each.failure.code for each in given_up} == {"in_progress"}
         last = await engine.take_reply()
         assert (last.command_ref.attempt, last.outcome) == (3, Outcome.SUCCEEDED)
-        assert [event.reason for event in running.events.of_type(BarrierHit)] == [
+        assert [event.reason for event in running.events.matching(BarrierHit)] == [
             "in_progress",
             "in_progress",
         ]
@@ -95,17 +95,17 @@ async def test_a_lost_connection_leaves_a_waiting_command_to_its_next_delivery(
                 await claim(gone, charge)
                 await engine.send(charge)
                 for times in (1, 2, 3):
-                    await running.events.wait_for(lambda _, n=times: consumed(running) == n)
+                    await running.events.wait_until(lambda _, n=times: consumed(running) == n)
                     proxy.reset()
-                await running.events.wait_for(lambda _: consumed(running) == 4)
+                await running.events.wait_until(lambda _: consumed(running) == 4)
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
             await running.shut_down()
-        assert len(running.events.of_type(HandlerFinished)) == 1
+        assert len(running.events.matching(HandlerFinished)) == 1
 
 
 def consumed(running):
     """How many deliveries have had their turn."""
-    return len(running.events.of_type(MessagesConsumed))
+    return len(running.events.matching(MessagesConsumed))
 
 
 async def test_a_shutdown_leaves_commands_that_are_in_progress_elsewhere(broker_url, user_engine):
@@ -117,7 +117,7 @@ async def test_a_shutdown_leaves_commands_that_are_in_progress_elsewhere(broker_
         ):
             await claim(gone, charge)
             await engine.send(charge)
-            await running.events.wait_for(lambda event: isinstance(event, MessagesConsumed))
+            await running.events.wait_until(lambda event: isinstance(event, MessagesConsumed))
             await running.shut_down()
         async with running_service(broker_url, PaymentsParticipant(user_engine)):
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED

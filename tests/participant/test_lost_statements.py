@@ -13,8 +13,8 @@ from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.errors import Rejected
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import DatabaseUnavailable
+from tests.kit.events import EventRecorder
 from tests.kit.participant_locks import hold_lock, is_lock_free
-from tests.kit.payments_participant import EventList
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
 
@@ -22,7 +22,7 @@ from tests.kit.proxy import running_proxy
 @asynccontextmanager
 async def watched(*, patience=0.5):
     """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
-    emitted = EventList()
+    emitted = EventRecorder()
     async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
         database = ParticipantDatabase(
             proxy.url, Settings(participant_statement_check_after=patience)
@@ -44,7 +44,7 @@ async def test_a_lost_rollback_is_ended_and_the_command_stays_rejected():
         with pytest.raises(Rejected):
             await hold_lock(database, reject)
         assert await is_lock_free(database)
-        assert emitted.of_type(DatabaseUnavailable)
+        assert emitted.matching(DatabaseUnavailable)
 
 
 @pytest.mark.parametrize("when", ["in a statement", "in the commit"])
@@ -60,7 +60,7 @@ async def test_a_lost_statement_is_ended_on_both_sides(when):
             with pytest.raises(DBAPIError):
                 await hold_lock(database, vanish)
             assert await is_lock_free(database)
-        assert {trouble.problem for trouble in emitted.of_type(DatabaseUnavailable)} == {
+        assert {trouble.problem for trouble in emitted.matching(DatabaseUnavailable)} == {
             "1 statements or their responses were lost on the network."
         }
 
@@ -84,7 +84,7 @@ async def test_a_statement_that_is_being_executed_may_take_long():
     async with watched() as (database, _, emitted), database.transaction() as tx:
         await tx.connection.execute(text("SELECT pg_sleep(3)"))
         assert await tx.connection.scalar(text("SELECT 1")) == 1
-    assert not emitted.of_type(DatabaseUnavailable)
+    assert not emitted.matching(DatabaseUnavailable)
 
 
 async def test_executing_statements_are_checked_once_per_silence_timeout():
@@ -112,7 +112,7 @@ async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, mon
         async with database.transaction() as tx:
             stored = await tx.connection.scalar(text("SELECT length(:large)"), {"large": large})
     assert stored == len(large)
-    assert not emitted.of_type(DatabaseUnavailable)
+    assert not emitted.matching(DatabaseUnavailable)
 
 
 async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
@@ -130,4 +130,4 @@ async def test_a_handler_that_pauses_keeps_its_transaction(number):
             await tx.connection.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
         await sleep(4)
         assert await tx.connection.scalar(text("SELECT 2")) == 2
-    assert not emitted.of_type(DatabaseUnavailable)
+    assert not emitted.matching(DatabaseUnavailable)

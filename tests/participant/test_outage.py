@@ -42,7 +42,7 @@ async def test_a_database_outage_uses_no_attempt_of_a_command_that_has_not_start
             await engine.send(asked)
         replies = await engine.take_replies(20)
         await proxy.refuse()
-        await running.events.wait_for(lambda event: isinstance(event, DatabaseUnavailable))
+        await running.events.wait_until(lambda event: isinstance(event, DatabaseUnavailable))
         checks = await running.service.readiness()
         assert checks["database of payments"]
         await sleep(2)
@@ -55,10 +55,10 @@ async def test_a_database_outage_uses_no_attempt_of_a_command_that_has_not_start
                 await engine.send(replace(asked, attempt=2))
         assert all(e.outcome is Outcome.SUCCEEDED for e in await engine.take_replies(len(failed)))
         assert len(await booking_rows(user_engine)) == number
-        emitted = running.events.of_type(DatabaseUnavailable)
+        emitted = running.events.matching(DatabaseUnavailable)
         assert [each.operation for each in emitted].count("participant") == 1
-        assert len(running.events.of_type(DatabaseRecovered)) == 1
-        assert not running.events.of_type(InternalErrorCaught)
-        assert not running.events.of_type(HandlerFailed)
-        assert not any(each.redelivered for each in running.events.of_type(MessagesConsumed))
+        assert len(running.events.matching(DatabaseRecovered)) == 1
+        assert not running.events.matching(InternalErrorCaught)
+        assert not running.events.matching(HandlerFailed)
+        assert not any(each.redelivered for each in running.events.matching(MessagesConsumed))
         assert (await running.service.readiness())["database of payments"] is None

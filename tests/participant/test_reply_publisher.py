@@ -55,8 +55,8 @@ async def test_a_reply_that_the_broker_nacks_is_sent_again(development_broker):
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
         assert refused.fired_count == len(ids) == 3
-        await running.events.wait_for(lambda event: getattr(event, "outcome", "") == "confirmed")
-        outcomes = [event.outcome for event in running.events.of_type(MessagesPublished)]
+        await running.events.wait_until(lambda event: getattr(event, "outcome", "") == "confirmed")
+        outcomes = [event.outcome for event in running.events.matching(MessagesPublished)]
         assert outcomes == ["nacked", "nacked", "nacked", "confirmed"]
 
 
@@ -70,7 +70,7 @@ async def test_an_unroutable_reply_is_kept_until_an_engine_starts(broker_url):
         running_service(broker_url, PaymentsParticipant()) as running,
     ):
         await sender.send(make_command())
-        await running.events.wait_for(returned)
+        await running.events.wait_until(returned)
         async with engine_stub(broker_url) as engine:
             assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
 
@@ -82,10 +82,10 @@ async def test_a_reply_without_a_queue_is_given_up_and_delays_no_other(broker_ur
         running_service(broker_url, PaymentsParticipant(), **changes) as running,
     ):
         await engine.send(make_command(), reply_to="saga.replies.nowhere")
-        await running.events.wait_for(returned)
+        await running.events.wait_until(returned)
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-        given_up = await running.events.wait_for(
+        given_up = await running.events.wait_until(
             lambda event: isinstance(event, MessageDeadLettered)
         )
         assert given_up.reason == "reply_unroutable"
@@ -100,16 +100,16 @@ async def test_replies_to_foreign_queues_do_not_occupy_the_prefetch(broker_url):
             await engine.send(make_command(), reply_to="nowhere")
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
-        assert len(running.events.of_type(MessageDeadLettered)) == 6
+        assert len(running.events.matching(MessageDeadLettered)) == 6
 
 
 async def test_a_shutdown_leaves_an_unroutable_reply_to_the_next_process(broker_url):
     async with command_sender(broker_url) as sender:
         async with running_service(broker_url, PaymentsParticipant()) as running:
             await sender.send(make_command())
-            await running.events.wait_for(returned)
+            await running.events.wait_until(returned)
             await running.shut_down()
-            (stopped,) = running.events.of_type(ProcessStopped)
+            (stopped,) = running.events.matching(ProcessStopped)
             assert stopped.clean
         async with (
             engine_stub(broker_url) as engine,

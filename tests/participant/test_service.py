@@ -16,10 +16,10 @@ from saga_engine.vocabulary import (
     Outcome,
     Program,
 )
+from tests.kit.events import EventRecorder
 from tests.kit.participant_service import command_sender, engine_stub, is_reply, running_service
 from tests.kit.payments_participant import (
     ChargeCard,
-    EventList,
     PaymentsParticipant,
     booking_rows,
     make_command,
@@ -69,7 +69,7 @@ async def test_many_commands_are_answered_each_with_its_own_reply(broker_url, us
         for asked in commands:
             assert charge_ids[asked.run_id].startswith(asked.payload["order_id"] + "-")
         assert len(await booking_rows(user_engine)) == len(commands)
-        sent = running.events.of_type(MessagesPublished)
+        sent = running.events.matching(MessagesPublished)
         assert sum(event.messages for event in sent) == len(commands)
         assert len(sent) < len(commands)
 
@@ -90,8 +90,8 @@ async def test_a_participant_killed_between_effect_and_reply_repeats_its_reply(
             assert await booking_rows(user_engine) == [("o-1", 1)]
         async with running_service(url, payments) as second:
             assert (await engine.take_reply()).body == {"charge_id": "o-1-1"}
-            assert second.events.of_type(BarrierHit)[0].reason == "repeated"
-            assert second.events.of_type(MessagesConsumed)[0].redelivered == 1
+            assert second.events.matching(BarrierHit)[0].reason == "repeated"
+            assert second.events.matching(MessagesConsumed)[0].redelivered == 1
     assert payments.calls == ["charge"]
     assert await booking_rows(user_engine) == [("o-1", 1)]
 
@@ -117,7 +117,7 @@ async def test_a_shutdown_ends_in_time_even_if_a_handler_does_not(broker_url, mo
         await sender.send(make_command(payload={"order_id": "o-1", "card": "slow"}))
         await payments.entered.wait()
         await running.shut_down()
-        assert running.events.of_type(ProcessStopped) == [
+        assert running.events.matching(ProcessStopped) == [
             ProcessStopped(program=Program.PARTICIPANT, clean=False)
         ]
 
@@ -156,7 +156,7 @@ class Only:
 
 
 def service(*participants, **changes):
-    return ParticipantService(participants, Settings(**changes), EventList())
+    return ParticipantService(participants, Settings(**changes), EventRecorder())
 
 
 def test_two_participants_with_a_handler_for_one_command_are_refused():

@@ -49,7 +49,7 @@ async def test_a_handler_may_change_schema_and_role_without_affecting_others(exe
     assert await booking_rows(executor.user_engine) == [("o-1", 1), ("o-1", 1)]
     first, second = executor.tenant.seen
     assert second == first
-    assert not executor.events.of_type(InternalErrorCaught)
+    assert not executor.events.matching(InternalErrorCaught)
 
 
 async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(executor):
@@ -89,7 +89,7 @@ async def test_a_handler_that_ends_or_breaks_its_transaction_fails_with_a_reason
     assert len(body["message"]) > 10
     assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
     assert await booking_rows(executor.user_engine) == [("o-1", 1)] * (1 + kept)
-    assert not executor.events.of_type(InternalErrorCaught)
+    assert not executor.events.matching(InternalErrorCaught)
 
 
 async def test_a_connection_that_a_handler_cuts_fails_its_own_command_only(executor):
@@ -130,7 +130,7 @@ async def test_a_missing_barrier_is_reported_without_the_advice_for_the_engines_
         await tx.execute(text("DROP TABLE saga_barrier"))
     outcome, body = await executor(make_tenant_command())
     assert (outcome, body["code"]) == (Outcome.FAILED, "42P01")
-    (trouble,) = executor.events.of_type(DatabaseUnavailable)
+    (trouble,) = executor.events.matching(DatabaseUnavailable)
     assert "migrate" not in trouble.problem
 
 

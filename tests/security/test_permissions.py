@@ -40,7 +40,8 @@ from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
 from tests.kit.command_line import saga_engine
 from tests.kit.connections import raw_channel
-from tests.kit.engine import FAST_SETTINGS, EventRecorder
+from tests.kit.engine import FAST_SETTINGS
+from tests.kit.events import EventRecorder
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.security.buy_saga import buy_saga
 

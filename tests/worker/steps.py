@@ -25,7 +25,8 @@ from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.duties import Duties
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.registry import SagaRegistry
-from tests.kit.engine import EventRecorder, no_reply, succeed
+from tests.kit.engine import no_reply, succeed
+from tests.kit.events import EventRecorder
 from tests.kit.parcels import parcels
 from tests.kit.promises import check_promises
 

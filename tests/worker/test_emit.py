@@ -23,7 +23,7 @@ from saga_engine.vocabulary import Direction, IgnoredReason, Outcome
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.work_item import WorkItem, as_delivery
-from tests.kit.engine import EventRecorder
+from tests.kit.events import EventRecorder
 from tests.kit.parcels import parcels
 from tests.kit.work_items import stored_request
 
@@ -54,7 +54,7 @@ def started() -> tuple[ChangeSet, Run]:
 
 def test_a_start_emits_the_run_and_its_first_attempt():
     changes, _ = started()
-    events = emitted(changes).events
+    events = emitted(changes)
     assert [type(each) for each in events] == [RunStarted, AttemptSent]
     assert (events[1].saga, events[1].step, events[1].attempt) == ("parcel", "pack", 1)
 

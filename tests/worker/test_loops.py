@@ -45,17 +45,15 @@ async def test_answers_to_many_status_queries_are_published_in_chunks(engine):
         participant.reply_makers[command] = large
     run_id = await client.start()
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-    events_before = len(worker.events.events)
+    events_before = len(worker.events)
     answers = await client.call_all(*[("status", {"run_id": run_id})] * 60)
     assert {answer.run.status for answer in answers} == {Status.COMPLETED}
     assert all(answer.run.result["pack"]["did"] == LARGE for answer in answers)
     written = [
-        each for each in worker.events.events[events_before:] if isinstance(each, MessagesPublished)
+        each for each in worker.events[events_before:] if isinstance(each, MessagesPublished)
     ]
     assert max(each.messages for each in written) <= 3
-    taken = [
-        each for each in worker.events.events[events_before:] if isinstance(each, MessagesConsumed)
-    ]
+    taken = [each for each in worker.events[events_before:] if isinstance(each, MessagesConsumed)]
     assert max(each.messages for each in taken) <= 3, (
         "a status query counts with the size of its answer"
     )

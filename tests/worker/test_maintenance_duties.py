@@ -18,7 +18,7 @@ from saga_engine.telemetry.events import (
 from saga_engine.telemetry.metrics import Metrics
 from saga_engine.vocabulary import Status
 from tests.kit.command_line import exit_code_of, read_log_until, running_command
-from tests.kit.engine import WAIT_TIMEOUT_S
+from tests.kit.events import WAIT_TIMEOUT_S
 from tests.kit.parcels import parcels
 from tests.kit.stored_runs import ORDERS
 from tests.store.test_partitions import finished, partitions_of
@@ -193,7 +193,7 @@ async def rendered_gauge(worker):
     counted = len(worker.events.matching(BacklogCounted))
     await worker.events.wait_for(BacklogCounted, counted + 1)
     metrics = Metrics()
-    for event in worker.events.events:
+    for event in worker.events:
         metrics(event)
     page, _ = metrics.render()
     [(name, value)] = re.findall(r"^(saga_runs_in_default\w*) (\S+)$", page.decode(), re.MULTILINE)

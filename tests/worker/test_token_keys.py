@@ -80,7 +80,7 @@ async def test_no_digest_of_a_token_is_stored_or_emitted(engine):
     for reason in ("unauthorized_sender", "malformed_json"):
         await worker.events.wait_for_dead_letter(reason)
     digests = {each.correlation_id.partition(".")[0] for each in participant.received}
-    assert not [each for each in worker.events.events if any(one in repr(each) for one in digests)]
+    assert not [each for each in worker.events if any(one in repr(each) for one in digests)]
     async with engine.database.transaction() as tx:
         tables = await tx.execute(
             text("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'"
