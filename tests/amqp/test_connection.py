@@ -81,14 +81,6 @@ def test_reconnect_delay_doubles_to_a_limit_with_jitter():
         assert len(pauses) > 1
 
 
-@pytest.fixture
-async def unused_port():
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    return port
-
-
 def with_hosts(url, *hosts):
     """The URL with its host replaced by those hosts."""
     return url.replace(host_of(url), ",".join(hosts))

@@ -20,32 +20,24 @@ from tests.kit.connections import (
     take_exactly,
     wait_until,
 )
-from tests.kit.messages import make_message
+from tests.kit.messages import make_message, numbered_messages, numbers_of
 from tests.kit.proxy import running_proxy
 
 URGENT, OTHER = "tests.urgent", "tests.other"
 TWO = {"topology": Topology(queues=(Queue(URGENT), Queue(OTHER)))}
 
 
-def numbered(count):
-    return [make_message("tests.one", str(number).encode()) for number in range(count)]
-
-
-def bodies(deliveries):
-    return sorted(int(delivery.body) for delivery in deliveries)
-
-
 async def test_take_returns_what_has_arrived_and_no_more_than_the_limit(broker_url):
     async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
-        await publisher.publish(numbered(5))
+        await publisher.publish(numbered_messages(5))
         (first,) = await consumer.take(1)
         rest = await take_exactly(consumer, 4)
-    assert bodies([first, *rest]) == [0, 1, 2, 3, 4]
+    assert numbers_of([first, *rest]) == [0, 1, 2, 3, 4]
 
 
 async def test_prefetch_bounds_unacknowledged_deliveries(broker_url):
     async with open_publisher(broker_url) as publisher:
-        await publisher.publish(numbered(20))
+        await publisher.publish(numbered_messages(20))
     async with open_consumer(broker_url, prefetch=7) as consumer:
         held = await take_exactly(consumer, 7)
         assert consumer.buffered_count == 0
@@ -56,17 +48,17 @@ async def test_prefetch_bounds_unacknowledged_deliveries(broker_url):
 
 async def test_stopped_consumer_hands_out_only_buffered_deliveries(broker_url):
     async with open_consumer(broker_url) as consumer, open_publisher(broker_url) as publisher:
-        await publisher.publish(numbered(3))
+        await publisher.publish(numbered_messages(3))
         (first,) = await consumer.take(1)
         await wait_until(lambda: consumer.buffered_count == 2)
         await consumer.stop()
         await publisher.publish([make_message("tests.one", b"99")])
         rest = await consumer.take(10)
-        assert bodies(rest) == [1, 2]
+        assert numbers_of(rest) == [1, 2]
         await consumer.acknowledge([first, *rest])
         assert await consumer.take(10) == []
     async with open_consumer(broker_url) as consumer:
-        assert bodies(await consumer.take(10)) == [99]
+        assert numbers_of(await consumer.take(10)) == [99]
 
 
 async def test_stop_ends_a_waiting_take(broker_url):
@@ -83,13 +75,13 @@ async def test_consuming_continues_after_a_lost_connection(broker_url):
         open_consumer(proxy.url, observer) as consumer,
         open_publisher(broker_url) as publisher,
     ):
-        await publisher.publish(numbered(3))
+        await publisher.publish(numbered_messages(3))
         old = await take_exactly(consumer, 2)
         await wait_until(lambda: consumer.buffered_count == 1)
         proxy.reset()
         await observer.wait_for(lambda state: state.generation == 2)
         new = await take_exactly(consumer, 3)
-        assert bodies(new) == [0, 1, 2]
+        assert numbers_of(new) == [0, 1, 2]
         assert {delivery.generation for delivery in new} == {2}
         await consumer.acknowledge(old)  # Left out: their tags now identify other deliveries.
         assert consumer._channel.unacked_count == 3
@@ -107,8 +99,8 @@ async def test_deleted_queue_is_declared_and_consumed_again(broker_url):
         await channel.queue_delete(QUEUE)
         await observer.wait_for(lambda state: "gone" in state.problem)
         await observer.wait_for(lambda state: not state.problem)
-        await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
+        await publisher.publish(numbered_messages(1))
+        assert numbers_of(await take_exactly(consumer, 1)) == [0]
 
 
 async def test_missing_queue_is_an_error_at_the_start(broker_url):
@@ -128,12 +120,12 @@ async def test_deliveries_of_a_partly_started_consumer_are_redelivered(broker_ur
         async with open_consumer(proxy.url, observer, (QUEUE, "tests.extra")) as consumer:
             await channel.queue_delete("tests.extra")
             await observer.wait_for(lambda state: "could not start" in state.problem)
-            await publisher.publish(numbered(3))
+            await publisher.publish(numbered_messages(3))
             await observer.wait_for(lambda state: "could not start" in state.problem)
             await channel.queue_declare("tests.extra", durable=True)
             await observer.wait_for(lambda state: not state.problem)
             held = await take_exactly(consumer, 3)
-            assert bodies(held) == [0, 1, 2]
+            assert numbers_of(held) == [0, 1, 2]
             await consumer.acknowledge(held)
             assert consumer._channel.unacked_count == 0
 

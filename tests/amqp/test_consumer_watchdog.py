@@ -15,16 +15,8 @@ from tests.kit.connections import (
     raw_channel,
     take_exactly,
 )
-from tests.kit.messages import make_message
+from tests.kit.messages import numbered_messages, numbers_of
 from tests.kit.programs import sleep
-
-
-def numbered(count):
-    return [make_message("tests.one", str(number).encode()) for number in range(count)]
-
-
-def bodies(deliveries):
-    return sorted(int(delivery.body) for delivery in deliveries)
 
 
 async def test_watchdog_finds_a_missing_consumer(broker_url):
@@ -35,8 +27,8 @@ async def test_watchdog_finds_a_missing_consumer(broker_url):
     ):
         for tag in list(consumer._channel.queue_by_consumer_tag):
             await consumer._channel.basic_cancel(tag)
-        await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
+        await publisher.publish(numbered_messages(1))
+        assert numbers_of(await take_exactly(consumer, 1)) == [0]
     assert any("no consumer" in state.problem for state in observer.states)
 
 
@@ -52,8 +44,8 @@ async def test_watchdog_ignores_an_empty_queue_without_consumers(
             await consumer._channel.basic_cancel(tag)
         await sleep(1)  # many checks find what RabbitMQ reports for a slow leader
         await consumer._channel.consume_queue(QUEUE, 5)
-        await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
+        await publisher.publish(numbered_messages(1))
+        assert numbers_of(await take_exactly(consumer, 1)) == [0]
         assert consumer.generation == 1
     assert not any(state.problem for state in observer.states)
 
@@ -65,7 +57,7 @@ async def test_watchdog_keeps_a_healthy_consumer(broker_url):
         open_publisher(broker_url) as publisher,
     ):
         for _ in range(20):
-            await publisher.publish(numbered(1))
+            await publisher.publish(numbered_messages(1))
             await consumer.acknowledge(await take_exactly(consumer, 1))
         assert consumer.generation == 1
     assert not any(state.problem for state in observer.states)
@@ -79,9 +71,9 @@ async def test_watchdog_restores_a_deleted_binding(broker_url):
     ):
         await channel.queue_unbind(QUEUE, COMMANDS, "tests.one")
         async with asyncio.timeout(30):
-            while await publisher.publish(numbered(1)) != ["confirmed"]:
+            while await publisher.publish(numbered_messages(1)) != ["confirmed"]:
                 pass
-        assert bodies(await take_exactly(consumer, 1)) == [0]
+        assert numbers_of(await take_exactly(consumer, 1)) == [0]
 
 
 async def test_watchdog_reports_a_changed_exchange_and_restores_a_deleted_one(
@@ -100,8 +92,8 @@ async def test_watchdog_reports_a_changed_exchange_and_restores_a_deleted_one(
             while not await exists(broker_url, COMMANDS):
                 pass
         async with open_publisher(broker_url) as publisher:
-            await publisher.publish(numbered(1))
-        assert bodies(await take_exactly(consumer, 1)) == [0]
+            await publisher.publish(numbered_messages(1))
+        assert numbers_of(await take_exactly(consumer, 1)) == [0]
         assert consumer.generation == 1, "consuming went on meanwhile"
 
 

@@ -7,20 +7,12 @@ from tests.kit.connections import (
     raw_channel,
     take_exactly,
 )
-from tests.kit.messages import make_message
-
-
-def numbered(count):
-    return [make_message("tests.one", str(number).encode()) for number in range(count)]
-
-
-def bodies(deliveries):
-    return sorted(int(delivery.body) for delivery in deliveries)
+from tests.kit.messages import make_message, numbered_messages, numbers_of
 
 
 async def test_only_unacknowledged_deliveries_are_redelivered(broker_url):
     async with open_publisher(broker_url) as publisher:
-        await publisher.publish(numbered(10))
+        await publisher.publish(numbered_messages(10))
     async with open_consumer(broker_url) as consumer:
         held = await take_exactly(consumer, 10)
         await consumer.acknowledge(held[5:7])
@@ -29,10 +21,10 @@ async def test_only_unacknowledged_deliveries_are_redelivered(broker_url):
         await consumer.acknowledge([held[2], held[9]])
         await consumer.acknowledge(held[0:3])  # All of them are acknowledged twice.
         await consumer.stop()
-        unsettled = bodies([held[3], held[7], held[8]])
+        unsettled = numbers_of([held[3], held[7], held[8]])
     async with open_consumer(broker_url) as consumer:
         again = await take_exactly(consumer, 3)
-        assert bodies(again) == unsettled
+        assert numbers_of(again) == unsettled
         assert all(delivery.redelivered for delivery in again)
         await consumer.acknowledge(again)
         await consumer.stop()
@@ -45,7 +37,7 @@ async def test_batches_can_be_acknowledged_in_any_order(broker_url):
         open_consumer(broker_url, prefetch=50) as consumer,
         open_publisher(broker_url) as sender,
     ):
-        await sender.publish(numbered(300))
+        await sender.publish(numbered_messages(300))
         seen = []
         for _ in range(15):
             held = await take_exactly(consumer, 20)
@@ -54,7 +46,7 @@ async def test_batches_can_be_acknowledged_in_any_order(broker_url):
                 await consumer.acknowledge([delivery])
         await consumer.stop()
         assert consumer._channel.unacked_count == 0
-    assert bodies(seen) == list(range(300))
+    assert numbers_of(seen) == list(range(300))
     async with raw_channel(broker_url) as channel:
         assert (await channel.queue_declare(QUEUE, passive=True)).message_count == 0
 

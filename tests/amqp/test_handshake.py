@@ -89,14 +89,6 @@ async def test_invalid_url_is_reported_without_quoting_it(url):
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.fixture
-async def unused_port():
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    return port
-
-
 async def test_certificate_must_name_the_connected_host(broker_url, certificate):
     """The certificate names `localhost`, so the server is refused by its address."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

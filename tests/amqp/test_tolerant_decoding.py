@@ -1,5 +1,4 @@
 import struct
-import sys
 
 import orjson
 import pamqp.frame
@@ -23,6 +22,7 @@ from tests.kit.amqp_properties import (
     nested_tables,
     shortstr,
 )
+from tests.kit.growth import count_calls
 
 
 @pytest.fixture(autouse=True)
@@ -81,22 +81,6 @@ def test_reading_a_table_takes_linear_time(name):
     flags, table = PROPERTIES[name]
     steps = count_calls(lambda: frame(content_header(flags, table, size=1)))
     assert steps < 15 * len(table)
-
-
-def count_calls(work):
-    """How many Python functions are called: unlike the time, the same on every machine."""
-    calls = 0
-
-    def count(_frame, event, _argument):
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
 
 
 @given(st.binary(max_size=200))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.processes import wait_for_exit
+from tests.kit.processes import child_pids, wait_for_exit
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_ENGINE_")}
 
@@ -40,11 +40,6 @@ def directory() -> Iterator[Path]:
         yield Path(made)
 
 
-def children_of(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in listed.split()]
-
-
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("number", "code", "message"),
@@ -68,7 +63,7 @@ async def test_a_signal_stops_everything_that_the_demo_started(directory, number
     async for line in process.stdout:
         if b"placing 30 orders" in line:
             break
-    children = children_of(process.pid)
+    children = child_pids(process.pid)
     assert len(children) == 3, "PostgreSQL, the participants and a worker"
     process.send_signal(number)
     _, err = await process.communicate()

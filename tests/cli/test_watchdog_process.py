@@ -20,6 +20,7 @@ from tests.kit.hanging_code import (
     run_worker,
     wait_until_called,
 )
+from tests.kit.processes import child_states
 
 
 def test_a_signal_to_a_forked_child_is_not_one_to_this_process():
@@ -42,18 +43,9 @@ def test_a_signal_to_a_forked_child_is_not_one_to_this_process():
     assert os.WTERMSIG(status) == signal.SIGTERM
 
 
-def children_of(pid):
-    """The process ids of its children, with their states."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {
-        int(each): Path(f"/proc/{each}/stat").read_text().split(")")[1].split()[0]
-        for each in children
-    }
-
-
 def test_a_stopped_watchdog_does_not_outlive_its_process():
     with watchdog_process(Settings()):
-        (watchdog,) = (each for each in children_of(os.getpid()) if is_watchdog(each))
+        (watchdog,) = (each for each in child_states(os.getpid()) if is_watchdog(each))
         os.kill(watchdog, signal.SIGSTOP)
     assert not is_watchdog(watchdog)
 
@@ -69,12 +61,12 @@ async def test_a_process_restarts_its_killed_watchdog(tmp_path, urls):
     (tmp_path / "sagas.py").write_text(SAGAS)
     async with run_worker(tmp_path, urls, shutdown_timeout="86400") as process:
         await read_log_until(process, "process.ready")
-        (before,) = children_of(process.pid)
+        (before,) = child_states(process.pid)
         os.kill(before, signal.SIGKILL)
         line = await read_log_until(process, "watchdog.lost")
         assert (line["level"], line["problem"]) == ("warning", "It exited with code -9.")
         await read_log_until(process, "watchdog.restarted")
-        ((after, state),) = children_of(process.pid).items()
+        ((after, state),) = child_states(process.pid).items()
         assert after != before
         assert state != "Z"
         await publish_starts(urls, {str(uuid7()): {"way": "hang"}})
@@ -117,7 +109,7 @@ async def test_a_restarted_watchdog_knows_of_the_shutdown(tmp_path, urls):
         await wait_until_called(participant)
         participant.send_signal(signal.SIGTERM)
         await read_log_until(participant, "process.stopping")
-        (watchdog,) = children_of(participant.pid)
+        (watchdog,) = child_states(participant.pid)
         os.kill(watchdog, signal.SIGKILL)
         await read_log_until(participant, "watchdog.restarted")
         participant.stdin.write(b"\n")
@@ -151,7 +143,7 @@ async def test_a_process_that_cannot_start_a_watchdog_serves_and_retries(tmp_pat
         await read_log_until(process, "process.ready")
         lines = await read_lines_until(process, "watchdog.restarted")
         assert [each["event"] for each in lines].count("watchdog.lost") == 0, "one line is enough"
-        assert len(children_of(process.pid)) == 1
+        assert len(child_states(process.pid)) == 1
         process.send_signal(signal.SIGTERM)
         assert await exit_code_of(process, 300) == 0
 
@@ -191,11 +183,11 @@ async def test_process_1_of_a_container_shuts_down_and_reaps_its_watchdog(
         arguments = (program, module, "--port", "0")
         async with running_command(*arguments, cwd=tmp_path, wrapper=command, **urls) as process:
             await read_log_until(process, "process.ready")
-            (first,) = children_of(process.pid)
-            (watchdog,) = children_of(first)
+            (first,) = child_states(process.pid)
+            (watchdog,) = child_states(first)
             os.kill(watchdog, signal.SIGKILL)
             await read_log_until(process, "watchdog.restarted")
-            ((_, state),) = children_of(first).items()
+            ((_, state),) = child_states(first).items()
             assert state != "Z"
             os.kill(first, number)
             assert (await read_log_until(process, "process.stopped"))["clean"] is True
@@ -221,7 +213,7 @@ async def test_process_1_of_a_container_ends_although_its_handler_does_not(
             await read_log_until(process, "process.ready")
             await publish_starts(urls, {str(uuid7()): {"way": way}})
             await wait_until_called(participant)
-            (first,) = children_of(participant.pid)
+            (first,) = child_states(participant.pid)
             os.kill(first, signal.SIGTERM)
             assert await exit_code_of(participant, 300) in codes
 
@@ -236,6 +228,6 @@ async def test_process_1_of_a_container_ends_while_it_imports(tmp_path, urls, nu
         arguments = ("worker", "sagas", "--port", "0")
         async with running_command(*arguments, cwd=tmp_path, wrapper=command, **urls) as process:
             assert await process.stdout.readline() == b"importing\n"
-            (first,) = children_of(process.pid)
+            (first,) = child_states(process.pid)
             os.kill(first, number)
             assert await exit_code_of(process, 300) == 128 + number

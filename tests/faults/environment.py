@@ -271,3 +271,11 @@ async def _proxy(owned, target):
 def asyncpg_url(url):
     """The URL in asyncpg's own notation."""
     return url.replace("postgresql+asyncpg", "postgresql")
+
+
+def workers_of(environment: FaultEnvironment) -> list[ManagedProcess]:
+    return environment.workers
+
+
+def participants_of(environment: FaultEnvironment) -> list[ManagedProcess]:
+    return environment.participants

@@ -58,3 +58,13 @@ def make_message(routing_key: str, body: bytes = b"{}", exchange: str = "saga.co
         message_id=fields.pop("message_id", uuid4().hex),
         **fields,
     )
+
+
+def numbered_messages(count):
+    """Messages whose bodies are the numbers from 0."""
+    return [make_message("tests.one", str(number).encode()) for number in range(count)]
+
+
+def numbers_of(deliveries):
+    """The numbers of the deliveries of `numbered_messages`, in ascending order."""
+    return sorted(int(delivery.body) for delivery in deliveries)

@@ -16,10 +16,10 @@ from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole
+from tests.kit.connections import FAST_RECONNECT
 from tests.kit.events import EventRecorder
 
 TOKEN_KEY = b"k" * 32
-FAST_RECONNECT = {"broker_reconnect_backoff": 0.01, "broker_reconnect_backoff_max": 0.05}
 
 
 class EngineStub:

@@ -80,7 +80,7 @@ async def test_old_rows_are_deleted_in_batches_and_recent_ones_kept(user_engine)
     [
         ("tenant", '"tenant".saga_barrier'),
         ('a"b', '"a""b".saga_barrier'),
-        ("a:b", '"a:b".saga_barrier'),
+        ("a-:b", '"a-:b".saga_barrier'),
     ],
 )
 def test_every_statement_of_a_schema_names_its_table_quoted(schema, table):

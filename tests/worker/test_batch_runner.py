@@ -1,7 +1,6 @@
 """Outages, locks, slow databases and damaged rows: a batch is retried, halved or deferred."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -30,7 +29,7 @@ from saga_engine.vocabulary import Status
 from saga_engine.worker import batch_runner
 from saga_engine.worker.batch_runner import LockStrategy
 from tests.kit.engine import engine_harness, no_reply, succeed
-from tests.kit.processes import wait_for_exit
+from tests.kit.processes import child_pids, wait_for_exit
 from tests.kit.promises import check_promises
 from tests.kit.proxy import running_proxy
 from tests.worker.steps import LOCK_RUNS, damage_run, delete_run, runs_in_flight
@@ -46,7 +45,7 @@ async def test_a_batch_waits_out_a_database_crash(development_broker):
             participant.reply_makers["parcel.send"] = no_reply
             run_id = await client.start()
             [command] = await participant.wait_for_commands("parcel.send")
-            children = children_of(postgres.pid)
+            children = child_pids(postgres.pid)
             postgres.kill()
             await participant.publish(*succeed(command))
             await worker.events.wait_for(DatabaseUnavailable, operation="batch")
@@ -56,10 +55,6 @@ async def test_a_batch_waits_out_a_database_crash(development_broker):
             assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
             async with Database(url, Settings()) as database:
                 await check_promises(database)
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def test_a_batch_waits_for_a_missing_schema_and_dead_letters_nothing_else(engine):

@@ -13,7 +13,7 @@ from saga_engine.protocol.topology import (
     REQUESTS,
     participant_queue,
 )
-from tests.faults.environment import USER, VHOST, FaultEnvironment
+from tests.faults.environment import USER, VHOST, FaultEnvironment, participants_of, workers_of
 from tests.faults.event_log_watcher import EventLogWatcher
 from tests.faults.fault import RABBITMQ, RESTART_RESUME_LIMIT_S, Fault
 from tests.kit.connections import raw_channel
@@ -247,14 +247,6 @@ async def _restored(restore, *arguments):
         await restore(*arguments)
 
 
-def _workers(environment: FaultEnvironment):
-    return environment.workers
-
-
-def _participants(environment: FaultEnvironment):
-    return environment.participants
-
-
 MEMORY = ("set_vm_memory_high_watermark", "0.0001"), ("set_vm_memory_high_watermark", "0.4")
 DISK = ("set_disk_free_limit", "100000GB"), ("set_disk_free_limit", "50MB")
 _SET = "application:set_env(rabbit, {}, {})."
@@ -276,8 +268,8 @@ FAULTS = (
     *(
         Fault(f"{queue} is deleted", partial(delete_queue, queue, consumers), times=1)
         for queue, consumers in (
-            *((each, _workers) for each in (REPLIES, REQUESTS, DEAD_LETTERS)),
-            (STOCK_QUEUE, _participants),
+            *((each, workers_of) for each in (REPLIES, REQUESTS, DEAD_LETTERS)),
+            (STOCK_QUEUE, participants_of),
         )
     ),
     Fault(f"{STOCK_QUEUE} becomes a classic queue", replace_queue, times=1),
@@ -296,12 +288,12 @@ FAULTS = (
     # would be used up, and its incident would be correct.
     Fault(
         "the exchange of commands is deleted",
-        partial(delete_exchange, COMMANDS, _workers),
+        partial(delete_exchange, COMMANDS, workers_of),
         times=1,
     ),
     Fault(
         "the exchange of replies is deleted",
-        partial(delete_exchange, REPLIES, _participants),
+        partial(delete_exchange, REPLIES, participants_of),
         times=1,
     ),
     Fault("a queue is full: publishes nacked", fill_up, times=1),

@@ -11,7 +11,7 @@ from random import Random
 
 import asyncpg
 
-from tests.faults.environment import FaultEnvironment, asyncpg_url
+from tests.faults.environment import FaultEnvironment, asyncpg_url, participants_of, workers_of
 from tests.faults.fault import Fault
 from tests.faults.log_watcher import expect_logged
 from tests.kit.programs import sleep, wait_until_true
@@ -210,19 +210,11 @@ _CHANGES = (
 )
 
 
-def _workers(environment: FaultEnvironment):
-    return environment.workers
-
-
-def _participants(environment: FaultEnvironment):
-    return environment.participants
-
-
 FAULTS = (
-    Fault("COMMIT answers of workers are lost", partial(lose_commit_answers, _workers), times=2),
+    Fault("COMMIT answers of workers are lost", partial(lose_commit_answers, workers_of), times=2),
     Fault(
         "COMMIT answers of participants are lost",
-        partial(lose_commit_answers, _participants),
+        partial(lose_commit_answers, participants_of),
         times=1,
     ),
     Fault("the server aborts transactions", abort_transactions, times=1),
