@@ -175,13 +175,13 @@ async def test_dropping_a_connection_skips_the_close_handshake(broker_url):
             supervised.drop_connection(connection, "it does not answer")
 
 
-LINKS = 20
+CONNECTIONS = 20
 
 
 AWAY_S = 3.0
 
 
-class Herd:
+class ReconnectRecorder:
     """The order of retries and of reconnects, and how often a connection failed."""
 
     def __init__(self):
@@ -192,7 +192,7 @@ class Herd:
     def look(self, number, state):
         if state.state is ConnectionState.CONNECTED and state.generation == 2:
             self.up.append(number)
-        if len(self.up) == LINKS:
+        if len(self.up) == CONNECTIONS:
             self.back.set()
         if state.state is ConnectionState.CONNECTING and state.generation == 1:
             self.vain += 1
@@ -201,21 +201,23 @@ class Herd:
 
 async def test_connections_lost_together_reconnect_spread_over_time(broker_url):
     """The connections do not reconnect in the order in which they retried."""
-    herd, ours = (
-        Herd(),
+    recorder, ours = (
+        ReconnectRecorder(),
         {"broker_reconnect_backoff": 0.2, "broker_reconnect_backoff_max": 5.0},
     )  # the default values
     async with running_proxy(broker_url) as proxy, AsyncExitStack() as owned:
-        for number in range(LINKS):
-            look = partial(herd.look, number)
+        for number in range(CONNECTIONS):
+            look = partial(recorder.look, number)
             await owned.enter_async_context(open_connection(proxy.url, observer=look, **ours))
         await proxy.refuse()
         await sleep(AWAY_S)
-        assert herd.vain < 10 * LINKS, "they hardly pause"
-        await wait_until(lambda: herd.vain > 4 * LINKS)
+        assert recorder.vain < 10 * CONNECTIONS, "they hardly pause"
+        await wait_until(lambda: recorder.vain > 4 * CONNECTIONS)
         await proxy.accept()
         async with asyncio.timeout(60):
-            await herd.back.wait()
-    assert len(herd.tried) == LINKS
-    together = set(pairwise(herd.tried)) & set(pairwise(herd.up))
-    assert len(together) <= LINKS / 2, f"{len(together)} pairs of {LINKS} connections kept together"
+            await recorder.back.wait()
+    assert len(recorder.tried) == CONNECTIONS
+    together = set(pairwise(recorder.tried)) & set(pairwise(recorder.up))
+    assert len(together) <= CONNECTIONS / 2, (
+        f"{len(together)} pairs of {CONNECTIONS} connections kept together"
+    )

@@ -137,7 +137,7 @@ async def letting_go(broker, monkeypatch, held, **settings):
 async def test_replaced_channel_is_closed_after_an_abandoned_batch(
     development_broker, monkeypatch, then
 ):
-    held = Held()
+    held = HeldPublish()
     async with letting_go(development_broker, monkeypatch, held, broker_confirm_timeout=2.0) as (
         proxy,
         publisher,
@@ -166,7 +166,7 @@ async def test_replaced_channel_is_closed_after_an_abandoned_batch(
 
 
 async def test_no_channel_is_closed_while_the_broker_blocks(development_broker, monkeypatch):
-    held = Held()
+    held = HeldPublish()
     async with letting_go(development_broker, monkeypatch, held) as (proxy, publisher, observer):
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(publisher.publish([make_message("tests.one", b"held")]))
@@ -185,7 +185,7 @@ async def test_no_channel_is_closed_while_the_broker_blocks(development_broker, 
 
 
 async def test_connection_is_not_tested_while_the_broker_blocks(development_broker):
-    held = Held()
+    held = HeldPublish()
     observer = StateRecorder()
     development_broker.faults.on_publish(lambda _: True, held, max_count=1)
     async with (
@@ -205,7 +205,7 @@ async def test_connection_is_not_tested_while_the_broker_blocks(development_brok
 
 
 async def test_connection_is_not_tested_while_confirms_arrive(development_broker):
-    held = Held()
+    held = HeldPublish()
     development_broker.faults.on_publish(lambda sent: sent.body == b"held", held)
     async with (
         running_proxy(development_broker.url) as proxy,
@@ -226,7 +226,7 @@ async def test_connection_is_not_tested_while_confirms_arrive(development_broker
         assert await waiting == [C, U]
 
 
-class Held:
+class HeldPublish:
     """A publish that the broker does not confirm until the test releases it."""
 
     def __init__(self):

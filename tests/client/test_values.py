@@ -65,7 +65,7 @@ def second(first: Order) -> Order:
     return first
 
 
-class Echo:
+class EchoParticipant:
     def __init__(self) -> None:
         self.seen: list[Order] = []
         self.participant = Participant("echo")
@@ -82,7 +82,7 @@ class Echo:
 
 async def test_a_model_is_transported_by_its_aliases(broker_url, migrated_url):
     own = Settings(database_url=migrated_url, broker_url=broker_url, poll_interval=0.02)
-    served = Echo()
+    served = EchoParticipant()
     async with (
         Worker([echo], own, Emitter()) as working,
         ParticipantService([served.participant], own, Emitter()) as serving,

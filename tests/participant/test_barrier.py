@@ -151,7 +151,7 @@ async def test_a_recorded_rejection_without_a_code_is_repeated(user_engine, exec
     assert (answer.outcome, answer.body) == (Outcome.REJECTED, reply.encode())
 
 
-class Interrupted:
+class InterruptedDatabase:
     """A database that another delivery uses before its second transaction."""
 
     def __init__(self, database, meanwhile):
@@ -178,7 +178,9 @@ async def test_a_delivery_executed_before_a_rejection_is_recorded_decides_for_bo
         assert (await executor(charge))[0] is Outcome.SUCCEEDED
 
     other = DirectExecutor(
-        payments, Interrupted(ParticipantDatabase(user_engine, Settings()), get_in), EventRecorder()
+        payments,
+        InterruptedDatabase(ParticipantDatabase(user_engine, Settings()), get_in),
+        EventRecorder(),
     )
     assert await other(charge) == await executor(charge)
     assert payments.calls == ["charge", "charge"]

@@ -1,6 +1,7 @@
 """Every command gets a result, for everything that its handler returns or raises."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -204,7 +205,7 @@ async def test_a_result_beyond_the_largest_body_fails():
     assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")
 
 
-class Giving:
+class ResultParticipant:
     """A participant that writes to its table of bookings and answers with *result*."""
 
     def __init__(self, engine, result):
@@ -234,9 +235,9 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
     async with bookings_engine(database_url) as engine:
         database = ParticipantDatabase(engine, Settings())
         await database.prepare(create_barrier=True)
-        outcome, body = await DirectExecutor(Giving(engine, result), database, EventRecorder())(
-            make_command()
-        )
+        outcome, body = await DirectExecutor(
+            ResultParticipant(engine, result), database, EventRecorder()
+        )(make_command())
         await database.close()
         assert (outcome, body["code"]) == (Outcome.FAILED, "invalid_result")
         assert problem in body["message"]
@@ -244,8 +245,5 @@ async def test_a_result_the_engine_would_not_read_fails_and_commits_nothing(
 
 
 async def performed(participant):
-    class Only:
-        def __init__(self):
-            self.participant = participant
-
-    return await DirectExecutor(Only(), None, EventRecorder())(make_command())
+    payments = SimpleNamespace(participant=participant)
+    return await DirectExecutor(payments, None, EventRecorder())(make_command())

@@ -1,4 +1,5 @@
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -142,17 +143,12 @@ async def test_several_participants_share_a_process(broker_url):
 
     async with (
         engine_stub(broker_url) as engine,
-        running_service(broker_url, payments, Only(stock)),
+        running_service(broker_url, payments, SimpleNamespace(participant=stock)),
     ):
         await engine.send(make_command(name="stock.reserve"))
         assert (await engine.take_reply()).body == "reserved"
         await engine.send(make_command())
         assert (await engine.take_reply()).body["charge_id"]
-
-
-class Only:
-    def __init__(self, participant):
-        self.participant = participant
 
 
 def service(*participants, **changes):

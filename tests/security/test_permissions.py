@@ -72,7 +72,7 @@ def rules():
 
 
 @dataclass(frozen=True)
-class Place:
+class RestrictedBroker:
     """The shop's virtual host, seen by each of its users."""
 
     server: RabbitMQServer
@@ -82,21 +82,21 @@ class Place:
 
 
 @pytest.fixture(scope="session")  # like the node: its users can be added once
-async def place(rabbitmq):
+async def broker(rabbitmq):
     """RabbitMQ, set up by the commands of the page and by nothing else."""
     passwords = {f"{user.upper()}_PASSWORD": SECRET for user in USERS}
     for line in lines_of("sh", "rabbitmqctl "):
         command = shlex.split(Template(line).safe_substitute(passwords))
         await rabbitmq.rabbitmqctl(*command[1:])
-    place = Place(rabbitmq)
+    broker = RestrictedBroker(rabbitmq)
     [line] = lines_of("sh", "SAGA_ENGINE_BROKER_URL=")
     assert line.endswith(" saga-engine topology --declare")
-    ran = await saga_engine("topology", "--declare", broker_url=place.url("setup"))
+    ran = await saga_engine("topology", "--declare", broker_url=broker.url("setup"))
     assert ran.exit_code == 0, ran
-    return place
+    return broker
 
 
-class Roles:
+class DatabaseRoles:
     """The engine's database, seen by each of its roles."""
 
     def __init__(self, server):
@@ -133,7 +133,7 @@ async def roles():
     first, second, _ = blocks("sql")
     async with PostgresServer() as server:
         await server.create_database("saga")
-        roles = Roles(server)
+        roles = DatabaseRoles(server)
         async with roles.connected("saga") as administrator:
             await administrator.execute(first)
         await upgrade(roles.url("saga_owner"))
@@ -166,24 +166,24 @@ async def test_a_participants_role_has_the_rights_that_its_barrier_needs(roles):
     assert await roles.refuses("payments", "SELECT * FROM saga_engine.run")
 
 
-class Shop:
+class RestrictedPrograms:
     """The programs of the page, each as its own user and role."""
 
-    def __init__(self, place, roles, owned, group):
-        self.place, self.roles, self.owned, self.group = place, roles, owned, group
+    def __init__(self, broker, roles, owned, group):
+        self.broker, self.roles, self.owned, self.group = broker, roles, owned, group
         self.worker: EventRecorder
         self.client: Client
 
     def settings(self, user, role=None, **changes):
         return Settings(
-            broker_url=self.place.url(user),
+            broker_url=self.broker.url(user),
             database_url=role and self.roles.url(role),
             **{**FAST_SETTINGS, **changes},
         )
 
     async def run(self, make, settings):
-        facts, stop = EventRecorder(), asyncio.Event()
-        served = await self.owned.enter_async_context(make(settings, Emitter(facts)))
+        events, stop = EventRecorder(), asyncio.Event()
+        served = await self.owned.enter_async_context(make(settings, Emitter(events)))
         running = self.group.create_task(served.run(stop))
 
         async def end():
@@ -191,80 +191,82 @@ class Shop:
             await running
 
         self.owned.push_async_callback(end)
-        await facts.wait_for(ProcessReady)
-        return facts
+        await events.wait_for(ProcessReady)
+        return events
 
 
 @asynccontextmanager
-async def opened(place, roles, monkeypatch, *, answered_by="payments"):
+async def running_programs(broker, roles, monkeypatch, *, answered_by="payments"):
     monkeypatch.setenv("SHOP_DATABASE_URL", roles.url("saga"))
     async with asyncio.TaskGroup() as group, AsyncExitStack() as owned:
-        shop = Shop(place, roles, owned, group)
+        programs = RestrictedPrograms(broker, roles, owned, group)
         strict = {
             name: Settings.load(**{name: value}).__getattribute__(name)
             for name, value in rules().items()
         }
-        shop.worker = await shop.run(
+        programs.worker = await programs.run(
             lambda settings, emit: Worker([buy_saga], settings, emit),
-            shop.settings("engine", "saga_worker", **strict),
+            programs.settings("engine", "saga_worker", **strict),
         )
         for module, user in (("stock", "stock"), ("payments", answered_by)):
             # What is imported already may have the URL of a server that is gone.
             monkeypatch.delitem(sys.modules, f"tests.security.{module}", raising=False)
             participants = load_objects(f"tests.security.{module}", Participant, 60.0)
-            await shop.run(
+            await programs.run(
                 lambda settings, emit, given=participants: ParticipantService(
                     given, settings, emit
                 ),
-                shop.settings(user),
+                programs.settings(user),
             )
-        shop.client = await owned.enter_async_context(Client(settings=shop.settings("shop")))
-        yield shop
+        programs.client = await owned.enter_async_context(
+            Client(settings=programs.settings("shop"))
+        )
+        yield programs
 
 
 async def test_runs_complete_and_compensate_under_exactly_the_documented_permissions(
-    place, roles, monkeypatch
+    broker, roles, monkeypatch
 ):
-    async with opened(place, roles, monkeypatch) as shop:
+    async with running_programs(broker, roles, monkeypatch) as programs:
         for order, status in (({}, Status.COMPLETED), ({"card": "declined"}, Status.COMPENSATED)):
-            handle = await shop.client.start("buy", order, key=f"k-{status}")
-            ending = await shop.client.result(handle.run_id, timeout=30)
+            handle = await programs.client.start("buy", order, key=f"k-{status}")
+            ending = await programs.client.result(handle.run_id, timeout=30)
             assert ending.status is status
-        assert not shop.worker.matching(MessageDeadLettered)
+        assert not programs.worker.matching(MessageDeadLettered)
         # A participant declares its queue and binds it again when it comes back.
-        await place.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
-        handle = await shop.client.start("buy", {}, key="after")
-        assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
+        await broker.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
+        handle = await programs.client.start("buy", {}, key="after")
+        assert (await programs.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
 
-async def test_a_service_cannot_answer_a_command_of_another_service(place, roles, monkeypatch):
+async def test_a_service_cannot_answer_a_command_of_another_service(broker, roles, monkeypatch):
     """Stock knows the correlation id of a payment, and RabbitMQ names stock as the sender."""
     monkeypatch.setenv("SHOP_DATABASE_URL", roles.url("saga"))
-    async with opened(place, roles, monkeypatch) as shop:
-        seen = await _correlation_id_of_a_charge(shop)
-        async with raw_channel(place.url("stock")) as channel:
+    async with running_programs(broker, roles, monkeypatch) as programs:
+        seen = await _correlation_id_of_a_charge(programs)
+        async with raw_channel(broker.url("stock")) as channel:
             forged = Basic.Properties(
                 correlation_id=seen, delivery_mode=2, message_id="forged", user_id="stock"
             )
             await channel.basic_publish(
                 b"{}", exchange="saga.replies", routing_key="saga.replies", properties=forged
             )
-            event = await shop.worker.wait_for_dead_letter(
+            event = await programs.worker.wait_for_dead_letter(
                 "unauthorized_sender", message_id="forged"
             )
         assert event.problem == (
             "payment.charge may be answered by payments only, and this came from user stock."
         )
-        async with raw_channel(place.url("stock")) as channel:
+        async with raw_channel(broker.url("stock")) as channel:
             lying = Basic.Properties(correlation_id=seen, user_id="payments")
             with pytest.raises(ChannelPreconditionFailed):
                 await publish("saga.replies", "saga.replies", lying)(channel)
 
 
-async def _correlation_id_of_a_charge(shop):
-    handle = await shop.client.start("buy", {})
-    await shop.client.result(handle.run_id, timeout=30)
-    async with shop.roles.connected("saga") as connection:
+async def _correlation_id_of_a_charge(programs):
+    handle = await programs.client.start("buy", {})
+    await programs.client.result(handle.run_id, timeout=30)
+    async with programs.roles.connected("saga") as connection:
         return await connection.fetchval(
             "SELECT saga_engine.sign_token(token_key, metadata->>'correlation_id')"
             " FROM saga_engine.event, saga_engine.engine_identity"
@@ -345,92 +347,96 @@ FORBIDDEN = [
     FORBIDDEN,
     ids=[f"{number}-{user}" for number, (user, _) in enumerate(FORBIDDEN)],
 )
-async def test_no_user_has_more_permissions(place, roles, monkeypatch, user, act):  # noqa: ARG001
-    async with raw_channel(place.url("stock")) as channel:
+async def test_no_user_has_more_permissions(broker, roles, monkeypatch, user, act):  # noqa: ARG001
+    async with raw_channel(broker.url("stock")) as channel:
         arguments = {"x-queue-type": "quorum"}
         await channel.queue_declare("saga.participant.stock", durable=True, arguments=arguments)
-    async with raw_channel(place.url("payments")) as channel:
+    async with raw_channel(broker.url("payments")) as channel:
         await channel.queue_declare("saga.participant.payments", durable=True, arguments=arguments)
-    async with raw_channel(place.url(user)) as channel:
+    async with raw_channel(broker.url(user)) as channel:
         with pytest.raises(ChannelAccessRefused):
             await act(channel)
 
 
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-async def test_a_copy_cannot_go_where_its_sender_may_not_write(place, header):
+async def test_a_copy_cannot_go_where_its_sender_may_not_write(broker, header):
     """The header that topic permissions overlook before RabbitMQ 4.0 stays in its exchange."""
     queues = ["saga.requests", "saga.dead-letters", "saga.participant.payments"]
-    async with raw_channel(place.url("payments")) as channel:
+    async with raw_channel(broker.url("payments")) as channel:
         arguments = {"x-queue-type": "quorum"}
         await channel.queue_declare(queues[-1], durable=True, arguments=arguments)
-    async with raw_channel(place.url("setup")) as channel:
+    async with raw_channel(broker.url("setup")) as channel:
         before = [
             (await channel.queue_declare(each, passive=True)).message_count for each in queues
         ]
     copies = Basic.Properties(headers={header: [*queues, "payment.charge"]})
-    async with raw_channel(place.url("stock")) as channel:
+    async with raw_channel(broker.url("stock")) as channel:
         await publish("saga.replies", "saga.nowhere", copies)(channel)
-    async with raw_channel(place.url("setup")) as channel:
+    async with raw_channel(broker.url("setup")) as channel:
         after = [(await channel.queue_declare(each, passive=True)).message_count for each in queues]
     assert after == before
 
 
-async def test_a_client_receives_only_messages_about_known_runs(place):
-    async with raw_channel(place.url("shop")) as channel:
+async def test_a_client_receives_only_messages_about_known_runs(broker):
+    async with raw_channel(broker.url("shop")) as channel:
         await channel.queue_declare("saga.client.mine", exclusive=True)
         with pytest.raises(ChannelAccessRefused):
             await channel.queue_bind("saga.client.mine", "saga.events", "finished.#")
 
 
-async def test_the_operator_can_redrive_under_its_own_name(place, roles, monkeypatch):
-    async with opened(place, roles, monkeypatch) as shop:
-        async with raw_channel(place.url("stock")) as channel:
+async def test_the_operator_can_redrive_under_its_own_name(broker, roles, monkeypatch):
+    async with running_programs(broker, roles, monkeypatch) as programs:
+        async with raw_channel(broker.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
-            await shop.worker.wait_for_dead_letter("uncorrelated_reply")
-        settings = {"broker_url": place.url("operator"), "database_url": roles.url("saga_operator")}
+            await programs.worker.wait_for_dead_letter("uncorrelated_reply")
+        settings = {
+            "broker_url": broker.url("operator"),
+            "database_url": roles.url("saga_operator"),
+        }
         ran = await saga_engine("dead-letters", "redrive", "--all", "--yes", "--json", **settings)
         assert ran.exit_code == 0, ran
-        await shop.worker.wait_for(MessageDeadLettered, 2, reason="uncorrelated_reply")
+        await programs.worker.wait_for(MessageDeadLettered, 2, reason="uncorrelated_reply")
         for arguments in (("list",), ("incidents",), ("dead-letters", "list")):
             ran = await saga_engine(*arguments, **settings)
             assert ran.exit_code == 0, ran
 
 
 async def test_a_changed_rabbitmq_password_is_reported_until_it_is_right_again(
-    place, roles, monkeypatch
+    broker, roles, monkeypatch
 ):
-    async with opened(place, roles, monkeypatch) as shop:
-        await place.server.rabbitmqctl("change_password", "engine", "another")
-        await place.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
+    async with running_programs(broker, roles, monkeypatch) as programs:
+        await broker.server.rabbitmqctl("change_password", "engine", "another")
+        await broker.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
 
         def refused(fact):
             return "refuses this user or password" in fact.problem
 
         async with asyncio.timeout(30):
-            while not any(map(refused, shop.worker.matching(BrokerConnectionChanged))):
-                await shop.worker.wait_for(
-                    BrokerConnectionChanged, len(shop.worker.matching(BrokerConnectionChanged)) + 1
+            while not any(map(refused, programs.worker.matching(BrokerConnectionChanged))):
+                await programs.worker.wait_for(
+                    BrokerConnectionChanged,
+                    len(programs.worker.matching(BrokerConnectionChanged)) + 1,
                 )
         assert not any(
-            SECRET in fact.problem for fact in shop.worker.matching(BrokerConnectionChanged)
+            SECRET in fact.problem for fact in programs.worker.matching(BrokerConnectionChanged)
         )
-        await place.server.rabbitmqctl("change_password", "engine", SECRET)
-        handle = await shop.client.start("buy", {})
-        assert (await shop.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
+        await broker.server.rabbitmqctl("change_password", "engine", SECRET)
+        handle = await programs.client.start("buy", {})
+        assert (await programs.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
 
-async def test_a_revoked_permission_costs_time_and_no_run(place, roles, monkeypatch):
+async def test_a_revoked_permission_costs_time_and_no_run(broker, roles, monkeypatch):
     [given] = [
         line for line in lines_of("sh", "rabbitmqctl set_permissions") if " payments " in line
     ]
-    async with opened(place, roles, monkeypatch) as shop:
-        await place.server.rabbitmqctl(
+    async with running_programs(broker, roles, monkeypatch) as programs:
+        await broker.server.rabbitmqctl(
             "set_permissions", "-p", "shop", "payments", "^$", "^$", "^$"
         )
-        await place.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
-        handle = await shop.client.start("buy", {})
-        await place.server.rabbitmqctl(*shlex.split(given)[1:])
-        ending = await shop.client.result(handle.run_id, timeout=60)
+        await broker.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
+        handle = await programs.client.start("buy", {})
+        await broker.server.rabbitmqctl(*shlex.split(given)[1:])
+        ending = await programs.client.result(handle.run_id, timeout=60)
         assert ending.status is Status.COMPLETED
 
 
@@ -549,7 +555,7 @@ async def test_only_the_owner_reads_the_key_of_the_correlation_ids(roles):
 
 
 @asynccontextmanager
-async def as_shop(roles, role="saga_shop"):
+async def as_role(roles, role="saga_shop"):
     """A connection of a service, in a transaction."""
     engine = create_async_engine(roles.url(role))
     try:
@@ -559,9 +565,9 @@ async def as_shop(roles, role="saga_shop"):
         await engine.dispose()
 
 
-async def test_a_service_needs_only_its_function_to_start_its_sagas(place, roles, monkeypatch):
-    async with opened(place, roles, monkeypatch) as shop:
-        async with as_shop(roles) as connection:
+async def test_a_service_needs_only_its_function_to_start_its_sagas(broker, roles, monkeypatch):
+    async with running_programs(broker, roles, monkeypatch) as programs:
+        async with as_role(roles) as connection:
             mine = await start_in_transaction(connection, "buy", {}, key="recorded")
             again = await start_in_transaction(connection, buy_saga, {}, key="recorded")
             with pytest.raises(Conflict, match="another input"):
@@ -569,16 +575,16 @@ async def test_a_service_needs_only_its_function_to_start_its_sagas(place, roles
             with pytest.raises(StoreRefused, match="may not start saga 'pay-out'"):
                 await start_in_transaction(connection, "pay-out", {})
         assert (again.run_id, again.existing, mine.version) == (mine.run_id, True, buy_saga.version)
-        ending = await shop.client.result(mine.run_id, timeout=30)
+        ending = await programs.client.result(mine.run_id, timeout=30)
         assert ending.status is Status.COMPLETED
 
 
 async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
-    place, roles, monkeypatch
+    broker, roles, monkeypatch
 ):
-    async with opened(place, roles, monkeypatch) as shop:
-        handle = await shop.client.start("buy", {}, key="for-the-operator")
-        await shop.client.result(handle.run_id, timeout=30)
+    async with running_programs(broker, roles, monkeypatch) as programs:
+        handle = await programs.client.start("buy", {}, key="for-the-operator")
+        await programs.client.result(handle.run_id, timeout=30)
         settings = {"database_url": roles.url("saga_operator")}
         arguments = ("cancel", str(handle.run_id), "--reason", "x", "--operator", "the-chief")
         ran = await saga_engine(*arguments, **settings)
@@ -589,9 +595,9 @@ async def test_an_operator_acts_through_functions_and_cannot_act_for_another(
                 handle.run_id,
             )
         assert tuple(act) == ("the-chief", "saga_operator", "refused")
-        async with raw_channel(place.url("stock")) as channel:
+        async with raw_channel(broker.url("stock")) as channel:
             await channel.basic_publish(b"{", exchange="saga.replies", routing_key="saga.replies")
-            await shop.worker.wait_for_dead_letter("uncorrelated_reply")
+            await programs.worker.wait_for_dead_letter("uncorrelated_reply")
         ran = await saga_engine(
             *("dead-letters", "discard", "--all", "--yes", "--reason", "junk"), **settings
         )
@@ -674,9 +680,9 @@ RESULTS = [
 ]
 
 
-async def test_rows_of_a_role_harm_no_other_role(place, roles, monkeypatch):
+async def test_rows_of_a_role_harm_no_other_role(broker, roles, monkeypatch):
     """Every body that passes a function ends as a dead letter; runs beside it complete."""
-    async with opened(place, roles, monkeypatch) as shop:
+    async with running_programs(broker, roles, monkeypatch) as programs:
         async with roles.connected("saga_shop") as connection:
             for body in BODIES:
                 await connection.execute(
@@ -696,14 +702,14 @@ async def test_rows_of_a_role_harm_no_other_role(place, roles, monkeypatch):
                     await connection.execute(
                         "SELECT saga_engine.request_resolve($1, $2, $3)", [run_id], [act], [body]
                     )
-        async with as_shop(roles) as connection:
+        async with as_role(roles) as connection:
             mine = await start_in_transaction(connection, "buy", {})
-        sent = await shop.client.start("buy", {})
+        sent = await programs.client.start("buy", {})
         for run_id in (mine.run_id, sent.run_id):
-            ending = await shop.client.result(run_id, timeout=60)
+            ending = await programs.client.result(run_id, timeout=60)
             assert ending.status is Status.COMPLETED
-        await shop.worker.wait_for(MessageDeadLettered, len(BODIES) + len(RESULTS))
-        assert not shop.worker.matching(InternalErrorCaught)
+        await programs.worker.wait_for(MessageDeadLettered, len(BODIES) + len(RESULTS))
+        assert not programs.worker.matching(InternalErrorCaught)
         async with roles.connected("saga_owner") as owner:
             assert await owner.fetchval("SELECT count(*) FROM saga_engine.pending_request") == 0
             waiting = "SELECT count(*) FROM saga_engine.audit WHERE outcome IS NULL"

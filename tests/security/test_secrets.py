@@ -50,12 +50,12 @@ def test_a_secret_is_found_in_base64(before):
         assert find_leaks({"log": encode(before + secret.encode() + b"more").decode()}, [secret])
 
 
-class Scene:
-    """The programs at their most talkative, what was planted and what they printed."""
+class TalkativePrograms:
+    """Programs with verbose logs, the secrets that they were given, and what was printed."""
 
-    def __init__(self, server, place, printed: Path, rabbitmq: RabbitMQServer):
+    def __init__(self, server, guest_url, printed: Path, rabbitmq: RabbitMQServer):
         self.rabbitmq = rabbitmq
-        self.server, self.place, self.printed = server, place, printed
+        self.server, self.guest_url, self.printed = server, guest_url, printed
         self.payload, self.key = make_canary("payload"), make_canary("key")
         self.broker_password, self.query = make_canary("broker"), make_canary("query")
         self.forbidden_key, self.poison = make_canary("forbidden"), make_canary("poison")
@@ -68,9 +68,9 @@ class Scene:
 
     @property
     def broker_url(self):
-        return self.place.replace("guest:guest", f"talker:{self.broker_password}")
+        return self.guest_url.replace("guest:guest", f"talker:{self.broker_password}")
 
-    def surroundings(self, name, log_format):
+    def environment_of(self, name, log_format):
         settings = environment(
             database_url=self.database_url,
             broker_url=self.broker_url,
@@ -84,10 +84,10 @@ class Scene:
     def log(self, name):
         return self.printed / name
 
-    async def says(self, name, words):
+    async def has_printed(self, name, words):
         return words in self.log(name).read_text()
 
-    async def look(self, moment):
+    async def keep_http_pages(self, moment):
         """Keep what the HTTP ports show now."""
         for name, port in self.ports.items():
             for path in ("metrics", "readyz?verbose", "readyz", "nowhere"):
@@ -130,66 +130,66 @@ def fetched(url):
 
 
 @pytest.fixture
-async def scene(rabbitmq, rabbitmq_url, tmp_path):
+async def programs(rabbitmq, rabbitmq_url, tmp_path):
     async with PostgresServer(use_tcp=True) as server:
         await upgrade(server.url)
-        scene = Scene(server, rabbitmq_url, tmp_path, rabbitmq)
+        programs = TalkativePrograms(server, rabbitmq_url, tmp_path, rabbitmq)
         vhost = rabbitmq_url.rsplit("/", 1)[1]
-        await rabbitmq.rabbitmqctl("add_user", "talker", scene.broker_password)
+        await rabbitmq.rabbitmqctl("add_user", "talker", programs.broker_password)
         await rabbitmq.rabbitmqctl("set_permissions", "-p", vhost, "talker", ".*", ".*", ".*")
         async with (
             running_program(
                 *("worker", "tests.security.buy_saga"),
-                environment=scene.surroundings("worker", "json"),
-                log=scene.log("worker"),
+                environment=programs.environment_of("worker", "json"),
+                log=programs.log("worker"),
             ),
             running_program(
                 *("participant", "tests.security.stock", "tests.security.payments"),
-                environment=scene.surroundings("participant", "console"),
-                log=scene.log("participant"),
+                environment=programs.environment_of("participant", "console"),
+                log=programs.log("participant"),
             ),
         ):
-            for name in scene.ports:
-                await wait_until_true(partial(scene.says, name, "process.ready"))
-            yield scene
+            for name in programs.ports:
+                await wait_until_true(partial(programs.has_printed, name, "process.ready"))
+            yield programs
         await rabbitmq.rabbitmqctl("delete_user", "talker")
 
 
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(300)
-async def test_no_secret_is_printed_in_any_failure(scene):
-    await runs_of_every_kind(scene)
-    await poison(scene)
-    await a_constraint_that_quotes_its_row(scene)
-    await database_is_unavailable(scene)
-    await the_broker_refuses_the_password(scene)
-    await commands(scene)
-    [row] = await scene.execute("SELECT token_key FROM saga_engine.engine_identity")
-    assert find_leaks_in_files(scene.printed, [*scene.planted, bytes(row["token_key"])]) == []
+async def test_no_secret_is_printed_in_any_failure(programs):
+    await runs_of_every_kind(programs)
+    await poison(programs)
+    await a_constraint_that_quotes_its_row(programs)
+    await database_is_unavailable(programs)
+    await the_broker_refuses_the_password(programs)
+    await commands(programs)
+    [row] = await programs.execute("SELECT token_key FROM saga_engine.engine_identity")
+    assert find_leaks_in_files(programs.printed, [*programs.planted, bytes(row["token_key"])]) == []
 
 
-async def runs_of_every_kind(scene):
-    settings = Settings(broker_url=scene.broker_url)
+async def runs_of_every_kind(programs):
+    settings = Settings(broker_url=programs.broker_url)
     async with Client(settings=settings) as client:
         for name, order in ORDERS.items():
-            given = {**order, "card_number": scene.payload}
-            handle = await client.start("buy", given, key=f"{scene.key}{name}")
+            given = {**order, "card_number": programs.payload}
+            handle = await client.start("buy", given, key=f"{programs.key}{name}")
             ending = await client.result(handle.run_id, timeout=60)
             assert ending.status == ("completed" if name == "well" else "compensated"), name
-        await client.start("buy", {"mapping": "raises", "card_number": scene.payload})
-        await wait_until_true(partial(scene.says, "worker", "incident.opened"))
-    await scene.look("runs")
+        await client.start("buy", {"mapping": "raises", "card_number": programs.payload})
+        await wait_until_true(partial(programs.has_printed, "worker", "incident.opened"))
+    await programs.keep_http_pages("runs")
     for words in ("RuntimeError", "DBAPIError"):
-        assert await scene.says("participant", words)
+        assert await programs.has_printed("participant", words)
 
 
-async def poison(scene):
-    body = f'{{"{scene.poison}": '.encode()
-    headers = {"saga-outcome": scene.poison, scene.poison: scene.poison}
+async def poison(programs):
+    body = f'{{"{programs.poison}": '.encode()
+    headers = {"saga-outcome": programs.poison, programs.poison: programs.poison}
     properties = Basic.Properties(
         message_type="start", headers=headers, message_id="m", reply_to="r"
     )
-    async with raw_channel(scene.broker_url) as channel:
+    async with raw_channel(programs.broker_url) as channel:
         for exchange, key in (
             *(("saga.replies", "saga.replies"), ("saga.requests", "start")),
             *(("saga.commands", "stock.take"), ("saga.dead-letters", "")),
@@ -197,55 +197,59 @@ async def poison(scene):
             await channel.basic_publish(
                 body, exchange=exchange, routing_key=key, properties=properties
             )
-        start = {"run_id": str(uuid7()), "saga": "unknown", "input": {scene.poison: scene.poison}}
+        start = {
+            "run_id": str(uuid7()),
+            "saga": "unknown",
+            "input": {programs.poison: programs.poison},
+        }
         await channel.basic_publish(
             json.dumps(start).encode(), exchange="saga.requests", routing_key="start"
         )
 
     async def all_dead_lettered():
-        count = scene.log("worker").read_text().count("message.dead_lettered")
-        return count >= 4 and await scene.says("participant", "message.dead_lettered")
+        count = programs.log("worker").read_text().count("message.dead_lettered")
+        return count >= 4 and await programs.has_printed("participant", "message.dead_lettered")
 
     await wait_until_true(all_dead_lettered)
 
 
-async def a_constraint_that_quotes_its_row(scene):
-    await scene.execute(
+async def a_constraint_that_quotes_its_row(programs):
+    await programs.execute(
         "ALTER TABLE saga_engine.run ADD CONSTRAINT strict"
-        f" CHECK (key IS DISTINCT FROM '{scene.forbidden_key}')"
+        f" CHECK (key IS DISTINCT FROM '{programs.forbidden_key}')"
     )
-    order = json.dumps({"card_number": scene.payload})
-    await scene.command("start", "buy", "--input", order, "--key", scene.forbidden_key)
-    assert await scene.says("worker", "internal_error")
+    order = json.dumps({"card_number": programs.payload})
+    await programs.command("start", "buy", "--input", order, "--key", programs.forbidden_key)
+    assert await programs.has_printed("worker", "internal_error")
 
 
-async def database_is_unavailable(scene):
-    scene.server.kill()
-    await wait_until_true(partial(scene.says, "worker", "database.unavailable"))
-    await scene.look("database-away")
-    order = json.dumps({"card_number": scene.payload})
-    await scene.command("list")
-    await scene.command("start", "buy", "--input", order, client_timeout="1")
-    await scene.server.restart()
+async def database_is_unavailable(programs):
+    programs.server.kill()
+    await wait_until_true(partial(programs.has_printed, "worker", "database.unavailable"))
+    await programs.keep_http_pages("database-away")
+    order = json.dumps({"card_number": programs.payload})
+    await programs.command("list")
+    await programs.command("start", "buy", "--input", order, client_timeout="1")
+    await programs.server.restart()
 
 
-async def the_broker_refuses_the_password(scene):
-    await scene.rabbitmq.rabbitmqctl("change_password", "talker", "another")
-    vhost = scene.place.rsplit("/", 1)[1]
-    await scene.rabbitmq.rabbitmqctl("close_all_connections", "--vhost", vhost, "test")
-    for name in scene.ports:
-        await wait_until_true(partial(scene.says, name, "refuses this user or password"))
-    await scene.look("password-refused")
-    await scene.command("start", "buy", "--debug")
-    await scene.rabbitmq.rabbitmqctl("change_password", "talker", scene.broker_password)
+async def the_broker_refuses_the_password(programs):
+    await programs.rabbitmq.rabbitmqctl("change_password", "talker", "another")
+    vhost = programs.guest_url.rsplit("/", 1)[1]
+    await programs.rabbitmq.rabbitmqctl("close_all_connections", "--vhost", vhost, "test")
+    for name in programs.ports:
+        await wait_until_true(partial(programs.has_printed, name, "refuses this user or password"))
+    await programs.keep_http_pages("password-refused")
+    await programs.command("start", "buy", "--debug")
+    await programs.rabbitmq.rabbitmqctl("change_password", "talker", programs.broker_password)
 
 
-async def commands(scene):
-    ran = await scene.command("config", "show")
+async def commands(programs):
+    ran = await programs.command("config", "show")
     assert ran.exit_code == 0
-    scene.log("config-show").write_text(ran.out)
+    programs.log("config-show").write_text(ran.out)
     secret = make_canary("url")
-    scene.planted.append(secret)
+    programs.planted.append(secret)
     arguments: tuple[str, ...]
     for url in (
         f"postgresql+asyncpg://saga:{secret}@127.0.0.1:1/x",
@@ -254,22 +258,22 @@ async def commands(scene):
         f"postgresql+asyncpg://saga@127.0.0.1:1/x?sslpassword={secret}",
         f"postgresql+asyncpg://saga@127.0.0.1:1/x?sslmode={secret}",
         f"mysql://saga:{secret}@h/x",
-        make_url(scene.server.url).set(password=secret).render_as_string(hide_password=False),
+        make_url(programs.server.url).set(password=secret).render_as_string(hide_password=False),
     ):
         for arguments in (("list",), ("migrate", "--debug"), ("config", "show")):
-            ran = await scene.command(*arguments, database_url=url)
+            ran = await programs.command(*arguments, database_url=url)
             assert ran.exit_code or arguments[0] == "config"
-            scene.keep("config-shows", ran.out)
+            programs.keep("config-shows", ran.out)
     for url in (
         f"amqp://talker:{secret}@127.0.0.1:1/",
         f"amqp://talker:{secret}@[/",
         f"amqp://talker:{secret}@h:x/",
         f"http://talker:{secret}@h/",
         f"amqps://talker:{secret}@127.0.0.1:1/?no_verify_ssl={secret}",
-        scene.place.replace("guest:guest", f"talker:{secret}"),
+        programs.guest_url.replace("guest:guest", f"talker:{secret}"),
     ):
         for arguments in (("start", "buy", "--debug"), ("config", "show")):
-            ran = await scene.command(*arguments, broker_url=url)
-            scene.keep("config-shows", ran.out)
+            ran = await programs.command(*arguments, broker_url=url)
+            programs.keep("config-shows", ran.out)
     rules = json.dumps({"stock.*": [secret, ""]})
-    await scene.command("config", "show", reply_users=rules)
+    await programs.command("config", "show", reply_users=rules)
