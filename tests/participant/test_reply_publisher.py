@@ -100,6 +100,7 @@ async def test_replies_to_foreign_queues_do_not_occupy_the_prefetch(broker_url):
             await engine.send(make_command(), reply_to="nowhere")
         await engine.send(make_command())
         assert (await engine.take_reply()).outcome is Outcome.SUCCEEDED
+        await running.events.wait_for(MessageDeadLettered, 6)
         assert len(running.events.matching(MessageDeadLettered)) == 6
 
 
