@@ -1,11 +1,13 @@
 """
-The closed sets of words of a run: on the wire, in tables, in metrics and on the command line.
+The words of a run, as closed sets: on the wire, in tables, in metrics and on the command line.
 
-Everything else in this package uses them. README.md, "Terminology", says what they mean.
+Everything else in this package uses them, and the records of a failure and of a command. README.md,
+"Terminology", says what they mean.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Self, TypeAlias
 
@@ -200,3 +202,24 @@ class Failure:
     def text(self) -> str:
         """The code and the message, or only the code when there is no message."""
         return f"{self.code}: {self.message}" if self.message else self.code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """
+    One command of a run, as it is decided, stored, sent and performed.
+
+    `name` says what the participant is to do. `idempotency_key` is the same for all attempts of a
+    round. The engine stops waiting for this attempt at `deadline`. `payload` is never logged.
+    """
+
+    run_id: str
+    saga: str
+    version: int
+    step: str
+    direction: Direction
+    attempt: int
+    name: str
+    idempotency_key: str
+    payload: Json = field(repr=False)
+    deadline: datetime

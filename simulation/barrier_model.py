@@ -8,8 +8,7 @@ from saga_engine.participant.barrier import (
     CommandResult,
     RecordedResult,
 )
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import Command, Direction, Outcome
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import jsonb
 

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import orjson
 
-from saga_engine.decider.commands import SendCommand
 from saga_engine.store.outbox import (
     CommandRow,
     StaleCommands,
@@ -13,6 +12,7 @@ from saga_engine.store.outbox import (
     to_stale_commands,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES
+from saga_engine.vocabulary import Command
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, limit_bytes, rows_of
 
@@ -20,10 +20,10 @@ from simulation.rows import Row, limit_bytes, rows_of
 class OutboxModel(MemoryTransaction):
     """`OutboxStatements` in memory."""
 
-    async def add_commands(self, sends: Sequence[SendCommand]) -> list[int]:
-        if not sends:
+    async def add_commands(self, commands: Sequence[Command]) -> list[int]:
+        if not commands:
             return []
-        rows = list(rows_of(command_columns(sends)))
+        rows = list(rows_of(command_columns(commands)))
         async with self.statement():
             for row in rows:
                 row |= {"id": self.next_value("outbox"), "created_at": self.now, "claimed_at": None}

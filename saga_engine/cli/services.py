@@ -146,7 +146,7 @@ def _caller_labels(caller: UserCodeCall | ReceivedCommand | None) -> dict[str, s
         return {**labels, "command": caller.command, "function": caller.function}
     if isinstance(caller, ReceivedCommand):
         command = caller.command
-        labels = {"saga": command.saga, "run_id": str(command.run_id), "step": command.step}
+        labels = {"saga": command.saga, "run_id": command.run_id, "step": command.step}
         return {**labels, "command": command.name}
     return {}
 

@@ -6,47 +6,30 @@ The idempotency key of a command is made here, of its run, step, direction and r
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from saga_engine.decider.decision import active_deadline
 from saga_engine.decider.events import AttemptStarted, Event
 from saga_engine.decider.run import Run
 from saga_engine.saga.definition import Saga
-from saga_engine.vocabulary import Direction, Json
+from saga_engine.vocabulary import Command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendCommand:
-    """One command to send. Its idempotency key is the same for each attempt of a round."""
-
-    run_id: str
-    saga: str
-    version: int
-    step: str
-    direction: Direction
-    attempt: int
-    command: str
-    idempotency_key: str
-    payload: Json
-    due_at: datetime
-
-
-def commands_to_send(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
+def commands_to_send(run: Run, events: Sequence[Event]) -> Iterator[Command]:
     """The commands to send because of *events*; *run* has them applied."""
     for event in events:
         if isinstance(event, AttemptStarted):
-            yield SendCommand(
+            yield Command(
                 run_id=run.run_id,
                 saga=run.saga,
                 version=run.version,
                 step=event.step,
                 direction=event.direction,
                 attempt=event.attempt,
-                command=event.command,
+                name=event.command,
                 idempotency_key=f"{run.run_id}/{event.step}/{event.direction}/{event.round}",
                 payload=run.steps[event.step].progress_of(event.direction).payload,
-                due_at=event.due_at,
+                deadline=event.due_at,
             )
 
 

@@ -46,8 +46,7 @@ from saga_engine.participant.barrier_statements import (
 )
 from saga_engine.participant.errors import Failed, FailureCode
 from saga_engine.participant.handler_calls import Task
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import BarrierResult, Outcome
+from saga_engine.vocabulary import BarrierResult, Command, Outcome
 
 metadata = MetaData()
 

@@ -5,8 +5,7 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Direction
+from saga_engine.vocabulary import Command, Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class CommandContext:
         """Make the context of a received command."""
         return cls(
             command=command.name,
-            run_id=command.run_id,
+            run_id=UUID(command.run_id),
             saga=command.saga,
             step=command.step,
             attempt=command.attempt,

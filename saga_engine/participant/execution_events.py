@@ -67,7 +67,7 @@ class ExecutionEvents:
                 BarrierHit(
                     command=name,
                     reason=result.barrier_result,
-                    run_id=str(received.command.run_id),
+                    run_id=received.command.run_id,
                     message_id=received.message_id,
                 )
             )
@@ -86,7 +86,7 @@ def _command_fields(received: ReceivedCommand) -> dict[str, Any]:
     command = received.command
     return {
         "command": command.name,
-        "run_id": str(command.run_id),
+        "run_id": command.run_id,
         "saga": command.saga,
         "step": command.step,
         "attempt": command.attempt,

@@ -232,7 +232,7 @@ class Executor:
                 InternalErrorCaught(
                     operation=Operation.PARTICIPANT,
                     problem=failures.class_and_location(error),
-                    run_id=str(state.received.command.run_id),
+                    run_id=state.received.command.run_id,
                 )
             )
         return unsuccessful_result(Outcome.FAILED, failure)

@@ -18,8 +18,7 @@ from saga_engine.participant.context import CommandContext
 from saga_engine.participant.errors import Failed, FailureCode
 from saga_engine.payload.mapping import declared_type
 from saga_engine.payload.payload import PayloadError, PayloadType
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Json
+from saga_engine.vocabulary import Command, Json
 
 HandlerFunction = Callable[..., Any]
 

@@ -20,11 +20,11 @@ from saga_engine.payload.encryption import (
 )
 from saga_engine.payload.limits import find_violation
 from saga_engine.protocol.body import write_json
-from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.limits import body_limits
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import EngineFailureCode, Failure, Outcome
+from saga_engine.vocabulary import Command, EngineFailureCode, Failure, Outcome
 
 
 @dataclass(slots=True)
@@ -71,8 +71,7 @@ class HandlerRunner:
                 return unsuccessful_result(Outcome.FAILED, failure)
 
     async def _call(self, handler: Handler, command: Command, connection: object) -> CommandResult:
-        step_ref = str(command.run_id), command.step, command.direction
-        assert not isinstance(command.payload, bytes), "a received command is decoded"
+        step_ref = command.run_id, command.step, command.direction
         try:
             payload = self._encryption.decrypt(command.payload, command_associated_data(*step_ref))
             if payload is not command.payload:
@@ -94,7 +93,7 @@ class HandlerRunner:
             state.handler_error = error
             return unsuccessful_result(Outcome.FAILED, failures.failure_of_exception(error))
         outcome, failure = failures.outcome_and_failure(handler_error, self._limits)
-        run_id = str(state.received.command.run_id)
+        run_id = state.received.command.run_id
         result = unsuccessful_result(outcome, self._encryption.encrypt_failure(failure, run_id))
         if find_violation(result.body, self._limits):  # encryption makes it longer
             result = unsuccessful_result(outcome, failures.failure_without_text(handler_error))

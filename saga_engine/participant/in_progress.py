@@ -9,17 +9,15 @@ ignores replies to earlier attempts, and waiting attempts would fill the prefetc
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import UUID
 
 from saga_engine.backoff import Backoff
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Direction
+from saga_engine.vocabulary import Command, Direction
 
 MAX_RETRY_DELAY = 1.0
 _BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
 """Seconds until a command is retried."""
 
-_StepRef = tuple[UUID, str, Direction]
+_StepRef = tuple[str, str, Direction]
 
 
 class InProgressCommands:

@@ -6,6 +6,7 @@ transaction began with, because the handler's role may have no permission for th
 """
 
 from hashlib import blake2b
+from uuid import UUID
 
 from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,8 +18,7 @@ from saga_engine.participant.barrier_statements import (
     BarrierStatements,
 )
 from saga_engine.participant.session_changes import ROLE_CHANGED_KEY
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import Direction
+from saga_engine.vocabulary import Command, Direction
 
 
 class SqlBarrierTable:
@@ -100,7 +100,11 @@ def _advisory_lock_id(command: Command, direction: Direction) -> int:
 
 
 def _primary_key(command: Command) -> dict[str, object]:
-    return {"run_id": command.run_id, "step": command.step, "direction": command.direction.value}
+    return {
+        "run_id": UUID(command.run_id),
+        "step": command.step,
+        "direction": command.direction.value,
+    }
 
 
 def _attempt_columns(command: Command) -> dict[str, object]:

@@ -8,7 +8,7 @@ The contract is docs/protocol.md, section "Commands".
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
 from uuid import UUID, uuid4
@@ -19,7 +19,7 @@ from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import COMMANDS, REPLIES
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Direction, Json
+from saga_engine.vocabulary import Command, Direction, Json
 
 RUN_ID_HEADER = "saga-run-id"
 SAGA_HEADER = "saga-name"
@@ -35,28 +35,6 @@ _VALID_TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]+){3}(-.*)?", re.ASCII)
 """Of any version; an invalid value is dropped (W3C Trace Context, 3.2.2 and 4.3)."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """
-    One command of a run.
-
-    `name` says what the participant is to do. `idempotency_key` is the same for all attempts. The
-    engine stops waiting for this attempt at `deadline`. `payload` may be JSON bytes, which are sent
-    unchanged; it is never logged.
-    """
-
-    run_id: UUID
-    saga: str
-    version: int
-    step: str
-    direction: Direction
-    attempt: int
-    name: str
-    idempotency_key: str
-    payload: Json | bytes = field(repr=False)
-    deadline: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +63,7 @@ def encode_command(
 ) -> Message:
     """Encode a command; `token` is its `token.sign_token`, which the reply copies."""
     headers: dict[str, str | int | bool] = {
-        RUN_ID_HEADER: str(command.run_id),
+        RUN_ID_HEADER: command.run_id,
         SAGA_HEADER: command.saga,
         VERSION_HEADER: command.version,
         STEP_HEADER: command.step,
@@ -96,11 +74,10 @@ def encode_command(
     }
     if traceparent:
         headers[TRACEPARENT_HEADER] = traceparent
-    payload = command.payload
     return Message(
         exchange=COMMANDS,
         routing_key=command.name,
-        body=payload if isinstance(payload, bytes) else write_json(payload),
+        body=write_json(command.payload),
         message_id=message_id or new_message_id(),
         type=command.name,
         correlation_id=token,
@@ -169,7 +146,7 @@ class _HeaderReader:
 
 def _parse_command(delivery: Delivery, payload: Json, headers: _HeaderReader) -> Command:
     return Command(
-        run_id=headers.parse_text(RUN_ID_HEADER, UUID),
+        run_id=str(headers.parse_text(RUN_ID_HEADER, UUID)),
         saga=headers.require_text(SAGA_HEADER),
         version=headers.require_positive_int(VERSION_HEADER),
         step=headers.require_text(STEP_HEADER),

@@ -30,7 +30,7 @@ _DIRECTION_BY_LETTER = {letter: direction for direction, letter in _DIRECTION_LE
 class CommandRef:
     """Identifies a command of a run; `attempt` counts from 1 in each direction of a step."""
 
-    run_id: UUID
+    run_id: str
     step: str
     direction: Direction
     attempt: int
@@ -49,7 +49,7 @@ def sign_token(key: bytes, ref: CommandRef) -> str:
         ASCII, `<digest>.<run id>.<a or c>.<attempt>.<step>`; at most 140 characters for a step name
         of 64, where AMQP allows 255.
     """
-    text = f"{ref.run_id.hex}.{_DIRECTION_LETTERS[ref.direction]}.{ref.attempt}.{ref.step}"
+    text = f"{UUID(ref.run_id).hex}.{_DIRECTION_LETTERS[ref.direction]}.{ref.attempt}.{ref.step}"
     return f"{_digest(key, text)}.{text}"
 
 
@@ -59,7 +59,7 @@ def verify_token(key: bytes, token: str) -> CommandRef | None:
     if not hmac.compare_digest(digest.encode(), _digest(key, text).encode()):
         return None
     run_id, letter, attempt, step = text.split(".", 3)
-    return CommandRef(UUID(run_id), step, _DIRECTION_BY_LETTER[letter], int(attempt))
+    return CommandRef(str(UUID(run_id)), step, _DIRECTION_BY_LETTER[letter], int(attempt))
 
 
 def verify_with_any(keys: Iterable[bytes], token: str) -> CommandRef | None:

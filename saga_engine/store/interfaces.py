@@ -20,7 +20,6 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import Event
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.run_result import RunResult
@@ -43,6 +42,7 @@ from saga_engine.store.pending_requests import (
     ReadLimits,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
+from saga_engine.vocabulary import Command
 
 
 class RunStatements(Protocol):
@@ -165,7 +165,7 @@ class RequestStatements(Protocol):
 class OutboxStatements(Protocol):
     """Commands that were decided and may not be published yet."""
 
-    async def add_commands(self, sends: Sequence[SendCommand]) -> list[int]:
+    async def add_commands(self, commands: Sequence[Command]) -> list[int]:
         """Add commands, and return their ids in the same order."""
 
     async def delete_commands(self, ids: Sequence[int]) -> None:

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from saga_engine.decider.commands import SendCommand
 from saga_engine.postgres.statement import Columns, Transaction, text
 from saga_engine.store.json_column import dumps
-from saga_engine.vocabulary import Direction
+from saga_engine.vocabulary import Command, Direction
 
 UNLIMITED_BYTES = 2**62
 """A limit that no sum of payloads reaches."""
@@ -32,7 +31,7 @@ class OutboxRow:
     """One row of the outbox."""
 
     id: int
-    send: SendCommand
+    command: Command
     created_at: datetime
 
 
@@ -70,27 +69,27 @@ class OutboxBacklog:
     oldest_age: float
 
 
-async def add(tx: Transaction, sends: Sequence[SendCommand]) -> list[int]:
+async def add(tx: Transaction, commands: Sequence[Command]) -> list[int]:
     """Add commands, and return their ids in the same order."""
-    if not sends:
+    if not commands:
         return []
-    added = await tx.execute(_ADD, command_columns(sends))
+    added = await tx.execute(_ADD, command_columns(commands))
     return sorted(added.scalars())  # assigned in order, returned in any
 
 
-def command_columns(sends: Sequence[SendCommand]) -> Columns:
+def command_columns(commands: Sequence[Command]) -> Columns:
     """Write commands as rows, in order."""
     return {
-        "run_id": [send.run_id for send in sends],
-        "due_at": [send.due_at for send in sends],
-        "version": [send.version for send in sends],
-        "attempt": [send.attempt for send in sends],
-        "saga": [send.saga for send in sends],
-        "step": [send.step for send in sends],
-        "direction": [send.direction.value for send in sends],
-        "command": [send.command for send in sends],
-        "idempotency_key": [send.idempotency_key for send in sends],
-        "payload": [dumps(send.payload) for send in sends],
+        "run_id": [command.run_id for command in commands],
+        "due_at": [command.deadline for command in commands],
+        "version": [command.version for command in commands],
+        "attempt": [command.attempt for command in commands],
+        "saga": [command.saga for command in commands],
+        "step": [command.step for command in commands],
+        "direction": [command.direction.value for command in commands],
+        "command": [command.name for command in commands],
+        "idempotency_key": [command.idempotency_key for command in commands],
+        "payload": [dumps(command.payload) for command in commands],
     }
 
 
@@ -133,20 +132,20 @@ def to_stale_commands(rows: Sequence[CommandRow]) -> StaleCommands:
 
 def _outbox_row(row: Sequence[Any]) -> OutboxRow:
     row_id, created_at, run_id, saga, version, step, direction, *others = row
-    attempt, command, idempotency_key, payload, due_at = others
-    send = SendCommand(
+    attempt, name, idempotency_key, payload, due_at = others
+    command = Command(
         run_id=run_id,
         saga=saga,
         version=version,
         step=step,
         direction=Direction(direction),
         attempt=attempt,
-        command=command,
+        name=name,
         idempotency_key=idempotency_key,
         payload=orjson.loads(payload),
-        due_at=due_at,
+        deadline=due_at,
     )
-    return OutboxRow(row_id, send, created_at)
+    return OutboxRow(row_id, command, created_at)
 
 
 async def backlog(tx: Transaction, count_limit: int = 10_000) -> OutboxBacklog:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import Event
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.postgres.statement import Transaction, TransactionSource
@@ -52,6 +51,7 @@ from saga_engine.store.pending_requests import (
     ReadLimits,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
+from saga_engine.vocabulary import Command
 
 
 class SqlStoreTransaction:
@@ -184,8 +184,8 @@ class SqlStoreTransaction:
     ) -> list[PendingRequest]:
         return await stranded_starts.take_without_definition(self._tx, min_age, limit, body_limits)
 
-    async def add_commands(self, sends: Sequence[SendCommand]) -> list[int]:
-        return await outbox.add(self._tx, sends)
+    async def add_commands(self, commands: Sequence[Command]) -> list[int]:
+        return await outbox.add(self._tx, commands)
 
     async def delete_commands(self, ids: Sequence[int]) -> None:
         await outbox.delete(self._tx, ids)

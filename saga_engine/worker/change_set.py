@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from saga_engine.decider.commands import SendCommand, commands_to_send
+from saga_engine.decider.commands import commands_to_send
 from saga_engine.decider.events import Event
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
@@ -35,7 +35,7 @@ from saga_engine.protocol.run_result import RunResult, result_of_run
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import StoredRun
-from saga_engine.vocabulary import Failure, IgnoredReason, OperatorActionKind
+from saga_engine.vocabulary import Command, Failure, IgnoredReason, OperatorActionKind
 from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectTimeLimit
 from saga_engine.worker.work_item import (
     DeadLetterItem,
@@ -107,7 +107,7 @@ class ChangeSet:
         self.admitted = admitted
         self.locked_runs: dict[str, StoredRun] = {}
         self.changed_run_ids: set[str] = set()
-        self.sends: list[SendCommand] = []
+        self.commands: list[Command] = []
         self.operator_answers: list[OperatorAnswer] = []
         self.suspect_time_limit: SuspectTimeLimit | None = None
         self.after_commit = AfterCommit()
@@ -128,7 +128,7 @@ class ChangeSet:
             for revision, event in enumerate(events, first_revision)
         ]
         self.after_commit.decided_events.extend(decided_events)
-        self.sends.extend(commands_to_send(after, [each.event for each in decided_events]))
+        self.commands.extend(commands_to_send(after, [each.event for each in decided_events]))
 
     def accept(self, work_item: WorkItem, run: Run) -> None:
         """Answer the client, or the operator, that the request is carried out."""

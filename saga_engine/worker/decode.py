@@ -97,13 +97,13 @@ def _decode_reply(
             delivery=delivery,
             reason=reply.reason,
             detail=reply.explanation,
-            run_id=str(ref.run_id) if ref else None,
+            run_id=ref.run_id if ref else None,
             signed=ref is not None,
         )
         work_batch.dead_letters.append(dead_letter)
         if ref is None:
             return
-        associated_data = reply_associated_data(str(ref.run_id), ref.step, ref.direction)
+        associated_data = reply_associated_data(ref.run_id, ref.step, ref.direction)
         trigger: Trigger = MalformedReply(
             step=ref.step,
             direction=ref.direction,
@@ -116,7 +116,7 @@ def _decode_reply(
         )
     else:
         assert ref is not None  # a reply without a valid token is unreadable
-        run_id = str(ref.run_id)
+        run_id = ref.run_id
         body = encryption.encrypt(
             reply.body, reply_associated_data(run_id, ref.step, ref.direction)
         )
@@ -129,7 +129,7 @@ def _decode_reply(
             body=body,
             failure=failure,
         )
-    work_batch.work_items.append(_work_item(str(ref.run_id), trigger, delivery))
+    work_batch.work_items.append(_work_item(ref.run_id, trigger, delivery))
 
 
 def _escaped_text(body: bytes) -> str:

@@ -39,10 +39,10 @@ async def flush_changes(tx: StoreTransaction, changes: ChangeSet, settings: Sett
     await tx.record_incidents(
         [(each.after.run_id, each.event) for each in after_commit.decided_events]
     )
-    outbox_ids = await tx.add_commands(changes.sends)
+    outbox_ids = await tx.add_commands(changes.commands)
     after_commit.commands = [
-        OutboxRow(outbox_id, send, changes.now)
-        for outbox_id, send in zip(outbox_ids, changes.sends, strict=True)
+        OutboxRow(outbox_id, command, changes.now)
+        for outbox_id, command in zip(outbox_ids, changes.commands, strict=True)
     ]
     dead_letter_rows = [_dead_letter_row(dead_letter) for dead_letter in after_commit.dead_letters]
     await tx.record_dead_letters(

@@ -11,10 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, starmap
-from uuid import UUID
 
 from saga_engine.amqp.interfaces import MessagePublisher
-from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import RunAbandoned, RunCompensated, RunCompleted
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived, Trigger
@@ -25,14 +23,14 @@ from saga_engine.protocol.answer import (
     encode_answer,
     encode_run_finished,
 )
-from saga_engine.protocol.command import Command, encode_command
+from saga_engine.protocol.command import encode_command
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.run_result import RunResult, result_of_run
 from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.telemetry.events import Emitter, MessagesPublished
-from saga_engine.vocabulary import EngineFailureCode, Failure, Outcome
+from saga_engine.vocabulary import Command, EngineFailureCode, Failure, Outcome
 from saga_engine.worker import change_set
 from saga_engine.worker.work_item import WorkItem
 
@@ -154,7 +152,7 @@ class OutboxPublisher:
             resend: whether the rows may have been published before. A command that is unroutable
                 now then says nothing about the earlier copy, which may have been delivered.
         """
-        messages = chain((self._encode_command(row.send) for row in rows), notifications)
+        messages = chain((self._encode_command(row.command) for row in rows), notifications)
         results: list[PublishOutcome] = []
         for chunk in _chunks(messages, self._max_write_bytes):
             outcomes = await self._publisher.publish(chunk)
@@ -165,7 +163,7 @@ class OutboxPublisher:
                 case PublishOutcome.CONFIRMED:
                     self._confirmed_ids.append(row.id)
                 case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
-                    work_item = _unroutable_item(row.send, result, first_publish=not resend)
+                    work_item = _unroutable_item(row.command, result, first_publish=not resend)
                     self._unroutable.append((row.id, work_item))
                 case PublishOutcome.NACKED | PublishOutcome.UNKNOWN:
                     pass  # the row stays, and the outbox_resend duty finds it
@@ -179,21 +177,8 @@ class OutboxPublisher:
         for (exchange, outcome), count in counts.items():
             self._emit(MessagesPublished(exchange=exchange, outcome=outcome, messages=count))
 
-    def _encode_command(self, send: SendCommand) -> Message:
-        run_id = UUID(send.run_id)
-        command = Command(
-            run_id=run_id,
-            saga=send.saga,
-            version=send.version,
-            step=send.step,
-            direction=send.direction,
-            attempt=send.attempt,
-            name=send.command,
-            idempotency_key=send.idempotency_key,
-            payload=send.payload,
-            deadline=send.due_at,
-        )
-        ref = CommandRef(run_id, send.step, send.direction, send.attempt)
+    def _encode_command(self, command: Command) -> Message:
+        ref = CommandRef(command.run_id, command.step, command.direction, command.attempt)
         return encode_command(command, sign_token(self.token_keys.signing, ref))
 
 
@@ -224,22 +209,24 @@ def _finished_runs(decided_events: Iterable[change_set.DecidedEvent]) -> list[Ru
     ]
 
 
-def _unroutable_item(send: SendCommand, result: PublishOutcome, *, first_publish: bool) -> WorkItem:
+def _unroutable_item(command: Command, result: PublishOutcome, *, first_publish: bool) -> WorkItem:
     if result is PublishOutcome.UNROUTABLE:
-        trigger: Trigger = CommandUnroutable(send.step, send.direction, send.attempt, first_publish)
+        trigger: Trigger = CommandUnroutable(
+            command.step, command.direction, command.attempt, first_publish
+        )
     else:
         failure = Failure.by_engine(
             EngineFailureCode.UNPUBLISHABLE,
             "The command breaks a limit, for example max_body_bytes.",
         )
         trigger = ReplyReceived(
-            step=send.step,
-            direction=send.direction,
-            attempt=send.attempt,
+            step=command.step,
+            direction=command.direction,
+            attempt=command.attempt,
             outcome=Outcome.FAILED,
             failure=failure,
         )
-    return WorkItem(run_id=send.run_id, trigger=trigger)
+    return WorkItem(run_id=command.run_id, trigger=trigger)
 
 
 def _shortened(answer: Answer) -> Answer:

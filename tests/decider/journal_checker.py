@@ -8,7 +8,7 @@ promise.
 from collections import Counter, defaultdict
 
 from saga_engine import Saga
-from saga_engine.decider.commands import SendCommand, wake_at
+from saga_engine.decider.commands import wake_at
 from saga_engine.decider.events import (
     AttemptFailed,
     AttemptStarted,
@@ -24,7 +24,7 @@ from saga_engine.decider.events import (
     StopSuperseded,
 )
 from saga_engine.decider.run import Run, StepStatus
-from saga_engine.vocabulary import Direction, Status
+from saga_engine.vocabulary import Command, Direction, Status
 
 
 class JournalChecker:
@@ -155,7 +155,7 @@ def assert_not_stuck(saga: Saga, run: Run) -> None:
         assert wake_at(saga, run) is not None or run.incidents, "P1 never silently stuck"
 
 
-def assert_one_command(sends: list[SendCommand], journal: list[Event]) -> None:
+def assert_one_command(sends: list[Command], journal: list[Event]) -> None:
     """A key is for one command with the same bytes; only a rejection makes a new one."""
     payloads: dict[str, object] = {}
     keys: dict[tuple[str, Direction], set[str]] = defaultdict(set)

@@ -35,7 +35,7 @@ def test_timeouts_and_retries_have_the_same_length_on_every_day(now):
         moments.append(scenario.now)
     assert [late - early for early, late in pairwise(moments)] == [TIMEOUT, SECOND, TIMEOUT]
     assert all(moment.tzinfo is UTC for moment in moments)
-    assert {each.due_at - now for each in scenario.sends} >= {TIMEOUT, 2 * TIMEOUT + SECOND}
+    assert {each.deadline - now for each in scenario.sends} >= {TIMEOUT, 2 * TIMEOUT + SECOND}
 
 
 @pytest.mark.parametrize("now", MOMENTS)

@@ -13,12 +13,12 @@ from tests.kit.decider_scenario import (
 
 
 def test_a_command_carries_everything_the_wire_needs():
-    (send,) = DeciderScenario(sequential_saga("a")).sends
-    assert (send.run_id, send.saga, send.version, send.step) == ("r-1", "trip", 1, "a")
-    assert (send.direction, send.attempt, send.command) == (ACTION, 1, "do.a")
-    assert send.payload == {"do": "a", "order": 7}
-    assert send.idempotency_key == "r-1/a/action/1"
-    assert send.due_at == NOON + TIMEOUT
+    (command,) = DeciderScenario(sequential_saga("a")).sends
+    assert (command.run_id, command.saga, command.version, command.step) == ("r-1", "trip", 1, "a")
+    assert (command.direction, command.attempt, command.name) == (ACTION, 1, "do.a")
+    assert command.payload == {"do": "a", "order": 7}
+    assert command.idempotency_key == "r-1/a/action/1"
+    assert command.deadline == NOON + TIMEOUT
 
 
 def test_a_run_wakes_at_the_earliest_of_its_timeouts_and_its_deadline():

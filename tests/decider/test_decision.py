@@ -80,7 +80,7 @@ def test_a_rejected_step_is_neither_retried_nor_compensated():
     assert scenario.sent_commands == ["undo.a#1"]
     scenario.compensations_succeed("a")
     assert scenario.status is Status.COMPENSATED
-    assert "undo.b" not in {send.command for send in scenario.sends}
+    assert "undo.b" not in {send.name for send in scenario.sends}
 
 
 def test_a_timeout_exactly_when_it_is_due_counts():

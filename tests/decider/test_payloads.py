@@ -173,7 +173,7 @@ def test_rule_7_a_step_with_an_invalid_reply_is_compensated():
     scenario = DeciderScenario(flight([]))
     scenario.succeeds("book", {})
     scenario.cancels()
-    assert scenario.sends[-1].command == "seat.release"
+    assert scenario.sends[-1].name == "seat.release"
     assert scenario.sends[-1].payload == {"row": None}
 
 

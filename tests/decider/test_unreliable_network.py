@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saga_engine import Saga
-from saga_engine.decider.commands import SendCommand, wake_at
+from saga_engine.decider.commands import wake_at
 from saga_engine.decider.triggers import (
     Cancel,
     CommandUnroutable,
@@ -24,7 +24,7 @@ from saga_engine.decider.triggers import (
     Trigger,
     WakeUp,
 )
-from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
+from saga_engine.vocabulary import Command, Direction, Failure, Outcome, Resolution, Status
 from tests.decider.journal_checker import JournalChecker, assert_promises
 from tests.kit.decider_scenario import DeciderScenario
 from tests.kit.random_sagas import RAISING_STEPS, sagas
@@ -43,7 +43,7 @@ class Participants:
     answers: dict[str, Outcome] = field(default_factory=dict)
     tombstones: set[str] = field(default_factory=set)
 
-    def perform(self, send: SendCommand) -> Outcome:
+    def perform(self, send: Command) -> Outcome:
         if send.idempotency_key in self.answers:
             return self.answers[send.idempotency_key]
         if self.rng.random() < self.faults:
@@ -52,13 +52,13 @@ class Participants:
         self.answers[send.idempotency_key] = outcome
         return outcome
 
-    def _do(self, send: SendCommand) -> Outcome:
+    def _do(self, send: Command) -> Outcome:
         if send.step in self.tombstones or self.rng.random() < self.faults / 2:
             return Outcome.REJECTED
         self.done[send.step] = self.done.get(send.step, 0) + 1
         return Outcome.SUCCEEDED
 
-    def _undo(self, send: SendCommand) -> Outcome:
+    def _undo(self, send: Command) -> Outcome:
         if send.step in self.done:
             self.done[send.step] -= 1
         self.tombstones.add(send.step)
@@ -74,7 +74,7 @@ class UnreliableNetwork:
         self.participants = Participants(self.rng, faults)
         self.scenario = DeciderScenario(saga)
         self.checker = JournalChecker(saga)
-        self.in_transit: list[tuple[datetime, int, SendCommand | Trigger]] = []
+        self.in_transit: list[tuple[datetime, int, Command | Trigger]] = []
         self.sequence = count()
         self.posted_commands = 0
         self.read = 0
@@ -108,13 +108,13 @@ class UnreliableNetwork:
                 self._deliver(send)
         self.posted_commands = len(self.scenario.sends)
 
-    def _deliver(self, message: SendCommand | Trigger) -> None:
+    def _deliver(self, message: Command | Trigger) -> None:
         """Deliver once; with a fault of the network not at all, or twice."""
         copies = 1 if self.rng.random() >= self.faults else self.rng.choice([0, 2])
         for _ in range(copies):
             self._later(message)
 
-    def _later(self, message: SendCommand | Trigger) -> None:
+    def _later(self, message: Command | Trigger) -> None:
         slow = self.rng.random() < self.faults
         delay = timedelta(seconds=self.rng.uniform(0, 60 if slow else 0.5))
         heappush(self.in_transit, (self.scenario.now + delay, next(self.sequence), message))
@@ -132,8 +132,8 @@ class UnreliableNetwork:
         self._receive(message)
         return True
 
-    def _receive(self, message: SendCommand | Trigger) -> None:
-        if not isinstance(message, SendCommand):
+    def _receive(self, message: Command | Trigger) -> None:
+        if not isinstance(message, Command):
             self.apply(message)
             return
         outcome = self.participants.perform(message)

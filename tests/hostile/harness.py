@@ -13,7 +13,7 @@ from typing import Any
 
 from saga_engine.identifiers import uuid7
 from saga_engine.participant import Participant
-from saga_engine.protocol.command import Command, encode_command
+from saga_engine.protocol.command import encode_command
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
 from saga_engine.store import dead_letter_queries
@@ -24,7 +24,7 @@ from saga_engine.telemetry.events import (
     MessageDeadLettered,
     MessagesConsumed,
 )
-from saga_engine.vocabulary import Direction, Status
+from saga_engine.vocabulary import Command, Direction, Status
 from tests.hostile.raw_publisher import RawMessage, RawPublisher, raw_message
 from tests.kit.amqp_properties import CORRELATION_ID, shortstr
 from tests.kit.engine import no_reply, succeed
@@ -120,7 +120,7 @@ class HostileHarness:
         """A valid command that the kit's participant handles."""
         run_id = uuid7()
         command = Command(
-            run_id=run_id,
+            run_id=str(run_id),
             saga="job",
             version=1,
             step="run",

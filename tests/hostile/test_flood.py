@@ -13,12 +13,12 @@ from sqlalchemy import text
 
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.command import Command, encode_command, new_message_id
+from saga_engine.protocol.command import encode_command, new_message_id
 from saga_engine.protocol.message import Delivery, Message
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY, REPLIES, REQUESTS
 from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries
-from saga_engine.vocabulary import Direction
+from saga_engine.vocabulary import Command, Direction
 from tests.hostile.worst_inputs import BULK_COMMAND, BYTES, WORST_INPUTS, make_start
 from tests.kit.connections import open_connection
 from tests.kit.engine import engine_harness, no_reply, succeed
@@ -191,7 +191,7 @@ def command(kind):
     """One of the most expensive commands."""
     run_id = uuid7()
     made = Command(
-        run_id=run_id,
+        run_id=str(run_id),
         saga="bulk",
         version=1,
         step="keep",

@@ -19,7 +19,7 @@ from pamqp import commands
 from saga_engine.amqp import tolerant_decoding
 from saga_engine.amqp.delivery_channel import build_delivery
 from saga_engine.protocol.answer import decode_client_message
-from saga_engine.protocol.command import Command, ReceivedCommand, decode_command, encode_command
+from saga_engine.protocol.command import ReceivedCommand, decode_command, encode_command
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.reply import encode_reply
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, encode_request
@@ -31,7 +31,7 @@ from saga_engine.store import dead_letter_queries, dead_letters, pending_request
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.trigger_data import serialize_trigger
-from saga_engine.vocabulary import Direction, Failure, Outcome
+from saga_engine.vocabulary import Command, Direction, Failure, Outcome
 from saga_engine.worker.decode import decode_delivery
 from saga_engine.worker.flush import _dead_letter_row
 from saga_engine.worker.work_item import WorkBatch
@@ -74,7 +74,7 @@ bodies = (
 def tokens(draw):
     """A valid correlation id, or one that is almost valid."""
     ref = CommandRef(
-        draw(st.sampled_from(RUNS)),
+        str(draw(st.sampled_from(RUNS))),
         draw(st.sampled_from(["charge", "send", "x" * 64])),
         draw(st.sampled_from(Direction)),
         draw(st.integers(1, 2**31)),
@@ -136,7 +136,7 @@ def frames(draw):
 def valid_messages():
     """One message of each kind, in its queue."""
     command = Command(
-        run_id=RUNS[0],
+        run_id=str(RUNS[0]),
         saga="place-order",
         version=1,
         step="charge",
@@ -147,7 +147,7 @@ def valid_messages():
         payload={"order_id": "o-1"},
         deadline=MOMENT + timedelta(days=1),
     )
-    token = sign_token(KEY, CommandRef(RUNS[0], "charge", Direction.ACTION, 1))
+    token = sign_token(KEY, CommandRef(str(RUNS[0]), "charge", Direction.ACTION, 1))
     received = ReceivedCommand(
         command=command, correlation_id=token, reply_to=REPLIES, message_id="m-1", traceparent=""
     )

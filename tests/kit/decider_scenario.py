@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from saga_engine import Retry, Saga
-from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
+from saga_engine.decider.commands import commands_to_send, wake_at
 from saga_engine.decider.decide import decide
 from saga_engine.decider.decision import Decision
 from saga_engine.decider.events import Event
@@ -33,7 +33,7 @@ from saga_engine.payload.ports import PayloadPorts
 from saga_engine.saga.rules import check
 from saga_engine.store.event_data import deserialize_event, serialize_event
 from saga_engine.store.snapshot import restore_run, to_snapshot
-from saga_engine.vocabulary import Direction, Failure, Outcome, Resolution, Status
+from saga_engine.vocabulary import Command, Direction, Failure, Outcome, Resolution, Status
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TWO_ATTEMPTS = Retry(attempts=2, initial=timedelta(seconds=1), jitter=0)
@@ -99,7 +99,7 @@ class DeciderScenario:
         self.now = now
         self.state: Run | None = None
         self.journal: list[Event] = []
-        self.sends: list[SendCommand] = []
+        self.sends: list[Command] = []
         self.last_decision = self.apply(Start("r-1", "k-1", {"id": 7} if order is None else order))
 
     @property
@@ -115,8 +115,7 @@ class DeciderScenario:
     def sent_commands(self) -> list[str]:
         """What the last trigger sent, as `command#attempt`."""
         return [
-            f"{s.command}#{s.attempt}"
-            for s in commands_to_send(self.run, self.last_decision.events)
+            f"{s.name}#{s.attempt}" for s in commands_to_send(self.run, self.last_decision.events)
         ]
 
     @property

@@ -15,9 +15,9 @@ from saga_engine.participant import CommandContext, Failed, Participant, Rejecte
 from saga_engine.participant.barrier import CommandInProgress
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.executor import Executor
-from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Direction, Outcome
+from saga_engine.vocabulary import Command, Direction, Outcome
 from tests.kit.events import EventRecorder
 
 FAR_FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
@@ -138,7 +138,7 @@ async def booking_rows(engine):
 
 
 def make_command(
-    run_id: UUID | None = None,
+    run_id: UUID | str | None = None,
     payload=None,
     *,
     name="payment.charge",
@@ -150,7 +150,7 @@ def make_command(
     run_id = run_id or uuid4()
     body = {"order_id": "o-1"} if payload is None else payload
     return Command(
-        run_id=run_id,
+        run_id=str(run_id),
         saga="place-order",
         version=1,
         step="charge",

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from saga_engine.decider.commands import SendCommand, commands_to_send, wake_at
+from saga_engine.decider.commands import commands_to_send, wake_at
 from saga_engine.decider.decide import decide
 from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
@@ -14,7 +14,7 @@ from saga_engine.saga.definition import Saga
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewEvent
 from saga_engine.store.runs import StoredRun
-from saga_engine.vocabulary import Direction, Failure, Outcome
+from saga_engine.vocabulary import Command, Direction, Failure, Outcome
 
 RESERVED = ReplyReceived(
     step="reserve",
@@ -84,7 +84,7 @@ def stored_run(run: Run, definition_id: int) -> StoredRun:
     return StoredRun(run, definition_id, wake_at(ORDERS, run))
 
 
-def sends(decision: Decision) -> list[SendCommand]:
+def sends(decision: Decision) -> list[Command]:
     assert decision.run is not None
     return list(commands_to_send(decision.run, decision.events))
 

@@ -32,7 +32,7 @@ async def test_a_shutdown_names_the_handlers_it_abandons_and_ends(broker_url):
         (event,) = running.events.matching(HandlerAbandoned)
         assert (event.still_running, event.run_id, event.command) == (
             True,
-            str(held.run_id),
+            held.run_id,
             "payment.charge",
         )
         payments.may_finish.set()

@@ -92,7 +92,7 @@ async def test_a_handler_that_exits_fails_and_the_commands_beside_it_go_on(broke
         assert (event.code, event.step, event.run_id) == (
             "SystemExit",
             "charge",
-            str(exiting.run_id),
+            exiting.run_id,
         )
         assert "secret" not in str(running.events)
 
@@ -151,7 +151,7 @@ async def test_a_handler_that_ignores_its_timeout_gets_a_reply_and_cannot_commit
             (event,) = running.events.matching(HandlerAbandoned)
             assert (event.still_running, event.run_id, event.step) == (
                 True,
-                str(held.run_id),
+                held.run_id,
                 "charge",
             )
             payments.may_finish.set()

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.reply import Reply, decode_reply, encode_reply
 from saga_engine.protocol.token import CommandRef, sign_token
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from saga_engine.vocabulary import Direction, EngineFailureCode, Failure, Outcome
+from saga_engine.vocabulary import Command, Direction, EngineFailureCode, Failure, Outcome
 from tests.kit.messages import deliver, make_delivery
 
 SETTINGS = Settings()
 KEY = b"k" * 32
-REF = CommandRef(UUID(int=7), "charge", Direction.ACTION, 3)
+REF = CommandRef(str(UUID(int=7)), "charge", Direction.ACTION, 3)
 TOKEN = sign_token(KEY, REF)
 ASKED = ReceivedCommand(
     command=Command(

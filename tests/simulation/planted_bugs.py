@@ -14,7 +14,6 @@ from functools import partial
 import orjson
 
 from saga_engine.decider import advance, commands, decide, replies
-from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.decision import Decision, DecisionBuilder
 from saga_engine.decider.events import Event, RunCompleted
 from saga_engine.decider.replies import StepMessage
@@ -31,7 +30,7 @@ from saga_engine.participant.interfaces import CommandTransaction
 from saga_engine.participant.reply_publisher import ReplyPublisher, _UnconfirmedReply
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome
-from saga_engine.protocol.command import Command, ReceivedCommand
+from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
 from saga_engine.protocol.run_result import result_of_run
 from saga_engine.saga.definition import Saga
@@ -43,7 +42,7 @@ from saga_engine.store.pending_requests import NewRequest, PendingRequest, Pendi
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
-from saga_engine.vocabulary import Direction, IgnoredReason, Outcome, Status
+from saga_engine.vocabulary import Command, Direction, IgnoredReason, Outcome, Status
 from saga_engine.worker import (
     batch_runner,
     batch_transaction,
@@ -473,7 +472,7 @@ def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
     """Each attempt of a command has another idempotency key."""
     original_commands = commands.commands_to_send
 
-    def with_unstable_keys(run: Run, events: Sequence[Event]) -> Iterator[SendCommand]:
+    def with_unstable_keys(run: Run, events: Sequence[Event]) -> Iterator[Command]:
         for send in original_commands(run, events):
             yield replace(send, idempotency_key=f"{send.idempotency_key}/{send.attempt}")
 

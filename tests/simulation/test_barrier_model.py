@@ -16,8 +16,7 @@ from saga_engine.participant.barrier import (
     CommandResult,
 )
 from saga_engine.participant.sql_barrier_table import SqlBarrierTable
-from saga_engine.protocol.command import Command
-from saga_engine.vocabulary import BarrierResult, Direction, Outcome
+from saga_engine.vocabulary import BarrierResult, Command, Direction, Outcome
 from simulation.barrier_model import BarrierModel
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
@@ -62,7 +61,7 @@ def begin(request):
 @pytest.fixture
 def action():
     return Command(
-        run_id=uuid4(),
+        run_id=str(uuid4()),
         saga="s",
         version=1,
         step="step",

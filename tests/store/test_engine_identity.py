@@ -69,7 +69,7 @@ async def test_a_token_key_that_workers_may_still_sign_with_is_not_rotated_out(d
 
 
 async def test_the_database_signs_tokens_as_the_engine_does(database: Database):
-    key, ref = new_signing_key(), CommandRef(uuid4(), "charge-é", Direction.COMPENSATION, 12)
+    key, ref = new_signing_key(), CommandRef(str(uuid4()), "charge-é", Direction.COMPENSATION, 12)
     async with database.transaction() as tx:
         signed = await tx.execute(
             text("SELECT saga_engine.sign_token(:key, :said)"),

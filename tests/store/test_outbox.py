@@ -22,7 +22,7 @@ async def test_commands_are_claimed_unchanged_and_oldest_first(store: RequesterS
     assert ids == sorted(ids)
     async with store.transaction() as tx:
         claimed = (await tx.claim_stale_commands(NOW, 100)).claimed
-    assert [(each.id, each.send) for each in claimed] == list(zip(ids, wanted, strict=True))
+    assert [(each.id, each.command) for each in claimed] == list(zip(ids, wanted, strict=True))
 
 
 async def test_only_commands_of_the_given_age_are_claimed(store: RequesterStore):
@@ -94,6 +94,6 @@ async def test_a_command_that_its_run_no_longer_awaits_is_deleted(
         await tx.add_commands([*others, awaited])
     async with store.transaction() as tx:
         left = await tx.claim_stale_commands(NOW, 100)
-    assert ([each.send for each in left.claimed], left.rows_found) == ([awaited], 3)
+    assert ([each.command for each in left.claimed], left.rows_found) == ([awaited], 3)
     async with store.transaction() as tx:
         assert (await tx.count_backlog()).outbox_pending == 1

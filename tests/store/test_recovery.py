@@ -30,7 +30,7 @@ async def test_each_command_in_flight_is_sent_again_with_its_idempotency_key(
     async with database.transaction() as tx:
         claimed = (await outbox.claim_stale(tx, timedelta(days=1), 10)).claimed
         after = await runs.read_unlocked(tx, in_flight)
-    assert {row.send.idempotency_key for row in claimed} == {
+    assert {row.command.idempotency_key for row in claimed} == {
         f"{run_id}/reserve/action/1" for run_id in in_flight
     }
     for each in in_flight:

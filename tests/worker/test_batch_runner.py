@@ -90,7 +90,7 @@ async def test_a_waiting_batch_continues_once_another_transaction_succeeds(engin
     participant.reply_makers["parcel.notify"] = no_reply
     first, second = await client.start(), await client.start()
     commands = {
-        str(each.command.run_id): each
+        each.command.run_id: each
         for each in await participant.wait_for_commands("parcel.notify", 2)
     }
     async with engine.database.transaction() as tx:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.decider.commands import SendCommand
 from saga_engine.decider.events import RunCompensated, RunCompensating
 from saga_engine.decider.run import CompensationCause, Run
 from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived
@@ -16,7 +15,7 @@ from saga_engine.protocol.reply import encode_reply
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.telemetry.events import Emitter
-from saga_engine.vocabulary import CompensationCode, Direction, Outcome, Status
+from saga_engine.vocabulary import Command, CompensationCode, Direction, Outcome, Status
 from saga_engine.worker.change_set import DecidedEvent
 from saga_engine.worker.outbox_publisher import OutboxPublisher, _finished_runs
 
@@ -100,19 +99,19 @@ async def published(*outcomes: PublishOutcome) -> OutboxPublisher:
     """An outbox publisher that has published one row, from id 1, for each outcome."""
     keys = TokenKeys(signing=b"k" * 32, accepted=(b"k" * 32,))
     publisher = OutboxPublisher(ScriptedPublisher(*outcomes), keys, 1_000_000, Emitter())
-    send = SendCommand(
+    command = Command(
         run_id=str(uuid7()),
         saga="parcel",
         version=1,
         step="pack",
         direction=Direction.ACTION,
         attempt=1,
-        command="parcel.pack",
+        name="parcel.pack",
         idempotency_key="key",
         payload={},
-        due_at=NOW,
+        deadline=NOW,
     )
-    rows = [OutboxRow(outbox_id, send, NOW) for outbox_id in range(1, len(outcomes) + 1)]
+    rows = [OutboxRow(outbox_id, command, NOW) for outbox_id in range(1, len(outcomes) + 1)]
     assert await publisher.publish_commands(rows) == []
     return publisher
 

@@ -68,7 +68,7 @@ async def test_a_request_for_a_locked_run_locks_no_other_run(engine):
         await wait_for_a_deferred_request(engine)
         # Its timer may lock it for a short time; the request for the first run does not.
         await other.execute(LOCK, {"run_id": second})
-    [command] = [each for each in participant.received if str(each.command.run_id) == first]
+    [command] = [each for each in participant.received if each.command.run_id == first]
     await participant.publish(*reject(command))
     assert await worker.events.wait_for_end(first) == Status.COMPENSATED
 
@@ -136,7 +136,7 @@ async def test_a_request_for_a_damaged_run_is_refused_and_blocks_no_other(engine
     participant.reply_makers["parcel.send"] = no_reply
     damaged, other = await client.start(), await client.start()
     sent = await participant.wait_for_commands("parcel.send", 2)
-    [command] = [each for each in sent if str(each.command.run_id) == other]
+    [command] = [each for each in sent if each.command.run_id == other]
     await damage_run(engine, damaged)
     first = await record_operator_action(engine, damaged, Cancel("ada", "it looks odd"))
     second = await record_operator_action(engine, other, Cancel("ada", "this one too"))
