@@ -56,7 +56,7 @@ def sign_token(key: bytes, ref: CommandRef) -> str:
 def verify_token(key: bytes, token: str) -> CommandRef | None:
     """Return the command of a token, or None if the token was not signed with this key."""
     digest, _, text = token.partition(".")
-    if not hmac.compare_digest(digest.encode(), _digest(key, text).encode()):
+    if not hmac.compare_digest(_to_bytes(digest), _to_bytes(_digest(key, text))):
         return None
     run_id, letter, attempt, step = text.split(".", 3)
     return CommandRef(str(UUID(run_id)), step, _DIRECTION_BY_LETTER[letter], int(attempt))
@@ -82,5 +82,10 @@ def redact_token(token: str) -> str:
 
 
 def _digest(key: bytes, text: str) -> str:
-    digest = hmac.digest(key, _DOMAIN_SEPARATOR + text.encode(), "sha256")[:16]
+    digest = hmac.digest(key, _DOMAIN_SEPARATOR + _to_bytes(text), "sha256")[:16]
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _to_bytes(text: str) -> bytes:
+    """Encode a text; a forged one may have lone surrogates, which UTF-8 cannot express."""
+    return text.encode(errors="surrogatepass")
