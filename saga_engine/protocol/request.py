@@ -7,6 +7,7 @@ it once. The contract is docs/protocol.md, section "Requests"; `answer` has the 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
@@ -18,6 +19,14 @@ from saga_engine.protocol.topology import REQUESTS
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
+
+
+class RequestVerb(StrEnum):
+    """What a client asks for: the routing key and the type of its request."""
+
+    START = "start"
+    CANCEL = "cancel"
+    STATUS = "status"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +63,13 @@ def encode_request(
     request: Request, *, reply_to: str = "", correlation_id: str = "", message_id: str = ""
 ) -> Message:
     """Encode a request; its answer goes to `reply_to` (docs/protocol.md, "Answers")."""
-    verb, body = _routing_key_and_body(request)
+    verb, body = _verb_and_body(request)
     return Message(
         exchange=REQUESTS,
-        routing_key=verb,
+        routing_key=verb.value,
         body=write_json({"run_id": str(request.run_id), **body}),
         message_id=message_id or new_message_id(),
-        type=verb,
+        type=verb.value,
         correlation_id=correlation_id,
         reply_to=reply_to,
     )
@@ -84,7 +93,7 @@ def decode_request(delivery: Delivery, settings: Settings) -> Request | Unreadab
 
 def is_status_request(delivery: Delivery) -> bool:
     """Whether a request asks for a status: its answer may be much larger than the request."""
-    return delivery.routing_key == "status" or delivery.type == "status"
+    return RequestVerb.STATUS in (delivery.routing_key, delivery.type)
 
 
 def read_run_id(body: JsonObject) -> UUID | None:
@@ -97,19 +106,19 @@ def read_run_id(body: JsonObject) -> UUID | None:
     return run_id if str(run_id) == text else None
 
 
-def _routing_key_and_body(request: Request) -> tuple[str, JsonObject]:
+def _verb_and_body(request: Request) -> tuple[RequestVerb, JsonObject]:
     match request:
         case StartRequest():
-            return "start", {
+            return RequestVerb.START, {
                 "saga": request.saga,
                 "version": request.version,
                 "key": request.key,
                 "input": request.input,
             }
         case CancelRequest():
-            return "cancel", {"reason": request.reason, "operator": request.operator}
+            return RequestVerb.CANCEL, {"reason": request.reason, "operator": request.operator}
         case StatusRequest():
-            return "status", {}
+            return RequestVerb.STATUS, {}
 
 
 class _BadFieldError(Exception):
@@ -169,7 +178,7 @@ def _parse_status(fields: _FieldReader) -> StatusRequest:
 
 
 _PARSERS: dict[str, Callable[[_FieldReader], Request]] = {
-    "start": _parse_start,
-    "cancel": _parse_cancel,
-    "status": _parse_status,
+    RequestVerb.START: _parse_start,
+    RequestVerb.CANCEL: _parse_cancel,
+    RequestVerb.STATUS: _parse_status,
 }

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from saga_engine.decider.triggers import Cancel, MalformedReply, ReplyReceived, Start
+from saga_engine.protocol.request import RequestVerb
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.worker.work_item import WorkItem
@@ -45,7 +46,7 @@ def sender_refusal(
             command, rules = spec.command if spec else "", settings.authorized_reply_users
             return refusal_for(rules, command, work_item.sender, permission="be answered")
         case Start() | Cancel() as request:
-            verb = "start" if isinstance(request, Start) else "cancel"
+            verb = RequestVerb.START if isinstance(request, Start) else RequestVerb.CANCEL
             name, rules = f"{verb} {saga_name}", settings.authorized_request_users
             return refusal_for(rules, name, work_item.sender, permission="be sent")
         case _:
