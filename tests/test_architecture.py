@@ -180,6 +180,16 @@ def test_every_module_that_is_tested_elsewhere_exists_and_has_no_test_file():
         assert not any(each.exists() for each in expected_test_files(ROOT / name)), name
 
 
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_no_file_imports_from_a_test_file(path):
+    imported = [
+        (node.module or "").rpartition(".")[2]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert not [name for name in imported if name.startswith("test_")], "use tests/kit"
+
+
 @pytest.mark.parametrize("path", [*MODULES, *DOCUMENTS], ids=relative)
 def test_no_path_of_a_machine_is_in_the_repository(path):
     assert not MACHINE_PATH.findall(path.read_text())

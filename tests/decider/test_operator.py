@@ -4,19 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
-from saga_engine import Saga, decider
+from saga_engine import decider
 from saga_engine.decider.events import IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.decider.run import StepStatus
 from saga_engine.vocabulary import IncidentCause, Resolution, Status
 from tests.kit.decider_scenario import (
     COMPENSATION,
     DeciderScenario,
-    add_step,
     branching_saga,
     sequential_saga,
 )
+from tests.kit.unread_reply import unread_reply_scenario
 
 
 def blocked() -> DeciderScenario:
@@ -89,25 +88,8 @@ def test_a_skipped_compensation_counts_as_done():
     assert scenario.sent_commands == ["undo.a#1"]
 
 
-class Ticket(BaseModel):
-    number: int
-
-
-def needy() -> DeciderScenario:
-    saga = Saga("needy", version=1, input=dict)
-    add_step(saga, "print_it", reply=Ticket)
-
-    @saga.step(command="show.it", read_only=True)
-    def show(print_it: Ticket) -> dict:
-        return {"number": print_it.number}
-
-    scenario = DeciderScenario(saga)
-    scenario.malformed_reply("print_it")
-    return scenario
-
-
 def test_skip_is_refused_when_a_later_step_needs_the_reply():
-    scenario = needy()
+    scenario = unread_reply_scenario()
     refused = scenario.resolves("skip").refusal
     assert refused == (
         "Step show needs the reply of print_it; resolve with complete and give that reply."
@@ -116,13 +98,13 @@ def test_skip_is_refused_when_a_later_step_needs_the_reply():
 
 
 def test_complete_takes_the_reply_from_the_operator():
-    scenario = needy()
+    scenario = unread_reply_scenario()
     scenario.resolves("complete", {"number": 5})
     assert scenario.sends[-1].payload == {"number": 5}
 
 
 def test_complete_is_refused_when_the_result_does_not_fit():
-    refused = needy().resolves("complete", {"number": "five"}).refusal
+    refused = unread_reply_scenario().resolves("complete", {"number": "five"}).refusal
     assert refused == "The result does not fit Ticket (number: int_parsing)."
 
 
@@ -186,7 +168,7 @@ def test_a_success_after_the_run_was_abandoned_is_recorded(step):
 
 
 def test_an_invalid_reply_after_the_run_was_abandoned_opens_no_incident():
-    scenario = needy()
+    scenario = unread_reply_scenario()
     scenario.resolves("abandon")
     scenario.succeeds("print_it", {"number": "five"})
     assert scenario.run.incidents == {}

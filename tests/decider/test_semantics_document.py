@@ -9,8 +9,8 @@ import pytest
 from saga_engine import Saga
 from saga_engine.decider.run import StepStatus
 from saga_engine.vocabulary import Status
-from tests.decider.test_operator import needy
 from tests.kit.decider_scenario import COMPENSATION, DeciderScenario, add_step, sequential_saga
+from tests.kit.unread_reply import unread_reply_scenario
 
 PAGE = " ".join(
     (Path(__file__).parents[2] / "docs" / "semantics.md").read_text().replace("\n", " ").split()
@@ -128,7 +128,7 @@ def _() -> None:
     scenario = after_the_pivot()
     scenario.resolves("skip")
     assert scenario.sent_commands == ["do.end#1"]
-    assert needy().resolves("skip").refusal
+    assert unread_reply_scenario().resolves("skip").refusal
 
 
 @says(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.faults.test_rolling import roll
 from tests.kit.load_environment import load_environment
+from tests.kit.rolling import roll
 
 
 @pytest.mark.rabbitmq

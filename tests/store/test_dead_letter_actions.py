@@ -10,13 +10,12 @@ from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import ALL_DEAD_LETTERS, DeadLetterFilter
 from saga_engine.store.dead_letters import DeadLetterState
+from tests.kit.dead_letters import malformed_reply, record_dead_letters, record_reasons
 from tests.kit.read_blocks import BLOCKS
-from tests.store.test_dead_letters import add, letter
-from tests.store.test_retention import letters
 
 
 async def test_a_dead_letter_is_redriven_or_discarded_once(database: Database):
-    one, two = await add(database, letter(), letter())
+    one, two = await record_dead_letters(database, malformed_reply(), malformed_reply())
     async with database.transaction() as tx:
         assert await dead_letter_actions.lock_open(tx, [one.id, two.id]) == [one, two]
         assert (
@@ -41,8 +40,8 @@ async def test_a_dead_letter_is_redriven_or_discarded_once(database: Database):
 
 
 async def test_a_purge_records_which_dead_letters_it_deleted(database: Database):
-    letters = [letter(), letter(), letter(DeadLetterReason.TOO_LARGE)]
-    ids = [each.id for each in await add(database, *letters)]
+    letters = [malformed_reply(), malformed_reply(), malformed_reply(DeadLetterReason.TOO_LARGE)]
+    ids = [each.id for each in await record_dead_letters(database, *letters)]
     async with database.transaction() as tx:
         assert (
             await dead_letter_actions.purge(tx, [*ids, 10**9], operator="ann", reason="space") == 3
@@ -59,7 +58,7 @@ async def test_two_operators_that_resolve_the_same_dead_letters_do_not_deadlock(
     database: Database, action
 ):
     """The letters lie in another order on disk than their ids say."""
-    ids = [each.id for each in await add(database, *[letter()] * 3)]
+    ids = [each.id for each in await record_dead_letters(database, *[malformed_reply()] * 3)]
     async with database.transaction() as tx:
         for number in reversed(ids):
             await tx.execute(
@@ -101,7 +100,7 @@ async def test_discarding_many_dead_letters_reads_no_body(database: Database):
         await tx.execute(
             text("ALTER TABLE saga_engine.dead_letter ALTER body SET STORAGE EXTERNAL")
         )
-        ids = await letters(tx, *[DeadLetterReason.BAD_REQUEST] * 200, size=200 * 1024)
+        ids = await record_reasons(tx, *[DeadLetterReason.BAD_REQUEST] * 200, size=200 * 1024)
     async with database.transaction() as tx:
         before = (await tx.execute(BLOCKS)).scalar_one()
         assert (

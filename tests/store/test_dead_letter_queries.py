@@ -9,15 +9,18 @@ from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
 from saga_engine.store.dead_letters import DeadLetterState
+from tests.kit.dead_letters import malformed_reply, record_dead_letters, record_reasons
 from tests.kit.read_blocks import BLOCKS, ONE_MORE
-from tests.store.test_dead_letters import add, letter
-from tests.store.test_retention import letters
 
 BAD_REQUEST, BAD_OUTCOME = DeadLetterReason.BAD_REQUEST, DeadLetterReason.BAD_OUTCOME
 
 
 async def test_dead_letters_are_grouped_by_queue_reason_and_type(database: Database):
-    await add(database, *[letter(type="a", message_id=m) for m in "123"], letter(type="b"))
+    await record_dead_letters(
+        database,
+        *[malformed_reply(type="a", message_id=m) for m in "123"],
+        malformed_reply(type="b"),
+    )
     async with database.transaction() as tx:
         found = await dead_letter_queries.groups(tx)
     assert [(group.reason, group.type, group.count) for group in found] == [
@@ -26,7 +29,12 @@ async def test_dead_letters_are_grouped_by_queue_reason_and_type(database: Datab
 
 
 async def test_dead_letters_are_listed_in_pages_and_by_filter(database: Database):
-    found = await add(database, letter(), letter(DeadLetterReason.BAD_REQUEST), letter())
+    found = await record_dead_letters(
+        database,
+        malformed_reply(),
+        malformed_reply(DeadLetterReason.BAD_REQUEST),
+        malformed_reply(),
+    )
     ids = [each.id for each in found]
     async with database.transaction() as tx:
 
@@ -55,7 +63,7 @@ MANY_SETTLED = text(
 async def test_open_dead_letters_are_found_without_reading_resolved_ones(
     database: Database,
 ):
-    await add(database, letter())
+    await record_dead_letters(database, malformed_reply())
     async with database.transaction() as tx:
         await tx.execute(MANY_SETTLED)
     async with database.transaction() as tx:
@@ -69,7 +77,7 @@ async def test_open_dead_letters_are_found_without_reading_resolved_ones(
 
 async def test_dead_letters_are_selected_by_a_filter(database: Database):
     async with database.transaction() as tx:
-        first, second, third = await letters(tx, BAD_REQUEST, BAD_OUTCOME, BAD_REQUEST)
+        first, second, third = await record_reasons(tx, BAD_REQUEST, BAD_OUTCOME, BAD_REQUEST)
         await dead_letter_actions.mark_discarded(tx, [third], operator="ann", reason="known bug")
 
         async def chosen(**common) -> list[int]:
@@ -89,8 +97,8 @@ async def test_dead_letters_are_selected_by_a_filter(database: Database):
 
 async def test_dead_letters_are_split_into_batches_of_bounded_size(database: Database):
     async with database.transaction() as tx:
-        small = await letters(tx, *[BAD_REQUEST] * 3)
-        large = await letters(tx, *[BAD_REQUEST] * 2, size=1000)
+        small = await record_reasons(tx, *[BAD_REQUEST] * 3)
+        large = await record_reasons(tx, *[BAD_REQUEST] * 2, size=1000)
         made = await dead_letter_queries.split_by_size(
             tx, [*small, *large, 10**9], max_letters=2, max_bytes=900
         )

@@ -1,5 +1,4 @@
 from collections import Counter
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -8,33 +7,17 @@ from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.store import dead_letter_actions, dead_letter_queries, dead_letters
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letters import DeadLetter
+from tests.kit.dead_letters import malformed_reply, record_dead_letters
 from tests.kit.read_blocks import BLOCKS
 from tests.kit.stored_runs import run_id
 
 
-def letter(reason: DeadLetterReason = DeadLetterReason.MALFORMED_JSON, **fields: Any) -> DeadLetter:
-    return DeadLetter(
-        queue="saga.replies",
-        reason=reason,
-        detail="It is not JSON.",
-        body=b"{",
-        body_size=1,
-        **fields,
-    )
-
-
-async def add(database: Database, *letters: DeadLetter, keep: int = 100) -> list:
-    async with database.transaction() as tx:
-        await dead_letters.record(tx, letters, keep)
-        return (await dead_letter_queries.read_page(tx, limit=100))[::-1]
-
-
 async def test_a_dead_letter_keeps_its_message_unchanged(database: Database):
-    kept = letter(
+    kept = malformed_reply(
         run_id=run_id(), message_id="m", correlation_id="c", type="t", exchange="e",
         routing_key="r", properties={"app_id": "x"}, headers={"n": [1, {"a": None}]},
     )  # fmt: skip
-    [found] = await add(database, kept)
+    [found] = await record_dead_letters(database, kept)
     assert found.message == kept
     assert (found.state, found.truncated) == ("open", False)
     async with database.transaction() as tx:
@@ -64,7 +47,7 @@ for _ in range(5000):
     ids=lambda fields: next(iter(fields)),
 )
 async def test_a_hostile_message_can_be_recorded(database: Database, hostile):
-    assert len(await add(database, letter(**hostile))) == 1
+    assert len(await record_dead_letters(database, malformed_reply(**hostile))) == 1
 
 
 async def test_a_long_body_is_cut_and_marked(database: Database):
@@ -81,7 +64,7 @@ async def test_a_long_body_is_cut_and_marked(database: Database):
     exact = DeadLetter(
         queue="q", reason=DeadLetterReason.TOO_LARGE, detail="", body=b"x" * 10, body_size=10
     )
-    found = await add(database, long, cut_before, exact, keep=10)
+    found = await record_dead_letters(database, long, cut_before, exact, keep=10)
     assert [each.truncated for each in found] == [True, True, False]
     assert {each.message.body for each in found} == {b"x" * 10}
     assert [each.message.body_size for each in found] == [11, 20_000_000, 10]
@@ -124,12 +107,12 @@ async def test_dead_letters_beyond_the_quota_of_a_sender_are_only_counted(databa
 
 
 async def test_a_group_at_its_quota_is_not_counted_again_for_some_seconds(database: Database):
-    await add(database, *[letter()] * 20_000)
+    await record_dead_letters(database, *[malformed_reply()] * 20_000)
     async with database.transaction() as tx:
         await tx.execute(text("ANALYZE saga_engine.dead_letter"))
-        await dead_letters.record(tx, [letter()], 9, quota=20_000)
+        await dead_letters.record(tx, [malformed_reply()], 9, quota=20_000)
     async with database.transaction() as tx:
         before = (await tx.execute(BLOCKS)).scalar_one()
-        await dead_letters.record(tx, [letter()], 9, quota=20_000)
+        await dead_letters.record(tx, [malformed_reply()], 9, quota=20_000)
         assert (await tx.execute(BLOCKS)).scalar_one() - before < 50
         assert list((await dead_letters.read_dropped(tx)).values()) == [2]

@@ -1,18 +1,12 @@
 import asyncio
-import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import text
 
 import saga_engine
 from saga_engine.embedded.postgres import PostgresServer
@@ -21,14 +15,9 @@ from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
 from saga_engine.store.schema import REVISION
-from saga_engine.store.tables import SCHEMA, Xid8, metadata
+from tests.kit.schema_drift import drift, unpooled_engine
 
-PARTITION = re.compile(r"(run|event)_(default|\d{4}_\d{2})")
 MIGRATIONS = Path(saga_engine.__file__).parent.parent / "migrations"
-
-
-def engine(url: str) -> AsyncEngine:
-    return create_async_engine(url, poolclass=NullPool)
 
 
 async def test_an_upgraded_database_is_usable_and_not_behind(database_url: str):
@@ -53,23 +42,6 @@ async def test_two_concurrent_upgrades_apply_each_migration_once(database_url: s
     assert await migrate.outdated_reason(database_url) is None
 
 
-def drift(connection: Connection) -> list:
-    def ours(_, name: str | None, kind: str, reflected: bool, __) -> bool:
-        return not (kind == "table" and reflected and PARTITION.fullmatch(name or ""))
-
-    dialect: Any = connection.dialect  # that of PostgreSQL has the names, the general one has not
-    dialect.ischema_names = {**dialect.ischema_names, "xid8": Xid8}
-    options = {
-        "include_schemas": True,
-        "include_object": ours,
-        "version_table_schema": SCHEMA,
-        "compare_type": True,
-    }
-    context = MigrationContext.configure(connection, opts=options)
-    found: list = compare_metadata(context, metadata)
-    return found
-
-
 def test_the_code_needs_the_newest_migration():
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -77,7 +49,7 @@ def test_the_code_needs_the_newest_migration():
 
 
 async def test_a_database_of_a_newer_version_is_not_changed(migrated_url: str):
-    connecting = engine(migrated_url)
+    connecting = unpooled_engine(migrated_url)
     async with connecting.begin() as connection:
         await connection.execute(text("UPDATE saga_engine.alembic_version SET version_num = '9'"))
     await connecting.dispose()
@@ -87,7 +59,7 @@ async def test_a_database_of_a_newer_version_is_not_changed(migrated_url: str):
 
 
 async def test_the_tables_and_migrations_of_the_user_are_not_changed(database_url: str):
-    connecting = engine(database_url)
+    connecting = unpooled_engine(database_url)
     async with connecting.begin() as connection:
         for table in ("run", "event", "outbox", "alembic_version"):
             await connection.execute(text(f"CREATE TABLE public.{table} (mine text)"))
@@ -99,7 +71,7 @@ async def test_the_tables_and_migrations_of_the_user_are_not_changed(database_ur
 
 
 async def test_the_sql_script_creates_the_same_database(database_url: str):
-    connecting = engine(database_url)
+    connecting = unpooled_engine(database_url)
     script = migrate.upgrade_sql()
     async with connecting.connect() as connection:
         raw = await connection.get_raw_connection()

@@ -1,12 +1,10 @@
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreLockTimeout
 from saga_engine.identifiers import uuid7
 from saga_engine.postgres.statement import Statement
@@ -30,16 +28,8 @@ from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
-from saga_engine.vocabulary import Direction, Outcome
-from tests.kit.stored_runs import INPUT, apply_trigger, insert_run, run_id
-
-PAST = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
-RESERVED = ReplyReceived(
-    step="reserve", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
-)
-CHARGED = ReplyReceived(
-    step="charge", direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
-)
+from tests.kit.partitions import PAST, add_past_month, insert_finished_run, partitions_of
+from tests.kit.stored_runs import INPUT, insert_run, run_id
 
 
 async def test_partitions_of_the_coming_months_are_added_once(database: Database):
@@ -68,7 +58,7 @@ async def test_no_partition_is_added_while_the_default_partition_is_large(
     async with database.transaction() as tx:
         run = await insert_run(SqlStoreTransaction(tx), definition_id)
         await tx.execute(STRAYS, {"run_id": run.run_id, "number": 9_000})
-        await month(tx)
+        await add_past_month(tx)
         locks = text(
             "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
             " AND mode = 'AccessExclusiveLock' AND relation = 'saga_engine.run'::regclass"
@@ -84,7 +74,7 @@ async def test_concurrent_workers_add_a_partition_once(database: Database, defin
 
     async def make() -> None:
         async with database.transaction() as tx:
-            await month(tx)
+            await add_past_month(tx)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
@@ -97,7 +87,7 @@ async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
     database: Database, definition_id: int
 ):
     async with database.transaction() as tx:
-        await month(tx)
+        await add_past_month(tx)
         run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
         assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
 
@@ -109,13 +99,13 @@ async def test_runs_in_the_default_partition_move_to_their_month(
         run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
         assert await homes(tx, run.run_id) == {"run_default", "event_default"}
         events = await journal.read(tx, run.run_id)
-        await month(tx)
+        await add_past_month(tx)
         assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
         assert await journal.read(tx, run.run_id) == events
 
 
 async def test_an_expired_month_is_dropped(database: Database, definition_id: int):
-    run_id = await finished(database, definition_id)
+    run_id = await insert_finished_run(database, definition_id)
     async with database.transaction() as tx:
         await pending_requests.record(
             tx, [NewRequest(kind=RequestKind.CANCEL, run_id=run_id, body={})]
@@ -131,7 +121,7 @@ async def test_an_expired_month_is_dropped(database: Database, definition_id: in
 
 async def test_an_action_on_a_dropped_run_is_refused(database: Database, definition_id: int):
     """Its request waits for a worker with the definition of the run, and there is none."""
-    run_id, act = await finished(database, definition_id), str(uuid7())
+    run_id, act = await insert_finished_run(database, definition_id), str(uuid7())
     async with database.transaction() as tx:
         await audit.record(
             tx,
@@ -167,7 +157,7 @@ async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
 ):
     """PostgreSQL would read the other ranges while every worker waits."""
     monkeypatch.setattr(partition_tables, "_RANGES_PER_TRANSACTION", 2)
-    run_id = await finished(database, definition_id)
+    run_id = await insert_finished_run(database, definition_id)
     async with database.transaction() as tx:
         await tx.execute(MANY_OF_ITS_MONTH, {"run_id": run_id, "number": 6_000})
     left: list[int] = []
@@ -182,7 +172,7 @@ async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
 
 
 async def test_a_month_with_an_unfinished_run_is_kept(database: Database, definition_id: int):
-    old = await finished(database, definition_id)
+    old = await insert_finished_run(database, definition_id)
     async with database.transaction() as tx:
         await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
@@ -192,13 +182,13 @@ async def test_a_month_with_an_unfinished_run_is_kept(database: Database, defini
 
 
 async def test_a_month_with_a_recently_finished_run_is_kept(database: Database, definition_id: int):
-    await finished(database, definition_id, days=29)
+    await insert_finished_run(database, definition_id, days=29)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ()
     assert (await partitions.maintain(database, retention_days=28)).dropped == ("2020_01",)
 
 
 async def test_a_month_with_a_pending_start_is_kept(database: Database, definition_id: int):
-    await finished(database, definition_id)
+    await insert_finished_run(database, definition_id)
     start = NewRequest(
         kind=RequestKind.START, run_id=run_id(PAST), body={}, saga="place-order", version=1, key="w"
     )
@@ -219,7 +209,7 @@ async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
     database: Database, definition_id: int, before: Statement
 ):
     """It starts before the keys are released, or after that."""
-    await finished(database, definition_id)
+    await insert_finished_run(database, definition_id)
     started = []
 
     async def begins() -> None:
@@ -240,7 +230,7 @@ async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
 async def test_a_detached_month_of_a_dead_worker_is_deleted_by_the_next(
     database: Database, definition_id: int
 ):
-    run_id = await finished(database, definition_id)
+    run_id = await insert_finished_run(database, definition_id)
 
     async def dies() -> None:
         raise ZeroDivisionError
@@ -257,7 +247,7 @@ async def test_a_detached_month_of_a_dead_worker_is_deleted_by_the_next(
 async def test_dropping_a_month_interrupts_no_worker(database: Database, definition_id: int):
     """Workers lock runs before events, and so does this: they do not deadlock."""
     for _ in range(3):
-        await finished(database, definition_id, key=None)
+        await insert_finished_run(database, definition_id, key=None)
     stop, committed = asyncio.Event(), asyncio.Semaphore(0)
 
     async def work() -> None:
@@ -285,7 +275,7 @@ async def test_dropping_a_month_interrupts_no_worker(database: Database, definit
 async def test_dropping_a_month_gives_up_when_a_table_is_locked(
     database: Database, definition_id: int
 ):
-    await finished(database, definition_id)
+    await insert_finished_run(database, definition_id)
     impatient = LockRetry(lock_timeout=0.01, max_attempts=3)
     async with database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
@@ -312,7 +302,7 @@ async def test_an_attempt_to_drop_a_month_blocks_no_worker_while_it_waits(
     migrated_url: str, database: Database, definition_id: int
 ):
     """A worker has locked runs by then, and their events come after them."""
-    await finished(database, definition_id)
+    await insert_finished_run(database, definition_id)
     patient = LockRetry(lock_timeout=60.0)
     async with (
         Database(migrated_url, Settings(database_transaction_timeout=60.0)) as slow_database,
@@ -332,7 +322,7 @@ async def test_an_attempt_to_drop_a_month_blocks_no_worker_while_it_waits(
 
 
 async def test_without_a_retention_nothing_is_dropped(database: Database, definition_id: int):
-    await finished(database, definition_id)
+    await insert_finished_run(database, definition_id)
     assert (await partitions.maintain(database, retention_days=0)).dropped == ()
 
 
@@ -384,40 +374,6 @@ class InterruptedTransaction:
             meanwhile, self._meanwhile = self._meanwhile, None
             await meanwhile()
         return await self._tx.execute(statement, arguments)
-
-
-async def partitions_of(tx: SqlAlchemyTransaction, suffix: str) -> set[str]:
-    named = text("SELECT relname FROM pg_class WHERE relname LIKE '%' || CAST(:suffix AS text)")
-    return set((await tx.execute(named, {"suffix": suffix})).scalars())
-
-
-async def finished(
-    database: Database, definition_id: int, days: int = 365, key: str | None = "k"
-) -> str:
-    async with database.transaction() as tx:
-        await month(tx)
-        run_id = (await insert_run(SqlStoreTransaction(tx), definition_id, key=key, at=PAST)).run_id
-        if key is not None:
-            await business_keys.try_reserve(tx, [KeyRequest("place-order", key, run_id, INPUT)])
-        for trigger in (RESERVED, CHARGED):
-            await apply_trigger(SqlStoreTransaction(tx), run_id, trigger)
-        await tx.execute(
-            text(
-                "UPDATE saga_engine.run SET finished_at = clock_timestamp()"
-                " - make_interval(days => CAST(:days AS integer))"
-                " WHERE run_id = CAST(:run_id AS uuid)"
-            ),
-            {"days": days, "run_id": run_id},
-        )
-    return run_id
-
-
-async def month(tx: SqlAlchemyTransaction) -> None:
-    for parent in ("run", "event"):
-        add = text(
-            "SELECT saga_engine.add_month_partition(CAST(:parent AS text), timestamp '2020-01-01')"
-        )
-        await tx.execute(add, {"parent": parent})
 
 
 async def homes(tx: SqlAlchemyTransaction, run_id: str) -> set[str]:

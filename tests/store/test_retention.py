@@ -7,13 +7,13 @@ from saga_engine.store import (
     audit,
     dead_letter_actions,
     dead_letter_queries,
-    dead_letters,
     retention,
 )
 from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, OperatorAction
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.dead_letter_queries import DeadLetterFilter
 from saga_engine.store.dead_letters import DeadLetter
+from tests.kit.dead_letters import record_reasons
 from tests.kit.stored_runs import run_id
 
 LETTER = DeadLetter(
@@ -23,22 +23,6 @@ LETTER = DeadLetter(
     body=b"{}",
     body_size=2,
 )
-
-
-async def letters(
-    tx: SqlAlchemyTransaction, *reasons: DeadLetterReason, size: int = 2
-) -> list[int]:
-    """Record one of each reason; their ids."""
-    last = max(await dead_letter_queries.find_ids(tx, DeadLetterFilter(), limit=100_000), default=0)
-    body = b"x" * size
-    made = [
-        DeadLetter(queue="saga.requests", reason=reason, detail="", body=body, body_size=size)
-        for reason in reasons
-    ]
-    await dead_letters.record(tx, made, size)
-    return await dead_letter_queries.find_ids(
-        tx, DeadLetterFilter(), limit=len(reasons), after_id=last
-    )
 
 
 async def age(tx: SqlAlchemyTransaction, days: int) -> None:
@@ -56,7 +40,7 @@ async def test_resolved_dead_letters_and_actions_are_deleted_after_their_retenti
     database: Database,
 ):
     async with database.transaction() as tx:
-        settled, waiting = await letters(
+        settled, waiting = await record_reasons(
             tx, DeadLetterReason.BAD_REQUEST, DeadLetterReason.BAD_OUTCOME
         )
         await dead_letter_actions.mark_discarded(tx, [settled], operator="ann", reason="known bug")
@@ -104,7 +88,7 @@ async def test_an_action_without_an_outcome_is_kept(database: Database):
 async def test_rows_are_deleted_in_batches(database: Database, monkeypatch):
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     async with database.transaction() as tx:
-        ids = await letters(tx, *[DeadLetterReason.BAD_REQUEST] * 5)
+        ids = await record_reasons(tx, *[DeadLetterReason.BAD_REQUEST] * 5)
         await dead_letter_actions.mark_discarded(tx, ids, operator="ann", reason="known bug")
         await age(tx, 2)
     assert await retention.purge_expired(database, dead_letter_days=1, audit_days=0) == 5

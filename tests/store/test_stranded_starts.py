@@ -23,13 +23,20 @@ from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.database import Database
 from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStore
-from tests.store.test_pinned_definitions import SECOND, A, B, load, record, was_seen_an_hour_ago
+from tests.kit.pinned_definitions import (
+    SECOND,
+    A,
+    B,
+    record_start,
+    register_as_worker,
+    was_seen_an_hour_ago,
+)
 
 
 async def test_stranded_starts_are_counted(database: Database):
-    await load(SqlStore(database), A, SECOND)
+    await register_as_worker(SqlStore(database), A, SECOND)
     for saga in (A, A, SECOND):
-        await record(database, saga)
+        await record_start(database, saga)
     async with database.transaction() as tx:
         assert (await backlog_counts.count_backlog(tx)).starts_stranded == {}
     await was_seen_an_hour_ago(database, A)
@@ -58,7 +65,7 @@ async def cancelled(
 async def test_a_stranded_start_is_found_and_cancelled_with_an_audit_record(
     database: Database,
 ):
-    await load(SqlStore(database), A)
+    await register_as_worker(SqlStore(database), A)
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
         run_id = str((await start_in_transaction(tx.connection, A, {}, key="o-1")).run_id)
@@ -97,7 +104,7 @@ async def test_a_stranded_start_is_found_and_cancelled_with_an_audit_record(
 async def test_a_start_that_the_broker_may_deliver_again_is_not_deleted(
     database: Database,
 ):
-    await load(SqlStore(database), A)
+    await register_as_worker(SqlStore(database), A)
     await was_seen_an_hour_ago(database, A)
     run_id = str(uuid7())
     async with database.transaction() as tx:
@@ -128,8 +135,8 @@ async def test_a_long_heartbeat_interval_does_not_strand_starts(database: Databa
 
 
 async def test_a_start_that_a_worker_can_process_is_not_deleted(database: Database):
-    await load(SqlStore(database), A)
-    await load(SqlStore(database), B)
+    await register_as_worker(SqlStore(database), A)
+    await register_as_worker(SqlStore(database), B)
     await was_seen_an_hour_ago(database, B)
     async with database.transaction() as tx:
         run_id = str((await start_in_transaction(tx.connection, A, {}, key="o-1")).run_id)
@@ -144,7 +151,7 @@ async def test_a_start_that_a_worker_can_process_is_not_deleted(database: Databa
 async def test_a_start_is_cancelled_only_with_a_recorded_action_for_its_run(
     database: Database, changes: dict[str, Any]
 ):
-    await load(SqlStore(database), A)
+    await register_as_worker(SqlStore(database), A)
     await was_seen_an_hour_ago(database, A)
     async with database.transaction() as tx:
         run_id = str((await start_in_transaction(tx.connection, A, {})).run_id)

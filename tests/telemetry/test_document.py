@@ -3,20 +3,14 @@
 import logging
 import re
 import subprocess
-from pathlib import Path
 
 import yaml
 
 from saga_engine.telemetry.logs import LOG_EVENTS
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
+from tests.kit.telemetry_document import alerting_rules, section
 from tests.telemetry.event_samples import EVENT_TYPES
 from tests.telemetry.exposition import promtool
-
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
-
-
-def section(title: str) -> str:
-    return DOCUMENT.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def table(title: str) -> list[list[str]]:
@@ -82,12 +76,8 @@ def test_each_label_with_a_closed_set_has_a_row_with_its_values():
     }
 
 
-def rules() -> str:
-    return section("Alerts").split("```yaml\n")[1].split("```")[0]
-
-
 def test_the_alerts_use_existing_metrics():
-    [group] = yaml.safe_load(rules())["groups"]
+    [group] = yaml.safe_load(alerting_rules())["groups"]
     used = {name for rule in group["rules"] for name in re.findall(r"\bsaga_\w+", rule["expr"])}
 
     assert len(group["rules"]) == 7
@@ -96,7 +86,7 @@ def test_the_alerts_use_existing_metrics():
 
 def test_prometheus_accepts_the_alerts(tmp_path):
     file = tmp_path / "rules.yml"
-    file.write_text(rules())
+    file.write_text(alerting_rules())
 
     checked = subprocess.run(
         [promtool(), "check", "rules", str(file)], capture_output=True, text=True, check=False

@@ -20,10 +20,10 @@ from saga_engine.vocabulary import Status
 from tests.kit.command_line import exit_code_of, read_log_until, running_command
 from tests.kit.events import WAIT_TIMEOUT_S
 from tests.kit.parcels import parcels
+from tests.kit.partitions import insert_finished_run, partitions_of
 from tests.kit.stored_runs import ORDERS
-from tests.store.test_partitions import finished, partitions_of
+from tests.kit.telemetry_document import alerting_rules
 from tests.telemetry.exposition import promtool
-from tests.telemetry.test_document import rules
 from tests.worker.versions import register_definitions, second_version
 
 CONCURRENT_RUNS = 8
@@ -87,7 +87,7 @@ async def drop_an_expired_month(engine, load):
     await load.wait_for_runs(50)
     async with engine.database.transaction() as tx:
         number = (await definitions.register(tx, [ORDERS]))[ORDERS.name, ORDERS.version]
-    old = await finished(engine.database, number)
+    old = await insert_finished_run(engine.database, number)
     await eventually(engine.database, is_gone)
     await load.wait_for_runs(50)
     load.stop()
@@ -202,9 +202,11 @@ async def rendered_gauge(worker):
 
 def alerts(directory, series, value):
     """The alerts that fire when a series has had that value for half an hour."""
-    (directory / "rules.yml").write_text(rules())
+    (directory / "rules.yml").write_text(alerting_rules())
     names = [
-        each["alert"] for group in yaml.safe_load(rules())["groups"] for each in group["rules"]
+        each["alert"]
+        for group in yaml.safe_load(alerting_rules())["groups"]
+        for each in group["rules"]
     ]
     fired = []
     for name in names:
