@@ -63,7 +63,7 @@ programs: $(VENV)/.dev
 	@sh tests/tools/faketime.sh
 
 test: programs
-	@$(BIN)/pytest -q $(CORE) -n 2 --dist loadgroup $(COVERAGE)
+	@$(BIN)/pytest -q $(CORE) -n 2 --dist loadfile $(COVERAGE)
 	@$(BIN)/pytest -q tests $(addprefix --ignore=,$(CORE)) $(IGNORE_LONG) -n $(WORKERS) --dist worksteal $(TEST)
 
 test-all: test

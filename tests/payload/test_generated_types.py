@@ -30,8 +30,6 @@ from saga_engine import Secret
 from saga_engine.payload.payload import PayloadError, PayloadType
 from tests.payload.type_cases import TypeCase, model_cases, type_cases
 
-pytestmark = pytest.mark.xdist_group("generated types")
-
 MODELS = int(os.environ.get("VALUES_MODELS", "500"))
 """How many types are generated: 2,000 by `make test-all`; 50,000 take some twenty minutes."""
 
