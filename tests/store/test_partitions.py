@@ -166,7 +166,7 @@ async def test_the_index_of_a_month_is_summarized_before_its_tables_are_locked(
         async with database.transaction() as tx:
             left.append((await tx.execute(UNSUMMARIZED)).scalar_one())
 
-    interrupted: Any = InterruptedTransaction(database, partition_tables._DETACH_MONTH, looks)
+    interrupted: Any = DatabaseWithInterruption(database, partition_tables._DETACH_MONTH, looks)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ("2020_01",)
     assert left == [0]
 
@@ -220,7 +220,7 @@ async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
             )
             started.append(run.run_id)
 
-    interrupted: Any = InterruptedTransaction(database, before, begins)
+    interrupted: Any = DatabaseWithInterruption(database, before, begins)
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         assert await run_queries.find_by_key(tx, "place-order", "new") == started[0]
@@ -235,7 +235,7 @@ async def test_a_detached_month_of_a_dead_worker_is_deleted_by_the_next(
     async def dies() -> None:
         raise ZeroDivisionError
 
-    interrupted: Any = InterruptedTransaction(database, partition_tables._DELETE_INCIDENTS, dies)
+    interrupted: Any = DatabaseWithInterruption(database, partition_tables._DELETE_INCIDENTS, dies)
     with pytest.raises(ZeroDivisionError):
         await partitions.maintain(interrupted, retention_days=30)
     assert (await partitions.maintain(database, retention_days=30)).dropped == ("2020_01",)
@@ -355,7 +355,7 @@ STRAYS = text(
 )
 
 
-class InterruptedTransaction:
+class DatabaseWithInterruption:
     """A database that runs something else before one of its statements, once."""
 
     def __init__(self, database: Database, statement: Statement, meanwhile) -> None:
