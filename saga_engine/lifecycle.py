@@ -15,7 +15,8 @@ class AsyncResource(ABC):
     Something that `async with` opens and closes.
 
     The exception that leaves the block is not passed to what was opened: a task group would raise
-    it again, wrapped in an exception group.
+    it again, wrapped in an exception group. An exception of `_open` is passed to it, so `_open`
+    enters a task group last.
     """
 
     _resources: AsyncExitStack

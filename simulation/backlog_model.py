@@ -16,7 +16,7 @@ Group = TypeVar("Group", bound=Hashable)
 class BacklogModel(MemoryTransaction):
     """The counts of `RecordStatements` in memory."""
 
-    async def count_backlog(self, count_limit: int = 10_000) -> BacklogCounts:
+    async def count_backlog(self, count_limit: int) -> BacklogCounts:
         async with self.statement():
             dead_letters = _count(self._dead_letter_groups(), count_limit)
         async with self.statement():

@@ -31,7 +31,10 @@ from simulation.rows import Row, RowRef
 T = TypeVar("T", bound="MemoryTransaction")
 """The transactions of one database."""
 
-OUTSIDE_A_STATEMENT = "no fault can happen before this operation: it is outside a statement"
+
+class NoStatement(RuntimeError):
+    """A model uses rows outside of a statement, where no fault can happen: a bug of the model."""
+
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
@@ -91,13 +94,18 @@ class MemoryTransaction:
             raise StoreUnavailable(
                 "The simulated statement was cancelled, or its connection was lost."
             )
-        assert not self._in_statement, "statements are executed one after another"
+        if self._in_statement:
+            raise NoStatement("Statements are executed one after another.")
         self._in_statement = True
         try:
             yield
         finally:
             self._in_statement = False
             self.refresh_snapshot()
+
+    def _require_statement(self) -> None:
+        if not self._in_statement:
+            raise NoStatement("A model uses rows outside of `statement()`.")
 
     def refresh_snapshot(self) -> None:
         """Take a new snapshot, as each statement does, also inside a function."""
@@ -115,7 +123,7 @@ class MemoryTransaction:
 
     def get(self, table: str, key: Hashable) -> Row | None:
         """Read a row: the version written here, or the committed one."""
-        assert self._in_statement, OUTSIDE_A_STATEMENT
+        self._require_statement()
         writes = self.writes.get(table)
         if writes and key in writes:
             return writes[key]
@@ -125,7 +133,7 @@ class MemoryTransaction:
 
     def scan(self, table: str) -> Iterator[tuple[Any, Row]]:
         """Read all rows of a table, in the order of insertion."""
-        assert self._in_statement, OUTSIDE_A_STATEMENT
+        self._require_statement()
         writes = self.writes.get(table) or {}
         committed = self._database.rows if self._snapshot is None else self._snapshot
         rows = committed.get(table, {})
@@ -138,10 +146,12 @@ class MemoryTransaction:
 
     def is_lockable(self, table: str, key: Hashable) -> bool:
         """Whether no other transaction holds the row."""
+        self._require_statement()
         return self._database.locks.get((table, key), self) is self
 
     def lock_unlocked(self, table: str, key: Hashable) -> None:
         """Lock a row that no other transaction holds."""
+        self._require_statement()
         row_ref = (table, key)
         if row_ref not in self._database.locks:
             self._database.locks[row_ref] = self
@@ -157,6 +167,7 @@ class MemoryTransaction:
 
     async def lock_table(self, table: str) -> None:
         """Wait until no other transaction holds a row of a table."""
+        self._require_statement()
         while holders := [
             holder
             for row_ref, holder in self._database.locks.items()
@@ -187,10 +198,12 @@ class MemoryTransaction:
 
     def put(self, table: str, key: Hashable, row: Row) -> None:
         """Write a locked row."""
+        self._require_statement()
         self.writes[table][key] = row
 
     def delete(self, table: str, key: Hashable) -> None:
         """Delete a locked row."""
+        self._require_statement()
         self.writes[table][key] = None
 
     async def commit(self) -> None:

@@ -44,7 +44,7 @@ class RecordModel(MemoryTransaction):
                 self.put("incident", key, {**incident, **resolution, "resolved_at": self.now})
 
     async def record_dead_letters(
-        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int = 100_000
+        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int
     ) -> None:
         if not letters:
             return

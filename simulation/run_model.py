@@ -97,7 +97,7 @@ class RunModel(MemoryTransaction):
                     self.put("run", new["run_id"], {**old, **new, **stored})
                     saved += 1
         if saved != len(rows):
-            raise StoreUnavailable("A run was changed by another transaction.")
+            raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
 
     async def lock_due_runs(
         self,

@@ -2,7 +2,7 @@
 How a worker or participant process ends: graceful shutdown, and an exit if that takes too long.
 
 A signal sets the event that `Worker.run` and `ParticipantService.run` wait for; their loops then
-shut down on the schedule of `saga_engine.shutdown`, as `saga_engine.process` applies it.
+shut down on the schedule of `saga_engine.shutdown`, as `saga_engine.engine_process` applies it.
 
 The first SIGTERM, SIGINT or SIGHUP (unless SIGHUP was ignored, as under `nohup`) starts a graceful
 shutdown; the second exits at once. The handlers are set with `signal.signal` and not on the event

@@ -198,7 +198,7 @@ class DecisionBuilder:
         """A step without a success: the run compensates because of it, or a person must look."""
         if direction is Direction.ACTION and self.stop_cause is not None:
             return  # the run stops already, and compensates this step if it must
-        if failure.engine_code in _INSTALLATION_INCIDENTS:
+        if outcome is not Outcome.REJECTED and failure.engine_code in _INSTALLATION_INCIDENTS:
             cause = _INSTALLATION_INCIDENTS[failure.engine_code]
             self.open_incident(step, direction, cause, failure.text)
         elif direction is Direction.ACTION and self._can_be_undone(step, outcome):

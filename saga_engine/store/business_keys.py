@@ -3,7 +3,7 @@ Business keys: which run a key of a saga belongs to, and with which input it was
 
 A key is reserved in the transaction that starts its run, or that records the start. If two
 transactions reserve the same key at once, the second waits for the first to commit, and then finds
-the owner.
+the owner. A worker waits for LOCK_RETRY_DELAYS only, and defers the start.
 
 Where payloads are encrypted the digest is too: otherwise a reader could test whether the input has
 a guessed value. The encrypted digest names its encryption key, so the same input is recognized

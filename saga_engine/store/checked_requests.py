@@ -62,7 +62,7 @@ class StartRow(NamedTuple):
     """
 
     outcome: str
-    owner_run_id: str
+    owner_run_id: str | None
     pinned_version: int | None
     same_input: bool | None
     encrypted_digest: bytes | None
@@ -125,6 +125,7 @@ def start_result(
             )
         case StartOutcome.RECORDED | StartOutcome.KEY_TAKEN:
             pass
+    assert row.owner_run_id is not None, "it is recorded, or another run has the key"
     if row.encrypted_digest is not None and key_request:
         owner = business_keys.owner_of(
             key_request, row.owner_run_id, bytes(row.encrypted_digest), encryption

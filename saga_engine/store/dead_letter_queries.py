@@ -33,7 +33,7 @@ class DeadLetterGroup:
     """Open dead letters of one queue, reason and type."""
 
     queue: str
-    reason: DeadLetterReason
+    reason: DeadLetterReason | str  # as in DeadLetter
     type: str
     count: int
     first_received_at: datetime
@@ -142,7 +142,7 @@ async def groups(tx: Transaction) -> list[DeadLetterGroup]:
     return [
         DeadLetterGroup(
             queue=queue,
-            reason=DeadLetterReason(reason),
+            reason=known_reason(reason),
             type=message_type,
             count=number,
             first_received_at=first,
@@ -153,11 +153,19 @@ async def groups(tx: Transaction) -> list[DeadLetterGroup]:
     ]
 
 
+def known_reason(text: str) -> DeadLetterReason | str:
+    """Read a stored reason; one that a later version wrote stays a text."""
+    try:
+        return DeadLetterReason(text)
+    except ValueError:
+        return text
+
+
 def to_stored_dead_letter(row: Any) -> StoredDeadLetter:
     """Make a dead letter of a row that has `DEAD_LETTER_COLUMNS`."""
     message = DeadLetter(
         queue=row.queue,
-        reason=DeadLetterReason(row.reason),
+        reason=known_reason(row.reason),
         detail=row.detail,
         body=bytes(row.body),
         body_size=row.body_size,

@@ -46,7 +46,8 @@ class DeadLetter:
 
     Args:
         queue: the queue that it came from.
-        reason: what is wrong with it.
+        reason: what is wrong with it. A row that a later version wrote may have a reason that this
+            version does not know; it is read as a text.
         detail: the same as a sentence.
         body: at least as much of the body as is kept.
         body_size: the length of the body that was sent, in bytes.
@@ -57,7 +58,7 @@ class DeadLetter:
     """
 
     queue: str
-    reason: DeadLetterReason
+    reason: DeadLetterReason | str
     detail: str
     body: bytes
     body_size: int

@@ -187,14 +187,14 @@ class RecordStatements(Protocol):
         """Open and resolve the incidents of *events*, each with its run id; others are ignored."""
 
     async def record_dead_letters(
-        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int = 100_000
+        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int
     ) -> None:
         """Record dead letters, with at most *max_body_bytes* of each body."""
 
     async def record_outcomes(self, outcomes: Sequence[ActionOutcome]) -> None:
         """Record the outcomes of actions. The first outcome of an action stays."""
 
-    async def count_backlog(self, count_limit: int = 10_000) -> BacklogCounts:
+    async def count_backlog(self, count_limit: int) -> BacklogCounts:
         """Count what is unfinished, open or pending; finished runs are not read."""
 
 

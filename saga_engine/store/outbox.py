@@ -6,9 +6,10 @@ batch once the broker has confirmed them. Rows that a dead worker leaves are cla
 old enough, and published again. So a participant may receive an attempt of a command or of a
 compensation twice; it recognizes the idempotency key.
 
-A compensation was sent twice? Look at the journal of the run first. One `attempt_started`: the same
-attempt was published again, from here (worker/outbox_duties.py) or by `recovery`. Two: a retry, or
-an operator's, which decider/decision.py has recorded with its reason.
+A compensation was sent twice? Look at the journal of the run first (`saga-engine show`). One
+`attempt_started`: the same attempt was published again, from here (worker/outbox_duties.py) or by
+`recovery`, or RabbitMQ or a redrive delivered it again. Two: a retry, after an `attempt_failed`
+(decider/decision.py), or an operator's, after an `incident_resolved` (decider/operator.py).
 """
 
 from collections.abc import Sequence

@@ -202,14 +202,14 @@ class SqlStoreTransaction:
         await incidents.record(self._tx, events)
 
     async def record_dead_letters(
-        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int = 100_000
+        self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int
     ) -> None:
         await dead_letters.record(self._tx, letters, max_body_bytes, quota)
 
     async def record_outcomes(self, outcomes: Sequence[ActionOutcome]) -> None:
         await audit.record_outcomes(self._tx, outcomes)
 
-    async def count_backlog(self, count_limit: int = 10_000) -> BacklogCounts:
+    async def count_backlog(self, count_limit: int) -> BacklogCounts:
         return await backlog_counts.count_backlog(self._tx, count_limit)
 
     async def register_definitions(

@@ -4,6 +4,9 @@ Every metric: its name, kind, labels, buckets and help.
 The names are a contract with dashboards and alerts; docs/telemetry.md has a row for each. A label
 has the values of an enum, or names that a module of sagas or participants declares. It never has an
 id, a key or text of another program.
+
+To add a metric: an entry here, and what changes it in `metrics` (an event) or in `backlog_gauges`
+(a count of rows).
 """
 
 from collections.abc import Iterable

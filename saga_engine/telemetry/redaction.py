@@ -1,7 +1,8 @@
 """
 Redact passwords in texts, and escape characters that could forge log lines.
 
-Every text in logs and on the HTTP port passes through here.
+Every text in logs (`logs.sanitize_values`) and on the HTTP port (`endpoint`) passes through here.
+The correlation id of a command is masked before, by `protocol.token.redact_token`.
 """
 
 import re

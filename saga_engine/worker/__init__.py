@@ -20,7 +20,8 @@ Timers, pending requests and everything else that no delivery triggers are `duti
 path at step 3. What happens to a work item that cannot be decided is listed in `change_set`.
 
 The process
-    worker                  connects, reports readiness and shuts down gracefully
+    worker                  connects, reports readiness, and shuts down gracefully when it
+                            is asked to (by a signal: cli/graceful_shutdown)
     loops                   the consume loop, and the tasks that run the duties
     periodic                calls one duty until the worker stops
     token_keys              reads the token keys again when a token is signed with an unknown key

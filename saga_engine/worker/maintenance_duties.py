@@ -64,6 +64,7 @@ class MaintenanceDuties:
         settings = self._settings
         days = settings.run_retention_days
         await self._store.maintain_partitions(
+            # A month stays as long as starts with run ids of it are accepted.
             retention_days=max(days, settings.max_run_id_age_days + 1) if days else 0,
             months_ahead=settings.partition_months_ahead,
             lock_retry=LockRetry(settings.partition_lock_timeout, settings.partition_lock_attempts),

@@ -2,9 +2,9 @@
 Repeated starts: answers a start whose run or queued start exists already.
 
 The same saga, key and input get the status of the existing run; anything else is a conflict of the
-run id. Conflicts of business keys are decided in `starts`. Inputs
-are compared as they were before encryption, because the same input may be encrypted with different
-keys. An input that cannot be decrypted here cannot be compared, so that start is dead-lettered.
+run id. Conflicts of business keys are decided in `starts`. Inputs are compared as they were before
+encryption, because the same input may be encrypted with different keys. An input that cannot be
+decrypted here cannot be compared, so that start is dead-lettered.
 """
 
 from collections.abc import Collection

@@ -4,6 +4,8 @@ Starts runs: which definition a run gets, which run owns a business key, and whi
 A key and a run id belong to the first input they came with. A repeated start with the same input
 gets the status of the existing run, whether the first one came over RabbitMQ or was stored in a
 caller's transaction; another input is a conflict. A start that cannot be decided reserves no key.
+For a start that a caller records in its own transaction, the database function `request_start` has
+decided the conflict (store/checked_requests.py).
 
 The order, inside the transaction of a batch:
 

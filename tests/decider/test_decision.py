@@ -130,3 +130,16 @@ def test_a_long_message_is_truncated():
     scenario = DeciderScenario(sequential_saga("a", pivot="a"))
     scenario.attempts_exhausted("a")
     assert len(scenario.incident.message) < 500
+
+
+@pytest.mark.parametrize(
+    "code", [EngineFailureCode.UNROUTABLE, EngineFailureCode.DECRYPTION_FAILED]
+)
+def test_a_rejection_compensates_also_with_a_failure_code_of_the_engine(code):
+    scenario = DeciderScenario(sequential_saga("a", "b"))
+    scenario.succeeds("a")
+    scenario.apply(
+        scenario._reply("b", Outcome.REJECTED, failure=Failure.by_engine(code, "No queue."))
+    )
+    assert scenario.status is Status.COMPENSATING
+    assert not scenario.run.incidents

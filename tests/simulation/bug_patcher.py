@@ -16,7 +16,7 @@ from saga_engine.store.interfaces import StoreTransaction
 from simulation import memory_store
 from simulation.memory_store import MemoryStoreTransaction
 
-MISMATCH_ERRORS = ("AttributeError", "TypeError", "NameError", "KeyError")
+MISMATCH_ERRORS = ("AttributeError", "TypeError", "NameError", "KeyError", "NoStatement")
 """What a replacement raises that is out of date; no planted bug raises these on purpose."""
 
 

@@ -551,7 +551,8 @@ def omit_barrier_row(plant: BugPatcher) -> None:
     async def insert_no_tombstone(self: BarrierModel, command: Command) -> bool:
         nothing_to_compensate = await insert_tombstone(self, command)
         if nothing_to_compensate:
-            self._tx.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
+            async with self._tx.statement():
+                self._tx.delete("barrier", (command.run_id, command.step, Direction.ACTION.value))
         return nothing_to_compensate
 
     plant.replace(BarrierModel, "insert_tombstone", insert_no_tombstone)

@@ -6,7 +6,12 @@ import pytest
 
 from saga_engine.errors import StoreUnavailable
 from simulation.faults import FaultInjector, seeded_random
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
+from simulation.memory_database import (
+    MemoryDatabase,
+    MemoryDatabaseClient,
+    MemoryTransaction,
+    NoStatement,
+)
 from simulation.process import SimulatedProcess
 
 
@@ -60,24 +65,36 @@ async def test_a_statement_that_waited_sees_the_newest_version_only_of_the_row_i
 
 async def test_an_operation_outside_a_statement_fails(begin):
     async with begin() as tx:
-        for operation in (lambda: tx.get("run", "a"), lambda: list(tx.scan("run"))):
-            with pytest.raises(AssertionError, match="outside a statement"):
+        for operation in (
+            lambda: tx.get("run", "a"),
+            lambda: list(tx.scan("run")),
+            lambda: tx.is_lockable("run", "a"),
+            lambda: tx.lock_unlocked("run", "a"),
+            lambda: tx.put("run", "a", {}),
+            lambda: tx.delete("run", "a"),
+        ):
+            with pytest.raises(NoStatement, match="outside"):
                 operation()
-        with pytest.raises(AssertionError, match="outside a statement"):
+        with pytest.raises(NoStatement, match="outside"):
             await tx.lock("run", "a")
-        with pytest.raises(AssertionError, match="outside a statement"):
+        with pytest.raises(NoStatement, match="outside"):
+            await tx.lock_table("run")
+        with pytest.raises(NoStatement, match="outside"):
             await tx.insert("run", "a", {})
         async with tx.statement():
-            with pytest.raises(AssertionError, match="one after another"):
+            with pytest.raises(NoStatement, match="one after another"):
                 await read(tx, "a")
 
 
 async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing(process):
     tables = MemoryDatabase()
     holder, waiting, other = (MemoryTransaction(tables, process, None) for _ in range(3))
-    holder.lock_unlocked("run", 1)
+    async with holder.statement():
+        holder.lock_unlocked("run", 1)
     for each in (holder, waiting):
         asyncio.get_running_loop().call_soon(each.release)
     with pytest.raises(StoreUnavailable, match="was lost while it waited"):
-        await waiting.lock("run", 1)
-    assert other.is_lockable("run", 1)
+        async with waiting.statement():
+            await waiting.lock("run", 1)
+    async with other.statement():
+        assert other.is_lockable("run", 1)

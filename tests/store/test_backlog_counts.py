@@ -36,8 +36,8 @@ async def test_the_gauges_count_what_is_unfinished_open_or_pending(
                 queue="q", reason=DeadLetterReason.BAD_REQUEST, detail="", body=b"", body_size=0
             )
         ] * 2
-        await tx.record_dead_letters(letters, 1)
-        counts = await tx.count_backlog()
+        await tx.record_dead_letters(letters, 1, quota=100)
+        counts = await tx.count_backlog(10_000)
     assert counts.runs == {
         ("place-order", Status.RUNNING): 1,
         ("place-order", Status.COMPENSATING): 1,

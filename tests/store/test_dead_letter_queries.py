@@ -103,3 +103,18 @@ async def test_dead_letters_are_split_into_batches_of_bounded_size(database: Dat
             tx, [*small, *large, 10**9], max_letters=2, max_bytes=900
         )
     assert made == [small[:2], small[2:], large[:1], large[1:]]
+
+
+async def test_a_reason_of_a_later_version_is_shown_as_its_text(database: Database):
+    """After a rollback the table has rows that the newer version wrote."""
+    await record_dead_letters(database, malformed_reply(), malformed_reply(BAD_REQUEST))
+    async with database.transaction() as tx:
+        await tx.execute(
+            text("UPDATE saga_engine.dead_letter SET reason = 'newer' WHERE reason = 'bad_request'")
+        )
+        assert {each.reason for each in await dead_letter_queries.groups(tx)} == {
+            DeadLetterReason.MALFORMED_JSON,
+            "newer",
+        }
+        newest, _ = await dead_letter_queries.read_page(tx, limit=9)
+        assert newest.message.reason == "newer"

@@ -58,12 +58,12 @@ async def test_deleting_a_command_twice_is_normal(store: RequesterStore):
         await tx.delete_commands(added[:2])
         await tx.delete_commands(added[:2])
         await tx.delete_commands([])
-        backlog = await tx.count_backlog()
+        backlog = await tx.count_backlog(10_000)
         assert ids((await tx.claim_stale_commands(NOW, 100)).claimed) == {added[2]}
         await tx.delete_commands(added)
         assert backlog.outbox_pending == 1
         assert backlog.outbox_oldest_age > 0
-        backlog = await tx.count_backlog()
+        backlog = await tx.count_backlog(10_000)
         assert (backlog.outbox_pending, backlog.outbox_oldest_age) == (0, 0.0)
         assert await tx.add_commands([]) == []
 
@@ -74,7 +74,7 @@ async def test_deleting_skips_locked_commands(store: RequesterStore):
     async with store.transaction() as resend, store.transaction() as tx:
         [held] = (await resend.claim_stale_commands(NOW, 1)).claimed
         await tx.delete_commands(added)
-        assert (await tx.count_backlog()).outbox_pending == 1
+        assert (await tx.count_backlog(10_000)).outbox_pending == 1
     async with store.transaction() as tx:
         assert ids((await tx.claim_stale_commands(NOW, 100)).claimed) == {held.id}
 
@@ -96,4 +96,4 @@ async def test_a_command_that_its_run_no_longer_awaits_is_deleted(
         left = await tx.claim_stale_commands(NOW, 100)
     assert ([each.command for each in left.claimed], left.rows_found) == ([awaited], 3)
     async with store.transaction() as tx:
-        assert (await tx.count_backlog()).outbox_pending == 1
+        assert (await tx.count_backlog(10_000)).outbox_pending == 1

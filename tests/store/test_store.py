@@ -103,7 +103,7 @@ async def test_an_incident_is_open_until_it_or_its_run_is_resolved(
 
         async def record(*events) -> dict:
             await tx.record_incidents([(run.run_id, event) for event in events])
-            return dict((await tx.count_backlog()).open_incidents)
+            return dict((await tx.count_backlog(10_000)).open_incidents)
 
         charge, reserve = (
             (ORDERS.name, IncidentCause.STEP_FAILED, step) for step in ("charge", "reserve")
@@ -130,11 +130,11 @@ async def test_dead_letters_beyond_the_quota_of_their_sender_are_not_kept(store:
         )
 
     async with store.transaction() as tx:
-        await tx.record_dead_letters([], 9)
+        await tx.record_dead_letters([], 9, quota=2)
         await tx.record_dead_letters([letter("shop")] * 3, 9, quota=2)
         await tx.record_dead_letters([letter("shop"), letter("desk")], 9, quota=2)
         await tx.record_dead_letters([letter("shop", exempt=True)], 9, quota=2)
-        kept = (await tx.count_backlog()).dead_letters
+        kept = (await tx.count_backlog(10_000)).dead_letters
     assert kept == {("q", DeadLetterReason.BAD_REQUEST): 4}
 
 
