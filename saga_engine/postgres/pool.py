@@ -5,7 +5,8 @@ A stale connection is rarely alone: an unreachable server, or a primary that bec
 concerns the whole pool, and each user would wait for its own timeout. So after one stale connection
 all connections that were opened before it are replaced at their next use. An idle connection is
 checked with a query first, because a firewall drops idle connections silently. A transaction that
-fails on a stale connection reports it here, too (`errors.is_stale_connection`).
+fails on a stale connection reports it here, too (`errors.is_stale_connection`). The one connection
+of a command is checked in store/session.py, those to RabbitMQ in amqp/connection.py.
 """
 
 import asyncio

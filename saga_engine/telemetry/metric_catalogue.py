@@ -6,7 +6,7 @@ has the values of an enum, or names that a module of sagas or participants decla
 id, a key or text of another program.
 
 To add a metric: an entry here, and what changes it in `metrics` (an event) or in `backlog_gauges`
-(a count of rows).
+(a count of rows, from store/backlog_counts.py).
 """
 
 from collections.abc import Iterable
