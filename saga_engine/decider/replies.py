@@ -72,32 +72,52 @@ def _is_awaited(message: StepMessage, status: StepStatus) -> bool:
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """A success counts for any attempt: it proves that the command was done."""
-    step, direction, body = reply.step, reply.direction, reply.body
-    status = builder.progress(step, direction).status
-    late = status not in UNSETTLED
+    status = builder.progress(reply.step, reply.direction).status
     if status is StepStatus.SUCCEEDED:
         return IgnoredReason.DUPLICATE
-    if late and not _is_uncovered_effect(builder, step, direction):
+    if status in UNSETTLED:
+        return _on_success_in_time(builder, reply, status)
+    if not _is_uncovered_effect(builder, reply.step, reply.direction):
         return IgnoredReason.LATE
+    _on_uncovered_success(builder, reply)
+    return None
+
+
+def _on_success_in_time(
+    builder: DecisionBuilder, reply: ReplyReceived, status: StepStatus
+) -> IgnoredReason | None:
+    """Settle the step, or open an incident if the body of the reply does not fit."""
+    step, direction, body = reply.step, reply.direction, reply.body
     problem = _reply_problem(builder, step, direction, body)
-    if problem is not None and not late:
-        if status is StepStatus.BLOCKED:
-            return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
-        if builder.stop_cause is None and not builder.run.status.is_finished:
-            kept_reply = KeptReply(reply.attempt, body, reply.outcome)
-            builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
-            return None
-    if problem is not None:
-        body = None  # no later step needs the value, only that the step was done
-    builder.close_obsolete_incident(step, direction, "its reply arrived")
+    if problem is None:
+        builder.close_obsolete_incident(step, direction, "its reply arrived")
+        _record_success(builder, reply, body)
+    elif status is StepStatus.BLOCKED:
+        return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
+    elif builder.stop_cause is None and not builder.run.status.is_finished:
+        kept_reply = KeptReply(reply.attempt, body, reply.outcome)
+        builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
+    else:  # the run stops or was abandoned: no later step needs the value
+        _record_success(builder, reply, None)
+    return None
+
+
+def _on_uncovered_success(builder: DecisionBuilder, reply: ReplyReceived) -> None:
+    """The step had ended without a success, and was done after all: `advance` compensates it."""
+    fits = _reply_problem(builder, reply.step, reply.direction, reply.body) is None
+    _record_success(builder, reply, reply.body if fits else None, late=True)
+    if builder.run.status is Status.COMPENSATED:  # finished, so that `advance` begins nothing
+        cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=reply.step)
+        builder.record(events.RunCompensating(cause))
+
+
+def _record_success(
+    builder: DecisionBuilder, reply: ReplyReceived, body: Json, *, late: bool = False
+) -> None:
     success = events.StepSucceeded(
-        step=step, direction=direction, attempt=reply.attempt, reply=body, late=late
+        step=reply.step, direction=reply.direction, attempt=reply.attempt, reply=body, late=late
     )
     builder.record(success)
-    if builder.run.status is Status.COMPENSATED:
-        cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step)
-        builder.record(events.RunCompensating(cause))
-    return None
 
 
 def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
