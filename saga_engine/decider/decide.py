@@ -155,35 +155,34 @@ def _apply(builder: DecisionBuilder, trigger: triggers.RunTrigger) -> IgnoredRea
 
 
 def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
-    """Do everything that is due: the run's deadline, timeouts and retries, in this order."""
+    """Do everything that is due: the run's deadline, then timeouts, then retries."""
     if builder.run.status.is_finished:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
         builder.requested_stop = CompensationCause(code=CompensationCode.DEADLINE)
-    # The list is made first: a timeout can make a retry due immediately.
-    due = [
-        (name, direction, status)
-        for name in builder.saga.steps
-        for direction in Direction
-        if (status := _due_status(builder, name, direction)) is not None
-    ]
-    for name, direction, status in due:
-        if status is StepStatus.IN_FLIGHT:
-            timeout = declared_command(builder.saga, name, direction).timeout
-            text = f"No reply within {timeout.total_seconds():g} s."
-            failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
-            builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
-    for name, direction, status in due:
-        # A step that was given up just now stops the run, and then no action is tried again.
-        stops = builder.stop_cause is not None and direction is Direction.ACTION
-        if status is StepStatus.AWAITING_RETRY and not stops:
+    timed_out = _due_directions(builder, StepStatus.IN_FLIGHT)
+    # Listed before the timeouts: a retry that one of them makes due now waits for the next wake-up.
+    awaiting_retry = _due_directions(builder, StepStatus.AWAITING_RETRY)
+    for name, direction in timed_out:
+        timeout = declared_command(builder.saga, name, direction).timeout
+        text = f"No reply within {timeout.total_seconds():g} s."
+        failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
+        builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
+    for name, direction in awaiting_retry:
+        # If the deadline or a timeout above stops the run, `advance` gives the action up instead.
+        if direction is Direction.COMPENSATION or builder.stop_cause is None:
             builder.start_attempt(name, direction)
     return None
 
 
-def _due_status(builder: DecisionBuilder, name: str, direction: Direction) -> StepStatus | None:
-    """Its status, in flight or awaiting a retry, if its time has come."""
-    progress = builder.progress(name, direction)
-    is_due = progress.due_at is not None and progress.due_at <= builder.now
-    return progress.status if is_due else None
+def _due_directions(builder: DecisionBuilder, status: StepStatus) -> list[tuple[str, Direction]]:
+    """The directions of steps with this status whose time has come, in declaration order."""
+    return [
+        (name, direction)
+        for name in builder.saga.steps
+        for direction in Direction
+        if (progress := builder.progress(name, direction)).status is status
+        and progress.due_at is not None
+        and progress.due_at <= builder.now
+    ]

@@ -482,15 +482,14 @@ def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
 @planted_bug("P1")
 def never_retry(plant: BugPatcher) -> None:
     """A step that waits for its retry is never sent again."""
-    due_status = decide._due_status
+    due_directions = decide._due_directions
 
     def without_retries(
-        builder: DecisionBuilder, name: str, direction: Direction
-    ) -> StepStatus | None:
-        status = due_status(builder, name, direction)
-        return None if status is StepStatus.AWAITING_RETRY else status
+        builder: DecisionBuilder, status: StepStatus
+    ) -> list[tuple[str, Direction]]:
+        return [] if status is StepStatus.AWAITING_RETRY else due_directions(builder, status)
 
-    plant.replace(decide, "_due_status", without_retries)
+    plant.replace(decide, "_due_directions", without_retries)
 
 
 @planted_bug("P2", "P3")
