@@ -154,7 +154,7 @@ class DecisionBuilder:
             try:
                 payload = self.payloads.make_command(self.run, step, direction)
             except PayloadNotMade as error:
-                self.open_incident(step, direction, error.cause, error.message)
+                self.open_incident(step, direction, error.cause, str(error))
                 return
         event = AttemptStarted(
             step=step,

@@ -13,10 +13,11 @@ here: to check them when they arrive, and for a mapping function. What is used o
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from saga_engine.decider.run import Run, StepStatus
 from saga_engine.payload.encryption import (
+    AssociatedData,
     EncryptionError,
     command_associated_data,
     input_associated_data,
@@ -24,25 +25,21 @@ from saga_engine.payload.encryption import (
 )
 from saga_engine.payload.guard import UserCodeCall, UserCodeError, call_user_code
 from saga_engine.payload.mapping import Parameter
-from saga_engine.payload.payload import PayloadError, type_name
+from saga_engine.payload.payload import PayloadError, PayloadType, type_name
 from saga_engine.payload.ports import PayloadPorts
 from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.vocabulary import Direction, IncidentCause, Json
-
-INPUT_KEY = ""
-"""The run's input among the checked values; no step has this name."""
 
 READ_ERRORS = (EncryptionError, PayloadError, UserCodeError)
 """What reading a payload raises; `problem_text` makes a sentence of it."""
 
 
 class PayloadNotMade(Exception):
-    """The payload of a command cannot be made: the cause of the incident, and its message."""
+    """The payload of a command cannot be made; the text is the message of the incident."""
 
     def __init__(self, cause: IncidentCause, message: str) -> None:
         super().__init__(message)
         self.cause = cause
-        self.message = message
 
 
 def declared_command(saga: Saga, step: str, direction: Direction) -> CommandSpec:
@@ -52,38 +49,47 @@ def declared_command(saga: Saga, step: str, direction: Direction) -> CommandSpec
     return spec
 
 
+class _Reading(NamedTuple):
+    """A stored value, and what the author's type made of it."""
+
+    stored: Json
+    value: Any
+
+
 @dataclass(slots=True)
 class DecisionPayloads:
     """
     Reads and makes the payloads of one decision.
 
-    `code_errors` are the calls into the author's code that returned no value. `checked` has what
-    was read and not yet used by a mapping, by step or INPUT_KEY: the stored JSON and its value.
+    `code_errors` are the calls into the author's code that returned no value. `unused_readings` has
+    what was read to check it and no mapping has used yet.
     """
 
     saga: Saga
     ports: PayloadPorts
     code_errors: list[UserCodeError] = field(default_factory=list)
-    checked: dict[str, tuple[Json, Any]] = field(default_factory=dict)
+    unused_readings: dict[AssociatedData, _Reading] = field(default_factory=dict)
 
     def check_input(self, run_id: str, value: Json) -> None:
         """Check that a run's input fits its type, or raise one of READ_ERRORS."""
         saga, payload_type = self.saga, self.saga.input_type
-        plain = self.ports.encryption.decrypt(value, input_associated_data(saga.name, run_id))
         name = type_name(payload_type.python_type)
         call = UserCodeCall(saga.name, run_id, "", None, "", name, saga.source_location)
-        self.checked[INPUT_KEY] = value, self._call(call, payload_type.read, plain)
+        self._check(call, payload_type, value, input_associated_data(saga.name, run_id))
 
     def check_reply(self, run_id: str, step: str, direction: Direction, body: Json) -> None:
         """Check that a reply fits its type, or raise one of READ_ERRORS."""
         spec = declared_command(self.saga, step, direction)
-        associated_data = reply_associated_data(run_id, step, direction)
-        plain = self.ports.encryption.decrypt(body, associated_data)
         name = type_name(spec.reply_type.python_type)
         call = self._describe_call(run_id, step, direction, spec, name)
-        checked = self._call(call, spec.reply_type.read, plain)
-        if direction is Direction.ACTION:
-            self.checked[step] = body, checked
+        associated_data = reply_associated_data(run_id, step, direction)
+        self._check(call, spec.reply_type, body, associated_data)
+
+    def _check(
+        self, call: UserCodeCall, type_: PayloadType, stored: Json, associated_data: AssociatedData
+    ) -> None:
+        value = self._call(call, type_.read, self.ports.encryption.decrypt(stored, associated_data))
+        self.unused_readings[associated_data] = _Reading(stored, value)
 
     def problem_text(self, subject: str, error: Exception) -> str:
         """Why something could not be read, as a sentence about *subject* without payloads."""
@@ -110,15 +116,12 @@ class DecisionPayloads:
             associated_data = command_associated_data(run.run_id, step, direction)
             return self.ports.encrypt_payload(payload, associated_data)
         except EncryptionError as error:
-            cause, text = IncidentCause.DECRYPTION_FAILED, f"The payload {error}."
+            raise PayloadNotMade(IncidentCause.DECRYPTION_FAILED, f"The payload {error}.") from None
         except PayloadError as error:
-            cause = IncidentCause.MAPPING_FAILED
-            shown = self.ports.encryption.safe_error_text(error)
-            text = f"{spec.source_location} raised PayloadError: {shown}"
+            text = f"raised PayloadError: {self.ports.encryption.safe_error_text(error)}"
         except UserCodeError as error:
-            cause = IncidentCause.MAPPING_FAILED
-            text = f"{spec.source_location} {self._shown_text(error)}."
-        raise PayloadNotMade(cause, text)
+            text = f"{self._shown_text(error)}."
+        raise PayloadNotMade(IncidentCause.MAPPING_FAILED, f"{spec.source_location} {text}")
 
     def _map(self, run: Run, spec: CommandSpec) -> Json:
         arguments = {each.name: self._argument(run, each) for each in spec.mapping.parameters}
@@ -128,21 +131,19 @@ class DecisionPayloads:
         """The value of one parameter: the run's input, or the reply of the step of its name."""
         name = parameter.name
         if name not in self.saga.steps:
-            source, stored, payload_type = INPUT_KEY, run.input, self.saga.input_type
+            stored, payload_type, description = run.input, self.saga.input_type, "the input"
             associated_data = input_associated_data(run.saga, run.run_id)
-            description = "the input"
         elif run.steps[name].action.status is StepStatus.SUCCEEDED:
-            source, stored = name, run.steps[name].action.reply
+            stored, description = run.steps[name].action.reply, f"the reply of step {name!r}"
             payload_type = self.saga.steps[name].action_spec.reply_type
             associated_data = reply_associated_data(run.run_id, name, Direction.ACTION)
-            description = f"the reply of step {name!r}"
         elif parameter.optional:
             return None
         else:
             raise PayloadError(f"there is no reply of step {name!r}")
-        checked = self.checked.pop(source, None)
-        if checked is not None and checked[0] is stored:
-            return checked[1]  # for one mapping only: it may change the value
+        reading = self.unused_readings.pop(associated_data, None)
+        if reading is not None and reading.stored is stored:
+            return reading.value  # for one mapping only: it may change the value
         try:
             data = self.ports.encryption.decrypt(stored, associated_data)
         except EncryptionError as error:
