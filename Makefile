@@ -2,7 +2,7 @@
 # make quick     pure tests, models, architecture and lint, without servers; under 30 seconds
 # make test      every promise on real servers, about 6 minutes on two cores; it prints a line before
 #                it installs a system package: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime
-# make test-all  make test, and the long shares of simulation, faults, load and hostile input
+# make test-all  make test, and the tests marked `long`: simulation, faults, load, hostile input
 # make lint types
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
@@ -23,10 +23,6 @@ CORE := tests/saga tests/decider tests/payload
 QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simulation/test_virtual_time.py \
     tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py
 SELECTION := tests/faults/test_selection.py
-LONG := tests/simulation/test_planted_bugs.py tests/simulation/test_promises.py tests/faults tests/hostile \
-    tests/cli/test_user_code.py tests/cli/test_containment.py tests/payload/test_generated_types.py \
-    tests/simulation/test_random_sagas.py
-IGNORE_LONG := $(addprefix --ignore=,$(LONG))
 COVERAGE := --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload \
     --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 
@@ -64,10 +60,10 @@ programs: $(VENV)/.dev
 
 test: programs
 	@$(BIN)/pytest -q $(CORE) -n 2 --dist loadfile $(COVERAGE)
-	@$(BIN)/pytest -q tests $(addprefix --ignore=,$(CORE)) $(IGNORE_LONG) -n $(WORKERS) --dist worksteal $(TEST)
+	@$(BIN)/pytest -q tests $(addprefix --ignore=,$(CORE)) -m "not long" -n $(WORKERS) --dist worksteal $(TEST)
 
 test-all: test
-	@VALUES_MODELS=2000 $(BIN)/pytest -q $(LONG) --ignore=$(SELECTION) -n $(WORKERS) --dist worksteal $(TEST)
+	@VALUES_MODELS=2000 $(BIN)/pytest -q tests --ignore=$(SELECTION) -m long -n $(WORKERS) --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
 load: $(VENV)/.dev

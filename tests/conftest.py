@@ -1,6 +1,7 @@
 """Where every test finds its servers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,17 @@ pytest_plugins = [
     "tests.kit.database_fixtures",
     "tests.kit.hypothesis_profiles",
 ]
+
+LONG_FOLDERS = {"faults", "hostile"}
+"""All tests there are `long`; elsewhere a file or a test is marked."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items):
+    """Mark the tests of LONG_FOLDERS."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in LONG_FOLDERS:
+            item.add_marker("long")
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -16,6 +16,12 @@ from tests.kit.connections import FAST_RECONNECT, StateRecorder, open_connection
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
 
+LONG_ON_RABBITMQ = pytest.mark.parametrize(
+    "broker_url",
+    ["development", pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.long])],
+    indirect=True,
+)
+
 
 def has_generation(generation: int, state: ConnectionStatus) -> bool:
     return state.generation == generation
@@ -144,6 +150,7 @@ async def test_events_of_a_dropped_connection_are_ignored(broker_url):
         await supervised.wait_publishable()
 
 
+@LONG_ON_RABBITMQ
 async def test_stale_connection_is_dropped_after_a_declaration(broker_url):
     """Otherwise every call on it would time out until the heartbeats are missed."""
     observer = StateRecorder()
@@ -199,6 +206,7 @@ class ReconnectRecorder:
             self.tried += [number] if number not in self.tried else []
 
 
+@LONG_ON_RABBITMQ
 async def test_connections_lost_together_reconnect_spread_over_time(broker_url):
     """The connections do not reconnect in the order in which they retried."""
     recorder, ours = (

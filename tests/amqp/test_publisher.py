@@ -335,6 +335,7 @@ async def test_connection_of_a_slow_broker_is_kept(broker_url):
         assert publisher._supervised.status.generation == 1
 
 
+@pytest.mark.long
 async def test_unblocked_connection_confirms_immediately(rabbitmq, rabbitmq_url):
     observer = StateRecorder()
     async with open_publisher(rabbitmq_url, observer, broker_confirm_timeout=2.0) as publisher:

@@ -9,6 +9,8 @@ from saga_engine.identifiers import uuid7
 from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
 from tests.kit.hanging_code import publish_starts
 
+pytestmark = pytest.mark.long
+
 MISBEHAVIOUR_SOURCE = """
 import asyncio, contextvars, sys, threading
 

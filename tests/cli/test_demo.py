@@ -13,6 +13,7 @@ import pytest
 from tests.kit.processes import child_pids, wait_for_exit
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_ENGINE_")}
+INTERRUPTED = "Interrupted. Everything that the demo had started is stopped."
 
 
 @pytest.mark.timeout(180)
@@ -44,9 +45,9 @@ def directory() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("number", "code", "message"),
     [
-        (signal.SIGINT, 130, "Interrupted. Everything that the demo had started is stopped."),
-        (signal.SIGTERM, 143, "Interrupted. Everything that the demo had started is stopped."),
-        (signal.SIGKILL, -signal.SIGKILL, ""),
+        pytest.param(signal.SIGINT, 130, INTERRUPTED, marks=pytest.mark.long),
+        (signal.SIGTERM, 143, INTERRUPTED),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, "", marks=pytest.mark.long),
     ],
     ids=("SIGINT", "SIGTERM", "SIGKILL"),
 )

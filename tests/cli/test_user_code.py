@@ -27,6 +27,8 @@ from tests.kit.hanging_code import (
     wait_until_called,
 )
 
+pytestmark = pytest.mark.long
+
 SERVICES = """
 from saga_engine import Participant
 

@@ -57,6 +57,7 @@ def is_watchdog(pid):
     return False
 
 
+@pytest.mark.long
 async def test_a_process_restarts_its_killed_watchdog(tmp_path, urls):
     (tmp_path / "sagas.py").write_text(SAGAS)
     async with run_worker(tmp_path, urls, shutdown_timeout="86400") as process:
@@ -94,6 +95,7 @@ BEHAVIOURS["hang_late"] = hang_late
 )
 
 
+@pytest.mark.long
 async def test_a_restarted_watchdog_knows_of_the_shutdown(tmp_path, urls):
     """Only a watchdog can end code that holds the interpreter lock afterwards."""
     (tmp_path / "sagas.py").write_text(FORWARDING_SAGAS)
@@ -132,6 +134,7 @@ subprocess.Popen = Refused
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", ["worker", "participant"])
 async def test_a_process_that_cannot_start_a_watchdog_serves_and_retries(tmp_path, urls, program):
     (tmp_path / "sagas.py").write_text(REFUSED + SAGAS)
@@ -171,7 +174,11 @@ def first_process():
 
 @pytest.mark.parametrize(
     ("program", "number"),
-    [("worker", signal.SIGTERM), ("participant", signal.SIGINT), ("worker", signal.SIGHUP)],
+    [
+        ("worker", signal.SIGTERM),
+        pytest.param("participant", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("worker", signal.SIGHUP, marks=pytest.mark.long),
+    ],
 )
 async def test_process_1_of_a_container_shuts_down_and_reaps_its_watchdog(
     tmp_path, urls, program, number
@@ -194,6 +201,7 @@ async def test_process_1_of_a_container_shuts_down_and_reaps_its_watchdog(
             assert await exit_code_of(process, 300) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("way", "codes"), [("spin", (143, 64)), ("hang", (64,))])
 async def test_process_1_of_a_container_ends_although_its_handler_does_not(
     tmp_path, urls, way, codes

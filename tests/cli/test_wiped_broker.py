@@ -37,6 +37,7 @@ async def list_users_and_policies(server: RabbitMQServer) -> tuple[str, str]:
     return users, policies
 
 
+@pytest.mark.long
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("rabbitmq_is_installed")

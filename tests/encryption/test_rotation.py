@@ -108,6 +108,7 @@ async def real_services(real_engine):
         yield RotatingServices(real_engine, owned)
 
 
+@pytest.mark.long
 async def test_row_65_keys_are_rotated_while_runs_are_in_flight(real_services):
     services = real_services
     handles = []

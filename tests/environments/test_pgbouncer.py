@@ -122,7 +122,18 @@ async def read_effects(migrated_url):
 MODULE = "tests.environments.order_saga"
 
 
-@pytest.mark.parametrize("own_engine", ["", "unnamed"], ids=["a URL", "an engine"])
+@pytest.mark.parametrize(
+    ("bouncer", "own_engine"),
+    [
+        ("as installed", ""),
+        ("parameters ignored", "unnamed"),
+        pytest.param("as installed", "unnamed", marks=pytest.mark.long),
+        pytest.param("session mode", "", marks=pytest.mark.long),
+        pytest.param("session mode", "unnamed", marks=pytest.mark.long),
+        pytest.param("parameters ignored", "", marks=pytest.mark.long),
+    ],
+    indirect=["bouncer"],
+)
 async def test_an_engine_works_through_a_pooler(
     own_engine, bouncer, migrated_url, rabbitmq_url, read_effects, monkeypatch
 ):

@@ -20,6 +20,7 @@ QUORUM: FieldTable = {"x-queue-type": "quorum"}
 @pytest.mark.rabbitmq
 @pytest.mark.usefixtures("rabbitmq")
 class TestNode:
+    @pytest.mark.long
     async def test_confirmed_messages_survive_a_kill_and_a_restart(self):
         async with RabbitMQServer() as server:
             url, pid = server.url, server.pid
@@ -53,6 +54,7 @@ class TestNode:
         with pytest.raises(BrokerError, match="rabbitmqctl nonsense failed"):
             await rabbitmq.rabbitmqctl("nonsense")
 
+    @pytest.mark.long
     async def test_a_killed_parent_leaves_neither_node_nor_epmd(self):
         parent = await asyncio.create_subprocess_exec(
             sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE

@@ -87,6 +87,7 @@ async def test_a_statement_that_is_being_executed_may_take_long():
     assert not emitted.matching(DatabaseUnavailable)
 
 
+@pytest.mark.long
 async def test_executing_statements_are_checked_once_per_silence_timeout():
     async with watched(patience=2) as (database, proxy, _):
 
@@ -101,6 +102,7 @@ async def test_executing_statements_are_checked_once_per_silence_timeout():
         assert 3 < proxy.connections <= 3 + 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["a wire", "a proxy that buffers"])
 async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, monkeypatch):
     large = "x" * 4_000_000
@@ -123,6 +125,7 @@ async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
         assert not database._lost_statements._pending
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [1, "none"])
 async def test_a_handler_that_pauses_keeps_its_transaction(number):
     async with watched() as (database, _, emitted), database.transaction() as tx:

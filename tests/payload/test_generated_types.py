@@ -30,6 +30,8 @@ from saga_engine import Secret
 from saga_engine.payload.payload import PayloadError, PayloadType
 from tests.payload.type_cases import TypeCase, model_cases, type_cases
 
+pytestmark = pytest.mark.long  # `make quick` and `make test` generate fewer types.
+
 MODELS = int(os.environ.get("VALUES_MODELS", "500"))
 """How many types are generated: 2,000 by `make test-all`; 50,000 take some twenty minutes."""
 

@@ -97,6 +97,7 @@ async def test_the_kernel_probes_the_host_of_a_slow_answer(url):
         )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not may_have_a_network(), reason="`unshare --net` is not allowed here")
 @pytest.mark.parametrize(("gap_s", "listens_s", "found"), [(90, 80, True), (3, 14, False)])
 async def test_a_lost_host_is_found_and_a_short_outage_survived(gap_s, listens_s, found):

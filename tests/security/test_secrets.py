@@ -155,6 +155,7 @@ async def programs(rabbitmq, rabbitmq_url, tmp_path):
         await rabbitmq.rabbitmqctl("delete_user", "talker")
 
 
+@pytest.mark.long
 @pytest.mark.rabbitmq
 @pytest.mark.timeout(300)
 async def test_no_secret_is_printed_in_any_failure(programs):

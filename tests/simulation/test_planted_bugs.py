@@ -14,6 +14,8 @@ from tests.simulation.campaign import config_for
 from tests.simulation.planted_bugs import BUGS
 from tests.simulation.workloads import workloads_for
 
+pytestmark = pytest.mark.long
+
 SEEDS = range(96)
 """Each bug is found with one of these seeds."""
 

@@ -12,6 +12,8 @@ import pytest
 from simulation.faults import FaultKind
 from tests.simulation.campaign import run_campaign
 
+pytestmark = pytest.mark.long
+
 RUNS, PARTS, IN_EACH = 6_000, 4, 100
 BASE = int(os.environ.get("SIMULATION_SEED") or time.time())
 SEEDS = RUNS // PARTS // IN_EACH

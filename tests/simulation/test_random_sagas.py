@@ -9,6 +9,8 @@ from simulation.workload import Workload
 from simulation.world import simulate
 from tests.kit.random_sagas import sagas
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(300)
 @settings(max_examples=100, deadline=None)

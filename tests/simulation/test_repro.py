@@ -14,6 +14,7 @@ from tests.simulation.workloads import workloads_for
 KEPT = sorted(REGRESSIONS.glob("*.json"))
 
 
+@pytest.mark.long
 def test_a_failing_simulation_is_reduced_and_still_fails(monkeypatch):
     plant, _ = BUGS["treat_failed_commit_as_committed"]
     plant(BugPatcher(monkeypatch))

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from simulation.config import SimulationConfig
 from simulation.faults import FaultInjector
 from simulation.world import simulate
@@ -34,6 +36,7 @@ def test_with_faults_every_promise_holds_and_runs_complete():
     assert outcome.statuses["completed"] > 10
 
 
+@pytest.mark.long
 def test_a_seed_gives_the_same_digest_in_another_process():
     digests = {simulate(SimulationConfig(seed=3), workloads_for(3)).digest}
     for hashes in ("1", "2"):

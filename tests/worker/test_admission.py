@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import text
 
 from saga_engine.client import Client
@@ -221,6 +222,7 @@ async def no_journal(engine, worker, seconds):
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
 
 
+@pytest.mark.long
 async def test_replies_that_are_late_because_of_a_database_outage_remove_no_slots(engine):
     worker, participant, started, slots = await runs_in_flight_of(engine)
     before = slots()
@@ -230,6 +232,7 @@ async def test_replies_that_are_late_because_of_a_database_outage_remove_no_slot
     assert slots() >= before
 
 
+@pytest.mark.long
 async def test_a_failing_duty_does_not_hide_a_late_reply(engine):
     worker, participant, started, slots = await runs_in_flight_of(engine, maintenance_interval=0.1)
     before = slots()
@@ -244,6 +247,7 @@ async def test_a_failing_duty_does_not_hide_a_late_reply(engine):
         await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO dead_letter"))
 
 
+@pytest.mark.long
 async def test_replies_to_attempts_that_timed_out_during_an_outage_remove_no_slots(engine):
     timeout_s = 4.0  # A busy machine may take 2 s to time all of them out afterwards.
     worker, participant, started, slots = await runs_in_flight_of(engine, timeout_s=timeout_s)

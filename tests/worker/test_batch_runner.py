@@ -114,6 +114,7 @@ async def slow():
             yield url, proxy
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", ["delivered", "recorded"])
 async def test_a_slow_database_gets_smaller_batches(development_broker, slow, way):

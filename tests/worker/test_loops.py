@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import pytest
 from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel
@@ -193,6 +194,7 @@ async def test_nothing_is_acknowledged_before_the_commit(engine_on_any_broker):
     await check_promises(engine_on_any_broker.database)
 
 
+@pytest.mark.long
 async def test_runs_survive_a_broker_that_closes_every_connection(engine, development_broker):
     worker, _, client = (
         await engine.start_worker(),
