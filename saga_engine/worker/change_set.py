@@ -135,7 +135,8 @@ class ChangeSet:
         if work_item.audit_id is not None:
             message = f"The run is {run.status}."
             self._record_operator_answer(work_item.audit_id, work_item, message, accepted=True)
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
+        if work_item.answer_to is not None:  # of most work items nothing is answered
+            self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
 
     def ignore(self, work_item: WorkItem, reason: IgnoredReason) -> None:
         """Record that a work item changes nothing."""
