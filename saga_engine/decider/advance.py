@@ -17,7 +17,7 @@ from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, 
 
 def advance(builder: DecisionBuilder) -> None:
     """Record what follows from where the run is now; nothing if it is finished."""
-    status, cause = builder.run.status, builder.stop_cause
+    status, cause = builder.run.status, builder.pending_stop_cause
     if status is Status.RUNNING and cause is not None:
         _stop(builder, cause)
     elif status is Status.RUNNING:
@@ -30,7 +30,7 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
     for name in builder.saga.steps:
         if builder.state(name).action.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
             _give_up(builder, name)
-    if any(step.action.status is StepStatus.IN_FLIGHT for step in builder.run.steps.values()):
+    if any(state.action.status is StepStatus.IN_FLIGHT for state in builder.run.steps.values()):
         if builder.run.stopping_cause is None:
             builder.record(events.RunStopping(cause))
     elif is_past_pivot(builder.saga, builder.run):
@@ -54,7 +54,7 @@ def _go_forward(builder: DecisionBuilder) -> None:
             continue
         if all(builder.state(earlier).action.status in PASSED for earlier in predecessors):
             builder.start_attempt(name, Direction.ACTION)
-    if all(step.action.status in PASSED for step in builder.run.steps.values()):
+    if all(state.action.status in PASSED for state in builder.run.steps.values()):
         replies = {name: builder.state(name).action.reply for name in builder.saga.steps}
         builder.record(events.RunCompleted(builder.now, replies))
 

@@ -39,8 +39,8 @@ def wake_at(saga: Saga, run: Run) -> datetime | None:
         return None
     times = [
         progress.due_at
-        for step in run.steps.values()
-        for progress in (step.action, step.compensation)
+        for state in run.steps.values()
+        for progress in (state.action, state.compensation)
         if progress.due_at is not None
     ]
     deadline = active_deadline(saga, run)

@@ -17,10 +17,10 @@ from saga_engine.decider.events import (
     IncidentResolved,
 )
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade, declared_command
+from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade
 from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Progress, Run, StepState
 from saga_engine.payload.guard import UserCodeError
-from saga_engine.saga.definition import Saga
+from saga_engine.saga.definition import Saga, declared_command
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -75,8 +75,8 @@ class DecisionBuilder:
     """
     One decision about *run* at *now*, under *saga*; the only mutable object of the decider.
 
-    `requested_stop` is set by what happens in this decision and makes the run compensate;
-    `advance` carries it out.
+    `new_stop_cause` is set by what happens in this decision and makes the run compensate; `advance`
+    carries it out.
     """
 
     saga: Saga
@@ -84,7 +84,7 @@ class DecisionBuilder:
     now: datetime
     payloads: DecisionPayloads
     events: list[Event] = field(default_factory=list)
-    requested_stop: CompensationCause | None = None
+    new_stop_cause: CompensationCause | None = None
 
     def record(self, event: Event) -> None:
         """Add an event and apply it to the run."""
@@ -112,9 +112,9 @@ class DecisionBuilder:
         )
 
     @property
-    def stop_cause(self) -> CompensationCause | None:
-        """Why the run will compensate; None if nothing asks for it, or once it compensates."""
-        return self.run.stopping_cause or self.requested_stop
+    def pending_stop_cause(self) -> CompensationCause | None:
+        """Why the run stops: recorded before, or found in this decision."""
+        return self.run.stopping_cause or self.new_stop_cause
 
     def open_incident(
         self,
@@ -177,7 +177,7 @@ class DecisionBuilder:
         *,
         never_delivered: bool = False,
     ) -> None:
-        """End an attempt that failed or got no reply; give the step up if no other is left."""
+        """End an attempt that failed or got no reply; without another, compensate or block."""
         retry_at = self._retry_at(step, direction)
         event = AttemptFailed(
             step=step,
@@ -196,20 +196,20 @@ class DecisionBuilder:
         self, step: str, direction: Direction, outcome: Outcome, failure: Failure
     ) -> None:
         """A step without a success: the run compensates because of it, or a person must look."""
-        if direction is Direction.ACTION and self.stop_cause is not None:
+        if direction is Direction.ACTION and self.pending_stop_cause is not None:
             return  # the run stops already, and compensates this step if it must
         if outcome is not Outcome.REJECTED and failure.engine_code in _INSTALLATION_INCIDENTS:
             cause = _INSTALLATION_INCIDENTS[failure.engine_code]
             self.open_incident(step, direction, cause, failure.text)
-        elif direction is Direction.ACTION and self._can_be_undone(step, outcome):
+        elif direction is Direction.ACTION and self._run_may_compensate(step, outcome):
             code = CompensationCode(outcome)
-            self.requested_stop = CompensationCause(code=code, step=step, failure=failure)
+            self.new_stop_cause = CompensationCause(code=code, step=step, failure=failure)
         else:
             cause = _INCIDENT_CAUSES[direction, outcome]
             self.open_incident(step, direction, cause, failure.text)
 
-    def _can_be_undone(self, step: str, outcome: Outcome) -> bool:
-        """Whether nothing of the step remains if the run gives it up and compensates."""
+    def _run_may_compensate(self, step: str, outcome: Outcome) -> bool:
+        """Whether a step without a success lets the run compensate; if not, a person must look."""
         declared, kind = self.saga.steps[step], self.saga.step_kind(step)
         if kind is not StepKind.PIVOT:
             return kind is StepKind.COMPENSATABLE
@@ -221,7 +221,7 @@ class DecisionBuilder:
         progress = self.progress(step, direction)
         policy = declared_command(self.saga, step, direction).retry
         attempts_used = progress.attempts - progress.attempts_before_retry
-        if attempts_used >= policy.attempts or self.stop_cause is not None:
+        if attempts_used >= policy.attempts or self.pending_stop_cause is not None:
             return None
         seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
         return self.now + policy.delay(attempts_used, seed)

@@ -55,12 +55,12 @@ class AttemptFailed:
     outcome: Outcome  # failed or unknown
     failure: Failure
     retry_at: datetime | None = None  # when the next one is sent; None: there is none
-    unroutable: bool = False  # it reached no queue, and no earlier copy of it did: nothing was done
+    unroutable: bool = False  # and never delivered before, so that nothing was done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSucceeded:
-    """The participant confirmed it; `late` when the step had been given up before."""
+    """The participant confirmed it; `late` if it had ended without a success."""
 
     step: str
     direction: Direction

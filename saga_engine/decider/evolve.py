@@ -60,14 +60,14 @@ def _changes(run: Run, event: events.FollowUpEvent) -> dict[str, Any]:  # noqa: 
             return _attempt_failed(run, event)
         case events.StepSucceeded() | events.StepCompleted():
             done: dict[str, Any] = {"reply": event.reply, "failure": None, "rejected": False}
-            return _settled(run, event.step, event.direction, StepStatus.SUCCEEDED, **done)
+            return _settle(run, event.step, event.direction, StepStatus.SUCCEEDED, **done)
         case events.StepRejected(step, direction, _, failure):
             rejected = {"failure": failure, "rejected": True}
-            return _settled(run, step, direction, StepStatus.REJECTED, **rejected)
+            return _settle(run, step, direction, StepStatus.REJECTED, **rejected)
         case events.StepSkipped(step, direction):
-            return _settled(run, step, direction, StepStatus.SKIPPED)
+            return _settle(run, step, direction, StepStatus.SKIPPED)
         case events.StepGivenUp(step, outcome):
-            return _settled(run, step, Direction.ACTION, StepStatus(outcome))
+            return _settle(run, step, Direction.ACTION, StepStatus(outcome))
         case events.IncidentOpened():
             return _incident_opened(run, event)
         case events.IncidentResolved():
@@ -78,14 +78,14 @@ def _changes(run: Run, event: events.FollowUpEvent) -> dict[str, Any]:  # noqa: 
             return {"stopping_cause": None}
         case events.RunCompensating(cause):
             causes = {"stopping_cause": None, "compensation_cause": cause}
-            return _status(run, Status.COMPENSATING, finished_at=None, **causes)
+            return _change_status(run, Status.COMPENSATING, finished_at=None, **causes)
         case events.RunCompleted(at, result):
-            return _status(run, Status.COMPLETED, finished_at=at, result=result)
+            return _change_status(run, Status.COMPLETED, finished_at=at, result=result)
         case events.RunCompensated(at):
-            return _status(run, Status.COMPENSATED, finished_at=at)
+            return _change_status(run, Status.COMPENSATED, finished_at=at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
             at = event.finished_at
-            return _status(run, Status.ABANDONED, finished_at=at, stopping_cause=None)
+            return _change_status(run, Status.ABANDONED, finished_at=at, stopping_cause=None)
 
 
 def _attempt_started(run: Run, event: events.AttemptStarted) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _attempt_started(run: Run, event: events.AttemptStarted) -> dict[str, Any]:
     }
     if event.payload is not None:
         values["payload"] = event.payload
-    return _step(run, event.step, event.direction, StepStatus.IN_FLIGHT, **values)
+    return _change_step(run, event.step, event.direction, StepStatus.IN_FLIGHT, **values)
 
 
 def _attempt_failed(run: Run, event: events.AttemptFailed) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _attempt_failed(run: Run, event: events.AttemptFailed) -> dict[str, Any]:
         values["unroutable_attempts"] = progress.unroutable_attempts + 1
     retried = event.retry_at is not None
     status = StepStatus.AWAITING_RETRY if retried else StepStatus(event.outcome)
-    return _step(run, event.step, event.direction, status, **values)
+    return _change_step(run, event.step, event.direction, status, **values)
 
 
 def _incident_opened(run: Run, event: events.IncidentOpened) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _incident_opened(run: Run, event: events.IncidentOpened) -> dict[str, Any]:
         kept_reply=event.kept_reply,
     )
     return {
-        **_step(run, event.step, event.direction, StepStatus.BLOCKED, due_at=None),
+        **_change_step(run, event.step, event.direction, StepStatus.BLOCKED, due_at=None),
         "incidents": {**run.incidents, event.number: incident},
         "incident_count": run.incident_count + 1,
     }
@@ -136,19 +136,19 @@ def _incident_resolved(run: Run, event: events.IncidentResolved) -> dict[str, An
         progress = run.steps[closed.step].progress_of(closed.direction)
         values: dict[str, Any] = {"attempts_before_retry": progress.attempts}
         if progress.rejected:  # then it is a new command, with another payload and idempotency key
-            values |= {"round": progress.round + 1, "payload": None}
-        changes |= _step(run, closed.step, closed.direction, StepStatus.PENDING, **values)
+            values["round"] = progress.round + 1
+        changes |= _change_step(run, closed.step, closed.direction, StepStatus.PENDING, **values)
     return changes
 
 
-def _settled(
+def _settle(
     run: Run, step: str, direction: Direction, status: StepStatus, **values: Any
 ) -> dict[str, Any]:
-    """Nothing of the step is due or sent any more."""
-    return _step(run, step, direction, status, due_at=None, payload=None, **values)
+    """Nothing of the step is due, and its payload is not sent again."""
+    return _change_step(run, step, direction, status, due_at=None, payload=None, **values)
 
 
-def _step(
+def _change_step(
     run: Run, step: str, direction: Direction, status: StepStatus, **values: Any
 ) -> dict[str, Any]:
     """The run's steps, with the status and the values of one direction of one step changed."""
@@ -160,6 +160,6 @@ def _step(
     return {"steps": {**run.steps, step: replace_fields(state, **changed)}}
 
 
-def _status(run: Run, status: Status, **values: Any) -> dict[str, Any]:
+def _change_status(run: Run, status: Status, **values: Any) -> dict[str, Any]:
     assert status in RUN_TRANSITIONS[run.status], f"{run.status} cannot become {status}"
     return {"status": status, **values}

@@ -42,7 +42,7 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
             f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
             " forward."
         )
-    builder.requested_stop = CompensationCause(
+    builder.new_stop_cause = CompensationCause(
         code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
     return None
@@ -109,7 +109,7 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     _close_incident(builder, request)
     failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
     builder.record(events.StepRejected(incident.step, incident.direction, 0, failure))
-    builder.requested_stop = CompensationCause(
+    builder.new_stop_cause = CompensationCause(
         code=CompensationCode.REJECTED,
         step=incident.step,
         failure=failure,

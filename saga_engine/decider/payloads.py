@@ -27,7 +27,7 @@ from saga_engine.payload.guard import UserCodeCall, UserCodeError, call_user_cod
 from saga_engine.payload.mapping import Parameter
 from saga_engine.payload.payload import PayloadError, PayloadType, type_name
 from saga_engine.payload.ports import PayloadPorts
-from saga_engine.saga.definition import CommandSpec, Saga
+from saga_engine.saga.definition import CommandSpec, Saga, declared_command
 from saga_engine.vocabulary import Direction, IncidentCause, Json
 
 READ_ERRORS = (EncryptionError, PayloadError, UserCodeError)
@@ -40,13 +40,6 @@ class PayloadNotMade(Exception):
     def __init__(self, cause: IncidentCause, message: str) -> None:
         super().__init__(message)
         self.cause = cause
-
-
-def declared_command(saga: Saga, step: str, direction: Direction) -> CommandSpec:
-    """What is sent for a step in a direction; it must be declared."""
-    spec = saga.steps[step].command_spec(direction)
-    assert spec is not None, f"{step} has no {direction}"
-    return spec
 
 
 class _Reading(NamedTuple):

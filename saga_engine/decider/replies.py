@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder
-from saga_engine.decider.payloads import READ_ERRORS, declared_command
+from saga_engine.decider.payloads import READ_ERRORS
 from saga_engine.decider.run import (
-    AWAITING_REPLY,
+    LAST_ATTEMPT_OPEN,
     UNSETTLED,
     CompensationCause,
     Incident,
@@ -24,6 +24,7 @@ from saga_engine.decider.run import (
 )
 from saga_engine.decider.triggers import CommandUnroutable, MalformedReply, ReplyReceived
 from saga_engine.payload.encryption import EncryptionError
+from saga_engine.saga.definition import declared_command
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -48,9 +49,10 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
         return IgnoredReason.UNCORRELATED
     if isinstance(message, ReplyReceived) and message.outcome is Outcome.SUCCEEDED:
         return _on_success(builder, message)
-    # A success counts for any attempt. Anything else counts for the last one, while it is awaited.
-    superseded = message.attempt != progress.attempts or not _is_awaited(message, progress.status)
-    if superseded or builder.run.status is Status.ABANDONED:
+    # A success counts for any attempt, anything else for the last one.
+    is_last = message.attempt == progress.attempts
+    is_news = is_last and _says_something_new(message, progress.status)
+    if not is_news or builder.run.status is Status.ABANDONED:
         return IgnoredReason.LATE
     match message:
         case ReplyReceived():
@@ -62,10 +64,10 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
     return None
 
 
-def _is_awaited(message: StepMessage, status: StepStatus) -> bool:
+def _says_something_new(message: StepMessage, status: StepStatus) -> bool:
     match message:
         case MalformedReply() | ReplyReceived(outcome=Outcome.REJECTED):
-            return status in AWAITING_REPLY
+            return status in LAST_ATTEMPT_OPEN
         case _:  # a failure; it says nothing new while the next attempt is planned
             return status is StepStatus.IN_FLIGHT
 
@@ -94,7 +96,7 @@ def _on_success_in_time(
         _record_success(builder, reply, body)
     elif status is StepStatus.BLOCKED:
         return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
-    elif builder.stop_cause is None and not builder.run.status.is_finished:
+    elif builder.pending_stop_cause is None and not builder.run.status.is_finished:
         kept_reply = KeptReply(reply.attempt, body, reply.outcome)
         builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
     else:  # the run stops or was abandoned: no later step needs the value
@@ -103,7 +105,7 @@ def _on_success_in_time(
 
 
 def _on_uncovered_success(builder: DecisionBuilder, reply: ReplyReceived) -> None:
-    """The step had ended without a success, and was done after all: `advance` compensates it."""
+    """The step had ended without a success, but was done: `advance` compensates it."""
     fits = _reply_problem(builder, reply.step, reply.direction, reply.body) is None
     _record_success(builder, reply, reply.body if fits else None, late=True)
     if builder.run.status is Status.COMPENSATED:  # finished, so that `advance` begins nothing
@@ -144,7 +146,7 @@ def _on_rejection_or_failure(builder: DecisionBuilder, reply: ReplyReceived) -> 
 def _on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> None:
     """Open an incident; or end the attempt, if the run stops."""
     step, direction, problem = reply.step, reply.direction, reply.problem
-    if builder.stop_cause is not None and direction is Direction.ACTION:
+    if builder.pending_stop_cause is not None and direction is Direction.ACTION:
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, problem)
         builder.fail_attempt(step, direction, Outcome.UNKNOWN, failure)
     else:

@@ -34,10 +34,10 @@ class StepStatus(StrEnum):
 PASSED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 """The steps after an action with this status may start; a compensation with it is done."""
 
-AWAITING_REPLY = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY)
-"""A reply to the last attempt says something new."""
+LAST_ATTEMPT_OPEN = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY)
+"""The last attempt is in flight, or failed while the next one is planned: a reply may count."""
 
-UNSETTLED = (*AWAITING_REPLY, StepStatus.BLOCKED)
+UNSETTLED = (*LAST_ATTEMPT_OPEN, StepStatus.BLOCKED)
 """A success settles the step, even one that answers an older attempt."""
 
 
@@ -65,12 +65,12 @@ class Progress:
 
     status: StepStatus = StepStatus.PENDING
     attempts: int = 0  # times sent, and so the number of the last attempt
-    unroutable_attempts: int = 0  # those of them that reached no queue and so did nothing
-    attempts_before_retry: int = 0  # those before an operator's retry, which gives a new budget
+    unroutable_attempts: int = 0  # those that were never delivered to a queue and so did nothing
+    attempts_before_retry: int = 0  # of earlier budgets: an operator's retry begins a new one
     round: int = 1  # part of the idempotency key; a new one if an operator retries a rejection
     sent_at: datetime | None = None
     due_at: datetime | None = None  # when the last attempt times out, or the next one is sent
-    payload: Json = None  # of the first attempt, because a retry must send the same bytes
+    payload: Json = None  # of the round's first attempt: a retry must send the same bytes
     reply: Json = None
     failure: Failure | None = None
     rejected: bool = False  # nothing was done, as its last reply or an operator says

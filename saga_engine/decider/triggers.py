@@ -51,7 +51,7 @@ class CommandUnroutable:
     step: str
     direction: Direction
     attempt: int
-    first_send: bool = False  # if not, an earlier copy of it may have reached a queue
+    first_send: bool = False  # then it was never delivered; otherwise an earlier copy may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class WakeUp:
 class Cancel:
     """An operator or a client wants the run compensated."""
 
-    operator: str
+    operator: str  # the person or program that asks
     reason: str
 
 

@@ -287,3 +287,10 @@ class Saga:
         if self.pivot is None or name in self.ancestors[self.pivot.name]:
             return StepKind.COMPENSATABLE
         return StepKind.PIVOT if name == self.pivot.name else StepKind.RETRIABLE
+
+
+def declared_command(saga: Saga, step: str, direction: Direction) -> CommandSpec:
+    """What is sent for a step in a direction; it must be declared."""
+    spec = saga.steps[step].command_spec(direction)
+    assert spec is not None, f"{step} has no {direction}"
+    return spec

@@ -52,7 +52,7 @@ def problems(saga: Saga) -> Problems:
     Three kinds of rules depend on each other: single declarations, the order of the steps, and what
     a step may use at its position. The rules of a kind are checked if those before it hold.
     """
-    for rules in (_declarations, _order, _positions):
+    for rules in (_check_declarations, _check_order, _check_positions):
         found = list(rules(saga))
         yield from found
         if found:
@@ -62,20 +62,20 @@ def problems(saga: Saga) -> Problems:
 # single declarations
 
 
-def _declarations(saga: Saga) -> Problems:
-    saga_problems = list(_saga(saga))
-    yield from saga_problems
-    if saga_problems and len(saga.steps) > MAX_STEPS:
+def _check_declarations(saga: Saga) -> Problems:
+    yield from _check_saga(saga)
+    if len(saga.steps) > MAX_STEPS:
         return  # its steps are not checked: there may be millions
     for step in saga.steps.values():
-        yield from _command(step, step.action_spec)
+        yield from _check_step_name(step)
+        yield from _check_command(step, step.action_spec)
         if step.compensation_spec is not None:
-            yield from _command(step, step.compensation_spec)
+            yield from _check_command(step, step.compensation_spec)
             yield from _distinct_commands(step, step.action_spec, step.compensation_spec)
         yield from _predecessor_list(saga, step)
 
 
-def _saga(saga: Saga) -> Problems:
+def _check_saga(saga: Saga) -> Problems:
     name = f"Saga {saga.name!r}"
     if not _matches(SAGA_NAME_PATTERN, saga.name):
         yield _error(
@@ -91,10 +91,14 @@ def _saga(saga: Saga) -> Problems:
         yield _error(saga, f"{name} has {len(saga.steps)} steps.", fix)
 
 
-def _command(step: Step, spec: CommandSpec) -> Problems:
-    name = f"Step {step.name!r}"
+def _check_step_name(step: Step) -> Problems:
     if not STEP_NAME_PATTERN.match(step.name):
-        yield _error(spec, f"{name} has an invalid name.", "Use ASCII letters, at most 64.")
+        fix = "Use ASCII letters, digits and _, at most 64."
+        yield _error(step, f"Step {step.name!r} has an invalid name.", fix)
+
+
+def _check_command(step: Step, spec: CommandSpec) -> Problems:
+    name = f"Step {step.name!r}"
     if not _matches(COMMAND_PATTERN, spec.command) or len(spec.command) > MAX_COMMAND_BYTES:
         text = f"{name} sends {str(spec.command)[:80]!r}, which is not a command name."
         fix = "Use words of letters, digits, - and _ with dots between them: inventory.reserve."
@@ -169,7 +173,7 @@ def _within(duration: object, maximum: timedelta) -> bool:
 # the order of the steps
 
 
-def _order(saga: Saga) -> Problems:
+def _check_order(saga: Saga) -> Problems:
     for rule in (_known_predecessors, _no_cycle, _one_pivot):
         found = list(rule(saga))
         yield from found
@@ -213,15 +217,15 @@ def _one_pivot(saga: Saga) -> Problems:
 # what a step may use at its position
 
 
-def _positions(saga: Saga) -> Problems:
+def _check_positions(saga: Saga) -> Problems:
     for step in saga.steps.values():
-        yield from _compensation(saga, step)
-        yield from _parameters(saga, step, Direction.ACTION, step.action_spec)
+        yield from _check_compensation(saga, step)
+        yield from _check_parameters(saga, step, Direction.ACTION, step.action_spec)
         if step.compensation_spec is not None:
-            yield from _parameters(saga, step, Direction.COMPENSATION, step.compensation_spec)
+            yield from _check_parameters(saga, step, Direction.COMPENSATION, step.compensation_spec)
 
 
-def _compensation(saga: Saga, step: Step) -> Problems:
+def _check_compensation(saga: Saga, step: Step) -> Problems:
     kind, spec = saga.step_kind(step.name), step.compensation_spec
     if spec is None:
         if not step.read_only and kind is StepKind.COMPENSATABLE:
@@ -245,21 +249,21 @@ def _compensation(saga: Saga, step: Step) -> Problems:
         )
 
 
-def _parameters(saga: Saga, step: Step, direction: Direction, spec: CommandSpec) -> Problems:
+def _check_parameters(saga: Saga, step: Step, direction: Direction, spec: CommandSpec) -> Problems:
     for parameter in spec.mapping.parameters:
         name = f"Parameter {parameter.name!r}"
         if parameter.name not in saga.steps:
-            yield from _input_parameter(saga, spec, parameter)
+            yield from _check_input_type(saga, spec, parameter)
         elif parameter.name == step.name and direction is Direction.ACTION:
             yield _error(spec, f"{name} is the step itself.", "A step cannot need its own reply.")
         elif parameter.name not in (step.name, *saga.ancestors[step.name]):
             text = f"{name} is the reply of a step that does not come before {step.name!r}."
             yield _error(spec, text, _order_fix(saga, step.name, direction, parameter.name))
         else:
-            yield from _reply_parameter(saga, step, spec, parameter)
+            yield from _check_reply_type(saga, step, spec, parameter)
 
 
-def _input_parameter(saga: Saga, spec: CommandSpec, parameter: Parameter) -> Problems:
+def _check_input_type(saga: Saga, spec: CommandSpec, parameter: Parameter) -> Problems:
     input_type = saga.input_type.python_type
     if saga.input_type is UNKNOWN_TYPE or parameter.python_type == split_optional(input_type)[0]:
         return
@@ -285,7 +289,7 @@ def _order_fix(saga: Saga, step: str, direction: Direction, other: str) -> str:
     )
 
 
-def _reply_parameter(saga: Saga, step: Step, spec: CommandSpec, parameter: Parameter) -> Problems:
+def _check_reply_type(saga: Saga, step: Step, spec: CommandSpec, parameter: Parameter) -> Problems:
     reply_type = saga.steps[parameter.name].action_spec.reply_type
     if reply_type is UNKNOWN_TYPE:
         return
