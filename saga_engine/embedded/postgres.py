@@ -13,9 +13,9 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
 from urllib.parse import quote
 
 import asyncpg
@@ -27,6 +27,7 @@ from saga_engine.embedded.programs import (
 )
 from saga_engine.embedded.server_process import OsUser, ServerProcess, free_port
 from saga_engine.errors import ConfigurationError, StoreUnavailable
+from saga_engine.lifecycle import AsyncResource
 
 _ROLE = "saga"
 _START_TIMEOUT = 60.0  # Seconds, for recovery after a crash on a slow disk.
@@ -38,7 +39,7 @@ _STATUS_LINE = 7  # In postmaster.pid; pg_ctl reads it, too (miscadmin.h).
 _READY_STATUSES = ("ready", "standby")
 
 
-class PostgresServer:
+class PostgresServer(AsyncResource):
     """
     One PostgreSQL server for the duration of an `async with`.
 
@@ -47,6 +48,11 @@ class PostgresServer:
         use_tcp: listen on a free port of 127.0.0.1, for clients that cannot use a socket.
         settings: server parameters, as in postgresql.conf.
         bin_directory: the `bin` directory of an installation; found automatically by default.
+
+    Raises:
+        ConfigurationError: on entering: PostgreSQL is not installed, or the directory cannot be
+            used.
+        StoreUnavailable: on entering: the server did not start; the message ends with its log.
     """
 
     def __init__(
@@ -68,30 +74,16 @@ class PostgresServer:
         self._bin_directory = bin_directory
         self._process: ServerProcess | None = None
 
-    async def __aenter__(self) -> Self:
-        """
-        Start the server; the first start of a directory initializes it.
-
-        Raises:
-            ConfigurationError: PostgreSQL is not installed, or the directory cannot be used.
-            StoreUnavailable: the server did not start; the message ends with its log.
-        """
+    async def _open(self, resources: AsyncExitStack) -> None:
+        """Start the server; the first start of a directory initializes it."""
         self._bin_directory = self._bin_directory or postgres_bin_directory(self._run_as)
         self._directory = _prepare_directory(self._requested_directory, self._run_as)
-        try:
-            self._socket_directory = self._choose_socket_directory()
-            if not self._data_directory.exists():
-                await self._initialize()
-            self._password = (self._directory / "password").read_text()
-            await self._start()
-        except BaseException:
-            await self._close()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Stop the server (fast shutdown) and remove temporary files."""
-        await self._close()
+        resources.push_async_callback(self._close)
+        self._socket_directory = self._choose_socket_directory()
+        if not self._data_directory.exists():
+            await self._initialize()
+        self._password = (self._directory / "password").read_text()
+        await self._start()
 
     @property
     def url(self) -> str:

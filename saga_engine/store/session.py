@@ -8,13 +8,13 @@ transaction at a time. A connection that is lost between two transactions is rep
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import asyncpg
 
 from saga_engine import tls
+from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres import keepalive, pgbouncer
 from saga_engine.postgres.errors import is_stale_connection, translate_error
 from saga_engine.postgres.rows import DriverRows
@@ -41,7 +41,7 @@ class DriverTransaction:
         return await self._driver.execute_statement(statement, parameters)
 
 
-class Session:
+class Session(AsyncResource):
     """
     A connection to the engine's database; `async with` opens and closes it.
 
@@ -62,21 +62,12 @@ class Session:
         self._driver: pgbouncer.PoolerAwareConnection | None = None
         self._last_used_at = 0.0
 
-    async def __aenter__(self) -> Self:
-        try:
-            async with self.transaction() as tx:
-                await database_check.check_database(tx, self._address)
-        except BaseException:
-            self._terminate()
-            raise
-        return self
+    async def _open(self, resources: AsyncExitStack) -> None:
+        resources.push_async_callback(self._close)
+        async with self.transaction() as tx:
+            await database_check.check_database(tx, self._address)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def _close(self) -> None:
         try:
             if self._driver is not None:
                 await self._driver.close(timeout=self._connect_timeout)

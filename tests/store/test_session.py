@@ -97,7 +97,7 @@ async def test_an_idle_connection_is_checked_before_use(monkeypatch):
         proxy.drop_open_connections()
         async with opened.transaction() as tx:
             assert (await tx.execute(PID)).scalar_one() != pid
-        await opened.__aexit__(None, None, None)
+        await opened._close()
 
 
 @pytest.mark.parametrize("kind", [Database, Session])

@@ -7,13 +7,15 @@ messages reach `memory_limit`, publishers are blocked (connection.blocked), as w
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import quote
 
 from saga_engine.embedded.broker.connection import ClientConnection
 from saga_engine.embedded.broker.interceptor import PublishInterceptor, deliver
 from saga_engine.embedded.broker.virtual_host import VirtualHost
+from saga_engine.lifecycle import AsyncResource
 
 _HOST: Final = "127.0.0.1"
 _DEFAULT_USERS: Final = MappingProxyType({"guest": "guest"})
@@ -77,7 +79,7 @@ class OpenConnections:
                 connection.set_alarm(self._alarm_reason)
 
 
-class DevelopmentBroker:
+class DevelopmentBroker(AsyncResource):
     """
     An AMQP 0-9-1 broker in memory for the duration of an `async with`.
 
@@ -103,14 +105,14 @@ class DevelopmentBroker:
         self._server: asyncio.Server | None = None
         self._interceptor: PublishInterceptor = interceptor
 
-    async def __aenter__(self) -> Self:
+    async def _open(self, resources: AsyncExitStack) -> None:
         """Listen; raises OSError if the port is in use."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._new_connection, _HOST, self._port)
+        resources.push_async_callback(self._close)
         self._port = self._server.sockets[0].getsockname()[1]
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def _close(self) -> None:
         """Close every connection (320) and drop all messages."""
         assert self._server, "the broker was entered"
         self._server.close()
