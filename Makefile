@@ -4,13 +4,15 @@
 #                it installs a system package: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime
 # make test-all  make test, and the tests marked `long`: simulation, faults, load, hostile input
 # make lint types
+# make programs  the servers and tools that the tests run on; a single test file needs them first
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
-# make load      50,000 runs at once, an outage of ten minutes, rolling restarts; half an hour
+# make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz      hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
 # make bench     processor time and throughput of the engine
 # make reference writes docs/reference.md from the code
 # make diagrams  writes the state diagrams into README.md and docs/semantics.md
+# make clean     deletes the environment and the caches
 
 export PYTHONDONTWRITEBYTECODE =# hundreds of processes would each compile the engine first
 
