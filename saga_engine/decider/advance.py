@@ -7,8 +7,6 @@ Backward, a step is compensated when every step that depended on it is: in a seq
 reverse order, and in a graph independent branches compensate side by side.
 """
 
-from collections.abc import Collection
-
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder, is_past_pivot
 from saga_engine.decider.run import PASSED, CompensationCause, StepStatus
@@ -33,7 +31,7 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
     if any(state.action.status is StepStatus.IN_FLIGHT for state in builder.run.steps.values()):
         if builder.run.stopping_cause is None:
             builder.record(events.RunStopping(cause))
-    elif is_past_pivot(builder.saga, builder.run):
+    elif is_past_pivot(builder.saga, builder.run):  # it was in flight
         builder.record(events.StopSuperseded("The pivot had succeeded."))
         _go_forward(builder)
     else:
@@ -64,8 +62,9 @@ def _compensate(builder: DecisionBuilder) -> None:
         name for name in reversed(builder.saga.steps) if _needs_compensation(builder, name)
     ]
     for name in remaining:
-        if not _can_start_compensation(builder, name, remaining):
-            continue
+        pending = builder.state(name).compensation.status is StepStatus.PENDING
+        if not pending or any(later in remaining for later in builder.saga.descendants[name]):
+            continue  # it has started, or a step that depends on this one is not compensated
         if builder.saga.steps[name].compensation_spec is None:
             text = f"Step {name} may have taken effect and declares no compensation."
             cause = IncidentCause.NOT_COMPENSATABLE
@@ -79,11 +78,3 @@ def _compensate(builder: DecisionBuilder) -> None:
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
     state, read_only = builder.state(name), builder.saga.steps[name].read_only
     return state.may_have_effect and not state.compensation_done and not read_only
-
-
-def _can_start_compensation(
-    builder: DecisionBuilder, name: str, remaining: Collection[str]
-) -> bool:
-    """Whether it has not started, and every step that depends on this one is compensated."""
-    pending = builder.state(name).compensation.status is StepStatus.PENDING
-    return pending and not any(later in remaining for later in builder.saga.descendants[name])

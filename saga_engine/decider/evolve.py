@@ -135,7 +135,7 @@ def _incident_resolved(run: Run, event: events.IncidentResolved) -> dict[str, An
     if event.resolution is Resolution.RETRY:
         progress = run.steps[closed.step].progress_of(closed.direction)
         values: dict[str, Any] = {"attempts_before_retry": progress.attempts}
-        if progress.rejected:  # then it is a new command, with another payload and idempotency key
+        if progress.rejected:  # then it is a new command: its key changes, its payload was dropped
             values["round"] = progress.round + 1
         changes |= _change_step(run, closed.step, closed.direction, StepStatus.PENDING, **values)
     return changes

@@ -10,7 +10,7 @@ from dataclasses import replace
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder, is_past_pivot
 from saga_engine.decider.payloads import READ_ERRORS
-from saga_engine.decider.replies import fitting_kept_reply
+from saga_engine.decider.replies import accept_kept_reply
 from saga_engine.decider.run import CompensationCause, Incident
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.payload.encryption import reply_associated_data
@@ -37,11 +37,10 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
         return IgnoredReason.ALREADY_STOPPING
     if run.status.is_finished:
         raise RequestRefused(f"The run is {run.status} already.")
-    if builder.saga.pivot is not None and is_past_pivot(builder.saga, run):
-        raise RequestRefused(
-            f"Step {builder.saga.pivot.name}, the pivot, has succeeded: the run can only go"
-            " forward."
-        )
+    pivot = builder.saga.pivot
+    if pivot is not None and is_past_pivot(builder.saga, run):
+        text = f"Step {pivot.name}, the pivot, has succeeded: the run can only go forward."
+        raise RequestRefused(text)
     builder.new_stop_cause = CompensationCause(
         code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
@@ -62,17 +61,11 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
-    kept = fitting_kept_reply(builder, incident)
     # Closing makes the step pending (evolve._incident_resolved). A kept reply that fits now settles
     # it. Otherwise `advance` starts the next attempt and `commands` sends it: with the same payload
     # and idempotency key, or with new ones if the command was rejected.
     _close_incident(builder, request)
-    if kept is not None:
-        step, direction = incident.step, incident.direction
-        event = events.StepSucceeded(
-            step=step, direction=direction, attempt=kept.attempt, reply=kept.body
-        )
-        builder.record(event)
+    accept_kept_reply(builder, incident)
 
 
 def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:

@@ -4,9 +4,6 @@ What a reply or a returned command means for a run.
 Replies are decoded in worker/decode.py, which dead-letters those that cannot be decoded. If such a
 reply has a valid token, its run learns of it as a MalformedReply: unless the reply is late or the
 run is stopping, the step gets an incident.
-
-Late, repeated and superseded replies are the normal case, so "changes nothing", with its reason, is
-a result like any other.
 """
 
 from typing import TypeAlias
@@ -90,7 +87,7 @@ def _on_success_in_time(
 ) -> IgnoredReason | None:
     """Settle the step, or open an incident if the body of the reply does not fit."""
     step, direction, body = reply.step, reply.direction, reply.body
-    problem = _reply_problem(builder, step, direction, body)
+    problem = _body_problem(builder, reply)
     if problem is None:
         builder.close_obsolete_incident(step, direction, "its reply arrived")
         _record_success(builder, reply, body)
@@ -106,7 +103,7 @@ def _on_success_in_time(
 
 def _on_uncovered_success(builder: DecisionBuilder, reply: ReplyReceived) -> None:
     """The step had ended without a success, but was done: `advance` compensates it."""
-    fits = _reply_problem(builder, reply.step, reply.direction, reply.body) is None
+    fits = _body_problem(builder, reply) is None
     _record_success(builder, reply, reply.body if fits else None, late=True)
     if builder.run.status is Status.COMPENSATED:  # finished, so that `advance` begins nothing
         cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=reply.step)
@@ -162,23 +159,30 @@ def _on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> None
     builder.fail_attempt(step, direction, Outcome.FAILED, failure, never_delivered=first_send)
 
 
-def fitting_kept_reply(builder: DecisionBuilder, incident: Incident) -> KeptReply | None:
-    """The reply kept with an incident, if it fits the definition as it is now."""
+def accept_kept_reply(builder: DecisionBuilder, incident: Incident) -> None:
+    """Settle the step with the reply that opened its incident, if that fits the definition now."""
     kept = incident.kept_reply
     if kept is None or kept.unreadable:
-        return None
+        return
     assert kept.outcome is Outcome.SUCCEEDED, "only a success has a body that must fit"
-    problem = _reply_problem(builder, incident.step, incident.direction, kept.body)
-    return kept if problem is None else None
+    reply = ReplyReceived(
+        step=incident.step,
+        direction=incident.direction,
+        attempt=kept.attempt,
+        outcome=kept.outcome,
+        body=kept.body,
+    )
+    if _body_problem(builder, reply) is None:
+        _record_success(builder, reply, reply.body)
 
 
-def _reply_problem(
-    builder: DecisionBuilder, step: str, direction: Direction, body: Json
-) -> str | None:
+def _body_problem(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
+    """Why the body of a success does not fit its type; None if it does."""
+    run_id, payloads = builder.run.run_id, builder.payloads
     try:
-        builder.payloads.check_reply(builder.run.run_id, step, direction, body)
+        payloads.check_reply(run_id, reply.step, reply.direction, reply.body)
     except EncryptionError:
         return None  # the step that needs the value is blocked until the key is there
     except READ_ERRORS as error:
-        return builder.payloads.problem_text("The reply", error)
+        return payloads.problem_text("The reply", error)
     return None

@@ -1,8 +1,7 @@
 """
 What can happen to a run: the closed set of inputs of `decide`.
 
-Triggers arrive late, twice and out of order by design; none of them is ever an error. The files to
-touch for a new one are listed in docs/internals.md, "Extension guide".
+Triggers arrive late, twice and out of order by design; none of them is ever an error.
 """
 
 from dataclasses import dataclass, field

@@ -49,11 +49,12 @@ def problems(saga: Saga) -> Problems:
     """
     Every rule that a saga breaks.
 
-    Three kinds of rules depend on each other: single declarations, the order of the steps, and what
-    a step may use at its position. The rules of a kind are checked if those before it hold.
+    They depend on each other: single declarations, then the order of the steps, then what a step
+    may use at its position. Each rule here is checked if those before it hold.
     """
-    for rules in (_check_declarations, _check_order, _check_positions):
-        found = list(rules(saga))
+    order = (_known_predecessors, _no_cycle, _one_pivot)
+    for rule in (_check_declarations, *order, _check_positions):
+        found = list(rule(saga))
         yield from found
         if found:
             return
@@ -78,9 +79,8 @@ def _check_declarations(saga: Saga) -> Problems:
 def _check_saga(saga: Saga) -> Problems:
     name = f"Saga {saga.name!r}"
     if not _matches(SAGA_NAME_PATTERN, saga.name):
-        yield _error(
-            saga, f"{name} has an invalid name.", "Use a to z, 0 to 9, - and _, at most 64."
-        )
+        fix = "Use a to z, 0 to 9, - and _, at most 64."
+        yield _error(saga, f"{name} has an invalid name.", fix)
     if type(saga.version) is not int or not 1 <= saga.version < 2**31:
         yield _error(saga, f"{name} has no version number.", "Count versions from 1.")
     if saga.deadline is not None and not _within(saga.deadline, MAX_TIMEOUT * 12):
@@ -138,12 +138,10 @@ def _distinct_commands(step: Step, action: CommandSpec, compensation: CommandSpe
     """A participant could not distinguish the two: both are the same message."""
     command = compensation.command
     if action.command == command:
-        yield _error(
-            compensation,
-            f"The compensation of {step.name!r} sends {command!r}, the step's own command.",
-            "Give the compensation a command of its own, for example"
-            f" command={f'{command}.undo'!r}.",
-        )
+        text = f"The compensation of {step.name!r} sends {command!r}, the step's own command."
+        example = f"{command}.undo"
+        fix = f"Give the compensation a command of its own, for example command={example!r}."
+        yield _error(compensation, text, fix)
 
 
 def _predecessor_list(saga: Saga, step: Step) -> Problems:
@@ -171,14 +169,6 @@ def _within(duration: object, maximum: timedelta) -> bool:
 
 
 # the order of the steps
-
-
-def _check_order(saga: Saga) -> Problems:
-    for rule in (_known_predecessors, _no_cycle, _one_pivot):
-        found = list(rule(saga))
-        yield from found
-        if found:
-            return
 
 
 def _known_predecessors(saga: Saga) -> Problems:
@@ -227,6 +217,7 @@ def _check_positions(saga: Saga) -> Problems:
 
 def _check_compensation(saga: Saga, step: Step) -> Problems:
     kind, spec = saga.step_kind(step.name), step.compensation_spec
+    never_runs = f"The compensation of {step.name!r} can never run"
     if spec is None:
         if not step.read_only and kind is StepKind.COMPENSATABLE:
             fix = (
@@ -235,18 +226,16 @@ def _check_compensation(saga: Saga, step: Step) -> Problems:
             )
             yield _error(step, f"Step {step.name!r} cannot be undone.", fix)
     elif step.read_only:
-        text = f"The compensation of {step.name!r} can never run: the step is read-only."
-        yield _error(spec, text, "Drop the compensation, or read_only=True.")
+        fix = "Drop the compensation, or read_only=True."
+        yield _error(spec, f"{never_runs}: the step is read-only.", fix)
     elif kind is StepKind.RETRIABLE:
         assert saga.pivot is not None  # a step is retriable because of it
         pivot = saga.pivot.name
-        yield _error(
-            spec,
-            f"The compensation of {step.name!r} can never run: the step comes after the pivot"
-            f" {pivot!r}.",
+        fix = (
             f"Put the step before {pivot!r}, so that it can be undone, or drop the compensation:"
-            " after the pivot a step is only retried.",
+            " after the pivot a step is only retried."
         )
+        yield _error(spec, f"{never_runs}: the step comes after the pivot {pivot!r}.", fix)
 
 
 def _check_parameters(saga: Saga, step: Step, direction: Direction, spec: CommandSpec) -> Problems:
@@ -267,12 +256,10 @@ def _check_input_type(saga: Saga, spec: CommandSpec, parameter: Parameter) -> Pr
     input_type = saga.input_type.python_type
     if saga.input_type is UNKNOWN_TYPE or parameter.python_type == split_optional(input_type)[0]:
         return
-    yield _error(
-        spec,
-        f"Parameter {parameter.name!r} is neither a step nor the input.",
-        f"Name it after an earlier step, or annotate it with {type_name(input_type)} for the"
-        " input.",
-    )
+    text = f"Parameter {parameter.name!r} is neither a step nor the input."
+    name = type_name(input_type)
+    fix = f"Name it after an earlier step, or annotate it with {name} for the input."
+    yield _error(spec, text, fix)
 
 
 def _order_fix(saga: Saga, step: str, direction: Direction, other: str) -> str:

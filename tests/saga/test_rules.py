@@ -70,6 +70,20 @@ def test_a_step_has_a_valid_name():
     assert "has an invalid name" in definition_error(declare).problem
 
 
+def test_an_invalid_step_name_is_reported_once():
+    saga = Saga("a", version=1, input=dict)
+
+    @saga.step(command="do.it")
+    def größe(order: dict) -> dict:  # noqa: PLC2401 - the mistake under test
+        return {}
+
+    @größe.compensation(command="undo.it")
+    def undo(order: dict) -> dict:
+        return {}
+
+    assert [each.problem for each in problems(saga)] == ["Step 'größe' has an invalid name."]
+
+
 @pytest.mark.parametrize(
     "command", ["", "a b", "a..b", ".a", "a.", "a.#", "*", "a" * 128, "ä", "a\n", 5, None]
 )
