@@ -62,9 +62,8 @@ def _compensate(builder: DecisionBuilder) -> None:
         name for name in reversed(builder.saga.steps) if _needs_compensation(builder, name)
     ]
     for name in remaining:
-        pending = builder.state(name).compensation.status is StepStatus.PENDING
-        if not pending or any(later in remaining for later in builder.saga.descendants[name]):
-            continue  # it has started, or a step that depends on this one is not compensated
+        if not _can_start_compensation(builder, name, remaining):
+            continue
         if builder.saga.steps[name].compensation_spec is None:
             text = f"Step {name} may have taken effect and declares no compensation."
             cause = IncidentCause.NOT_COMPENSATABLE
@@ -78,3 +77,9 @@ def _compensate(builder: DecisionBuilder) -> None:
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
     state, read_only = builder.state(name), builder.saga.steps[name].read_only
     return state.may_have_effect and not state.compensation_done and not read_only
+
+
+def _can_start_compensation(builder: DecisionBuilder, name: str, remaining: list[str]) -> bool:
+    """Whether it has not started, and every step that depends on this one is compensated."""
+    pending = builder.state(name).compensation.status is StepStatus.PENDING
+    return pending and not any(later in remaining for later in builder.saga.descendants[name])
