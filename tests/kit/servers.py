@@ -9,9 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -46,6 +47,14 @@ def server_directory() -> Iterator[Path]:
         yield Path(made) / "server"
 
 
+@asynccontextmanager
+async def running_postgres(**options: Any) -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL for one test or module, which stops or slows it; its data is temporary."""
+    with server_directory() as directory:
+        async with PostgresServer(directory, **options) as server:
+            yield server
+
+
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[PostgresServer]:
     """
@@ -54,12 +63,11 @@ async def postgres() -> AsyncIterator[PostgresServer]:
     It does not wait for the disk: no test takes the power from the machine, a killed server loses
     nothing by it, and making a database for each test costs a fifth.
     """
-    with server_directory() as directory:
-        async with PostgresServer(directory) as server:
-            await _execute(server, "ALTER SYSTEM SET fsync = off")
-            await _execute(server, "ALTER SYSTEM SET full_page_writes = off")
-            await _execute(server, "SELECT pg_reload_conf()")
-            yield server
+    async with running_postgres() as server:
+        await _execute(server, "ALTER SYSTEM SET fsync = off")
+        await _execute(server, "ALTER SYSTEM SET full_page_writes = off")
+        await _execute(server, "SELECT pg_reload_conf()")
+        yield server
 
 
 async def _execute(server: PostgresServer, statement: str) -> None:

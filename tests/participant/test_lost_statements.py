@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.participant import lost_statements
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.errors import Rejected
@@ -17,13 +16,14 @@ from tests.kit.events import EventRecorder
 from tests.kit.participant_locks import hold_lock, is_lock_free
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
 
 
 @asynccontextmanager
 async def watched(*, patience=0.5):
     """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
     emitted = EventRecorder()
-    async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
+    async with running_postgres(use_tcp=True) as server, running_proxy(server.url) as proxy:
         database = ParticipantDatabase(
             proxy.url, Settings(participant_statement_check_after=patience)
         )

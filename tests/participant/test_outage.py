@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.telemetry.events import (
     DatabaseRecovered,
     DatabaseUnavailable,
@@ -22,6 +21,7 @@ from tests.kit.payments_participant import (
 )
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
 
 
 async def test_a_database_outage_uses_no_attempt_of_a_command_that_has_not_started(
@@ -30,7 +30,7 @@ async def test_a_database_outage_uses_no_attempt_of_a_command_that_has_not_start
     concurrency, number = 5, 200
     commands = [make_command(payload={"order_id": f"o-{each}"}) for each in range(number)]
     async with (
-        PostgresServer(use_tcp=True) as server,
+        running_postgres(use_tcp=True) as server,
         running_proxy(server.url) as proxy,
         bookings_engine(server.url) as user_engine,
         engine_stub(broker_url) as engine,

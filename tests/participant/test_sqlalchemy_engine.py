@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.server_process import free_port
 from saga_engine.participant import barrier
 from saga_engine.participant.database import ParticipantDatabase
@@ -14,6 +13,7 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import BarrierResult
 from tests.kit.payments_participant import make_command
 from tests.kit.proxy import TcpProxy, running_proxy
+from tests.kit.servers import running_postgres
 
 
 async def test_the_displayed_url_never_contains_the_password():
@@ -54,7 +54,7 @@ async def test_a_client_that_is_cut_off_does_not_lock_its_command_forever():
             async with asyncio.timeout(20):
                 assert await entered(other, charge) is None
 
-    async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
+    async with running_postgres(use_tcp=True) as server, running_proxy(server.url) as proxy:
         lost = ParticipantDatabase(proxy.url, Settings(participant_handler_timeout=1))
         other = ParticipantDatabase(server.url, Settings())
         await lost.prepare(create_barrier=True)

@@ -15,6 +15,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
 
 QUICK = {"database_connect_timeout": 1.0}
 
@@ -39,7 +40,7 @@ async def let_write(server: PostgresServer, value: str) -> None:
 
 
 async def test_silent_and_read_only_hosts_are_skipped():
-    async with PostgresServer(use_tcp=True) as server, hosts_of(server) as url:
+    async with running_postgres(use_tcp=True) as server, hosts_of(server) as url:
         await upgrade(f"{server.url.rpartition('/')[0]}/many")
         async with Database(url, Settings(**QUICK)) as database, database.transaction() as tx:
             assert (await tx.execute(text("SELECT 1"))).scalar() == 1

@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreUnavailable
 from saga_engine.postgres import keepalive
 from saga_engine.postgres.pool import ConnectionPool
@@ -20,6 +19,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
 
 WRITE = text(
     "INSERT INTO saga_engine.audit (id, operator, action, reason)"
@@ -38,7 +38,7 @@ def may_have_a_network():
 
 @pytest.fixture(scope="module")
 async def url():
-    async with PostgresServer(use_tcp=True) as server:
+    async with running_postgres(use_tcp=True) as server:
         url = await server.create_database("pooled")
         await upgrade(url)
         yield url

@@ -15,6 +15,7 @@ from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.programs import unprivileged_user
 from saga_engine.embedded.server_process import free_port
 from tests.kit.rabbitmq import RabbitMQServer
+from tests.kit.servers import running_postgres
 from tests.security.certificates import CertificateAuthority, KeyPair
 
 HOUR = timedelta(hours=1)
@@ -115,7 +116,7 @@ async def tls_postgres(certificates, directory, postgresql_with_tls) -> AsyncIte
         "ssl_ca_file": str(certificates.authority.ca),
         "hba_file": str(rules),
     }
-    async with PostgresServer(
+    async with running_postgres(
         use_tcp=True, settings=settings, bin_directory=postgresql_with_tls
     ) as server:
 

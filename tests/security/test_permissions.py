@@ -18,7 +18,6 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in_transaction
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
@@ -43,6 +42,7 @@ from tests.kit.connections import raw_channel
 from tests.kit.engine import FAST_SETTINGS
 from tests.kit.events import EventRecorder
 from tests.kit.rabbitmq import RabbitMQServer
+from tests.kit.servers import running_postgres
 from tests.security.buy_saga import buy_saga
 
 pytestmark = pytest.mark.rabbitmq
@@ -131,7 +131,7 @@ class DatabaseRoles:
 async def roles():
     """PostgreSQL, set up by the statements of the page and by nothing else."""
     first, second, _ = blocks("sql")
-    async with PostgresServer() as server:
+    async with running_postgres() as server:
         await server.create_database("saga")
         roles = DatabaseRoles(server)
         async with roles.connected("saga") as administrator:

@@ -4,12 +4,12 @@ import asyncio
 
 import asyncpg
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.store.migrate import upgrade
 from saga_engine.telemetry.events import DatabaseUnavailable
 from saga_engine.vocabulary import Status
 from tests.faults.environment import asyncpg_url
 from tests.kit.engine import engine_harness, no_reply, succeed
+from tests.kit.servers import running_postgres
 
 OLD, NEW = "canary-old-password", "canary-new-password"
 END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'"
@@ -18,7 +18,7 @@ END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE use
 async def test_a_changed_database_password_is_reported_until_it_is_right_again(
     development_broker,
 ):
-    async with PostgresServer(use_tcp=True) as server:
+    async with running_postgres(use_tcp=True) as server:
         url = await server.create_database("rotated")
         administrator = await asyncpg.connect(asyncpg_url(url))
         await administrator.execute(f"CREATE ROLE rotated LOGIN PASSWORD '{OLD}'")

@@ -14,7 +14,6 @@ from pamqp.commands import Basic
 from sqlalchemy.engine import make_url
 
 from saga_engine import Client
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.server_process import free_port
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
@@ -24,6 +23,7 @@ from tests.kit.connections import raw_channel
 from tests.kit.programs import running_program, wait_until_true
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.secret_leaks import find_leaks, find_leaks_in_files, make_canary
+from tests.kit.servers import running_postgres
 
 ORDERS = {
     "well": {},
@@ -131,7 +131,7 @@ def fetched(url):
 
 @pytest.fixture
 async def programs(rabbitmq, rabbitmq_url, tmp_path):
-    async with PostgresServer(use_tcp=True) as server:
+    async with running_postgres(use_tcp=True) as server:
         await upgrade(server.url)
         programs = TalkativePrograms(server, rabbitmq_url, tmp_path, rabbitmq)
         vhost = rabbitmq_url.rsplit("/", 1)[1]

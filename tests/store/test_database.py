@@ -19,6 +19,7 @@ from saga_engine.postgres import pgbouncer
 from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
+from tests.kit.servers import running_postgres
 
 PID = text("SELECT pg_backend_pid()")
 IDLE = text(
@@ -76,7 +77,7 @@ async def test_the_error_for_an_invalid_url_shows_the_form_of_a_url(url: str):
 
 
 async def test_the_error_for_a_wrong_password_does_not_quote_it():
-    async with PostgresServer(use_tcp=True) as server:
+    async with running_postgres(use_tcp=True) as server:
         user, _, place = server.url.rpartition("@")
         wrong = user.rpartition(":")[0] + ":hunter2@" + place
         with pytest.raises(StoreUnavailable, match="refuses the user or the password") as seen:
@@ -140,7 +141,7 @@ async def test_after_a_killed_session_the_next_transaction_works(database: Datab
 
 
 async def test_the_pool_reconnects_after_a_restart_of_the_server():
-    async with PostgresServer() as server:
+    async with running_postgres() as server:
         url = await server.create_database("restarted")
         from saga_engine.store.migrate import upgrade  # noqa: PLC0415 - alembic is slow to import
 

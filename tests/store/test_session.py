@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, NotFound, SchemaMismatch, StoreUnavailable
 from saga_engine.postgres import keepalive
 from saga_engine.postgres.statement import text
@@ -12,6 +11,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.session import Session
 from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
 
 PID = text("SELECT pg_backend_pid()")
 COUNT = text("SELECT count(*) FROM saga_engine.audit")
@@ -90,7 +90,7 @@ async def test_a_lost_connection_is_replaced(session, idle, monkeypatch):
 
 async def test_an_idle_connection_is_checked_before_use(monkeypatch):
     monkeypatch.setattr(keepalive, "IDLE_PING_AFTER", 0.0)
-    async with PostgresServer(use_tcp=True) as server, running_proxy(server.url) as proxy:
+    async with running_postgres(use_tcp=True) as server, running_proxy(server.url) as proxy:
         opened = Session(proxy.url, Settings(database_connect_timeout=0.5))
         async with opened.transaction() as tx:
             pid = (await tx.execute(PID)).scalar_one()

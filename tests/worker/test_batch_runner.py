@@ -8,7 +8,6 @@ from sqlalchemy import text
 from saga_engine.backoff import Backoff
 from saga_engine.client import start_in_transaction
 from saga_engine.decider.triggers import Start
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message
@@ -32,11 +31,12 @@ from tests.kit.engine import engine_harness, no_reply, succeed
 from tests.kit.processes import child_pids, wait_for_exit
 from tests.kit.promises import check_promises
 from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
 from tests.worker.steps import LOCK_RUNS, damage_run, delete_run, runs_in_flight
 
 
 async def test_a_batch_waits_out_a_database_crash(development_broker):
-    async with PostgresServer() as postgres:
+    async with running_postgres() as postgres:
         url = await postgres.create_database("away")
         await upgrade(url)
         async with engine_harness(development_broker.url, url) as engine:
@@ -107,7 +107,7 @@ async def test_a_waiting_batch_continues_once_another_transaction_succeeds(engin
 @pytest.fixture
 async def slow():
     """A database, and a proxy that limits its speed."""
-    async with PostgresServer(use_tcp=True) as postgres:
+    async with running_postgres(use_tcp=True) as postgres:
         url = await postgres.create_database("slow")
         await upgrade(url)
         async with running_proxy(url) as proxy:
