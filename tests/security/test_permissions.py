@@ -401,7 +401,6 @@ async def test_the_operator_can_redrive_under_its_own_name(broker, roles, monkey
             assert ran.exit_code == 0, ran
 
 
-@pytest.mark.long
 async def test_a_changed_rabbitmq_password_is_reported_until_it_is_right_again(
     broker, roles, monkeypatch
 ):
@@ -426,7 +425,6 @@ async def test_a_changed_rabbitmq_password_is_reported_until_it_is_right_again(
         assert (await programs.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
 
 
-@pytest.mark.long
 async def test_a_revoked_permission_costs_time_and_no_run(broker, roles, monkeypatch):
     [given] = [
         line for line in lines_of("sh", "rabbitmqctl set_permissions") if " payments " in line
