@@ -37,13 +37,7 @@ def wake_at(saga: Saga, run: Run) -> datetime | None:
     """When time will next change the run; None if only a message or a person can."""
     if run.status.is_finished:
         return None
-    times = [
-        progress.due_at
-        for state in run.steps.values()
-        for progress in (state.action, state.compensation)
-        if progress.due_at is not None
-    ]
-    deadline = active_deadline(saga, run)
-    if deadline is not None:
-        times.append(deadline)
-    return min(times, default=None)
+    times = [active_deadline(saga, run)]
+    for state in run.steps.values():
+        times += (state.action.due_at, state.compensation.due_at)
+    return min((time for time in times if time is not None), default=None)

@@ -26,8 +26,8 @@ promise P1, "never silently stuck".
 
 Three facts decide what happens to a step that does not succeed:
 
-- Its kind. Before the pivot the run compensates, after it an operator must look. At the pivot the
-  run compensates if the pivot was rejected, is read-only or declares a compensation.
+- Its kind. Before the pivot the run compensates, after it an operator must look. The pivot is like
+  a step before it if it was rejected, is read-only or declares a compensation; else like one after.
 - Its status, for each direction: transitions.py, drawn in docs/semantics.md.
 - `StepState.may_have_effect`: whether there is something to compensate.
 

@@ -75,23 +75,21 @@ def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason
     if status is StepStatus.SUCCEEDED:
         return IgnoredReason.DUPLICATE
     if status in UNSETTLED:
-        return _on_success_in_time(builder, reply, status)
+        return _on_success_in_time(builder, reply)
     if not _is_uncovered_effect(builder, reply.step, reply.direction):
         return IgnoredReason.LATE
     _on_uncovered_success(builder, reply)
     return None
 
 
-def _on_success_in_time(
-    builder: DecisionBuilder, reply: ReplyReceived, status: StepStatus
-) -> IgnoredReason | None:
+def _on_success_in_time(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """Settle the step, or open an incident if the body of the reply does not fit."""
     step, direction, body = reply.step, reply.direction, reply.body
     problem = _body_problem(builder, reply)
     if problem is None:
         builder.close_obsolete_incident(step, direction, "its reply arrived")
         _record_success(builder, reply, body)
-    elif status is StepStatus.BLOCKED:
+    elif builder.progress(step, direction).status is StepStatus.BLOCKED:
         return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
     elif builder.pending_stop_cause is None and not builder.run.status.is_finished:
         kept_reply = KeptReply(reply.attempt, body, reply.outcome)
@@ -165,12 +163,9 @@ def accept_kept_reply(builder: DecisionBuilder, incident: Incident) -> None:
     if kept is None or kept.unreadable:
         return
     assert kept.outcome is Outcome.SUCCEEDED, "only a success has a body that must fit"
+    step, direction = incident.step, incident.direction
     reply = ReplyReceived(
-        step=incident.step,
-        direction=incident.direction,
-        attempt=kept.attempt,
-        outcome=kept.outcome,
-        body=kept.body,
+        step=step, direction=direction, attempt=kept.attempt, outcome=kept.outcome, body=kept.body
     )
     if _body_problem(builder, reply) is None:
         _record_success(builder, reply, reply.body)
