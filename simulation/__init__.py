@@ -17,7 +17,7 @@ messages are lost, duplicated and delayed. Then the faults end, every run must f
 and the promises P1 to P7 of docs/reliability.md are checked.
 
     make simulate SEEDS=1000 RUNS=100 BASE=1        many simulations; prints a summary
-    pytest tests/simulation                         what `make test` runs
+    pytest tests/simulation                         what `make test` and `make test-all` run
 
 A failing simulation is reduced to few faults and runs and written to tests/simulation/regressions/.
 tests/simulation/planted_bugs.py proves that the simulation finds bugs: it has many, each planted

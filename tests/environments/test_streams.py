@@ -11,6 +11,7 @@ from saga_engine.cli.output import print_json
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
 from tests.kit.bash import run_in_bash
+from tests.kit.command_line import saga_engine
 
 
 @pytest.mark.parametrize(
@@ -67,17 +68,19 @@ async def test_a_message_escapes_what_its_encoding_lacks():
     ],
 )
 async def test_a_database_url_with_an_impossible_address_is_a_sentence(url, words):
-    code, _, err = await run_in_bash("se list", SAGA_ENGINE_DATABASE_URL=url)
-    assert code in (2, 5)
-    assert (words in err, "bug" in err, len(err.splitlines())) == (True, False, 1), err
+    ran = await saga_engine("list", database_url=url)
+    assert ran.exit_code in (2, 5)
+    found = (words in ran.err, "bug" in ran.err, len(ran.err.splitlines()))
+    assert found == (True, False, 1), ran.err
 
 
 @pytest.mark.parametrize("address", ["h:99999", "h:0x1", "h:-1", f"{'h' * 64}.example", "h,:5672"])
 async def test_a_broker_url_with_an_impossible_address_is_a_sentence(address):
     url = f"amqp://guest:hunter2@{address}/"
-    code, _, err = await run_in_bash("se start parcel --input 1", SAGA_ENGINE_BROKER_URL=url)
-    assert code in (2, 5)
-    assert ("bug" in err, "hunter2" in err, len(err.splitlines())) == (False, False, 1), err
+    ran = await saga_engine("start", "parcel", "--input", 1, broker_url=url)
+    assert ran.exit_code in (2, 5)
+    found = ("bug" in ran.err, "hunter2" in ran.err, len(ran.err.splitlines()))
+    assert found == (False, False, 1), ran.err
 
 
 VARIABLES = (
