@@ -255,13 +255,15 @@ async def test_runs_complete_over_tls_to_both_servers(
             *("worker", "tests.security.buy_saga"),
             environment=surroundings,
             log=tmp_path / "worker",
-        ),
+        ) as worker,
         running_program(
             *("participant", "tests.security.stock", "tests.security.payments"),
             environment=surroundings,
             log=tmp_path / "participant",
-        ),
+        ) as participant,
     ):
+        for program in (worker, participant):
+            await wait_until_true(program.is_ready)
         ran = await saga_engine("start", "buy", "--input", "{}", "--wait", "--json", **settings)
     assert (ran.exit_code, ran.json["status"]) == (0, "completed")
 
