@@ -7,11 +7,12 @@ The contract is docs/protocol.md, section "Commands".
 """
 
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeGuard, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from saga_engine.protocol.body import read_body, write_json
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
@@ -49,8 +50,8 @@ class ReceivedCommand:
 
 
 def new_message_id() -> str:
-    """Make a unique message id."""
-    return uuid4().hex
+    """Make a unique message id: 128 random bits, as in a UUID, which takes longer to make."""
+    return secrets.token_hex(16)
 
 
 def encode_command(
