@@ -156,8 +156,8 @@ def _change_step(
     progress = state.progress_of(direction)
     allowed = STEP_TRANSITIONS[direction][progress.status]
     assert status in allowed, f"{step}, {direction}: {progress.status} cannot become {status}"
-    changed = {direction.value: replace_fields(progress, status=status, **values)}
-    return {"steps": {**run.steps, step: replace_fields(state, **changed)}}
+    changed = state.with_progress(direction, replace_fields(progress, status=status, **values))
+    return {"steps": {**run.steps, step: changed}}
 
 
 def _change_status(run: Run, status: Status, **values: Any) -> dict[str, Any]:

@@ -87,6 +87,12 @@ class StepState:
         """That direction's progress."""
         return self.action if direction is Direction.ACTION else self.compensation
 
+    def with_progress(self, direction: Direction, progress: Progress) -> "StepState":
+        """The same with another progress in one direction."""
+        if direction is Direction.ACTION:
+            return StepState(progress, self.compensation)
+        return StepState(self.action, progress)
+
     @property
     def may_have_effect(self) -> bool:
         """
