@@ -29,6 +29,7 @@ _VHOSTS_AT_ONCE = 25  # One rabbitmqctl call costs 0.5 s, each virtual host in i
 
 _MEMORY = Path("/dev/shm")
 _MIN_FREE_BYTES = 4 * 2**30
+_PREFIX = "saga-tests-"
 
 _numbers = count(1)
 
@@ -40,11 +41,20 @@ def server_directory() -> Iterator[Path]:
 
     On some disks, making and dropping a database takes ten times as much processor time.
     """
+    _remove_leftovers()
     has_room = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MIN_FREE_BYTES
     parent = _MEMORY if has_room else None
-    with tempfile.TemporaryDirectory(prefix="saga-tests-", dir=parent) as made:
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent) as made:
         Path(made).chmod(0o755)  # PostgreSQL does not run as root.
         yield Path(made) / "server"
+
+
+def _remove_leftovers() -> None:
+    """Remove what killed test runs have left in memory; their servers ended with them."""
+    for directory in _MEMORY.glob(f"{_PREFIX}*"):
+        process_id = directory.name.removeprefix(_PREFIX).split("-")[0]
+        if not Path("/proc", process_id).exists():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 @asynccontextmanager
