@@ -53,7 +53,7 @@ def _remove_leftovers() -> None:
     """Remove what killed test runs have left in memory; their servers ended with them."""
     for directory in _MEMORY.glob(f"{_PREFIX}*"):
         process_id = directory.name.removeprefix(_PREFIX).split("-")[0]
-        if not Path("/proc", process_id).exists():
+        if process_id.isdigit() and not Path("/proc", process_id).exists():
             shutil.rmtree(directory, ignore_errors=True)
 
 
