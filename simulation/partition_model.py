@@ -38,7 +38,9 @@ class PartitionModel(MemoryTransaction):
             return 0
 
     async def add_partitions(self, months_ahead: int) -> int:
-        raise NotImplementedError("no partition is missing")
+        del months_ahead
+        async with self.statement():
+            return 0
 
     async def expiry_cutoff(self, retention_days: int) -> datetime:
         del retention_days

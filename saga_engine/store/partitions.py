@@ -25,6 +25,7 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreLockTimeout
 from saga_engine.postgres.statement import TransactionSource
 from saga_engine.store.partition_tables import SqlPartitionTables
@@ -33,7 +34,7 @@ MONTHS_AHEAD = 12
 """Months after the current one that have partitions, unless the settings say otherwise."""
 
 _PAGE_SIZE = 5000  # rows in one transaction
-_RETRY_DELAY, _RETRY_DELAY_MAX = 0.05, 1.0  # seconds between two attempts to lock
+_BACKOFF = Backoff(initial=0.1, maximum=1.0)  # between two attempts to lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +184,18 @@ class _TableLocks:
 
     async def execute(self, change: Callable[[PartitionTables], Awaitable[int]]) -> int:
         """Make a change, and return its result."""
-        attempt = 0
+        retry = 0
         while True:
             self.attempts += 1
-            attempt += 1
             try:
                 async with self._open_tables() as tables:
                     await tables.set_lock_timeout(self._lock_retry.lock_timeout)
                     return await change(tables)
             except StoreLockTimeout:
-                if attempt >= self._lock_retry.max_attempts:
+                if retry + 1 >= self._lock_retry.max_attempts:
                     raise
-            await asyncio.sleep(
-                min(_RETRY_DELAY_MAX, _RETRY_DELAY * 2**attempt)
-            )  # the waiting workers have their turn
+            await asyncio.sleep(_BACKOFF.delay(retry))  # the waiting workers have their turn
+            retry += 1
 
 
 async def _detach_month(

@@ -28,6 +28,11 @@ from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
+from simulation import virtual_time
+from simulation.faults import FaultInjector, seeded_random
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_store import MemoryStoreTransaction
+from simulation.process import SimulatedProcess
 from tests.kit.partitions import PAST, add_past_month, insert_finished_run, partitions_of
 from tests.kit.stored_runs import INPUT, insert_run, run_id
 
@@ -384,3 +389,28 @@ async def homes(tx: SqlAlchemyTransaction, run_id: str) -> set[str]:
     )
     found = (await tx.execute(where, {"id": run_id})).scalars()
     return {name.rpartition(".")[2] for name in found}
+
+
+class LockedTables(MemoryStoreTransaction):
+    """Tables of which one partition is missing, and which another transaction never unlocks."""
+
+    async def count_missing_partitions(self, months_ahead: int) -> int:
+        del months_ahead
+        return 1
+
+    async def add_partitions(self, months_ahead: int) -> int:
+        del months_ahead
+        raise StoreLockTimeout("The table is locked.")
+
+
+def test_any_number_of_attempts_may_be_allowed():
+    """A delay that doubled with each of 1,100 attempts would exceed every float."""
+    process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
+    client = MemoryDatabaseClient(MemoryDatabase(), process, LockedTables)
+    patient = LockRetry(max_attempts=1_100)
+    with pytest.raises(StoreLockTimeout):
+        virtual_time.run(
+            partitions.maintain_tables(
+                client.transaction, retention_days=0, months_ahead=12, lock_retry=patient
+            )
+        )
