@@ -135,8 +135,7 @@ class ChangeSet:
         if work_item.audit_id is not None:
             message = f"The run is {run.status}."
             self._record_operator_answer(work_item.audit_id, work_item, message, accepted=True)
-        if work_item.answer_to is not None:  # of most work items nothing is answered
-            self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
+        self._answer_accepted(work_item, run)
 
     def ignore(self, work_item: WorkItem, reason: IgnoredReason) -> None:
         """Record that a work item changes nothing."""
@@ -175,7 +174,7 @@ class ChangeSet:
         """
         pinned = replace(work_item, version=run.version, fingerprint=run.fingerprint)
         self.await_admission(replace(pinned, answer_to=None))
-        self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
+        self._answer_accepted(work_item, run)
 
     def queued_starts(self) -> dict[str, PendingStart]:
         """
@@ -279,6 +278,10 @@ class ChangeSet:
             message=message,
         )
         self.operator_answers.append(operator_answer)
+
+    def _answer_accepted(self, work_item: WorkItem, run: Run) -> None:
+        if work_item.answer_to is not None:  # of most work items nothing is answered
+            self.answer(work_item.answer_to, AnswerOutcome.ACCEPTED, run.run_id, result_of_run(run))
 
     def answer(
         self,

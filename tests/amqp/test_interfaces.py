@@ -1,7 +1,6 @@
 """What both implementations of MessagePublisher promise, on both brokers."""
 
 import asyncio
-from typing import Any
 
 import pytest
 from pamqp import commands
@@ -16,16 +15,8 @@ from tests.kit.connections import (
     raw_channel,
     take_exactly,
 )
-from tests.kit.messages import make_message
+from tests.kit.messages import POISON, C, R, U, X, make_message
 from tests.kit.proxy import running_proxy
-
-C, R, X, U = (
-    PublishOutcome.CONFIRMED,
-    PublishOutcome.UNROUTABLE,
-    PublishOutcome.UNPUBLISHABLE,
-    PublishOutcome.UNKNOWN,
-)
-POISON: dict[str, Any] = {"headers": {"h": "v" * 20_000}}
 
 
 @pytest.fixture(params=[open_publisher, open_single_publisher], ids=["batch", "single"])

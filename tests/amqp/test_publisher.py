@@ -1,6 +1,5 @@
 import asyncio
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,17 +17,9 @@ from tests.kit.connections import (
     take_exactly,
     wait_until,
 )
-from tests.kit.messages import make_message
+from tests.kit.messages import POISON, C, R, U, X, make_message
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
-
-C, R, X, U = (
-    PublishOutcome.CONFIRMED,
-    PublishOutcome.UNROUTABLE,
-    PublishOutcome.UNPUBLISHABLE,
-    PublishOutcome.UNKNOWN,
-)
-POISON: dict[str, Any] = {"headers": {"h": "v" * 20_000}}
 
 
 async def test_each_message_of_a_batch_has_its_own_outcome(broker_url):

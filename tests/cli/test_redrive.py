@@ -10,7 +10,6 @@ from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.cli.redrive import rebuild_message
 from saga_engine.identifiers import uuid7
-from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import REQUESTS, participant_topology
 from saga_engine.store.dead_letter_queries import StoredDeadLetter
@@ -47,14 +46,7 @@ def headers_of(letter: DeadLetter) -> Mapping[str, object]:
 
 @pytest.mark.parametrize("count", [1, "x", None, True, 2**40])
 def test_a_redrive_count_is_incremented_or_starts_at_1(count):
-    letter = DeadLetter(
-        queue="saga.requests",
-        reason=DeadLetterReason.BAD_REQUEST,
-        detail="",
-        body=b"",
-        body_size=0,
-        headers={"x-saga-redrive-count": count},
-    )
+    letter = make_dead_letter(headers={"x-saga-redrive-count": count})
     assert headers_of(letter)["x-saga-redrive-count"] == (2 if count in (1, True) else 1)
 
 
@@ -66,27 +58,13 @@ def test_a_redriven_message_loses_copy_headers_of_its_sender():
         "x-delivery-count": 9,
         "own": "kept",
     }
-    letter = DeadLetter(
-        queue="saga.requests",
-        reason=DeadLetterReason.BAD_REQUEST,
-        detail="",
-        body=b"",
-        body_size=0,
-        headers=headers,
-    )
+    letter = make_dead_letter(headers=headers)
     assert headers_of(letter) == {"own": "kept", "x-saga-redrive-count": 1}
 
 
 @pytest.mark.parametrize("mark", ["x-undecodable", "x-truncated"])
 def test_a_message_with_incomplete_headers_is_not_redriven(mark):
-    letter = DeadLetter(
-        queue="saga.requests",
-        reason=DeadLetterReason.BAD_REQUEST,
-        detail="",
-        body=b"",
-        body_size=0,
-        headers={mark: True},
-    )
+    letter = make_dead_letter(headers={mark: True})
     assert rebuild_message(stored(letter)) == "Not all of its headers were kept."
 
 

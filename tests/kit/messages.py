@@ -1,9 +1,21 @@
 """Messages and deliveries for tests."""
 
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
-from saga_engine.protocol.message import Delivery, Message
+from saga_engine.protocol.message import Delivery, Message, PublishOutcome
+
+C, R, X, U = (
+    PublishOutcome.CONFIRMED,
+    PublishOutcome.UNROUTABLE,
+    PublishOutcome.UNPUBLISHABLE,
+    PublishOutcome.UNKNOWN,
+)
+"""The outcomes of a batch, in short."""
+
+POISON: dict[str, Any] = {"headers": {"h": "v" * 20_000}}
+"""What makes a message unpublishable."""
 
 _DELIVERY = Delivery(
     queue="saga.replies",
