@@ -186,9 +186,9 @@ def _print_detail(document: Mapping[str, Any]) -> None:
         print_incident(incident, document["steps"])
     print_line("")
     print_table(
-        ("version", "at", "event", "step"),
+        ("revision", "at", "event", "step"),
         [
-            (each["version"], each["at"], each["type"], _event_step(each["data"]))
+            (each["revision"], each["at"], each["type"], _event_step(each["data"]))
             for each in document["journal"]
         ],
         empty="No journal.",

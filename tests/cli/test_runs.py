@@ -25,6 +25,15 @@ async def test_tables_are_separated_by_tabs_outside_a_terminal(engine):
     shown = await engine("show", run_id)
     assert "say\tcompensatable\tsucceeded\t1\t-\t-\t-" in shown.out
     assert "waiting for" not in shown.out
+    journal = shown.out[shown.out.index("revision\tat\tevent\tstep") :].splitlines()[1:]
+    cells = [line.split("\t") for line in journal]
+    assert [(row[0], *row[2:]) for row in cells] == [
+        ("1", "run_started", "-"),
+        ("2", "attempt_started", "say"),
+        ("3", "step_succeeded", "say"),
+        ("4", "run_completed", "-"),
+    ]
+    assert (shown.exit_code, shown.err) == (0, "")
 
 
 async def test_show_prints_the_awaited_reply_and_its_deadline(engine):
