@@ -137,7 +137,7 @@ class IncidentCause(StrEnum):
 class CompensationCode(StrEnum):
     """Why a run compensates: what a step came to, or what happened to the run."""
 
-    REJECTED = "rejected"
+    REJECTED = "rejected"  # this and the next two are named as the Outcome of the step
     FAILED = "failed"
     UNKNOWN = "unknown"
     CANCELLED = "cancelled"
@@ -169,7 +169,7 @@ class EngineFailureCode(StrEnum):
     UNPUBLISHABLE = "unpublishable"
     REPLY_UNREADABLE = "reply_unreadable"
     DECRYPTION_FAILED = "decryption_failed"
-    REJECTED = "rejected"
+    REJECTED = "rejected"  # this and the next five are those of CompensationCode
     FAILED = "failed"
     UNKNOWN = "unknown"
     CANCELLED = "cancelled"

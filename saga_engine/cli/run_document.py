@@ -56,7 +56,7 @@ def detail_json(detail: RunDetail, encryption: PayloadEncryption) -> dict[str, A
         "input": run.input,
         "result": run.result,
         "cause": to_data(run.compensation_cause) if run.compensation_cause else None,
-        "pending_stop": to_data(run.stopping_cause) if run.stopping_cause else None,
+        "pending_stop": to_data(run.stop_cause) if run.stop_cause else None,
         "steps": [_step_json(step, run) for step in detail.document["steps"]],
         "incidents": [incident_detail_json(each, run, encryption) for each in detail.incidents],
         "journal": [_journal_entry_json(each) for each in detail.journal],
@@ -95,7 +95,7 @@ def _decrypted(run: Run, encryption: PayloadEncryption) -> Run:
             for name, state in run.steps.items()
         },
         compensation_cause=decrypted_cause(run.compensation_cause),
-        stopping_cause=decrypted_cause(run.stopping_cause),
+        stop_cause=decrypted_cause(run.stop_cause),
     )
 
 

@@ -8,35 +8,43 @@ reverse order, and in a graph independent branches compensate side by side.
 """
 
 from saga_engine.decider import events
-from saga_engine.decider.decision import DecisionBuilder, is_past_pivot
-from saga_engine.decider.run import PASSED, CompensationCause, StepStatus
+from saga_engine.decider.decision import DecisionBuilder
+from saga_engine.decider.run import PASSED, CompensationCause, Run, StepStatus, is_past_pivot
 from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, Outcome, Status
 
 
 def advance(builder: DecisionBuilder) -> None:
-    """Record what follows from where the run is now; nothing if it is finished."""
-    status, cause = builder.run.status, builder.pending_stop_cause
+    """Record what follows from where the run is now."""
+    status, cause = builder.run.status, builder.stop_cause
     if status is Status.RUNNING and cause is not None:
         _stop(builder, cause)
     elif status is Status.RUNNING:
         _go_forward(builder)
     elif status is Status.COMPENSATING:
         _compensate(builder)
+    elif status is Status.COMPENSATED and cause is not None:  # a late success
+        _begin_compensation(builder, cause)
 
 
 def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
+    """Compensate when no action is in flight; go forward if the last of them was the pivot's."""
     for name in builder.saga.steps:
         if builder.state(name).action.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
             _give_up(builder, name)
-    if any(state.action.status is StepStatus.IN_FLIGHT for state in builder.run.steps.values()):
-        if builder.run.stopping_cause is None:
+    if _has_action_in_flight(builder.run):
+        if builder.run.stop_cause is None:  # otherwise an earlier decision recorded it
             builder.record(events.RunStopping(cause))
-    elif is_past_pivot(builder.saga, builder.run):  # it was in flight
+    elif is_past_pivot(builder.saga, builder.run):
+        # Nothing stops a run that is past its pivot: it was in flight then, and has succeeded.
         builder.record(events.StopSuperseded("The pivot had succeeded."))
+        builder.stop_cause = None
         _go_forward(builder)
     else:
-        builder.record(events.RunCompensating(cause))
-        _compensate(builder)
+        _begin_compensation(builder, cause)
+
+
+def _has_action_in_flight(run: Run) -> bool:
+    return any(state.action.status is StepStatus.IN_FLIGHT for state in run.steps.values())
 
 
 def _give_up(builder: DecisionBuilder, name: str) -> None:
@@ -55,6 +63,12 @@ def _go_forward(builder: DecisionBuilder) -> None:
     if all(state.action.status in PASSED for state in builder.run.steps.values()):
         replies = {name: builder.state(name).action.reply for name in builder.saga.steps}
         builder.record(events.RunCompleted(builder.now, replies))
+
+
+def _begin_compensation(builder: DecisionBuilder, cause: CompensationCause) -> None:
+    builder.record(events.RunCompensating(cause))
+    builder.stop_cause = None
+    _compensate(builder)
 
 
 def _compensate(builder: DecisionBuilder) -> None:
@@ -80,6 +94,6 @@ def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
 
 
 def _can_start_compensation(builder: DecisionBuilder, name: str, remaining: list[str]) -> bool:
-    """Whether it has not started, and every step that depends on this one is compensated."""
+    """Whether it has not started, and no step that depends on *name* is still to be compensated."""
     pending = builder.state(name).compensation.status is StepStatus.PENDING
     return pending and not any(later in remaining for later in builder.saga.descendants[name])

@@ -8,9 +8,8 @@ The idempotency key of a command is made here, of its run, step, direction and r
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from saga_engine.decider.decision import active_deadline
 from saga_engine.decider.events import AttemptStarted, Event
-from saga_engine.decider.run import Run
+from saga_engine.decider.run import Run, active_deadline
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Command
 

@@ -18,16 +18,15 @@ A trigger is decided in two stages. Both record events, which `evolve` applies i
     2. what follows for the run      advance.py: forward, stop, or compensate
 
 Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
-`new_stop_cause`; stage 2 waits for the steps in flight and then compensates. Only a run that is
-compensated already compensates again at once, in replies.py, after a late success. What follows
-outside, the commands to send and the time to wake up, is computed from the events by commands.py.
-After each decision of an unfinished run some step has a time (`due_at`) or an open incident:
+`stop_cause`; stage 2 waits for the steps in flight and then compensates. What follows outside, the
+commands to send and the time to wake up, is computed from the events by commands.py.
+After each decision of an unfinished run some step waits until its `due_at`, or for a person:
 promise P1, "never silently stuck".
 
 Three facts decide what happens to a step that does not succeed:
 
-- Its kind. Before the pivot the run compensates, after it an operator must look. The pivot is like
-  a step before it if it was rejected, is read-only or declares a compensation; else like one after.
+- Its kind. Before the pivot the run compensates, after it an operator must look. Because of the
+  pivot itself it compensates only if that was rejected, is read-only or declares a compensation.
 - Its status, for each direction: transitions.py, drawn in docs/semantics.md.
 - `StepState.may_have_effect`: whether there is something to compensate.
 
@@ -42,14 +41,14 @@ from saga_engine.decider.decision import (
     MAX_MESSAGE_LENGTH,
     Decision,
     DecisionBuilder,
-    active_deadline,
 )
 from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import evolve
-from saga_engine.decider.payloads import READ_ERRORS, DecisionPayloads
-from saga_engine.decider.run import CompensationCause, Run, StepStatus
+from saga_engine.decider.payloads import DecisionPayloads
+from saga_engine.decider.run import CompensationCause, Run, StepStatus, active_deadline
 from saga_engine.payload.ports import NO_PORTS, PayloadPorts
-from saga_engine.saga.definition import Saga, declared_command
+from saga_engine.payload.reader import READ_ERRORS
+from saga_engine.saga.definition import Saga, declared_spec
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -160,18 +159,18 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:
-        builder.new_stop_cause = CompensationCause(code=CompensationCode.DEADLINE)
+        builder.stop_cause = CompensationCause(code=CompensationCode.DEADLINE)
     timed_out = _due_directions(builder, StepStatus.IN_FLIGHT)
-    # Listed before the timeouts: a retry that one of them makes due now waits for the next wake-up.
+    # Listed before the timeouts: a retry that one of them plans without a delay waits for the next.
     awaiting_retry = _due_directions(builder, StepStatus.AWAITING_RETRY)
     for name, direction in timed_out:
-        timeout = declared_command(builder.saga, name, direction).timeout
+        timeout = declared_spec(builder.saga, name, direction).timeout
         text = f"No reply within {timeout.total_seconds():g} s."
         failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
         builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
     for name, direction in awaiting_retry:
         # If the deadline or a timeout above stops the run, `advance` gives the action up instead.
-        if direction is Direction.COMPENSATION or builder.pending_stop_cause is None:
+        if builder.stop_cause is None:
             builder.start_attempt(name, direction)
     return None
 

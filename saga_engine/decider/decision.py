@@ -1,5 +1,5 @@
 """
-The decision, and one in progress: the run with every recorded event applied, and these events.
+Decision, and DecisionBuilder, which makes one: it has the run with every recorded event applied.
 
 The parts of `decide` (replies, operator, advance) read `builder.run` and record more events.
 """
@@ -18,9 +18,9 @@ from saga_engine.decider.events import (
 )
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade
-from saga_engine.decider.run import PASSED, CompensationCause, KeptReply, Progress, Run, StepState
+from saga_engine.decider.run import CompensationCause, KeptReply, Progress, Run, StepState
 from saga_engine.payload.guard import UserCodeError
-from saga_engine.saga.definition import Saga, declared_command
+from saga_engine.saga.definition import Saga, declared_spec
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -29,7 +29,6 @@ from saga_engine.vocabulary import (
     IgnoredReason,
     IncidentCause,
     Outcome,
-    Status,
     StepKind,
 )
 
@@ -75,8 +74,8 @@ class DecisionBuilder:
     """
     One decision about *run* at *now*, under *saga*; the only mutable object of the decider.
 
-    `new_stop_cause` is set by what happens in this decision and makes the run compensate; `advance`
-    carries it out.
+    `stop_cause`: why the run must stop, from the run or found in this decision, until `advance` has
+    carried that out. A run stops before it compensates: while it is set, no compensation is open.
     """
 
     saga: Saga
@@ -84,7 +83,10 @@ class DecisionBuilder:
     now: datetime
     payloads: DecisionPayloads
     events: list[Event] = field(default_factory=list)
-    new_stop_cause: CompensationCause | None = None
+    stop_cause: CompensationCause | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stop_cause = self.run.stop_cause
 
     def record(self, event: Event) -> None:
         """Add an event and apply it to the run."""
@@ -110,11 +112,6 @@ class DecisionBuilder:
             refusal=refusal,
             code_errors=tuple(self.payloads.code_errors),
         )
-
-    @property
-    def pending_stop_cause(self) -> CompensationCause | None:
-        """Why the run stops: recorded before, or found in this decision."""
-        return self.run.stopping_cause or self.new_stop_cause
 
     def open_incident(
         self,
@@ -148,7 +145,7 @@ class DecisionBuilder:
     def start_attempt(self, step: str, direction: Direction) -> None:
         """Order the next attempt, or open an incident if its payload cannot be made."""
         progress = self.progress(step, direction)
-        spec = declared_command(self.saga, step, direction)
+        spec = declared_spec(self.saga, step, direction)
         payload = None  # a retry sends the same bytes again
         if progress.payload is None:
             try:
@@ -177,7 +174,7 @@ class DecisionBuilder:
         *,
         never_delivered: bool = False,
     ) -> None:
-        """End an attempt that failed or got no reply; without another, compensate or block."""
+        """End an attempt that failed or got no reply, and the direction with its last attempt."""
         retry_at = self._retry_at(step, direction)
         event = AttemptFailed(
             step=step,
@@ -186,53 +183,52 @@ class DecisionBuilder:
             outcome=outcome,
             failure=failure,
             retry_at=retry_at,
-            unroutable=never_delivered,
+            never_delivered=never_delivered,
         )
         self.record(event)
         if retry_at is None:
-            self.compensate_or_block(step, direction, outcome, failure)
+            self.end_without_success(step, direction, outcome, failure)
 
-    def compensate_or_block(
+    def end_without_success(
         self, step: str, direction: Direction, outcome: Outcome, failure: Failure
     ) -> None:
-        """A step without a success: the run compensates because of it, or a person must look."""
-        if direction is Direction.ACTION and self.pending_stop_cause is not None:
-            return  # the run stops already, and compensates this step if it must
-        if outcome is not Outcome.REJECTED and failure.engine_code in _INSTALLATION_INCIDENTS:
-            cause = _INSTALLATION_INCIDENTS[failure.engine_code]
-            self.open_incident(step, direction, cause, failure.text)
-        elif direction is Direction.ACTION and self._run_may_compensate(step, outcome):
-            code = CompensationCode(outcome)
-            self.new_stop_cause = CompensationCause(code=code, step=step, failure=failure)
+        """The run stops because of it, or a person must look."""
+        if self.stop_cause is not None:
+            return  # it stops already, and compensates this step if it must
+        incident_cause = self._incident_cause(step, direction, outcome, failure)
+        if incident_cause is not None:
+            self.open_incident(step, direction, incident_cause, failure.text)
         else:
-            cause = _INCIDENT_CAUSES[direction, outcome]
-            self.open_incident(step, direction, cause, failure.text)
+            code = CompensationCode(outcome)
+            self.stop_cause = CompensationCause(code=code, step=step, failure=failure)
+
+    def _incident_cause(
+        self, step: str, direction: Direction, outcome: Outcome, failure: Failure
+    ) -> IncidentCause | None:
+        """Why a person must look; None if the run compensates instead."""
+        if outcome is not Outcome.REJECTED and failure.engine_code in _INSTALLATION_INCIDENTS:
+            return _INSTALLATION_INCIDENTS[failure.engine_code]
+        if direction is Direction.ACTION and self._run_may_compensate(step, outcome):
+            return None
+        return _INCIDENT_CAUSES[direction, outcome]
 
     def _run_may_compensate(self, step: str, outcome: Outcome) -> bool:
-        """Whether a step without a success lets the run compensate; if not, a person must look."""
-        declared, kind = self.saga.steps[step], self.saga.step_kind(step)
-        if kind is not StepKind.PIVOT:
-            return kind is StepKind.COMPENSATABLE
-        did_nothing = outcome is Outcome.REJECTED or declared.read_only
-        return did_nothing or declared.compensation_spec is not None
+        declared = self.saga.steps[step]
+        match self.saga.step_kind(step):
+            case StepKind.COMPENSATABLE:
+                return True
+            case StepKind.PIVOT:
+                undoable = declared.read_only or declared.compensation_spec is not None
+                return undoable or outcome is Outcome.REJECTED
+            case StepKind.RETRIABLE:
+                return False
 
     def _retry_at(self, step: str, direction: Direction) -> datetime | None:
         """When the next attempt is due; None: the budget is spent, or the run is stopping."""
         progress = self.progress(step, direction)
-        policy = declared_command(self.saga, step, direction).retry
-        attempts_used = progress.attempts - progress.attempts_before_retry
-        if attempts_used >= policy.attempts or self.pending_stop_cause is not None:
+        policy = declared_spec(self.saga, step, direction).retry
+        attempts_used = progress.attempts - progress.attempts_before_budget
+        if attempts_used >= policy.attempts or self.stop_cause is not None:
             return None
         seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
         return self.now + policy.delay(attempts_used, seed)
-
-
-def is_past_pivot(saga: Saga, run: Run) -> bool:
-    """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
-    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
-
-
-def active_deadline(saga: Saga, run: Run) -> datetime | None:
-    """The deadline while it can still stop the run; an open incident suspends it."""
-    applies = run.status is Status.RUNNING and run.stopping_cause is None and not run.incidents
-    return run.deadline if applies and not is_past_pivot(saga, run) else None

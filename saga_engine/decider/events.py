@@ -55,7 +55,7 @@ class AttemptFailed:
     outcome: Outcome  # failed or unknown
     failure: Failure
     retry_at: datetime | None = None  # when the next one is sent; None: there is none
-    unroutable: bool = False  # and never delivered before, so that nothing was done
+    never_delivered: bool = False  # its command reached no queue, so that it did nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class StepRejected:
 
 @dataclass(frozen=True, slots=True)
 class StepGivenUp:
-    """The run compensates, so a step that awaited a retry or was blocked is not tried again."""
+    """The run compensates, so an action that awaited a retry or was blocked is not tried again."""
 
     step: str
     outcome: Outcome

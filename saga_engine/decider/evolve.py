@@ -73,11 +73,11 @@ def _changes(run: Run, event: events.FollowUpEvent) -> dict[str, Any]:  # noqa: 
         case events.IncidentResolved():
             return _incident_resolved(run, event)
         case events.RunStopping(cause):
-            return {"stopping_cause": cause}
+            return {"stop_cause": cause}
         case events.StopSuperseded():
-            return {"stopping_cause": None}
+            return {"stop_cause": None}
         case events.RunCompensating(cause):
-            causes = {"stopping_cause": None, "compensation_cause": cause}
+            causes = {"stop_cause": None, "compensation_cause": cause}
             return _change_status(run, Status.COMPENSATING, finished_at=None, **causes)
         case events.RunCompleted(at, result):
             return _change_status(run, Status.COMPLETED, finished_at=at, result=result)
@@ -85,7 +85,7 @@ def _changes(run: Run, event: events.FollowUpEvent) -> dict[str, Any]:  # noqa: 
             return _change_status(run, Status.COMPENSATED, finished_at=at)
         case _:  # RunAbandoned; an event that is added does not pass the type checker here
             at = event.finished_at
-            return _change_status(run, Status.ABANDONED, finished_at=at, stopping_cause=None)
+            return _change_status(run, Status.ABANDONED, finished_at=at, stop_cause=None)
 
 
 def _attempt_started(run: Run, event: events.AttemptStarted) -> dict[str, Any]:
@@ -103,9 +103,9 @@ def _attempt_started(run: Run, event: events.AttemptStarted) -> dict[str, Any]:
 
 def _attempt_failed(run: Run, event: events.AttemptFailed) -> dict[str, Any]:
     values: dict[str, Any] = {"due_at": event.retry_at, "failure": event.failure}
-    if event.unroutable:
+    if event.never_delivered:
         progress = run.steps[event.step].progress_of(event.direction)
-        values["unroutable_attempts"] = progress.unroutable_attempts + 1
+        values["undelivered_attempts"] = progress.undelivered_attempts + 1
     retried = event.retry_at is not None
     status = StepStatus.AWAITING_RETRY if retried else StepStatus(event.outcome)
     return _change_step(run, event.step, event.direction, status, **values)
@@ -133,12 +133,21 @@ def _incident_resolved(run: Run, event: events.IncidentResolved) -> dict[str, An
     closed = incidents.pop(event.number)
     changes: dict[str, Any] = {"incidents": incidents}
     if event.resolution is Resolution.RETRY:
-        progress = run.steps[closed.step].progress_of(closed.direction)
-        values: dict[str, Any] = {"attempts_before_retry": progress.attempts}
-        if progress.rejected:  # then it is a new command: its key changes, its payload was dropped
-            values["round"] = progress.round + 1
-        changes |= _change_step(run, closed.step, closed.direction, StepStatus.PENDING, **values)
+        changes |= _begin_budget(run, closed.step, closed.direction)
     return changes
+
+
+def _begin_budget(run: Run, step: str, direction: Direction) -> dict[str, Any]:
+    """An operator's retry: a new budget of attempts, and a new round if it was rejected."""
+    progress = run.steps[step].progress_of(direction)
+    return _change_step(
+        run,
+        step,
+        direction,
+        StepStatus.PENDING,
+        attempts_before_budget=progress.attempts,
+        round=progress.round + 1 if progress.rejected else progress.round,
+    )
 
 
 def _settle(

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from saga_engine.decider import events
-from saga_engine.decider.decision import DecisionBuilder, is_past_pivot
-from saga_engine.decider.payloads import READ_ERRORS
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.replies import accept_kept_reply
-from saga_engine.decider.run import CompensationCause, Incident
+from saga_engine.decider.run import CompensationCause, Incident, is_past_pivot
 from saga_engine.decider.triggers import Cancel, ResolveIncident
-from saga_engine.payload.encryption import reply_associated_data
+from saga_engine.payload.reader import READ_ERRORS
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -33,7 +32,7 @@ class RequestRefused(Exception):
 def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
     """Make the run compensate; return why that changes nothing, or None."""
     run = builder.run
-    if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stopping_cause is not None:
+    if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stop_cause is not None:
         return IgnoredReason.ALREADY_STOPPING
     if run.status.is_finished:
         raise RequestRefused(f"The run is {run.status} already.")
@@ -41,7 +40,7 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
     if pivot is not None and is_past_pivot(builder.saga, run):
         text = f"Step {pivot.name}, the pivot, has succeeded: the run can only go forward."
         raise RequestRefused(text)
-    builder.new_stop_cause = CompensationCause(
+    builder.stop_cause = CompensationCause(
         code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
     return None
@@ -52,7 +51,7 @@ def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
     incident = builder.run.incidents.get(request.incident_number)
     if incident is None:
         raise RequestRefused(f"The run has no open incident {request.incident_number}.")
-    _ACTIONS[request.resolution](builder, incident, request)
+    _RESOLUTIONS[request.resolution](builder, incident, request)
 
 
 def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -61,9 +60,9 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
-    # Closing makes the step pending (evolve._incident_resolved). A kept reply that fits now settles
-    # it. Otherwise `advance` starts the next attempt and `commands` sends it: with the same payload
-    # and idempotency key, or with new ones if the command was rejected.
+    # The step is pending then (evolve._begin_budget). A kept reply that fits now settles it, or
+    # `advance` starts its next attempt: with the same payload and idempotency key, or with new ones
+    # if it was rejected.
     _close_incident(builder, request)
     accept_kept_reply(builder, incident)
 
@@ -77,15 +76,15 @@ def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident
 
 def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
     run_id, payloads = builder.run.run_id, builder.payloads
+    step, direction = incident.step, incident.direction
     try:
-        if incident.direction is Direction.ACTION:
-            payloads.check_reply(run_id, incident.step, Direction.ACTION, request.result)
-        associated_data = reply_associated_data(run_id, incident.step, incident.direction)
-        encrypted = payloads.ports.encryption.encrypt(request.result, associated_data)
+        if direction is Direction.ACTION:
+            payloads.check_reply(run_id, step, direction, request.result)
+        reply = payloads.encrypt_reply(run_id, step, direction, request.result)
     except READ_ERRORS as error:
         raise RequestRefused(payloads.problem_text("The result", error)) from None
     _close_incident(builder, request)
-    builder.record(events.StepCompleted(incident.step, incident.direction, encrypted))
+    builder.record(events.StepCompleted(step, direction, reply))
 
 
 def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
@@ -102,7 +101,7 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     _close_incident(builder, request)
     failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
     builder.record(events.StepRejected(incident.step, incident.direction, 0, failure))
-    builder.new_stop_cause = CompensationCause(
+    builder.stop_cause = CompensationCause(
         code=CompensationCode.REJECTED,
         step=incident.step,
         failure=failure,
@@ -134,7 +133,7 @@ def _refuse_if_reply_needed(builder: DecisionBuilder, skipped: str) -> None:
                 )
 
 
-_ACTIONS: Mapping[Resolution, Callable[[DecisionBuilder, Incident, ResolveIncident], None]] = {
+_RESOLUTIONS: Mapping[Resolution, Callable[[DecisionBuilder, Incident, ResolveIncident], None]] = {
     Resolution.RETRY: _retry,
     Resolution.SKIP: _skip,
     Resolution.COMPLETE: _complete,

@@ -2,26 +2,19 @@
 What a reply or a returned command means for a run.
 
 Replies are decoded in worker/decode.py, which dead-letters those that cannot be decoded. If such a
-reply has a valid token, its run learns of it as a MalformedReply: unless the reply is late or the
-run is stopping, the step gets an incident.
+reply has a valid correlation id, its run learns of it as a MalformedReply: the step gets an
+incident, or the attempt ends as unknown if the run stops.
 """
 
 from typing import TypeAlias
 
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder
-from saga_engine.decider.payloads import READ_ERRORS
-from saga_engine.decider.run import (
-    LAST_ATTEMPT_OPEN,
-    UNSETTLED,
-    CompensationCause,
-    Incident,
-    KeptReply,
-    StepStatus,
-)
+from saga_engine.decider.run import CompensationCause, Incident, KeptReply, StepStatus
 from saga_engine.decider.triggers import CommandUnroutable, MalformedReply, ReplyReceived
 from saga_engine.payload.encryption import EncryptionError
-from saga_engine.saga.definition import declared_command
+from saga_engine.payload.reader import READ_ERRORS
+from saga_engine.saga.definition import declared_spec
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -36,6 +29,9 @@ from saga_engine.vocabulary import (
 
 StepMessage: TypeAlias = ReplyReceived | MalformedReply | CommandUnroutable
 
+_UNDECIDED = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY, StepStatus.BLOCKED)
+"""Sent and not ended. A success in another status is late."""
+
 
 def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason | None:
     """Record what a message says of an attempt; return why that changes nothing, or None."""
@@ -46,66 +42,57 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
         return IgnoredReason.UNCORRELATED
     if isinstance(message, ReplyReceived) and message.outcome is Outcome.SUCCEEDED:
         return _on_success(builder, message)
-    # A success counts for any attempt, anything else for the last one.
-    is_last = message.attempt == progress.attempts
-    is_news = is_last and _says_something_new(message, progress.status)
-    if not is_news or builder.run.status is Status.ABANDONED:
+    if message.attempt != progress.attempts or builder.run.status is Status.ABANDONED:
         return IgnoredReason.LATE
+    return _on_other_message(builder, message, progress.status)
+
+
+def _on_other_message(
+    builder: DecisionBuilder, message: StepMessage, status: StepStatus
+) -> IgnoredReason | None:
+    """Of the last attempt, and no success: a failure counts until the attempt has ended."""
+    in_flight = status is StepStatus.IN_FLIGHT
+    awaited = in_flight or status is StepStatus.AWAITING_RETRY
     match message:
-        case ReplyReceived():
-            _on_rejection_or_failure(builder, message)
-        case MalformedReply():
+        case ReplyReceived(outcome=Outcome.REJECTED) if awaited:
+            _on_rejection(builder, message)
+        case MalformedReply() if awaited:
             _on_malformed_reply(builder, message)
-        case _:  # CommandUnroutable
+        case ReplyReceived() if in_flight:
+            _on_failure(builder, message)
+        case CommandUnroutable() if in_flight:
             _on_unroutable(builder, message)
+        case _:
+            return IgnoredReason.LATE
     return None
-
-
-def _says_something_new(message: StepMessage, status: StepStatus) -> bool:
-    match message:
-        case MalformedReply() | ReplyReceived(outcome=Outcome.REJECTED):
-            return status in LAST_ATTEMPT_OPEN
-        case _:  # a failure; it says nothing new while the next attempt is planned
-            return status is StepStatus.IN_FLIGHT
 
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """A success counts for any attempt: it proves that the command was done."""
-    status = builder.progress(reply.step, reply.direction).status
+    step, direction, run = reply.step, reply.direction, builder.run
+    status = builder.progress(step, direction).status
     if status is StepStatus.SUCCEEDED:
         return IgnoredReason.DUPLICATE
-    if status in UNSETTLED:
-        return _on_success_in_time(builder, reply)
-    if not _is_uncovered_effect(builder, reply.step, reply.direction):
+    late = status not in _UNDECIDED
+    if late and not _is_uncovered_effect(builder, step, direction):
         return IgnoredReason.LATE
-    _on_uncovered_success(builder, reply)
-    return None
 
-
-def _on_success_in_time(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
-    """Settle the step, or open an incident if the body of the reply does not fit."""
-    step, direction, body = reply.step, reply.direction, reply.body
     problem = _body_problem(builder, reply)
-    if problem is None:
-        builder.close_obsolete_incident(step, direction, "its reply arrived")
-        _record_success(builder, reply, body)
-    elif builder.progress(step, direction).status is StepStatus.BLOCKED:
+    if problem is not None and status is StepStatus.BLOCKED:
         return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
-    elif builder.pending_stop_cause is None and not builder.run.status.is_finished:
-        kept_reply = KeptReply(reply.attempt, body, reply.outcome)
+    value_needed = not late and builder.stop_cause is None and not run.status.is_finished
+    if problem is not None and value_needed:
+        kept_reply = KeptReply(reply.attempt, reply.body, reply.outcome)
         builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
-    else:  # the run stops or was abandoned: no later step needs the value
-        _record_success(builder, reply, None)
+        return None
+
+    if status is StepStatus.BLOCKED:
+        builder.close_obsolete_incident(step, direction, "its reply arrived")
+    _record_success(builder, reply, reply.body if problem is None else None, late=late)
+    if late and run.status is Status.COMPENSATED:
+        code = CompensationCode.LATE_SUCCESS
+        builder.stop_cause = CompensationCause(code=code, step=step)
     return None
-
-
-def _on_uncovered_success(builder: DecisionBuilder, reply: ReplyReceived) -> None:
-    """The step had ended without a success, but was done: `advance` compensates it."""
-    fits = _body_problem(builder, reply) is None
-    _record_success(builder, reply, reply.body if fits else None, late=True)
-    if builder.run.status is Status.COMPENSATED:  # finished, so that `advance` begins nothing
-        cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=reply.step)
-        builder.record(events.RunCompensating(cause))
 
 
 def _record_success(
@@ -128,20 +115,22 @@ def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Directi
     )
 
 
-def _on_rejection_or_failure(builder: DecisionBuilder, reply: ReplyReceived) -> None:
-    step, direction, outcome = reply.step, reply.direction, reply.outcome
-    failure = reply.failure or Failure.by_engine(EngineFailureCode(outcome))
-    if outcome is Outcome.REJECTED:
-        builder.record(events.StepRejected(step, direction, reply.attempt, failure))
-        builder.compensate_or_block(step, direction, outcome, failure)
-    else:
-        builder.fail_attempt(step, direction, outcome, failure)
+def _on_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> None:
+    step, direction = reply.step, reply.direction
+    failure = reply.failure or Failure.by_engine(EngineFailureCode.REJECTED)
+    builder.record(events.StepRejected(step, direction, reply.attempt, failure))
+    builder.end_without_success(step, direction, Outcome.REJECTED, failure)
+
+
+def _on_failure(builder: DecisionBuilder, reply: ReplyReceived) -> None:
+    failure = reply.failure or Failure.by_engine(EngineFailureCode(reply.outcome))
+    builder.fail_attempt(reply.step, reply.direction, reply.outcome, failure)
 
 
 def _on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> None:
     """Open an incident; or end the attempt, if the run stops."""
     step, direction, problem = reply.step, reply.direction, reply.problem
-    if builder.pending_stop_cause is not None and direction is Direction.ACTION:
+    if builder.stop_cause is not None:
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, problem)
         builder.fail_attempt(step, direction, Outcome.UNKNOWN, failure)
     else:
@@ -150,11 +139,13 @@ def _on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> None
 
 
 def _on_unroutable(builder: DecisionBuilder, command: CommandUnroutable) -> None:
-    step, direction, first_send = command.step, command.direction, command.first_send
-    name = declared_command(builder.saga, step, direction).command
+    step, direction = command.step, command.direction
+    name = declared_spec(builder.saga, step, direction).command
     text = f"No queue is bound to saga.commands for {name}."
     failure = Failure.by_engine(EngineFailureCode.UNROUTABLE, text)
-    builder.fail_attempt(step, direction, Outcome.FAILED, failure, never_delivered=first_send)
+    builder.fail_attempt(
+        step, direction, Outcome.FAILED, failure, never_delivered=command.never_delivered
+    )
 
 
 def accept_kept_reply(builder: DecisionBuilder, incident: Incident) -> None:
@@ -172,12 +163,12 @@ def accept_kept_reply(builder: DecisionBuilder, incident: Incident) -> None:
 
 
 def _body_problem(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
-    """Why the body of a success does not fit its type; None if it does."""
+    """Why the body of a success does not fit; None if it does, or if its key is missing."""
     run_id, payloads = builder.run.run_id, builder.payloads
     try:
         payloads.check_reply(run_id, reply.step, reply.direction, reply.body)
     except EncryptionError:
-        return None  # the step that needs the value is blocked until the key is there
+        return None  # a step that needs the value is blocked until the codec has the key
     except READ_ERRORS as error:
         return payloads.problem_text("The reply", error)
     return None

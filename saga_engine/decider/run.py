@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -24,7 +25,7 @@ class StepStatus(StrEnum):
     IN_FLIGHT = "in_flight"  # sent; its timeout is `due_at`
     AWAITING_RETRY = "awaiting_retry"  # the next attempt is sent at `due_at`
     BLOCKED = "blocked"  # by an open incident
-    SUCCEEDED = "succeeded"
+    SUCCEEDED = "succeeded"  # this and the next three are named as the Outcome they follow
     REJECTED = "rejected"
     FAILED = "failed"
     UNKNOWN = "unknown"
@@ -33,12 +34,6 @@ class StepStatus(StrEnum):
 
 PASSED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 """The steps after an action with this status may start; a compensation with it is done."""
-
-LAST_ATTEMPT_OPEN = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY)
-"""The last attempt is in flight, or failed while the next one is planned: a reply may count."""
-
-UNSETTLED = (*LAST_ATTEMPT_OPEN, StepStatus.BLOCKED)
-"""A success settles the step, even one that answers an older attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +60,15 @@ class Progress:
 
     status: StepStatus = StepStatus.PENDING
     attempts: int = 0  # times sent, and so the number of the last attempt
-    unroutable_attempts: int = 0  # those that were never delivered to a queue and so did nothing
-    attempts_before_retry: int = 0  # of earlier budgets: an operator's retry begins a new one
+    undelivered_attempts: int = 0  # those whose command reached no queue, so that they did nothing
+    attempts_before_budget: int = 0  # when an operator last retried it, with a new budget
     round: int = 1  # part of the idempotency key; a new one if an operator retries a rejection
     sent_at: datetime | None = None
     due_at: datetime | None = None  # when the last attempt times out, or the next one is sent
-    payload: Json = None  # of the round's first attempt: a retry must send the same bytes
+    payload: Json = None  # of the round; kept while a retry, of an operator too, may send it again
     reply: Json = None
     failure: Failure | None = None
-    rejected: bool = False  # nothing was done, as its last reply or an operator says
+    rejected: bool = False  # nothing was done; kept while an incident of the rejection blocks it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +97,7 @@ class StepState:
         rejected.
         """
         action = self.action
-        reached_a_queue = action.attempts > action.unroutable_attempts
+        reached_a_queue = action.attempts > action.undelivered_attempts
         return action.status is StepStatus.SUCCEEDED or (reached_a_queue and not action.rejected)
 
     @property
@@ -149,9 +144,20 @@ class Run:
     revision: int = 0  # counts its events
     status: Status = Status.RUNNING
     steps: Mapping[str, StepState] = field(default_factory=dict)
-    stopping_cause: CompensationCause | None = None  # set while it waits for steps in flight
+    stop_cause: CompensationCause | None = None  # set while it waits for steps in flight
     compensation_cause: CompensationCause | None = None  # set once it compensates
     incidents: Mapping[int, Incident] = field(default_factory=dict)  # the open ones
     incident_count: int = 0  # all of them
     result: Json = None
     finished_at: datetime | None = None
+
+
+def is_past_pivot(saga: Saga, run: Run) -> bool:
+    """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
+    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
+
+
+def active_deadline(saga: Saga, run: Run) -> datetime | None:
+    """The deadline while it can still stop the run; an open incident suspends it."""
+    applies = run.status is Status.RUNNING and run.stop_cause is None and not run.incidents
+    return run.deadline if applies and not is_past_pivot(saga, run) else None

@@ -18,7 +18,10 @@ AnyStatus = TypeVar("AnyStatus", bound=StrEnum)
 def _table(
     statuses: type[AnyStatus], rows: Mapping[str, str]
 ) -> Mapping[AnyStatus, frozenset[AnyStatus]]:
-    return {statuses(each): frozenset(map(statuses, after.split())) for each, after in rows.items()}
+    return {
+        statuses(each): frozenset(map(statuses, followers.split()))
+        for each, followers in rows.items()
+    }
 
 
 RUN_TRANSITIONS = _table(

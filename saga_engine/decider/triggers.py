@@ -50,7 +50,7 @@ class CommandUnroutable:
     step: str
     direction: Direction
     attempt: int
-    first_send: bool = False  # then it was never delivered; otherwise an earlier copy may be
+    never_delivered: bool = False  # False: a copy that was sent earlier may be in a queue
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ Typed payloads: JSON in, the author's types out, and back. A value arrives uncha
     encryption     the port of a payload codec, and what each value is bound to
     guard          calls into the author's code
     ports          what a decision gets for payloads: codec, time limit, limits of a body
+    reader         reads stored payloads and makes those of commands, for one decision
 
 Pure: no I/O, no clock, no randomness.
 """

@@ -1,8 +1,8 @@
 """
 What an author writes in a Python module: sagas, their steps and their compensations.
 
-    definition   Saga, Step, Compensation: what the author declares
-    retry        a step's retry policy: its attempts, and computes the delay before each
+    definition   Saga, Step, CommandSpec: what the author declares
+    retry        a step's retry policy: how many attempts, and the delay before each retry
     rules        what makes a saga valid, checked when its module is loaded
     diagrams     a saga as a diagram, in text
 

@@ -37,7 +37,7 @@ MappingFunction = TypeVar("MappingFunction", bound=Function)
 COMPENSATION_RETRY = Retry(attempts=10, maximum=timedelta(minutes=5))
 """A compensation is tried for up to 14 minutes: giving it up costs an operator's time."""
 
-UNKNOWN_TYPE = PayloadType(Any)
+INVALID_TYPE = PayloadType(Any)
 """The type of an input or a reply whose declaration has an error that was collected."""
 
 
@@ -165,7 +165,7 @@ class Saga:
         self.steps: dict[str, Step] = {}
         description = f"The input of saga {name!r}"
         self.input_type = or_fallback(
-            lambda: declared_type(input, description, self.source_location), UNKNOWN_TYPE
+            lambda: declared_type(input, description, self.source_location), INVALID_TYPE
         )
 
     @require_arguments
@@ -203,7 +203,7 @@ class Saga:
                 raise_or_collect(DefinitionError(text, location=location, fix=fix))
             description = f"The reply of step {name!r}"
             reply_type = or_fallback(
-                lambda: declared_type(reply, description, location), UNKNOWN_TYPE
+                lambda: declared_type(reply, description, location), INVALID_TYPE
             )
             action_spec = CommandSpec(
                 command=command,
@@ -289,7 +289,7 @@ class Saga:
         return StepKind.PIVOT if name == self.pivot.name else StepKind.RETRIABLE
 
 
-def declared_command(saga: Saga, step: str, direction: Direction) -> CommandSpec:
+def declared_spec(saga: Saga, step: str, direction: Direction) -> CommandSpec:
     """What is sent for a step in a direction; it must be declared."""
     spec = saga.steps[step].command_spec(direction)
     assert spec is not None, f"{step} has no {direction}"

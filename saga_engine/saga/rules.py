@@ -15,7 +15,7 @@ from saga_engine.errors import DefinitionError
 from saga_engine.payload.annotations import split_optional
 from saga_engine.payload.mapping import Parameter
 from saga_engine.payload.payload import type_name
-from saga_engine.saga.definition import UNKNOWN_TYPE, CommandSpec, Saga, Step
+from saga_engine.saga.definition import INVALID_TYPE, CommandSpec, Saga, Step
 from saga_engine.saga.retry import Retry
 from saga_engine.vocabulary import Direction, StepKind
 
@@ -254,7 +254,7 @@ def _check_parameters(saga: Saga, step: Step, direction: Direction, spec: Comman
 
 def _check_input_type(saga: Saga, spec: CommandSpec, parameter: Parameter) -> Problems:
     input_type = saga.input_type.python_type
-    if saga.input_type is UNKNOWN_TYPE or parameter.python_type == split_optional(input_type)[0]:
+    if saga.input_type is INVALID_TYPE or parameter.python_type == split_optional(input_type)[0]:
         return
     text = f"Parameter {parameter.name!r} is neither a step nor the input."
     name = type_name(input_type)
@@ -278,7 +278,7 @@ def _order_fix(saga: Saga, step: str, direction: Direction, other: str) -> str:
 
 def _check_reply_type(saga: Saga, step: Step, spec: CommandSpec, parameter: Parameter) -> Problems:
     reply_type = saga.steps[parameter.name].action_spec.reply_type
-    if reply_type is UNKNOWN_TYPE:
+    if reply_type is INVALID_TYPE:
         return
     name, reply_name = f"Parameter {parameter.name!r}", type_name(reply_type.python_type)
     python_type, may_be_none = split_optional(reply_type.python_type)

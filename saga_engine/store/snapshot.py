@@ -13,7 +13,7 @@ from saga_engine.payload.serialization import read_fields, replace_fields, to_da
 
 SNAPSHOT_FIELDS = (
     "steps",
-    "stopping_cause",
+    "stop_cause",
     "compensation_cause",
     "incidents",
     "incident_count",

@@ -209,7 +209,7 @@ def _timeout_share(decided: DecidedEvent, changes: ChangeSet, connected_s: float
     event = decided.event
     if decided.before is None or not isinstance(event, _ATTEMPT_RESULTS) or not event.attempt:
         return None
-    if isinstance(event, events.AttemptFailed) and event.unroutable:
+    if isinstance(event, events.AttemptFailed) and event.never_delivered:
         return None
     progress = decided.before.steps[event.step].progress_of(event.direction)
     if progress.sent_at is None:

@@ -33,7 +33,7 @@ class JournalChecker:
     def __init__(self, saga: Saga) -> None:
         self.saga = saga
         self.sent_attempts: dict[str, int] = defaultdict(int)
-        self.unroutable_attempts: dict[str, int] = defaultdict(int)
+        self.undelivered_attempts: dict[str, int] = defaultdict(int)
         self.rejected: set[str] = set()  # the participant's last reply was a rejection
         self.succeeded: set[str] = set()
         self.finished: set[str] = set()
@@ -45,7 +45,7 @@ class JournalChecker:
 
     def may_have_effect(self, step: str) -> bool:
         return step in self.succeeded or (
-            self.sent_attempts[step] > self.unroutable_attempts[step] and step not in self.rejected
+            self.sent_attempts[step] > self.undelivered_attempts[step] and step not in self.rejected
         )
 
     def needs_compensation(self, step: str) -> bool:
@@ -57,7 +57,7 @@ class JournalChecker:
             case AttemptStarted():
                 self._on_attempt_started(event)
             case AttemptFailed(direction=Direction.ACTION):
-                self.unroutable_attempts[event.step] += event.unroutable
+                self.undelivered_attempts[event.step] += event.never_delivered
             case StepRejected(direction=Direction.ACTION):
                 self.rejected.add(event.step)
             case StepSucceeded() | StepCompleted() | StepSkipped():

@@ -31,7 +31,7 @@ def test_rule_6_siblings_in_flight_settle_before_anything_is_compensated():
     scenario.succeeds("root")
     scenario.rejects("left")
     assert scenario.sent_commands == []
-    assert scenario.run.stopping_cause is not None
+    assert scenario.run.stop_cause is not None
     before = scenario.status
     assert before is Status.RUNNING
     scenario.succeeds("right")

@@ -52,4 +52,4 @@ def test_the_longest_deadline_is_exact_to_the_microsecond(now):
     scenario.succeeds("a")
     assert scenario.status is Status.RUNNING
     scenario.timer_fires(timedelta(microseconds=1))
-    assert scenario.run.stopping_cause is not None
+    assert scenario.run.stop_cause is not None

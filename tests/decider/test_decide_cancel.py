@@ -140,10 +140,10 @@ def test_rule_5_the_cause_is_kept(stop):
     scenario = story_of("a", "b")
     scenario.succeeds("a")
     stop(scenario)
-    stopped_by = scenario.run.stopping_cause
+    stopped_by = scenario.run.stop_cause
     scenario.rejects("b")
     assert scenario.run.compensation_cause == stopped_by
-    assert scenario.run.stopping_cause is None
+    assert scenario.run.stop_cause is None
     assert stopped_by is not None
     if stop is by_cancel:
         assert (stopped_by.code, stopped_by.operator) == ("cancelled", "ann")
@@ -177,7 +177,7 @@ def test_rule_5_a_pivot_in_flight_that_succeeds_supersedes_the_stop(stop):
     stop(scenario)
     scenario.succeeds("p")
     assert isinstance(scenario.last_decision.events[1], StopSuperseded)
-    assert scenario.run.stopping_cause is None
+    assert scenario.run.stop_cause is None
     assert scenario.sent_commands == ["do.z#1"]
     scenario.succeeds("z")
     assert scenario.status is Status.COMPLETED

@@ -134,7 +134,7 @@ class AnyRun(RuleBasedStateMachine):
     def a_command_is_unroutable_or_its_reply_malformed(self, data, unroutable):
         if command := self.in_flight(data):
             self.apply_twice(
-                CommandUnroutable(**command, first_send=True)
+                CommandUnroutable(**command, never_delivered=True)
                 if unroutable
                 else MalformedReply(**command, problem="?")
             )

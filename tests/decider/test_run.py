@@ -48,7 +48,7 @@ def test_both_directions_are_found_by_name():
 def test_a_step_may_have_an_effect_unless_undelivered_or_rejected():
     assert not StepState().may_have_effect
     assert StepState(Progress(attempts=1)).may_have_effect
-    assert not StepState(Progress(attempts=1, unroutable_attempts=1)).may_have_effect
+    assert not StepState(Progress(attempts=1, undelivered_attempts=1)).may_have_effect
     assert not StepState(Progress(attempts=1, rejected=True)).may_have_effect
     assert StepState(Progress(status=StepStatus.SUCCEEDED)).may_have_effect
 

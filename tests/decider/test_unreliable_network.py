@@ -102,7 +102,7 @@ class UnreliableNetwork:
         for send in self.scenario.sends[self.posted_commands :]:
             if self.rng.random() < self.faults / 3:
                 self._later(
-                    CommandUnroutable(send.step, send.direction, send.attempt, first_send=True)
+                    CommandUnroutable(send.step, send.direction, send.attempt, never_delivered=True)
                 )
             else:
                 self._deliver(send)

@@ -223,7 +223,7 @@ def assert_replays(journal: list[Event], run: Run) -> None:
     blank = replace(
         run,
         steps={},
-        stopping_cause=None,
+        stop_cause=None,
         compensation_cause=None,
         incidents={},
         incident_count=0,

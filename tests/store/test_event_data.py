@@ -75,7 +75,7 @@ EXAMPLES: list[Event] = [
         step="a", direction=A, attempt=1, outcome=Outcome.FAILED, failure=NO, retry_at=NOON
     ),
     AttemptFailed(
-        step="a", direction=A, attempt=1, outcome=Outcome.UNKNOWN, failure=NO, unroutable=True
+        step="a", direction=A, attempt=1, outcome=Outcome.UNKNOWN, failure=NO, never_delivered=True
     ),
     StepSucceeded(step="a", direction=A, attempt=1, reply={"y": 2}, late=True),
     StepSucceeded(step="a", direction=C, attempt=1),

@@ -34,7 +34,7 @@ EXAMPLES: list[Trigger] = [
         step="a", direction=A, attempt=1, problem="?", outcome=Outcome.REJECTED, raw_text="{"
     ),
     CommandUnroutable("a", A, 1),
-    CommandUnroutable("a", A, 1, first_send=True),
+    CommandUnroutable("a", A, 1, never_delivered=True),
     WakeUp(),
     Cancel("ann", "why"),
     ResolveIncident(
@@ -104,7 +104,7 @@ def test_stored_replies_are_valid():
         ("resolve", {"incident_number": 1, "resolution": "pray", "operator": "x", "reason": "x"}),
         ("resolve", {"incident_number": 1, "resolution": None, "operator": "x", "reason": "x"}),
         ("resolve", {"incident_number": 1, "resolution": {}, "operator": "x", "reason": "x"}),
-        ("unroutable", {"step": "a", "direction": "action", "attempt": 1, "first_send": 1}),
+        ("unroutable", {"step": "a", "direction": "action", "attempt": 1, "never_delivered": 1}),
         ("reply", {**REPLY, "attempt": "1"}),
         ("reply", {**REPLY, "step": ["a"]}),
         ("reply", {**REPLY, "outcome": "unknown"}),

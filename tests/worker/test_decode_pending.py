@@ -188,7 +188,8 @@ values = st.sampled_from(
 
 names = st.sampled_from(
     ["run_id", "key", "input", "operator", "reason", "incident_number", "resolution", "result",
-     "step", "direction", "attempt", "outcome", "body", "failure", "problem", "first_send", "more"]
+     "step", "direction", "attempt", "outcome", "body", "failure", "problem", "never_delivered",
+     "more"]
 )  # fmt: skip
 
 

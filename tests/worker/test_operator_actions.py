@@ -35,7 +35,7 @@ async def test_an_unroutable_command_opens_an_incident_that_can_be_retried(
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     assert (await audit_outcome(engine_on_any_broker, audit_id))[0] == "accepted"
     [detail] = (await check_promises(engine_on_any_broker.database)).values()
-    returned = [each for each in detail.journal if each.data.get("unroutable")]
+    returned = [each for each in detail.journal if each.data.get("never_delivered")]
     assert len(returned) == 2
 
 
