@@ -27,7 +27,7 @@ def advance(builder: DecisionBuilder) -> None:
 
 
 def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
-    """Compensate when no action is in flight; go forward if the last of them was the pivot's."""
+    """When no action is in flight any more, compensate, or go forward if the pivot succeeded."""
     for name in builder.saga.steps:
         if builder.state(name).action.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
             _give_up(builder, name)
@@ -35,7 +35,7 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
         if builder.run.stop_cause is None:  # otherwise an earlier decision recorded it
             builder.record(events.RunStopping(cause))
     elif is_past_pivot(builder.saga, builder.run):
-        # Nothing stops a run that is past its pivot: it was in flight then, and has succeeded.
+        # Past the pivot nothing stops a run: the pivot was in flight then, and has succeeded since.
         builder.record(events.StopSuperseded("The pivot had succeeded."))
         builder.stop_cause = None
         _go_forward(builder)

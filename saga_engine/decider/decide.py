@@ -25,8 +25,9 @@ promise P1, "never silently stuck".
 
 Three facts decide what happens to a step that does not succeed:
 
-- Its kind. Before the pivot the run compensates, after it an operator must look. Because of the
-  pivot itself it compensates only if that was rejected, is read-only or declares a compensation.
+- Its kind. Before the pivot the run compensates, after it an operator must look. The pivot is
+  like a step before it if it did nothing (rejected, read-only) or can be undone, else like one
+  after it.
 - Its status, for each direction: transitions.py, drawn in docs/semantics.md.
 - `StepState.may_have_effect`: whether there is something to compensate.
 
@@ -158,10 +159,10 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
     if builder.run.status.is_finished:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
-    if deadline is not None and deadline <= builder.now:
+    if deadline is not None and deadline <= builder.now:  # first: then the timeouts retry nothing
         builder.stop_cause = CompensationCause(code=CompensationCode.DEADLINE)
     timed_out = _due_directions(builder, StepStatus.IN_FLIGHT)
-    # Listed before the timeouts: a retry that one of them plans without a delay waits for the next.
+    # Listed first: a retry that a timeout plans with a delay of 0 waits for the next wake-up.
     awaiting_retry = _due_directions(builder, StepStatus.AWAITING_RETRY)
     for name, direction in timed_out:
         timeout = declared_spec(builder.saga, name, direction).timeout

@@ -75,7 +75,7 @@ class DecisionBuilder:
     One decision about *run* at *now*, under *saga*; the only mutable object of the decider.
 
     `stop_cause`: why the run must stop, from the run or found in this decision, until `advance` has
-    carried that out. A run stops before it compensates: while it is set, no compensation is open.
+    carried that out. A run stops before it compensates: while it is set, no compensation is sent.
     """
 
     saga: Saga
@@ -174,7 +174,7 @@ class DecisionBuilder:
         *,
         never_delivered: bool = False,
     ) -> None:
-        """End an attempt that failed or got no reply, and the direction with its last attempt."""
+        """End an attempt that failed or got no reply; after the last one, stop or ask a person."""
         retry_at = self._retry_at(step, direction)
         event = AttemptFailed(
             step=step,

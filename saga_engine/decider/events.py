@@ -120,7 +120,7 @@ class StopSuperseded:
 
 @dataclass(frozen=True, slots=True)
 class RunCompensating:
-    """Backward recovery began."""
+    """The run compensates from here on (backward recovery)."""
 
     cause: CompensationCause
 
@@ -140,7 +140,11 @@ class IncidentOpened:
 
 @dataclass(frozen=True, slots=True)
 class IncidentResolved:
-    """An operator acted; `operator` is ENGINE_OPERATOR if the incident is obsolete."""
+    """
+    An operator acted; `operator` is ENGINE_OPERATOR if the incident is obsolete.
+
+    After a retry the step is pending again, with a new budget of attempts.
+    """
 
     number: int
     resolution: Resolution | None

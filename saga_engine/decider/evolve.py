@@ -153,7 +153,7 @@ def _begin_budget(run: Run, step: str, direction: Direction) -> dict[str, Any]:
 def _settle(
     run: Run, step: str, direction: Direction, status: StepStatus, **values: Any
 ) -> dict[str, Any]:
-    """Nothing of the step is due, and its payload is not sent again."""
+    """This direction of the step is no longer due, and its payload is not sent again."""
     return _change_step(run, step, direction, status, due_at=None, payload=None, **values)
 
 

@@ -50,7 +50,11 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
 def _on_other_message(
     builder: DecisionBuilder, message: StepMessage, status: StepStatus
 ) -> IgnoredReason | None:
-    """Of the last attempt, and no success: a failure counts until the attempt has ended."""
+    """
+    The message is of the last attempt, and no success.
+
+    A failure counts in flight only: once the attempt has failed, another failure says nothing new.
+    """
     in_flight = status is StepStatus.IN_FLIGHT
     awaited = in_flight or status is StepStatus.AWAITING_RETRY
     match message:
@@ -69,29 +73,43 @@ def _on_other_message(
 
 def _on_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
     """A success counts for any attempt: it proves that the command was done."""
-    step, direction, run = reply.step, reply.direction, builder.run
-    status = builder.progress(step, direction).status
+    status = builder.progress(reply.step, reply.direction).status
     if status is StepStatus.SUCCEEDED:
         return IgnoredReason.DUPLICATE
-    late = status not in _UNDECIDED
-    if late and not _is_uncovered_effect(builder, step, direction):
-        return IgnoredReason.LATE
+    if status in _UNDECIDED:
+        return _on_awaited_success(builder, reply, blocked=status is StepStatus.BLOCKED)
+    return _on_late_success(builder, reply)
 
+
+def _on_awaited_success(
+    builder: DecisionBuilder, reply: ReplyReceived, *, blocked: bool
+) -> IgnoredReason | None:
+    """Settle the step, or open an incident if the body of the reply does not fit."""
+    step, direction, body = reply.step, reply.direction, reply.body
     problem = _body_problem(builder, reply)
-    if problem is not None and status is StepStatus.BLOCKED:
+    if problem is None:
+        if blocked:
+            builder.close_obsolete_incident(step, direction, "its reply arrived")
+        _record_success(builder, reply, body)
+    elif blocked:
         return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
-    value_needed = not late and builder.stop_cause is None and not run.status.is_finished
-    if problem is not None and value_needed:
-        kept_reply = KeptReply(reply.attempt, reply.body, reply.outcome)
+    elif builder.stop_cause is not None or builder.run.status.is_finished:
+        _record_success(builder, reply, None)  # the step is compensated, or was abandoned
+    else:
+        kept_reply = KeptReply(reply.attempt, body, reply.outcome)
         builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)
-        return None
+    return None
 
-    if status is StepStatus.BLOCKED:
-        builder.close_obsolete_incident(step, direction, "its reply arrived")
-    _record_success(builder, reply, reply.body if problem is None else None, late=late)
-    if late and run.status is Status.COMPENSATED:
+
+def _on_late_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredReason | None:
+    """It counts if it proves an effect that no compensation sent so far covers."""
+    if not _is_uncovered_effect(builder, reply.step, reply.direction):
+        return IgnoredReason.LATE
+    fits = _body_problem(builder, reply) is None
+    _record_success(builder, reply, reply.body if fits else None, late=True)
+    if builder.run.status is Status.COMPENSATED:
         code = CompensationCode.LATE_SUCCESS
-        builder.stop_cause = CompensationCause(code=code, step=step)
+        builder.stop_cause = CompensationCause(code=code, step=reply.step)
     return None
 
 
@@ -105,7 +123,7 @@ def _record_success(
 
 
 def _is_uncovered_effect(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
-    """Whether a late success proves an effect that no compensation sent so far covers."""
+    """Whether no compensation was sent that covers the effect of a late success."""
     state = builder.state(step)
     return (
         direction is Direction.ACTION

@@ -61,11 +61,11 @@ class Progress:
     status: StepStatus = StepStatus.PENDING
     attempts: int = 0  # times sent, and so the number of the last attempt
     undelivered_attempts: int = 0  # those whose command reached no queue, so that they did nothing
-    attempts_before_budget: int = 0  # when an operator last retried it, with a new budget
-    round: int = 1  # part of the idempotency key; a new one if an operator retries a rejection
+    attempts_before_budget: int = 0  # of them, those before an operator's last retry
+    round: int = 1  # part of the idempotency key; a new one when an operator retries a rejection
     sent_at: datetime | None = None
     due_at: datetime | None = None  # when the last attempt times out, or the next one is sent
-    payload: Json = None  # of the round; kept while a retry, of an operator too, may send it again
+    payload: Json = None  # of the round, while a retry (also an operator's) may send it again
     reply: Json = None
     failure: Failure | None = None
     rejected: bool = False  # nothing was done; kept while an incident of the rejection blocks it
@@ -93,8 +93,7 @@ class StepState:
         """
         Whether the step may have changed something that must be compensated (promise P3).
 
-        It has if it succeeded. Otherwise it may have, unless no attempt reached a queue or it was
-        rejected.
+        Yes if it succeeded. No if it was rejected, or if no attempt reached a queue. Else perhaps.
         """
         action = self.action
         reached_a_queue = action.attempts > action.undelivered_attempts

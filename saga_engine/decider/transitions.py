@@ -39,9 +39,9 @@ STEP_TRANSITIONS: Mapping[Direction, Mapping[StepStatus, frozenset[StepStatus]]]
     Direction.ACTION: _table(
         StepStatus,
         {
-            "pending": "in_flight blocked succeeded",  # succeeded: its kept reply fits now
+            "pending": "in_flight blocked succeeded",  # succeeded: its kept reply fits at a retry
             "in_flight": "awaiting_retry blocked succeeded rejected failed unknown",
-            "awaiting_retry": "in_flight blocked succeeded rejected failed unknown",
+            "awaiting_retry": "in_flight blocked succeeded rejected failed unknown",  # given up
             "blocked": "pending succeeded rejected failed unknown skipped",
             "succeeded": "",
             "rejected": "blocked succeeded",  # succeeded, here and below: it arrived late

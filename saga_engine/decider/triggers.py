@@ -50,7 +50,7 @@ class CommandUnroutable:
     step: str
     direction: Direction
     attempt: int
-    never_delivered: bool = False  # False: a copy that was sent earlier may be in a queue
+    never_delivered: bool = False  # no copy of it reached a queue, as far as is known
 
 
 @dataclass(frozen=True, slots=True)
