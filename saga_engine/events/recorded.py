@@ -1,0 +1,49 @@
+"""One event: as it is read from a stream, and as it is appended to one."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from saga_engine.vocabulary import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """
+    An event as it is read.
+
+    Args:
+        stream: `order-o-1` of an aggregate, `run-<run id>` of a run.
+        version: its number in the stream, from 1; of a run, the row of its journal.
+        place: which event of that row, from 0; 0 in every other stream.
+        position: its number in the database. Positions rise in each stream, with gaps.
+        type: its name, `order-placed`.
+        schema_version: the version of its type that wrote `data`, from 1.
+        recorded_at: the time of the database when its transaction appended it.
+        id: the same for ever, and different for each event of all databases.
+        correlation_id: what it belongs to: a request, a run.
+        causation_id: the message or the event that caused it.
+        actor: who or what asked for it.
+    """
+
+    stream: str
+    version: int
+    place: int = 0
+    position: int
+    type: str
+    schema_version: int
+    recorded_at: datetime
+    id: UUID
+    data: Json = field(repr=False)
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventData:
+    """An event as it is appended: its type, the version of its type, and its content as JSON."""
+
+    type: str
+    schema_version: int
+    data: Json = field(repr=False)
