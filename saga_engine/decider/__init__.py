@@ -6,6 +6,7 @@ What happens next: `decide` returns the events of a trigger, `evolve` folds them
     run          where a run is, as a value
     events       what is recorded of it; its journal consists of these
     evolve       evolve(run, event) -> run; replaying a journal is a fold over it
+    pivot        whether a run may still compensate, and whether its deadline applies
     transitions  which status of a run, and of a step, may follow which
     decision     Decision, and DecisionBuilder, which starts and fails attempts, and opens incidents
     replies      what a reply means for a run

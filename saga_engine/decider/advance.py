@@ -9,13 +9,14 @@ reverse order, and in a graph independent branches compensate side by side.
 
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder
-from saga_engine.decider.run import PASSED, CompensationCause, Run, StepStatus, is_past_pivot
+from saga_engine.decider.pivot import is_past_pivot
+from saga_engine.decider.run import PASSED, CompensationCause, Run, StepStatus
 from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, Outcome, Status
 
 
 def advance(builder: DecisionBuilder) -> None:
     """Record what follows from where the run is now."""
-    status, cause = builder.run.status, builder.stop_cause
+    status, cause = builder.run.status, builder.pending_stop
     if status is Status.RUNNING and cause is not None:
         _stop(builder, cause)
     elif status is Status.RUNNING:
@@ -37,7 +38,6 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
     elif is_past_pivot(builder.saga, builder.run):
         # Past the pivot nothing stops a run: the pivot was in flight then, and has succeeded since.
         builder.record(events.StopSuperseded("The pivot had succeeded."))
-        builder.stop_cause = None
         _go_forward(builder)
     else:
         _begin_compensation(builder, cause)
@@ -67,7 +67,6 @@ def _go_forward(builder: DecisionBuilder) -> None:
 
 def _begin_compensation(builder: DecisionBuilder, cause: CompensationCause) -> None:
     builder.record(events.RunCompensating(cause))
-    builder.stop_cause = None
     _compensate(builder)
 
 

@@ -18,13 +18,14 @@ A trigger is decided in two stages. Both record events, which `evolve` applies i
     2. what follows for the run      advance.py: forward, stop, or compensate
 
 Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
-`stop_cause`; stage 2 waits for the steps in flight and then compensates. What follows outside, the
-commands to send and the time to wake up, is computed from the events by commands.py.
-After each decision of an unfinished run some step waits until its `due_at`, or for a person:
-promise P1, "never silently stuck".
+`pending_stop`; stage 2 waits for the steps in flight and then compensates. What follows outside,
+the commands to send and the time to wake up, is computed from the events by commands.py. After
+each decision of an unfinished run some step waits until its `due_at`, or for a person: promise P1,
+"never silently stuck".
 
-Three facts decide what happens to a step that does not succeed:
+Four facts decide what happens to a step that does not succeed:
 
+- Whether the installation is at fault (no queue, no key): then an operator must look.
 - Its kind. Before the pivot the run compensates, after it an operator must look. The pivot is
   like a step before it if it did nothing (rejected, read-only) or can be undone, else like one
   after it.
@@ -46,7 +47,8 @@ from saga_engine.decider.decision import (
 from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads
-from saga_engine.decider.run import CompensationCause, Run, StepStatus, active_deadline
+from saga_engine.decider.pivot import active_deadline
+from saga_engine.decider.run import CompensationCause, Run, StepStatus
 from saga_engine.payload.ports import NO_PORTS, PayloadPorts
 from saga_engine.payload.reader import READ_ERRORS
 from saga_engine.saga.definition import Saga, declared_spec
@@ -160,9 +162,9 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:  # first: then the timeouts retry nothing
-        builder.stop_cause = CompensationCause(code=CompensationCode.DEADLINE)
+        builder.pending_stop = CompensationCause(code=CompensationCode.DEADLINE)
     timed_out = _due_directions(builder, StepStatus.IN_FLIGHT)
-    # Listed first: a retry that a timeout plans with a delay of 0 waits for the next wake-up.
+    # Listed before the timeouts: a retry that one plans without delay waits for another wake-up.
     awaiting_retry = _due_directions(builder, StepStatus.AWAITING_RETRY)
     for name, direction in timed_out:
         timeout = declared_spec(builder.saga, name, direction).timeout
@@ -171,7 +173,7 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
         builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
     for name, direction in awaiting_retry:
         # If the deadline or a timeout above stops the run, `advance` gives the action up instead.
-        if builder.stop_cause is None:
+        if builder.pending_stop is None:
             builder.start_attempt(name, direction)
     return None
 

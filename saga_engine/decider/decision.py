@@ -15,6 +15,8 @@ from saga_engine.decider.events import (
     Event,
     IncidentOpened,
     IncidentResolved,
+    RunCompensating,
+    StopSuperseded,
 )
 from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade
@@ -74,8 +76,9 @@ class DecisionBuilder:
     """
     One decision about *run* at *now*, under *saga*; the only mutable object of the decider.
 
-    `stop_cause`: why the run must stop, from the run or found in this decision, until `advance` has
-    carried that out. A run stops before it compensates: while it is set, no compensation is sent.
+    `pending_stop`: why the run must compensate, as the run says or as this decision found.
+    `advance` carries it out. While it is set, no compensation is in flight, awaits a retry or is
+    blocked.
     """
 
     saga: Saga
@@ -83,15 +86,17 @@ class DecisionBuilder:
     now: datetime
     payloads: DecisionPayloads
     events: list[Event] = field(default_factory=list)
-    stop_cause: CompensationCause | None = field(init=False)
+    pending_stop: CompensationCause | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stop_cause = self.run.stop_cause
+        self.pending_stop = self.run.stop_cause
 
     def record(self, event: Event) -> None:
         """Add an event and apply it to the run."""
         self.run = evolve(self.run, event)
         self.events.append(event)
+        if isinstance(event, RunCompensating | StopSuperseded):
+            self.pending_stop = None
 
     def state(self, step: str) -> StepState:
         """Where a step is now."""
@@ -174,7 +179,7 @@ class DecisionBuilder:
         *,
         never_delivered: bool = False,
     ) -> None:
-        """End an attempt that failed or got no reply; after the last one, stop or ask a person."""
+        """End an attempt that failed or got no reply; after the last one, stop or block."""
         retry_at = self._retry_at(step, direction)
         event = AttemptFailed(
             step=step,
@@ -187,20 +192,21 @@ class DecisionBuilder:
         )
         self.record(event)
         if retry_at is None:
-            self.end_without_success(step, direction, outcome, failure)
+            self.stop_or_block(step, direction, outcome, failure)
 
-    def end_without_success(
+    def stop_or_block(
         self, step: str, direction: Direction, outcome: Outcome, failure: Failure
     ) -> None:
-        """The run stops because of it, or a person must look."""
-        if self.stop_cause is not None:
+        """After a direction ended without a success: stop the run, or open an incident."""
+        if self.pending_stop is not None:
+            assert direction is Direction.ACTION, "a run stops before it compensates"
             return  # it stops already, and compensates this step if it must
         incident_cause = self._incident_cause(step, direction, outcome, failure)
         if incident_cause is not None:
             self.open_incident(step, direction, incident_cause, failure.text)
         else:
             code = CompensationCode(outcome)
-            self.stop_cause = CompensationCause(code=code, step=step, failure=failure)
+            self.pending_stop = CompensationCause(code=code, step=step, failure=failure)
 
     def _incident_cause(
         self, step: str, direction: Direction, outcome: Outcome, failure: Failure
@@ -218,8 +224,8 @@ class DecisionBuilder:
             case StepKind.COMPENSATABLE:
                 return True
             case StepKind.PIVOT:
-                undoable = declared.read_only or declared.compensation_spec is not None
-                return undoable or outcome is Outcome.REJECTED
+                did_nothing = declared.read_only or outcome is Outcome.REJECTED
+                return did_nothing or declared.compensation_spec is not None
             case StepKind.RETRIABLE:
                 return False
 
@@ -228,7 +234,7 @@ class DecisionBuilder:
         progress = self.progress(step, direction)
         policy = declared_spec(self.saga, step, direction).retry
         attempts_used = progress.attempts - progress.attempts_before_budget
-        if attempts_used >= policy.attempts or self.stop_cause is not None:
+        if attempts_used >= policy.attempts or self.pending_stop is not None:
             return None
         seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
         return self.now + policy.delay(attempts_used, seed)

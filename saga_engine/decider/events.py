@@ -60,7 +60,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSucceeded:
-    """The participant confirmed it; `late` if it had ended without a success."""
+    """The participant confirmed it; `late` if it had ended, and no incident kept it open."""
 
     step: str
     direction: Direction

@@ -138,7 +138,7 @@ def _incident_resolved(run: Run, event: events.IncidentResolved) -> dict[str, An
 
 
 def _begin_budget(run: Run, step: str, direction: Direction) -> dict[str, Any]:
-    """An operator's retry: a new budget of attempts, and a new round if it was rejected."""
+    """An operator's retry: a new budget of attempts, and after a rejection a new round."""
     progress = run.steps[step].progress_of(direction)
     return _change_step(
         run,

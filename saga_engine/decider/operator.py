@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder
+from saga_engine.decider.pivot import is_past_pivot
 from saga_engine.decider.replies import accept_kept_reply
-from saga_engine.decider.run import CompensationCause, Incident, is_past_pivot
+from saga_engine.decider.run import CompensationCause, Incident
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.payload.reader import READ_ERRORS
 from saga_engine.vocabulary import (
@@ -40,7 +41,7 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
     if pivot is not None and is_past_pivot(builder.saga, run):
         text = f"Step {pivot.name}, the pivot, has succeeded: the run can only go forward."
         raise RequestRefused(text)
-    builder.stop_cause = CompensationCause(
+    builder.pending_stop = CompensationCause(
         code=CompensationCode.CANCELLED, operator=request.operator, reason=request.reason
     )
     return None
@@ -60,9 +61,9 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
-    # The step is pending then (evolve._begin_budget). A kept reply that fits now settles it, or
-    # `advance` starts its next attempt: with the same payload and idempotency key, or with new ones
-    # if it was rejected.
+    # Closing makes the step pending (evolve._begin_budget). A kept reply that fits now settles it.
+    # Otherwise `advance` starts its next attempt: with the same payload and round, or with new ones
+    # if it was rejected. commands.py makes the idempotency key of the round.
     _close_incident(builder, request)
     accept_kept_reply(builder, incident)
 
@@ -101,7 +102,7 @@ def _reject(builder: DecisionBuilder, incident: Incident, request: ResolveIncide
     _close_incident(builder, request)
     failure = Failure.by_engine(EngineFailureCode.REJECTED, request.reason)
     builder.record(events.StepRejected(incident.step, incident.direction, 0, failure))
-    builder.stop_cause = CompensationCause(
+    builder.pending_stop = CompensationCause(
         code=CompensationCode.REJECTED,
         step=incident.step,
         failure=failure,

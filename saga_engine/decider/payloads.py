@@ -66,7 +66,7 @@ class DecisionPayloads:
         """Check that a reply fits its type, or raise one of READ_ERRORS."""
         spec = declared_spec(self.saga, step, direction)
         function = type_name(spec.reply_type.python_type)
-        call = self._call(run_id, step, direction, spec, function)
+        call = self._describe_call(run_id, step, direction, spec, function)
         self.reader.check(call, self._reply(run_id, step, direction, content))
 
     def encrypt_reply(self, run_id: str, step: str, direction: Direction, content: Json) -> Json:
@@ -82,7 +82,9 @@ class DecisionPayloads:
             PayloadNotMade: the step needs a person.
         """
         spec = declared_spec(self.saga, step, direction)
-        call = self._call(run.run_id, step, direction, spec, spec.mapping.function.__name__)
+        call = self._describe_call(
+            run.run_id, step, direction, spec, spec.mapping.function.__name__
+        )
         sources = {each.name: self._source(run, each.name) for each in spec.mapping.parameters}
         associated_data = command_associated_data(run.run_id, step, direction)
         try:
@@ -121,7 +123,7 @@ class DecisionPayloads:
         description = f"the reply of step {step!r}"
         return StoredPayload(content, payload_type, associated_data, description)
 
-    def _call(
+    def _describe_call(
         self, run_id: str, step: str, direction: Direction, spec: CommandSpec, function: str
     ) -> UserCodeCall:
         return UserCodeCall(

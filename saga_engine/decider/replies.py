@@ -3,7 +3,7 @@ What a reply or a returned command means for a run.
 
 Replies are decoded in worker/decode.py, which dead-letters those that cannot be decoded. If such a
 reply has a valid correlation id, its run learns of it as a MalformedReply: the step gets an
-incident, or the attempt ends as unknown if the run stops.
+incident, or the attempt ends as unknown if the run stops. A late one changes nothing.
 """
 
 from typing import TypeAlias
@@ -30,7 +30,7 @@ from saga_engine.vocabulary import (
 StepMessage: TypeAlias = ReplyReceived | MalformedReply | CommandUnroutable
 
 _UNDECIDED = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY, StepStatus.BLOCKED)
-"""Sent and not ended. A success in another status is late."""
+"""A success settles these: it is awaited, or an incident waits for it."""
 
 
 def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason | None:
@@ -93,7 +93,7 @@ def _on_awaited_success(
         _record_success(builder, reply, body)
     elif blocked:
         return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
-    elif builder.stop_cause is not None or builder.run.status.is_finished:
+    elif builder.pending_stop is not None or builder.run.status.is_finished:
         _record_success(builder, reply, None)  # the step is compensated, or was abandoned
     else:
         kept_reply = KeptReply(reply.attempt, body, reply.outcome)
@@ -109,7 +109,7 @@ def _on_late_success(builder: DecisionBuilder, reply: ReplyReceived) -> IgnoredR
     _record_success(builder, reply, reply.body if fits else None, late=True)
     if builder.run.status is Status.COMPENSATED:
         code = CompensationCode.LATE_SUCCESS
-        builder.stop_cause = CompensationCause(code=code, step=reply.step)
+        builder.pending_stop = CompensationCause(code=code, step=reply.step)
     return None
 
 
@@ -137,7 +137,7 @@ def _on_rejection(builder: DecisionBuilder, reply: ReplyReceived) -> None:
     step, direction = reply.step, reply.direction
     failure = reply.failure or Failure.by_engine(EngineFailureCode.REJECTED)
     builder.record(events.StepRejected(step, direction, reply.attempt, failure))
-    builder.end_without_success(step, direction, Outcome.REJECTED, failure)
+    builder.stop_or_block(step, direction, Outcome.REJECTED, failure)
 
 
 def _on_failure(builder: DecisionBuilder, reply: ReplyReceived) -> None:
@@ -148,7 +148,8 @@ def _on_failure(builder: DecisionBuilder, reply: ReplyReceived) -> None:
 def _on_malformed_reply(builder: DecisionBuilder, reply: MalformedReply) -> None:
     """Open an incident; or end the attempt, if the run stops."""
     step, direction, problem = reply.step, reply.direction, reply.problem
-    if builder.stop_cause is not None:
+    if builder.pending_stop is not None:
+        assert direction is Direction.ACTION, "a run stops before it compensates"
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, problem)
         builder.fail_attempt(step, direction, Outcome.UNKNOWN, failure)
     else:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -68,7 +67,7 @@ class Progress:
     payload: Json = None  # of the round, while a retry (also an operator's) may send it again
     reply: Json = None
     failure: Failure | None = None
-    rejected: bool = False  # nothing was done; kept while an incident of the rejection blocks it
+    rejected: bool = False  # nothing was done, as the last reply or an operator says
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +148,3 @@ class Run:
     incident_count: int = 0  # all of them
     result: Json = None
     finished_at: datetime | None = None
-
-
-def is_past_pivot(saga: Saga, run: Run) -> bool:
-    """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
-    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
-
-
-def active_deadline(saga: Saga, run: Run) -> datetime | None:
-    """The deadline while it can still stop the run; an open incident suspends it."""
-    applies = run.status is Status.RUNNING and run.stop_cause is None and not run.incidents
-    return run.deadline if applies and not is_past_pivot(saga, run) else None

@@ -50,7 +50,7 @@ class CommandUnroutable:
     step: str
     direction: Direction
     attempt: int
-    never_delivered: bool = False  # no copy of it reached a queue, as far as is known
+    never_delivered: bool = False  # its first publish: no queue has it. False: one may have a copy
 
 
 @dataclass(frozen=True, slots=True)

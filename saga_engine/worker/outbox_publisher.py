@@ -163,7 +163,7 @@ class OutboxPublisher:
                 case PublishOutcome.CONFIRMED:
                     self._confirmed_ids.append(row.id)
                 case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
-                    work_item = _unroutable_item(row.command, result, first_publish=not resend)
+                    work_item = _unroutable_item(row.command, result, never_delivered=not resend)
                     self._unroutable.append((row.id, work_item))
                 case PublishOutcome.NACKED | PublishOutcome.UNKNOWN:
                     pass  # the row stays, and the outbox_resend duty finds it
@@ -209,10 +209,12 @@ def _finished_runs(decided_events: Iterable[change_set.DecidedEvent]) -> list[Ru
     ]
 
 
-def _unroutable_item(command: Command, result: PublishOutcome, *, first_publish: bool) -> WorkItem:
+def _unroutable_item(
+    command: Command, result: PublishOutcome, *, never_delivered: bool
+) -> WorkItem:
     if result is PublishOutcome.UNROUTABLE:
         trigger: Trigger = CommandUnroutable(
-            command.step, command.direction, command.attempt, first_publish
+            command.step, command.direction, command.attempt, never_delivered=never_delivered
         )
     else:
         failure = Failure.by_engine(

@@ -141,9 +141,9 @@ def test_rule_4_a_late_success_of_a_skipped_step_changes_nothing():
 
 
 def test_an_unroutable_resend_may_have_an_effect():
-    for first, undone in ((True, []), (False, ["undo.a#1"])):
+    for never_delivered, undone in ((True, []), (False, ["undo.a#1"])):
         scenario = DeciderScenario(sequential_saga("a", "b"))
-        scenario.unroutable("a", first=first)
+        scenario.unroutable("a", never_delivered=never_delivered)
         scenario.cancels()
         assert scenario.sent_commands == undone
 

@@ -61,7 +61,7 @@ def random_run(rng: Random) -> list[Event]:
         elif what == "m" and attempts:
             scenario.malformed_reply(name, direction)
         elif what == "u" and attempts:
-            scenario.unroutable(name, direction, first=rng.random() < 0.5)
+            scenario.unroutable(name, direction, never_delivered=rng.random() < 0.5)
         elif what == "c" and rng.random() < 0.2:
             scenario.cancels()
         elif what == "i" and scenario.run.incidents:

@@ -165,10 +165,11 @@ class DeciderScenario:
         )
 
     def unroutable(
-        self, step: str, direction: Direction = ACTION, *, first: bool = True
+        self, step: str, direction: Direction = ACTION, *, never_delivered: bool = True
     ) -> Decision:
+        attempt = self.progress_of(step, direction).attempts
         return self.apply(
-            CommandUnroutable(step, direction, self.progress_of(step, direction).attempts, first)
+            CommandUnroutable(step, direction, attempt, never_delivered=never_delivered)
         )
 
     def timer_fires(self, after: timedelta | None = None) -> Decision:

@@ -101,8 +101,8 @@ def _may_have_taken_effect(detail, step) -> bool:
     if "step_succeeded" in kinds or "step_completed" in kinds:
         return True
     sent = kinds.count("attempt_started")
-    nowhere = sum(bool(each.data.get("never_delivered")) for each in actions)
-    return sent > nowhere and kinds[-1] != "step_rejected"
+    undelivered = sum(bool(each.data.get("never_delivered")) for each in actions)
+    return sent > undelivered and kinds[-1] != "step_rejected"
 
 
 def _event_positions(detail, types: Sequence[str], direction, *, last=False):

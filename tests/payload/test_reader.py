@@ -8,6 +8,7 @@ from pydantic import BaseModel, field_validator
 
 from saga_engine.payload.encryption import EncryptionError, PayloadEncryption
 from saga_engine.payload.guard import UserCodeCall, UserCodeError
+from saga_engine.payload.limits import BodyLimits
 from saga_engine.payload.mapping import PayloadMapping
 from saga_engine.payload.payload import PayloadError, PayloadType
 from saga_engine.payload.ports import PayloadPorts
@@ -67,10 +68,11 @@ def test_what_was_read_to_check_it_is_used_by_one_mapping_only():
     CountedReads.reads = 0
 
     reader.check(CALL, payload)
+    assert CountedReads.reads == 1
     made = [reader.make(CALL, mapping, {"seats": payload}, ("command",)) for _ in range(2)]
 
     assert made == [{"seats": [1, 0]}, {"seats": [1, 0]}]  # the first one changed its own value
-    assert CountedReads.reads == 2  # once to check it and for the first, once for the second
+    assert CountedReads.reads == 2  # the second one has read it again
 
 
 def test_another_content_of_the_same_name_is_read_again():
@@ -142,3 +144,108 @@ def test_with_a_codec_an_error_shows_no_path_in_the_payload(ports, text):
     assert PayloadReader(ports).error_text(error) == text
     detailed = UserCodeError(CALL, "raised ValidationError", " (seats.secret-key: int_type)")
     assert ("secret-key" in PayloadReader(ports).error_text(detailed)) is (ports is not WITH_CODEC)
+
+
+class Refusing(BaseModel):
+    """A type of the author's whose validator leaves the process."""
+
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def leave(cls, number: int) -> int:
+        raise SystemExit(number)
+
+
+class RecordedTimeLimit:
+    """A CallTimeLimit that notes whether a call is inside of it."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def enter(self, call: UserCodeCall) -> None:
+        self.log.append(f"enter {call.function}")
+
+    def leave(self) -> None:
+        self.log.append("leave")
+
+
+def test_a_payload_that_does_not_fit_its_type_fails_the_check():
+    reader = PayloadReader(PayloadPorts())
+    with pytest.raises(PayloadError, match="does not fit CountedReads"):
+        reader.check(CALL, stored({"seats": "all"}, CountedReads))
+    assert reader.unused_readings == {}
+
+
+def test_a_payload_of_another_run_fails_the_check():
+    content = WITH_CODEC.encryption.encrypt({"seats": [1]}, ("reply", "another run", "book"))
+    reader = PayloadReader(WITH_CODEC)
+    with pytest.raises(EncryptionError) as caught:
+        reader.check(CALL, stored(content, CountedReads))
+    assert reader.error_text(caught.value) == "cannot be decrypted: it belongs to something else"
+
+
+def test_a_check_reads_what_is_encrypted():
+    content = WITH_CODEC.encryption.encrypt({"seats": [1]}, ("reply", "run-1", "book"))
+    reader, payload = PayloadReader(WITH_CODEC), stored(content, CountedReads)
+    CountedReads.reads = 0
+    reader.check(CALL, payload)
+    assert CountedReads.reads == 1
+    reader.make(CALL, PayloadMapping(with_seats), {"seats": payload}, ("command",))
+    assert CountedReads.reads == 1
+
+
+def test_a_validator_that_leaves_the_process_fails_the_check_and_is_noted():
+    reader = PayloadReader(PayloadPorts())
+    with pytest.raises(UserCodeError) as caught:
+        reader.check(CALL, stored({"number": 13}, Refusing))
+    assert reader.code_errors == [caught.value]
+    assert caught.value.text.startswith("raised SystemExit at ")
+
+
+def test_each_source_is_decrypted_as_what_it_is():
+    def with_both(order: dict, hotel: dict) -> dict:
+        return {"order": order, "hotel": hotel}
+
+    sources = {
+        name: stored(
+            WITH_CODEC.encryption.encrypt({"of": name}, ("reply", "run-1", name)),
+            associated_data=("reply", "run-1", name),
+        )
+        for name in ("order", "hotel")
+    }
+    made = PayloadReader(WITH_CODEC).make(CALL, PayloadMapping(with_both), sources, ("command",))
+    plain = WITH_CODEC.encryption.decrypt(made, ("command",))
+    assert plain == {"order": {"of": "order"}, "hotel": {"of": "hotel"}}
+
+
+def test_every_call_into_the_authors_code_has_the_time_limit():
+    time_limit = RecordedTimeLimit()
+    reader = PayloadReader(PayloadPorts(time_limit=time_limit))
+    reader.check(CALL, stored({"number": 1}))
+    reader.make(CALL, PayloadMapping(with_order), {"order": stored({})}, ("command",))
+    assert time_limit.log == ["enter book", "leave", "enter book", "leave"]
+
+
+@pytest.mark.parametrize("encryption", [PayloadEncryption(), WITH_CODEC.encryption])
+def test_a_payload_that_is_too_large_to_be_sent_is_refused(encryption):
+    limits = BodyLimits(max_bytes=64, max_depth=10, max_values=10)
+    reader = PayloadReader(PayloadPorts(encryption=encryption, limits=limits))
+    with pytest.raises(PayloadError, match="too large to be sent"):
+        reader.make(
+            CALL, PayloadMapping(with_order), {"order": stored({"text": "x" * 64})}, ("command",)
+        )
+
+
+def test_a_required_parameter_is_not_none():
+    reader = PayloadReader(PayloadPorts())
+    with pytest.raises(PayloadError, match="does not fit dict"):
+        reader.make(CALL, PayloadMapping(with_order), {"order": stored(None)}, ("command",))
+
+
+def test_an_optional_parameter_is_none_if_its_encrypted_content_is():
+    content = {"$encrypted": Base64Codec().encrypt(b"null", "reply/run-1/book")}
+    made = PayloadReader(WITH_CODEC).make(
+        CALL, PayloadMapping(with_optional_order), {"order": stored(content)}, ("command",)
+    )
+    assert WITH_CODEC.encryption.decrypt(made, ("command",)) == {"order": None}
