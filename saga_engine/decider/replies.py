@@ -94,7 +94,9 @@ def _on_awaited_success(
     elif blocked:
         return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
     elif builder.pending_stop is not None or builder.run.status.is_finished:
-        _record_success(builder, reply, None)  # the step is compensated, or was abandoned
+        # The step is compensated, or the run was abandoned: its value is not needed. That of the
+        # pivot is, because the run goes forward then: the mapping that reads it gets an incident.
+        _record_success(builder, reply, body if builder.saga.steps[step].pivot else None)
     else:
         kept_reply = KeptReply(reply.attempt, body, reply.outcome)
         builder.open_incident(step, direction, IncidentCause.REPLY_INVALID, problem, kept_reply)

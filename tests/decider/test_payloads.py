@@ -283,6 +283,29 @@ def test_an_invalid_reply_is_kept_with_its_incident():
     assert "c-17" not in scenario.incident.message
 
 
+def test_the_invalid_reply_of_a_pivot_that_supersedes_a_stop_is_kept_for_the_fixed_definition():
+    scenario = DeciderScenario(typed_pivot_that_z_reads(int))
+    scenario.cancels()
+    scenario.succeeds("p", {"charge": "c-17"})
+    assert scenario.run.stop_cause is None
+    assert (scenario.incident.step, scenario.incident.cause) == ("z", "mapping_failed")
+
+    scenario.saga = typed_pivot_that_z_reads(dict)
+    scenario.resolves("retry")
+    assert scenario.sends[-1].payload == {"of": {"charge": "c-17"}}
+
+
+def typed_pivot_that_z_reads(reply: Any) -> Saga:
+    saga = Saga("typed", version=1, input=dict)
+    add_step(saga, "p", compensated=False, pivot=True, reply=reply)
+
+    def z(p: reply) -> dict:
+        return {"of": p}
+
+    saga.step(command="do.z")(z)
+    return saga
+
+
 def test_a_retry_reads_the_kept_reply_with_the_fixed_definition():
     scenario = DeciderScenario(typed_pivot())
     scenario.succeeds("p", {"charge": "c-17"})
