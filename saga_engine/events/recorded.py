@@ -20,7 +20,7 @@ class Recorded:
         type: its name, `order-placed`.
         schema_version: the version of its type that wrote `data`, from 1.
         recorded_at: the time of the database when its transaction appended it.
-        id: the same for ever, and different for each event of all databases.
+        id: always the same, and different for each event of all databases.
         correlation_id: what it belongs to: a request, a run.
         causation_id: the message or the event that caused it.
         actor: who or what asked for it.

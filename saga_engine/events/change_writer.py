@@ -1,0 +1,163 @@
+"""
+The statements that write a folded batch: one for each table, kind of change and set of columns.
+
+Each takes the rows as one array a column. Rows are removed from the last table to the first and
+created from the first to the last, so a table may refer to those before it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from saga_engine.events.change import ChangeKind
+from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Slot
+from saga_engine.events.table_shape import shape_of
+from saga_engine.postgres.statement import Columns, Statement, Transaction, text
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types it as untyped
+_PREPARER = _DIALECT.identifier_preparer
+
+_MAX_STATEMENTS = 1000
+"""Statements kept as text; a projection has a few for each of its functions."""
+
+
+class ChangedColumns(NamedTuple):
+    """What the rows of one statement have in common."""
+
+    put: tuple[str, ...]
+    add: tuple[str, ...]
+
+
+async def write_changes(tx: Transaction, batch: ChangeBatch, tables: Sequence[Table]) -> None:
+    """
+    Write the changes of a batch.
+
+    Args:
+        tx: the transaction of the batch.
+        batch: what the functions of the projection returned, folded.
+        tables: the tables of the projection, in the order of its declaration.
+
+    Raises:
+        StoreRefused: PostgreSQL refuses a row.
+    """
+    for statement, parameters in statements(batch, tables):
+        await tx.execute(statement, parameters)
+
+
+def statements(batch: ChangeBatch, tables: Sequence[Table]) -> Iterator[tuple[Statement, Columns]]:
+    """The statements of a batch and their parameters, in the order of execution."""
+    for slot in Slot:
+        kind = SLOT_KINDS[slot]
+        for table in reversed(tables) if kind is ChangeKind.DELETE else tables:
+            for columns, rows in _by_columns(batch.rows(table, slot)).items():
+                if kind is ChangeKind.UPDATE and not any(columns):
+                    continue
+                yield change_statement(table, kind, columns), _parameters(columns, rows)
+
+
+Rows = list[tuple[tuple[Any, ...], RowChange]]
+
+
+def _by_columns(rows: Iterable[tuple[tuple[Any, ...], RowChange]]) -> dict[ChangedColumns, Rows]:
+    groups: dict[ChangedColumns, Rows] = {}
+    for key, change in rows:
+        columns = ChangedColumns(tuple(sorted(change.put)), tuple(sorted(change.add)))
+        groups.setdefault(columns, []).append((key, change))
+    return groups
+
+
+def _parameters(columns: ChangedColumns, rows: Rows) -> Columns:
+    keys = zip(*(key for key, _ in rows), strict=True)
+    arrays: dict[str, Sequence[Any]] = {f"k{n}": list(values) for n, values in enumerate(keys)}
+    for n, name in enumerate(columns.put):
+        arrays[f"p{n}"] = [change.put[name] for _, change in rows]
+    for n, name in enumerate(columns.add):
+        arrays[f"a{n}"] = [change.add[name] for _, change in rows]
+    return arrays
+
+
+@lru_cache(maxsize=_MAX_STATEMENTS)
+def change_statement(table: Table, kind: ChangeKind, columns: ChangedColumns) -> Statement:
+    """The statement that does *kind* to rows of a table; its parameters are arrays."""
+    return text(_WRITERS[kind](_Source(table, columns)))
+
+
+class _Source:
+    """The rows of a statement as a table, `c`, and the names of the columns that they are for."""
+
+    def __init__(self, table: Table, columns: ChangedColumns) -> None:
+        shape = shape_of(table)
+        self.table = _PREPARER.format_table(table)
+        self.key = {f"k{n}": name for n, name in enumerate(shape.key)}
+        self.put = {f"p{n}": name for n, name in enumerate(columns.put)}
+        self.add = {f"a{n}": name for n, name in enumerate(columns.add)}
+        self._types = {
+            parameter: shape.columns[name]
+            for parameter, name in [*self.key.items(), *self.put.items(), *self.add.items()]
+        }
+
+    @property
+    def rows(self) -> str:
+        arrays = (f"CAST(:{p} AS {each.array_type}[])" for p, each in self._types.items())
+        return f"unnest({', '.join(arrays)}) AS c({', '.join(self._types)})"
+
+    def value(self, parameter: str) -> str:
+        cast = self._types[parameter].cast
+        return f"CAST(c.{parameter} AS {cast})" if cast else f"c.{parameter}"
+
+    def where_key(self) -> str:
+        return " AND ".join(f"r.{_quoted(name)} = {self.value(p)}" for p, name in self.key.items())
+
+    def insert(self) -> str:
+        named = self.key | self.put | self.add
+        columns = ", ".join(map(_quoted, named.values()))
+        values = ", ".join(map(self.value, named))
+        return (
+            f"INSERT INTO {self.table} AS r ({columns})"  # noqa: S608 - names are quoted
+            f" SELECT {values} FROM {self.rows}"
+        )
+
+    def assignments(self, new_value: Callable[[str, str], str]) -> str:
+        put = [f"{_quoted(name)} = {new_value(p, name)}" for p, name in self.put.items()]
+        add = [
+            f"{_quoted(name)} = coalesce(r.{_quoted(name)}, 0) + {new_value(p, name)}"
+            for p, name in self.add.items()
+        ]
+        return ", ".join([*put, *add])
+
+
+def _quoted(name: str) -> str:
+    return str(_PREPARER.quote(name))
+
+
+def _delete(source: _Source) -> str:
+    return (
+        f"DELETE FROM {source.table} AS r"  # noqa: S608 - names are quoted
+        f" USING {source.rows} WHERE {source.where_key()}"
+    )
+
+
+def _update(source: _Source) -> str:
+    changed = source.assignments(lambda parameter, _name: source.value(parameter))
+    return (
+        f"UPDATE {source.table} AS r SET {changed}"  # noqa: S608 - names are quoted
+        f" FROM {source.rows} WHERE {source.where_key()}"
+    )
+
+
+def _upsert(source: _Source) -> str:
+    changed = source.assignments(lambda _parameter, name: f"excluded.{_quoted(name)}")
+    action = f"UPDATE SET {changed}" if changed else "NOTHING"
+    key = ", ".join(map(_quoted, source.key.values()))
+    return f"{source.insert()} ON CONFLICT ({key}) DO {action}"
+
+
+_WRITERS: Mapping[ChangeKind, Callable[[_Source], str]] = {
+    ChangeKind.DELETE: _delete,
+    ChangeKind.UPDATE: _update,
+    ChangeKind.UPSERT: _upsert,
+    ChangeKind.INSERT: _Source.insert,
+}

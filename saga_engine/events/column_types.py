@@ -1,0 +1,213 @@
+"""
+Which values a column takes from a declared change, and as which type they travel to PostgreSQL.
+
+A value is written unchanged or refused with a sentence. The types are those whose values PostgreSQL
+stores as Python has them; a SQL handler can write every other type.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import PydanticSerializationError, to_json
+from sqlalchemy import types
+from sqlalchemy.dialects import postgresql
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types it as untyped
+
+
+class ValueRefused(ValueError):
+    """A column cannot hold a value; the text says what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnType:
+    """
+    The type of one column.
+
+    Args:
+        array_type: PostgreSQL's type of a parameter that has one value for each row.
+        cast: the type that each value is cast to; empty where an assignment does it.
+        accept: returns a value as it is written. It raises ValueRefused for one that the column
+            cannot hold.
+        can_add: whether `add` works on it: its sums do not depend on their order.
+    """
+
+    array_type: str
+    cast: str
+    accept: Callable[[Any], Any]
+    can_add: bool = False
+
+
+def column_type(sql_type: Any) -> ColumnType | None:
+    """The type of a column by its SQLAlchemy type; None when a declared change cannot write it."""
+    for kinds, build in _BUILDERS:
+        if isinstance(sql_type, kinds):
+            return build(sql_type)
+    return None
+
+
+def _integer(sql_type: types.Integer) -> ColumnType:
+    array_type = sql_type.compile(dialect=_DIALECT).lower()
+
+    def accept(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueRefused("takes an int")
+        return value
+
+    return ColumnType(array_type, "", accept, can_add=True)
+
+
+def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
+    scale = sql_type.scale
+    if sql_type.precision is not None and scale is None:
+        scale = 0  # NUMERIC(10) has none
+
+    def accept(value: Any) -> Decimal:
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise ValueRefused("takes a Decimal or an int")
+        number = Decimal(value)
+        exponent = number.as_tuple().exponent
+        if not isinstance(exponent, int):
+            raise ValueRefused("takes a finite number")
+        if scale is not None and -exponent > scale:
+            # PostgreSQL would round it, and the sum of rounded numbers depends on their order.
+            raise ValueRefused(f"takes at most {scale} digits after the point")
+        return number
+
+    return ColumnType("numeric", "", accept, can_add=True)
+
+
+def _float(_type: Any) -> ColumnType:
+    def accept(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueRefused("takes a float")
+        number = float(value)
+        if isinstance(value, int) and number != value:
+            raise ValueRefused("takes a float, which an int of this size would not be unchanged")
+        if math.isnan(number):
+            raise ValueRefused("takes a number, not NaN")
+        return number
+
+    return ColumnType("double precision", "", accept)
+
+
+def _boolean(_type: Any) -> ColumnType:
+    return ColumnType("boolean", "", _instance_of(bool, "takes a bool"))
+
+
+def _text(_type: Any) -> ColumnType:
+    def accept(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueRefused("takes a str")
+        return str(value)
+
+    # As text, because a cast to varchar(10) cuts what an assignment refuses.
+    return ColumnType("text", "", accept)
+
+
+def _enum(sql_type: types.Enum) -> ColumnType:
+    allowed = frozenset(sql_type.enums)
+
+    def accept(value: Any) -> str:
+        if not isinstance(value, str) or str(value) not in allowed:
+            raise ValueRefused(f"takes one of {', '.join(sorted(allowed))}")
+        return str(value)
+
+    cast = sql_type.compile(dialect=_DIALECT) if sql_type.native_enum else ""
+    return ColumnType("text", cast, accept)
+
+
+def _date_time(sql_type: types.DateTime) -> ColumnType:
+    with_zone = bool(sql_type.timezone)
+
+    def accept(value: Any) -> datetime:
+        if not isinstance(value, datetime) or (value.tzinfo is not None) is not with_zone:
+            raise ValueRefused(f"takes a datetime {'with' if with_zone else 'without'} a time zone")
+        return value
+
+    return ColumnType("timestamptz" if with_zone else "timestamp", "", accept)
+
+
+def _date(_type: Any) -> ColumnType:
+    def accept(value: Any) -> date:
+        if not isinstance(value, date) or isinstance(value, datetime):
+            raise ValueRefused("takes a date")
+        return value
+
+    return ColumnType("date", "", accept)
+
+
+def _time(sql_type: types.Time) -> ColumnType:
+    with_zone = bool(sql_type.timezone)
+
+    def accept(value: Any) -> time:
+        if not isinstance(value, time) or (value.tzinfo is not None) is not with_zone:
+            raise ValueRefused(f"takes a time {'with' if with_zone else 'without'} a time zone")
+        return value
+
+    return ColumnType("timetz" if with_zone else "time", "", accept)
+
+
+def _interval(_type: Any) -> ColumnType:
+    # Not for `add`: PostgreSQL keeps days and hours apart, so 24 hours and a day differ.
+    return ColumnType("interval", "", _instance_of(timedelta, "takes a timedelta"))
+
+
+def _uuid(_type: Any) -> ColumnType:
+    def accept(value: Any) -> UUID:
+        if isinstance(value, UUID):
+            return value
+        try:
+            return UUID(value)
+        except (AttributeError, TypeError, ValueError):
+            raise ValueRefused("takes a UUID") from None
+
+    return ColumnType("uuid", "", accept)
+
+
+def _binary(_type: Any) -> ColumnType:
+    return ColumnType("bytea", "", _instance_of(bytes, "takes bytes"))
+
+
+def _json(sql_type: types.JSON) -> ColumnType:
+    def accept(value: Any) -> str:
+        try:
+            # NaN becomes a constant that PostgreSQL refuses, and not null.
+            return to_json(value, inf_nan_mode="constants").decode()
+        except (PydanticSerializationError, UnicodeEncodeError):
+            raise ValueRefused("takes what can be written as JSON") from None
+
+    return ColumnType("text", sql_type.compile(dialect=_DIALECT).lower(), accept)
+
+
+def _instance_of(python_type: type, expected: str) -> Callable[[Any], Any]:
+    def accept(value: Any) -> Any:
+        if not isinstance(value, python_type):
+            raise ValueRefused(expected)
+        return value
+
+    return accept
+
+
+_BUILDERS: tuple[tuple[Any, Callable[[Any], ColumnType | None]], ...] = (
+    (postgresql.CITEXT, lambda _type: None),  # keys that differ in Python are equal there
+    (types.Boolean, _boolean),
+    (types.Integer, _integer),
+    (types.Float, _float),
+    (types.Numeric, _numeric),
+    (types.Enum, _enum),
+    (types.String, _text),
+    (types.DateTime, _date_time),
+    (types.Date, _date),
+    (types.Time, _time),
+    (types.Interval | postgresql.INTERVAL, _interval),
+    (types.Uuid, _uuid),
+    (types.LargeBinary, _binary),
+    (types.JSON, _json),
+)
+"""The first that fits is taken, so a type comes before those that it is derived from."""

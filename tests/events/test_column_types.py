@@ -1,0 +1,116 @@
+"""Values of declared changes arrive in PostgreSQL as they are, or are refused with a sentence."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    Time,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import CITEXT, JSONB
+
+from saga_engine.events.change import insert
+from saga_engine.events.change_batch import ChangeBatch
+from saga_engine.events.change_writer import write_changes
+from saga_engine.events.column_types import ValueRefused, column_type
+
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+ID = UUID("01938000-0000-7000-8000-000000000001")
+
+STORED: list[tuple[Any, Any]] = [
+    (SmallInteger(), -3),
+    (Integer(), 2**31 - 1),
+    (BigInteger(), -(2**63)),
+    (Numeric(10, 2), Decimal("1.10")),
+    (Numeric(), Decimal("0.000000000000000000000000000001")),
+    (Numeric(10), 7),
+    (Float(), 0.1),
+    (Double(), 1e300),
+    (Boolean(), True),
+    (String(10), "größer"),
+    (Text(), ""),
+    (Enum("small", "large", name="size"), "large"),
+    (DateTime(timezone=True), NOON),
+    (DateTime(), NOON.replace(tzinfo=None)),
+    (Date(), date(2026, 2, 28)),
+    (Time(), time(23, 59, 59, 999999)),
+    (Interval(), timedelta(days=1, microseconds=1)),
+    (Uuid(), ID),
+    (LargeBinary(), b"\x00\xff"),
+    (JSON(), [1, {"a": None}]),
+    (JSONB(), {"a": "é", "n": 2**70}),
+]
+
+
+async def test_a_value_of_each_type_arrives_unchanged(database):
+    columns: list[Column[Any]] = [Column(f"c{n}", kind) for n, (kind, _) in enumerate(STORED)]
+    table = Table("typed", MetaData(), Column("id", Integer, primary_key=True), *columns)
+    values = {f"c{n}": value for n, (_, value) in enumerate(STORED)}
+    batch = ChangeBatch()
+    assert batch.fold(insert(table, key={"id": 1}, put=values))
+    assert batch.fold(insert(table, key={"id": 2}, put=dict.fromkeys(values)))
+    async with database.transaction() as tx:
+        await tx.connection.run_sync(table.metadata.create_all)
+        await write_changes(tx, batch, [table])
+        rows = (await tx.connection.execute(table.select().order_by(table.c.id))).all()
+    assert rows[0]._mapping == {"id": 1} | values
+    assert rows[1]._mapping == {"id": 2} | dict.fromkeys(values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "sentence"),
+    [
+        (Integer(), "1", "takes an int"),
+        (Integer(), True, "takes an int"),
+        (Numeric(10, 2), 0.1, "takes a Decimal or an int"),
+        (Numeric(10, 2), Decimal("0.001"), "takes at most 2 digits after the point"),
+        (Numeric(10), Decimal("0.1"), "takes at most 0 digits after the point"),
+        (Numeric(), Decimal("Infinity"), "takes a finite number"),
+        (Float(), "1", "takes a float"),
+        (Float(), 2**53 + 1, "takes a float, which an int of this size would not be unchanged"),
+        (Float(), float("nan"), "takes a number, not NaN"),
+        (Boolean(), 1, "takes a bool"),
+        (Text(), 1, "takes a str"),
+        (Enum("small", "large", name="size"), "huge", "takes one of large, small"),
+        (DateTime(timezone=True), NOON.replace(tzinfo=None), "takes a datetime with a time zone"),
+        (DateTime(), NOON, "takes a datetime without a time zone"),
+        (Date(), NOON, "takes a date"),
+        (Time(), NOON.timetz(), "takes a time without a time zone"),
+        (Interval(), 5, "takes a timedelta"),
+        (Uuid(), "no", "takes a UUID"),
+        (LargeBinary(), "text", "takes bytes"),
+        (JSON(), object(), "takes what can be written as JSON"),
+    ],
+)
+def test_a_value_that_would_be_altered_is_refused(kind, value, sentence):
+    found = column_type(kind)
+    assert found is not None
+    with pytest.raises(ValueRefused, match=sentence):
+        found.accept(value)
+
+
+@pytest.mark.parametrize("kind", [ARRAY(Text), CITEXT()])
+def test_other_types_are_left_to_sql_handlers(kind):
+    assert column_type(kind) is None
