@@ -13,7 +13,8 @@ GRANT UPDATE (last_seen, present_until) ON saga_engine.definition TO saga_worker
 GRANT UPDATE (outcome, message) ON saga_engine.audit TO saga_worker;
 GRANT DELETE ON saga_engine.outbox, saga_engine.pending_request, saga_engine.business_key, saga_engine.crash_suspect
     TO saga_worker;
-GRANT USAGE ON SEQUENCE saga_engine.event_position TO saga_worker;
+GRANT USAGE, SELECT ON SEQUENCE saga_engine.event_position TO saga_worker;
+GRANT EXECUTE ON FUNCTION saga_engine.announce_positions, saga_engine.draw_positions TO saga_worker;
 
 -- A worker adds the partitions of the coming months with the owner's rights.
 ALTER FUNCTION saga_engine.add_partitions(integer)

@@ -1,7 +1,9 @@
 """
 The initial schema: definitions, runs, journal, outbox, pending requests, incidents, dead letters.
 
-It is SQL, because it is about partitions, storage settings, partial indexes and functions.
+The event tables (`migrations/events`) exist already: the journal draws its positions from their
+sequence. It is SQL, because it is about partitions, storage settings, partial indexes and
+functions.
 """
 
 from alembic import op
@@ -76,6 +78,11 @@ CREATE TABLE saga_engine.event (
     metadata jsonb NOT NULL,
     PRIMARY KEY (run_id, revision)
 ) PARTITION BY RANGE (run_id)"""
+
+# On the table itself, so that it also fires for each of its partitions.
+_EVENT_ANNOUNCE = """
+CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.event
+    FOR EACH STATEMENT EXECUTE FUNCTION saga_engine.announce_before_insert()"""
 
 # A run is updated about five times, and runs that started together are updated together. With half
 # of each page free 85 of 100 updates of a batch were HOT, with a third of it free 65. At the
@@ -800,7 +807,7 @@ _REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PU
 _STATEMENTS = (
     *(_SCHEMA_REVISION, _RECORD_REVISION),
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
-    *("CREATE SEQUENCE saga_engine.event_position", _EVENT),
+    *(_EVENT, _EVENT_ANNOUNCE),
     *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH_PARTITION, _MISSING_PARTITIONS),
     *(_ADD_PARTITIONS, _IS_VALID_RUN_ID),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",

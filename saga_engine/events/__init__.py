@@ -2,6 +2,7 @@
 Event sourcing on the same PostgreSQL: streams of events, aggregates, projections and feeds.
 
     recorded          Recorded and EventData: an event as it is read, and as it is appended
+    tables            the event tables as SQLAlchemy metadata
     expected_version  NEW, ANY, EXISTING or a number: what a stream must be like for an append
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row

@@ -1,7 +1,8 @@
 """
 Upgrades of a database to this version's schema, with alembic and without an ini file.
 
-The migrations are `migrations/` in a checkout and `saga_engine/_migrations/` in an installed wheel.
+The migrations are `migrations/` in a checkout and `saga_engine/_migrations/` in an installed wheel:
+`versions/` makes the engine's tables, `events/` the event tables, see `store.schema`.
 If several processes upgrade at once, one does it and the others wait and find nothing to do. A
 downgrade does not exist; restore a backup instead.
 """
@@ -28,6 +29,7 @@ from saga_engine.postgres.sqlalchemy_errors import translate_error
 from saga_engine.postgres.url import parse_database_url
 from saga_engine.store import schema
 from saga_engine.store.database import SqlAlchemyTransaction
+from saga_engine.store.schema import ENGINE_DATABASE, Lineage, Lineages
 from saga_engine.store.tables import SCHEMA
 
 LOCK_TIMEOUT = 1.0
@@ -42,10 +44,14 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 async def upgrade(
-    url: str, *, lock_timeout: float = LOCK_TIMEOUT, retry_window: float = LOCK_RETRY_WINDOW
+    url: str,
+    lineages: Lineages = ENGINE_DATABASE,
+    *,
+    lock_timeout: float = LOCK_TIMEOUT,
+    retry_window: float = LOCK_RETRY_WINDOW,
 ) -> None:
     """
-    Apply the missing migrations, in one transaction.
+    Apply the missing migrations of *lineages*, in one transaction.
 
     ALTER TABLE needs a lock, and every later statement on the table waits behind it. So a try waits
     for *lock_timeout* seconds, gives the waiting statements their turn, and is repeated for up to
@@ -61,7 +67,7 @@ async def upgrade(
     retry_until = now() + retry_window
     while True:
         try:
-            await _upgrade_once(url, lock_timeout)
+            await _upgrade_once(url, lineages, lock_timeout)
         except StoreLockTimeout as lock_error:
             if now() >= retry_until:
                 raise StoreLockTimeout(f"{lock_error} {_LOCK_HINT}") from None
@@ -70,31 +76,33 @@ async def upgrade(
             return
 
 
-async def _upgrade_once(url: str, lock_timeout: float) -> None:
+async def _upgrade_once(url: str, lineages: Lineages, lock_timeout: float) -> None:
     async with _connect(url) as connection, connection.begin():
         # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK_ID})"))
         await connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}"))
-        if await _is_behind(connection, await connection.run_sync(_revisions)):
-            await connection.run_sync(_upgrade)
+        for lineage in lineages:
+            if await _is_behind(connection, lineage):
+                await connection.run_sync(_upgrade, lineage)
 
 
-async def outdated_reason(url: str) -> str | None:
+async def outdated_reason(url: str, lineages: Lineages = ENGINE_DATABASE) -> str | None:
     """Say why the database does not have this version's schema; None when it has."""
     async with _connect(url) as connection:
-        revisions = await connection.run_sync(_revisions)
-        try:
-            if not await _is_behind(connection, revisions):
-                return None
-        except SchemaMismatch as mismatch:
-            return str(mismatch)
-    current_state = (
-        f"is at revision {revisions.current}" if revisions.current else "has no saga-engine schema"
-    )
-    return (
-        f"The database {current_state}, this version needs {revisions.head}. Run"
-        " `saga-engine migrate`."
-    )
+        # The last lineage first: its command applies those that it builds on as well.
+        for lineage in reversed(lineages):
+            try:
+                if await _is_behind(connection, lineage):
+                    return await _how_outdated(connection, lineage)
+            except SchemaMismatch as mismatch:
+                return str(mismatch)
+    return None
+
+
+async def _how_outdated(connection: AsyncConnection, lineage: Lineage) -> str:
+    current = (await connection.run_sync(_revisions, lineage)).current
+    state = f"is at revision {current} ({lineage.name})" if current else f"has no {lineage.name}"
+    return f"The database {state}, this version needs {lineage.revision}. Run `{lineage.command}`."
 
 
 @asynccontextmanager
@@ -119,10 +127,11 @@ async def _connect(url: str) -> AsyncIterator[AsyncConnection]:
         await engine.dispose()
 
 
-def upgrade_sql() -> str:
+def upgrade_sql(lineages: Lineages = ENGINE_DATABASE) -> str:
     """Return what `upgrade` does to an empty database, as SQL for a reader or for psql."""
     output = io.StringIO()
-    command.upgrade(_config(output), "head", sql=True)
+    for lineage in lineages:
+        command.upgrade(_config(lineage, output), "head", sql=True)
     return output.getvalue()
 
 
@@ -135,38 +144,48 @@ class _Revisions:
     known: frozenset[str]
 
 
-def _revisions(connection: Connection) -> _Revisions:
-    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
-    scripts = ScriptDirectory.from_config(_config(io.StringIO()))
+def _revisions(connection: Connection, lineage: Lineage) -> _Revisions:
+    options = {"version_table_schema": SCHEMA, "version_table": lineage.version_table}
+    context = MigrationContext.configure(connection, opts=options)
+    scripts = ScriptDirectory.from_config(_config(lineage, io.StringIO()))
     known = frozenset(script.revision for script in scripts.walk_revisions())
     return _Revisions(context.get_current_revision(), scripts.get_current_head(), known)
 
 
-async def _is_behind(connection: AsyncConnection, revisions: _Revisions) -> bool:
+async def _is_behind(connection: AsyncConnection, lineage: Lineage) -> bool:
     """
     Whether migrations are missing.
 
     Raises:
         SchemaMismatch: a newer version has migrated it, and this one cannot work with it.
     """
+    revisions = await connection.run_sync(_revisions, lineage)
     if revisions.current is None or revisions.current in revisions.known:
         return revisions.current != revisions.head
-    if problem := await schema.schema_problem(SqlAlchemyTransaction(connection)):
+    if problem := await schema.schema_problem(SqlAlchemyTransaction(connection), lineage):
         raise SchemaMismatch(f"The database {problem}")
     return False
 
 
-def _upgrade(connection: Connection) -> None:
-    config = _config(io.StringIO())
+def _upgrade(connection: Connection, lineage: Lineage) -> None:
+    config = _config(lineage, io.StringIO())
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _config(output: io.StringIO) -> Config:
+def _config(lineage: Lineage, output: io.StringIO) -> Config:
     config = Config(output_buffer=output, stdout=output)
-    config.set_main_option("script_location", str(_migrations_directory()).replace("%", "%%"))
+    directory = _migrations_directory()
     config.set_main_option("path_separator", "os")
+    config.set_main_option("script_location", _escaped(directory))
+    config.set_main_option("version_locations", _escaped(directory / lineage.directory))
+    config.attributes["version_table"] = lineage.version_table
     return config
+
+
+def _escaped(path: Path) -> str:
+    """Write a path as a value of an ini file, in which a percent sign begins a reference."""
+    return str(path).replace("%", "%%")
 
 
 def _migrations_directory() -> Path:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Sequence,
     Table,
     Text,
     UniqueConstraint,
@@ -97,9 +96,6 @@ Index("run_status", run.c.definition_id, run.c.status, run.c.run_id)
 # Finds out whether a run of an old month finished after the cutoff, without reading the month.
 Index("run_finished", run.c.finished_at, postgresql_using="brin")
 
-# A sequence rather than an identity, which partitioned tables have only from PostgreSQL 17.
-event_position = Sequence("event_position", metadata=metadata)
-
 event = Table(
     "event",
     metadata,
@@ -110,6 +106,7 @@ event = Table(
         "position",
         BigInteger,
         nullable=False,
+        # The sequence of the event tables, not an identity: all events of a database share it.
         server_default=text(f"nextval('{SCHEMA}.event_position'::regclass)"),
     ),
     Column("transaction_id", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),

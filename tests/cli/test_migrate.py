@@ -28,3 +28,17 @@ async def test_an_unusable_database_is_one_sentence(database_url):
         ran = await saga_engine("migrate", database_url=url)
         assert (ran.exit_code, ran.out, len(ran.err.splitlines())) == (code, "", 1)
         assert words in ran.err
+
+
+async def test_a_service_migrates_only_the_event_tables(database_url):
+    missing = await saga_engine("migrate", "--events", "--check", database_url=database_url)
+    assert missing.exit_code == 8
+    assert "Run `saga-engine migrate --events`" in missing.err
+    ran = await saga_engine("migrate", "--events", database_url=database_url)
+    assert (ran.exit_code, ran.err) == (0, "The database is at this version's schema.\n")
+    worker = await saga_engine("list", database_url=database_url)
+    assert worker.exit_code == 5
+    assert "has no saga-engine schema. Run `saga-engine migrate`." in worker.err
+    script = (await saga_engine("migrate", "--events", "--sql")).out
+    assert "CREATE TABLE saga_engine.stream_event" in script
+    assert "CREATE TABLE saga_engine.run" not in script

@@ -1,16 +1,21 @@
 """How the tables of a database differ from the declared ones."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.store.tables import SCHEMA, Xid8, metadata
+from saga_engine.events import tables as event_tables
+from saga_engine.store import tables
+from saga_engine.store.schema import ENGINE_DATABASE
+from saga_engine.store.tables import SCHEMA, Xid8
 
+VERSION_TABLES = {lineage.version_table for lineage in ENGINE_DATABASE}
 PARTITION = re.compile(r"(run|event)_(default|\d{4}_\d{2})")
 
 
@@ -19,11 +24,14 @@ def unpooled_engine(url: str) -> AsyncEngine:
     return create_async_engine(url, poolclass=NullPool)
 
 
-def drift(connection: Connection) -> list:
+def drift(
+    connection: Connection, declared: Sequence[MetaData] = (tables.metadata, event_tables.metadata)
+) -> list:
     """The differences, as alembic describes them."""
 
     def ours(_, name: str | None, kind: str, reflected: bool, __) -> bool:
-        return not (kind == "table" and reflected and PARTITION.fullmatch(name or ""))
+        made = PARTITION.fullmatch(name or "") or name in VERSION_TABLES
+        return not (kind == "table" and reflected and made)
 
     dialect: Any = connection.dialect  # that of PostgreSQL has the names, the general one has not
     dialect.ischema_names = {**dialect.ischema_names, "xid8": Xid8}
@@ -34,5 +42,6 @@ def drift(connection: Connection) -> list:
         "compare_type": True,
     }
     context = MigrationContext.configure(connection, opts=options)
-    found: list = compare_metadata(context, metadata)
+    several: Any = list(declared)  # its annotation names one, and it takes several as well
+    found: list = compare_metadata(context, several)
     return found

@@ -9,32 +9,35 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.store import migrate
+from saga_engine.store.schema import ENGINE, EVENTS
 
 
-def config():
+def config(lineage):
     """Alembic's view of our migrations."""
-    return migrate._config(io.StringIO())
+    return migrate._config(lineage, io.StringIO())
 
 
-def migrations():
+def migrations(lineage=ENGINE):
     """Every migration, the first one first."""
-    return [*ScriptDirectory.from_config(config()).walk_revisions()][::-1]
+    return [*ScriptDirectory.from_config(config(lineage)).walk_revisions()][::-1]
 
 
-def statements(script):
+def statements(script, lineage=ENGINE):
     """What one migration does, as SQL."""
     written = io.StringIO()
-    command.upgrade(migrate._config(written), f"{script.down_revision}:{script.revision}", sql=True)
+    steps = f"{script.down_revision}:{script.revision}"
+    command.upgrade(migrate._config(lineage, written), steps, sql=True)
     return written.getvalue()
 
 
 async def migrate_to(url, revision):
-    """Bring an empty database to a revision."""
+    """Bring an empty database to a revision of the engine's tables."""
 
     def upgrade(connection):
-        configured = config()
-        configured.attributes["connection"] = connection
-        command.upgrade(configured, revision)
+        for lineage, target in ((EVENTS, "head"), (ENGINE, revision)):
+            configured = config(lineage)
+            configured.attributes["connection"] = connection
+            command.upgrade(configured, target)
 
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.begin() as connection:

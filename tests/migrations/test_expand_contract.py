@@ -12,9 +12,11 @@ from saga_engine.errors import StoreLockTimeout
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
+from saga_engine.store.schema import ENGINE, ENGINE_DATABASE, EVENTS
 from tests.kit.schemas import migrate_to, migrations, statements
 
-LATER = migrations()[1:]
+LATER = [(lineage, each) for lineage in ENGINE_DATABASE for each in migrations(lineage)[1:]]
+EVERY = [pytest.param(*each, id=f"{each[0].directory}-{each[1].revision}") for each in LATER]
 
 NOT_WHILE_OTHERS_WORK = {
     r"\bDROP\b": "the previous version may still use it",
@@ -31,17 +33,17 @@ ALLOWED: dict[tuple[str, str], str] = {}
 `min_code_revision` no longer uses it."""
 
 
-def broken_rules(script):
-    for statement in statements(script).split(";"):
+def broken_rules(lineage, script):
+    for statement in statements(script, lineage).split(";"):
         words = " ".join(statement.split())
         for forbidden, why in NOT_WHILE_OTHERS_WORK.items():
             if (script.revision, words) not in ALLOWED and re.search(forbidden, words):
                 yield f"{words}: {why}"
 
 
-@pytest.mark.parametrize("script", LATER, ids=lambda each: each.revision)
-def test_a_migration_removes_nothing_that_the_previous_version_uses(script):
-    assert not list(broken_rules(script))
+@pytest.mark.parametrize(("lineage", "script"), EVERY)
+def test_a_migration_removes_nothing_that_the_previous_version_uses(lineage, script):
+    assert not list(broken_rules(lineage, script))
 
 
 @pytest.mark.parametrize(
@@ -54,23 +56,26 @@ def test_a_migration_removes_nothing_that_the_previous_version_uses(script):
     ],
 )
 def test_the_rules_find_statements_that_break_the_previous_version(statement, monkeypatch):
-    monkeypatch.setattr("tests.migrations.test_expand_contract.statements", lambda _: statement)
-    assert list(broken_rules(LATER[0]))
+    monkeypatch.setattr("tests.migrations.test_expand_contract.statements", lambda *_: statement)
+    assert list(broken_rules(*LATER[0]))
 
 
-@pytest.mark.parametrize("script", LATER, ids=lambda each: each.revision)
-def test_a_migration_says_which_code_still_works(script):
-    earlier = [each.revision for each in migrations() if each.revision <= script.revision]
+@pytest.mark.parametrize(("lineage", "script"), EVERY)
+def test_a_migration_says_which_code_still_works(lineage, script):
+    earlier = [each.revision for each in migrations(lineage) if each.revision <= script.revision]
     assert script.module.min_code_revision in earlier
 
 
-async def test_the_database_records_the_requirement_of_each_migration(migrated_url):
+@pytest.mark.parametrize(
+    ("lineage", "table"), [(ENGINE, "schema_revision"), (EVENTS, "event_schema_revision")]
+)
+async def test_the_database_records_the_requirement_of_each_migration(lineage, table, migrated_url):
     async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
         rows = await tx.execute(
-            text("SELECT revision, min_code_revision FROM saga_engine.schema_revision")
+            text(f"SELECT revision, min_code_revision FROM saga_engine.{table}")
         )
         said = {row.revision: row.min_code_revision for row in rows}
-    assert said == {each.revision: each.module.min_code_revision for each in migrations()}
+    assert said == {each.revision: each.module.min_code_revision for each in migrations(lineage)}
 
 
 async def test_a_migration_that_waits_for_a_table_does_not_block_writers(database_url):

@@ -460,7 +460,10 @@ TRIES = {
     "POLICY": "CREATE POLICY p ON saga_engine.{table}",
 }
 CALLED = {
-    "saga_worker": {"add_partitions", "missing_partitions", "purge_expired"},
+    "saga_worker": {
+        *("add_partitions", "missing_partitions", "purge_expired"),
+        *("announce_positions", "draw_positions"),
+    },
     "saga_shop": {"request_start"},
     "saga_operator": {
         *("record_actions", "request_cancel", "request_resolve", "cancel_start"),

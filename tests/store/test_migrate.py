@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 import saga_engine
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
+from saga_engine.events.tables import metadata as event_metadata
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
-from saga_engine.store.schema import REVISION
+from saga_engine.store.schema import ENGINE_DATABASE, EVENT_DATABASE, EVENTS, Lineage
 from tests.kit.schema_drift import drift, unpooled_engine
 
+EVENT_TABLES = [table.name for table in event_metadata.tables.values()]
 MIGRATIONS = Path(saga_engine.__file__).parent.parent / "migrations"
 
 
@@ -42,10 +44,46 @@ async def test_two_concurrent_upgrades_apply_each_migration_once(database_url: s
     assert await migrate.outdated_reason(database_url) is None
 
 
-def test_the_code_needs_the_newest_migration():
+@pytest.mark.parametrize("lineage", ENGINE_DATABASE, ids=lambda each: each.directory)
+def test_the_code_needs_the_newest_migration(lineage: Lineage):
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", str(MIGRATIONS / lineage.directory))
+    assert ScriptDirectory.from_config(config).get_current_head() == lineage.revision
+
+
+async def test_the_database_of_a_service_gets_only_the_event_tables(database_url: str):
+    reason = await migrate.outdated_reason(database_url, EVENT_DATABASE)
+    assert "has no event tables" in (reason or "")
+    assert "Run `saga-engine migrate --events`" in (reason or "")
+    await migrate.upgrade(database_url, EVENT_DATABASE)
+    assert await migrate.outdated_reason(database_url, EVENT_DATABASE) is None
+    connecting = unpooled_engine(database_url)
+    async with connecting.connect() as connection:
+        found = await connection.run_sync(lambda sync: inspect(sync).get_table_names("saga_engine"))
+    await connecting.dispose()
+    assert sorted(found) == sorted([*EVENT_TABLES, EVENTS.version_table])
+    assert "has no saga-engine schema" in (await migrate.outdated_reason(database_url) or "")
+
+
+async def test_a_service_and_the_engine_can_share_a_database(database_url: str):
+    await migrate.upgrade(database_url, EVENT_DATABASE)
+    await migrate.upgrade(database_url)
+    assert await migrate.outdated_reason(database_url) is None
+
+
+async def test_event_tables_of_a_newer_version_are_not_used(migrated_url: str):
+    connecting = unpooled_engine(migrated_url)
+    newer = f"UPDATE saga_engine.{EVENTS.version_table} SET version_num = '9'"
+    async with connecting.begin() as connection:
+        await connection.execute(text(newer))
+    await connecting.dispose()
+    with pytest.raises(SchemaMismatch, match=r"event tables.*Deploy the newer version"):
+        async with Database(migrated_url, Settings()):
+            pass
+    with pytest.raises(SchemaMismatch, match=r"event tables.*Deploy the newer version"):
+        await migrate.upgrade(migrated_url)
 
 
 async def test_a_database_of_a_newer_version_is_not_changed(migrated_url: str):
