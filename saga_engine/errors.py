@@ -9,6 +9,8 @@ Every error of saga-engine, and whose fault it is.
     │   └── NotStarted           requested, and waits for a worker    -> ask again, do not start it
     ├── Conflict             not possible in this state           -> check the state it names
     ├── TimedOut             no answer in time                    -> ask again
+    ├── UnreadableEvent      this code cannot read a stored event -> deploy code that can
+    ├── DecisionFailed       a command's function has a bug       -> correct the function it names
     ├── StoreError           PostgreSQL refused or is out of reach
     │   ├── StoreUnavailable     try again later; nothing is known of the transaction
     │   │   ├── StoreLockTimeout     another transaction holds a row; nothing was written
@@ -42,7 +44,7 @@ class SagaEngineError(Exception):
 
 
 class DefinitionError(SagaEngineError):
-    """A saga breaks a rule: `location` is the declaration's `file:line`, `fix` the remedy."""
+    """A declaration breaks a rule: `location` is its `file:line`, `fix` the remedy."""
 
     exit_code = 2
 
@@ -89,6 +91,43 @@ class TimedOut(SagaEngineError, TimeoutError):
     """The timeout is over. The request may still be executed; it is safe to ask again."""
 
     exit_code = 124
+
+
+class UnreadableEvent(SagaEngineError):
+    """
+    A stored event that this code does not know, cannot read or cannot apply.
+
+    Only the call that needs the event fails. Stored events are not changed: the code is.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, *, stream: str, version: int, event_type: str, problem: str, fix: str
+    ) -> None:
+        super().__init__(f"Event {version} of {stream}, {event_type!r}: {problem}. {fix}")
+        self.stream = stream
+        self.version = version
+        self.event_type = event_type
+        self.problem = problem
+        self.fix = fix
+
+
+class DecisionFailed(SagaEngineError):
+    """
+    The function of a command failed, or its events cannot be stored. Nothing was appended.
+
+    A business rejection is `Rejected` instead.
+    """
+
+    exit_code = 2
+
+    def __init__(self, command: str, *, location: str, problem: str, fix: str) -> None:
+        super().__init__(f"{location}: Command {command} {problem}. {fix}")
+        self.command = command
+        self.location = location
+        self.problem = problem
+        self.fix = fix
 
 
 class StoreError(SagaEngineError):

@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.participant.context import CommandContext
-from saga_engine.participant.errors import Failed, Rejected
 from saga_engine.participant.participant import Participant
+from saga_engine.protocol.rejection import Failed, Rejected
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.vocabulary import Direction, Json
 from simulation.memory_database import MemoryDatabaseClient

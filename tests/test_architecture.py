@@ -63,6 +63,8 @@ TESTED_ELSEWHERE = {
     "saga_engine/decider/triggers.py": "it declares the inputs of decide",
     "saga_engine/events/expected_version.py": "it declares an enum",
     "saga_engine/events/recorded.py": "it declares records",
+    "saga_engine/events/source_hash.py": "test_fingerprint.py tests what it reads",
+    "saga_engine/participant/failure_codes.py": "it declares an enum",
     "saga_engine/participant/interfaces.py": "it declares an interface",
     "saga_engine/payload/annotations.py": "it declares a type",
     "saga_engine/payload/ports.py": "it declares a record",

@@ -3,6 +3,14 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
 
     recorded          Recorded and EventData: an event as it is read, and as it is appended
     tables            the event tables as SQLAlchemy metadata
+    aggregate         Aggregate: its state, events, commands and upcasters, as declared
+    aggregate_rules   what makes aggregates valid
+    event_types       an event's name, version and model, and the upcasters of older versions
+    returned_events   which events a command may return, and which it has returned
+    folding           from the events of a stream to the state of its aggregate
+    decision          from a command and a state to events
+    fingerprint       which code a snapshot was made by
+    source_hash       the source of a module as a hash
     expected_version  NEW, ANY, EXISTING or a number: what a stream must be like for an append
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
@@ -12,4 +20,23 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
 
 Events live in any PostgreSQL database: the engine's, or a service's own. Positions, projections and
 feeds belong to one database; only the engine's has the journals of runs as well.
+
+The public API is here, and is imported when it is first used, as in `saga_engine`. `__init__.pyi`
+declares the same names for type checkers.
 """
+
+from importlib import import_module
+
+_MODULES = {
+    "Aggregate": "saga_engine.events.aggregate",
+    "Recorded": "saga_engine.events.recorded",
+    "replay": "saga_engine.events.folding",
+}
+
+__all__ = ["Aggregate", "Recorded", "replay"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'saga_engine.events' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

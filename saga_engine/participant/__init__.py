@@ -12,7 +12,7 @@ The other side of a saga, in the user's services: commands are executed once, an
     handler             one of the user's functions: checked at its declaration, called with JSON
     handler_calls       calls of handlers, each in a task of its own
     context             what a handler can know about its command
-    errors              what a handler raises instead of returning a result: Rejected or Failed
+    failure_codes       the codes of failures that the kit itself replies with
     failures            the failure that an exception of the user's code becomes
     execution_events    telemetry about the execution of commands
     barrier             one row for each command, so that its effect happens once
@@ -30,7 +30,7 @@ A participant in another language needs docs/protocol.md and nothing of this pac
 """
 
 from saga_engine.participant.context import CommandContext
-from saga_engine.participant.errors import Failed, Rejected
 from saga_engine.participant.participant import Participant
+from saga_engine.protocol.rejection import Failed, Rejected
 
 __all__ = ["CommandContext", "Failed", "Participant", "Rejected"]

@@ -44,8 +44,9 @@ from saga_engine.participant.barrier_statements import (
     delete_older_than_statement,
     qualified_table_name,
 )
-from saga_engine.participant.errors import Failed, FailureCode
+from saga_engine.participant.failure_codes import FailureCode
 from saga_engine.participant.handler_calls import Task
+from saga_engine.protocol.rejection import Failed
 from saga_engine.vocabulary import BarrierResult, Command, Outcome
 
 metadata = MetaData()

@@ -21,8 +21,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from saga_engine.participant import barrier, failures
 from saga_engine.participant.barrier import IN_PROGRESS_RESULT, CommandInProgress, CommandResult
 from saga_engine.participant.database import HandlerRolledBack
-from saga_engine.participant.errors import FailureCode
 from saga_engine.participant.execution_events import ExecutionEvents
+from saga_engine.participant.failure_codes import FailureCode
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.handler_calls import HandlerCalls
 from saga_engine.participant.handler_runner import (

@@ -13,9 +13,9 @@ from types import TracebackType
 import orjson
 
 from saga_engine.containment import TaskExited
-from saga_engine.participant.errors import Failed, Rejected, fits_reply
 from saga_engine.payload.limits import BodyLimits
 from saga_engine.postgres.sqlalchemy_errors import sqlstate_of
+from saga_engine.protocol.rejection import Failed, Rejected, fits_reply
 from saga_engine.protocol.reply import MAX_CODE_CHARACTERS
 from saga_engine.vocabulary import Failure, Outcome
 

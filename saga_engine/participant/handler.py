@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import DefinitionError
 from saga_engine.participant.context import CommandContext
-from saga_engine.participant.errors import Failed, FailureCode
+from saga_engine.participant.failure_codes import FailureCode
 from saga_engine.payload.mapping import declared_type
 from saga_engine.payload.payload import PayloadError, PayloadType
+from saga_engine.protocol.rejection import Failed
 from saga_engine.vocabulary import Command, Json
 
 HandlerFunction = Callable[..., Any]

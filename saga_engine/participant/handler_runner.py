@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from saga_engine.participant import failures
 from saga_engine.participant.barrier import CommandResult
-from saga_engine.participant.errors import Failed, FailureCode
+from saga_engine.participant.failure_codes import FailureCode
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.handler_calls import Task
 from saga_engine.payload.encryption import (
@@ -23,6 +23,7 @@ from saga_engine.protocol.body import write_json
 from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.protocol.failure import failure_json
 from saga_engine.protocol.limits import body_limits
+from saga_engine.protocol.rejection import Failed
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Command, EngineFailureCode, Failure, Outcome
 

@@ -46,7 +46,7 @@ class PayloadMapping:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.source_location = source_location_of(function)
-        hints = _type_hints(function, self.source_location)
+        hints = type_hints_of(function, self.source_location)
         self.parameters = tuple(
             _parse_parameter(p, hints, self.source_location)
             for p in inspect.signature(function).parameters.values()
@@ -81,9 +81,16 @@ def declared_type(python_type: Any, description: str, location: str) -> PayloadT
         ) from None
 
 
-def source_location_of(function: Callable[..., Any]) -> str:
+STEP_DECORATORS = "@saga.step(command=...) or @step.compensation(command=...)"
+
+
+def source_location_of(function: Callable[..., Any], decorators: str = STEP_DECORATORS) -> str:
     """
     `file:line` of a function that a declaration decorates.
+
+    Args:
+        function: what is decorated.
+        decorators: how the decorator is written, for the error.
 
     Raises:
         DefinitionError: it is another object, a lambda, or a function of a class.
@@ -94,16 +101,15 @@ def source_location_of(function: Callable[..., Any]) -> str:
         raise DefinitionError(
             f"A {type(function).__name__} is declared where a function belongs.",
             location=f"{frame.f_code.co_filename}:{frame.f_lineno}",
-            fix="Put @saga.step(command=...) or @step.compensation(command=...), with its"
-            " arguments, directly on a function.",
+            fix=f"Put {decorators}, with its arguments, directly on a function.",
         )
     location = f"{unwrapped.__code__.co_filename}:{unwrapped.__code__.co_firstlineno}"
     if unwrapped.__name__ == "<lambda>":
         raise DefinitionError(
             "A lambda is declared where a function belongs.",
             location=location,
-            fix="Write it as a function with `def`, whose name is the step's and whose"
-            " parameters and result are annotated.",
+            fix="Write it as a function with `def`, which has a name, and annotate its parameters"
+            " and its result.",
         )
     if not isinstance(function, types.FunctionType) or _defined_in_class(unwrapped):
         raise DefinitionError(
@@ -154,7 +160,13 @@ def _reject_missing_arguments(function: object, decorator_name: str) -> NoReturn
     )
 
 
-def _type_hints(function: Callable[..., Any], location: str) -> dict[str, Any]:
+def type_hints_of(function: Callable[..., Any], location: str) -> dict[str, Any]:
+    """
+    Read the annotations of a plain function by parameter, and of its result by `return`.
+
+    Raises:
+        DefinitionError: it is a coroutine or a generator, or an annotation cannot be read.
+    """
     lazy_checks = (
         inspect.iscoroutinefunction,
         inspect.isgeneratorfunction,

@@ -5,6 +5,7 @@ The wire contract of docs/protocol.md. Nothing here does I/O or knows an AMQP li
     command             a command, written and read; it carries the idempotency key of the decider
     reply               a reply: written by a participant, read by the engine
     failure             a failure as a JSON object
+    rejection           what user code raises instead of returning a result: Rejected or Failed
     request             a client's request: start a run, cancel it, or read its status
     answer              the messages for clients: an answer to a request, the end of a run
     run_result          what a client sees of a run

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.participant.database import ParticipantDatabase
-from saga_engine.participant.errors import Rejected
+from saga_engine.protocol.rejection import Rejected
 from saga_engine.settings import Settings
 
 

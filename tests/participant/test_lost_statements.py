@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from saga_engine.participant import lost_statements
 from saga_engine.participant.database import ParticipantDatabase
-from saga_engine.participant.errors import Rejected
+from saga_engine.protocol.rejection import Rejected
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import DatabaseUnavailable
 from tests.kit.events import EventRecorder

@@ -1,11 +1,11 @@
 """
-What a handler raises instead of returning a result: Rejected or Failed.
+What a handler or a command's function raises instead of returning a result: Rejected or Failed.
 
-Their texts are sent to the engine and shown to operators, so the author chooses them. The text of
-any other exception never leaves the process: it may quote a payload or a password.
+Participants and aggregates share one Rejected: where a handler does not catch that of an aggregate,
+its step is rejected. The texts are sent to the engine and shown to operators, so the author chooses
+them. The text of any other exception never leaves the process: it may quote a payload or a
+password.
 """
-
-from enum import StrEnum
 
 from saga_engine.payload.limits import BodyLimits, find_violation
 from saga_engine.payload.payload import is_storable
@@ -26,19 +26,6 @@ The largest limits that any settings allow: an error is made before the settings
 
 The limits of the process's own settings are checked when the reply is written.
 """
-
-
-class FailureCode(StrEnum):
-    """The codes of failures that the participant kit itself replies with."""
-
-    UNKNOWN_COMMAND = "unknown_command"
-    INVALID_PAYLOAD = "invalid_payload"
-    INVALID_RESULT = "invalid_result"
-    TIMEOUT = "timeout"
-    BARRIER_ROW_DELETED = "barrier_row_deleted"
-    TRANSACTION_ENDED = "transaction_ended"  # the handler committed or rolled back itself
-    TRANSACTION_FAILED = "transaction_failed"
-    TRANSACTION_READ_ONLY = "transaction_read_only"
 
 
 class _HandlerError(Exception):

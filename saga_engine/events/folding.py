@@ -1,0 +1,75 @@
+"""
+Folding: from the events of a stream to the state of its aggregate.
+
+Only the newest version of an event reaches a fold. An event that the code does not know is an error
+and is never passed over: the state without it would be another.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from saga_engine.events.aggregate import Aggregate, Fold
+from saga_engine.events.event_types import unreadable
+from saga_engine.events.recorded import Recorded
+from saga_engine.payload.guard import (
+    NO_TIME_LIMIT,
+    CallTimeLimit,
+    UserCodeError,
+    call_user_code,
+)
+from saga_engine.payload.payload import type_name
+
+
+def replay(
+    aggregate: Aggregate,
+    events: Iterable[Recorded],
+    state: Any = None,
+    time_limit: CallTimeLimit = NO_TIME_LIMIT,
+) -> Any:
+    """
+    Fold stored events of one stream.
+
+    Args:
+        aggregate: whose events they are.
+        events: in the order of their versions.
+        state: before the first of them, and may be changed; None: the aggregate's first state.
+        time_limit: interrupts each call into the author's code.
+
+    Raises:
+        UnreadableEvent: the aggregate does not declare it, cannot read it, or its fold failed.
+    """
+    state = aggregate.state_class() if state is None else state
+    for recorded in events:
+        fold = aggregate.folds.get(recorded.type)
+        if fold is None:
+            problem = f"aggregate {aggregate.name!r} does not declare it"
+            fix = "Deploy the code that declares it, or declare a fold for it."
+            raise unreadable(recorded, problem, fix)
+        event = fold.event_type.read(recorded, time_limit)
+        try:
+            state = apply_event(aggregate, fold, state, event, time_limit)
+        except UserCodeError as error:
+            problem = f"{fold.call.function} {error.text}{error.detail}"
+            fix = f"Correct the fold at {fold.call.source_location}."
+            raise unreadable(recorded, problem, fix) from None
+    return state
+
+
+def apply_event(
+    aggregate: Aggregate, fold: Fold, state: Any, event: Any, time_limit: CallTimeLimit
+) -> Any:
+    """
+    Call one fold.
+
+    Raises:
+        UserCodeError: it raised, was interrupted, or did not return a state.
+    """
+    state_parameter, event_parameter = fold.parameters
+    call = partial(fold.function, **{state_parameter: state, event_parameter: event})
+    next_state = call_user_code(time_limit, fold.call, call)
+    if type(next_state) is not aggregate.state_class:
+        expected = type_name(aggregate.state_class)
+        text = f"returned a {type_name(type(next_state))} instead of a {expected}"
+        raise UserCodeError(fold.call, text)
+    return next_state

@@ -1,0 +1,80 @@
+"""A snapshot is used only by the code that made it."""
+
+import importlib
+import sys
+from textwrap import dedent
+
+import pytest
+
+from saga_engine.events.fingerprint import snapshot_fingerprint
+
+MODULE = """
+from pydantic import BaseModel
+from saga_engine.events import Aggregate
+
+class Order(BaseModel):
+    total: int = 0
+
+class Placed(BaseModel):
+    total: int
+
+orders = Aggregate("order", state=Order)
+
+def rounded(total: int) -> int:
+    return total
+
+@orders.event("order-placed")
+def placed(order: Order, event: Placed) -> Order:
+    return Order(total=rounded(event.total))
+"""
+
+
+@pytest.fixture
+def fingerprint_of(tmp_path, monkeypatch):
+    """The fingerprint of the aggregate that a module declares, imported anew."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def load(source: str) -> str | None:
+        (tmp_path / "fingerprinted.py").write_text(dedent(source))
+        sys.modules.pop("fingerprinted", None)
+        importlib.invalidate_caches()
+        return snapshot_fingerprint(importlib.import_module("fingerprinted").orders)
+
+    yield load
+    sys.modules.pop("fingerprinted", None)
+
+
+def test_the_same_code_has_the_same_fingerprint(fingerprint_of):
+    first = fingerprint_of(MODULE)
+    assert first == fingerprint_of(MODULE)
+    assert first is not None
+    assert len(first) == 16
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return Order(total=rounded(event.total))", "return Order(total=event.total)"),
+        ("    return total", "    return total // 2"),
+        ("total: int = 0", "total: int = 1"),
+        ('Aggregate("order"', 'Aggregate("purchase"'),
+    ],
+)
+def test_a_change_of_a_fold_of_what_it_calls_or_of_the_state_changes_it(fingerprint_of, old, new):
+    assert fingerprint_of(MODULE) != fingerprint_of(MODULE.replace(old, new))
+
+
+def test_it_is_that_of_the_code_that_was_imported_even_if_the_file_is_replaced_later(
+    fingerprint_of, tmp_path
+):
+    first = fingerprint_of(MODULE)
+    orders = sys.modules["fingerprinted"].orders
+    (tmp_path / "fingerprinted.py").write_text("# the next version")
+    assert snapshot_fingerprint(orders) == first
+
+
+def test_without_source_no_snapshots_are_used():
+    namespace = {"__name__": "never_imported"}
+    exec(MODULE, namespace)
+    assert snapshot_fingerprint(namespace["orders"]) is None  # type: ignore[arg-type]
