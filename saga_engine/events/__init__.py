@@ -12,6 +12,9 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     fingerprint       which code a snapshot was made by
     source_hash       the source of a module as a hash
     expected_version  NEW, ANY, EXISTING or a number: what a stream must be like for an append
+    projection        Projection: its tables, and a function for each event that changes them
+    projection_rules  what makes projections valid
+    handler_source    what the source of a projection's function shows to be wrong
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch
@@ -29,11 +32,29 @@ from importlib import import_module
 
 _MODULES = {
     "Aggregate": "saga_engine.events.aggregate",
+    "Change": "saga_engine.events.change",
+    "Projection": "saga_engine.events.projection",
     "Recorded": "saga_engine.events.recorded",
+    "add": "saga_engine.events.change",
+    "delete": "saga_engine.events.change",
+    "insert": "saga_engine.events.change",
+    "put": "saga_engine.events.change",
     "replay": "saga_engine.events.folding",
+    "upsert": "saga_engine.events.change",
 }
 
-__all__ = ["Aggregate", "Recorded", "replay"]
+__all__ = [
+    "Aggregate",
+    "Change",
+    "Projection",
+    "Recorded",
+    "add",
+    "delete",
+    "insert",
+    "put",
+    "replay",
+    "upsert",
+]
 
 
 def __getattr__(name: str) -> object:

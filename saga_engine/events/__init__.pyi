@@ -1,3 +1,10 @@
 from saga_engine.events.aggregate import Aggregate as Aggregate
+from saga_engine.events.change import Change as Change
+from saga_engine.events.change import add as add
+from saga_engine.events.change import delete as delete
+from saga_engine.events.change import insert as insert
+from saga_engine.events.change import put as put
+from saga_engine.events.change import upsert as upsert
 from saga_engine.events.folding import replay as replay
+from saga_engine.events.projection import Projection as Projection
 from saga_engine.events.recorded import Recorded as Recorded
