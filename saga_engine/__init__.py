@@ -22,9 +22,10 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     shutdown        how the seconds of a shutdown are divided
     backoff         the formula of growing delays: reconnects, duties and retry policies use it
     waiting         waiting for an event with a time limit
+    message_context  the message that is being handled, for the events of its handler
     containment     keeps user code from stopping the event loop
     alarm_signal    the signal and the timer that interrupt user code
-    loading         imports the user's modules and finds what they declare
+    loading         imports the user's modules and finds sagas or participants in them
     lifecycle       opening and closing resources with `async with`
     engine_process  the two broker connections and the shutdown of every process
     identifiers     run ids

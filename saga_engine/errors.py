@@ -8,6 +8,7 @@ Every error of saga-engine, and whose fault it is.
     ├── NotFound             no such run, incident, dead letter   -> check the id
     │   └── NotStarted           requested, and waits for a worker    -> ask again, do not start it
     ├── Conflict             not possible in this state           -> check the state it names
+    │   └── WrongVersion         another append was first             -> read it, decide again
     ├── TimedOut             no answer in time                    -> ask again
     ├── UnreadableEvent      this code cannot read a stored event -> deploy code that can
     ├── DecisionFailed       a command's function has a bug       -> correct the function it names
@@ -85,6 +86,28 @@ class Conflict(SagaEngineError):
     """The request contradicts the current state: another input for a key, a finished run."""
 
     exit_code = 4
+
+
+class WrongVersion(Conflict):
+    """
+    A stream is not what an append expected. Nothing was appended, to no stream.
+
+    Args:
+        stream: its name.
+        expected: the version that the append expected, or `new` or `existing`.
+        actual: the version of its last event; 0 if it has none.
+    """
+
+    def __init__(self, stream: str, expected: int | str, actual: int) -> None:
+        is_number = isinstance(expected, int)
+        expectation = f"version {expected}" if is_number else f"a stream that is {expected}"
+        super().__init__(
+            f"Stream {stream!r} is at version {actual}; the append expected {expectation}. Read the"
+            " stream, decide again, and append with the version that was read."
+        )
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
 
 
 class TimedOut(SagaEngineError, TimeoutError):

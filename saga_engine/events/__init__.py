@@ -2,6 +2,14 @@
 Event sourcing on the same PostgreSQL: streams of events, aggregates, projections and feeds.
 
     recorded          Recorded and EventData: an event as it is read, and as it is appended
+    client            Events: appends and reads, with a connection pool of its own
+    transactional     append_in: appends in the caller's transaction
+    append            Append and Appended: what is appended, checked, and the result
+    stream_table      the table of streams: appending, and reading one stream
+    snapshot_table    the table of snapshots
+    positions         the horizon, up to which a reader has everything
+    log_page          pages of all events, in the order of their positions
+    event_log         the identity of the log, of which the ids of events are made
     tables            the event tables as SQLAlchemy metadata
     aggregate         Aggregate: its state, events, commands and upcasters, as declared
     aggregate_rules   what makes aggregates valid
@@ -12,9 +20,6 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     fingerprint       which code a snapshot was made by
     source_hash       the source of a module as a hash
     expected_version  NEW, ANY, EXISTING or a number: what a stream must be like for an append
-    projection        Projection: its tables, and a function for each event that changes them
-    projection_rules  what makes projections valid
-    handler_source    what the source of a projection's function shows to be wrong
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch
@@ -31,29 +36,35 @@ declares the same names for type checkers.
 from importlib import import_module
 
 _MODULES = {
+    "ANY": "saga_engine.events.expected_version",
     "Aggregate": "saga_engine.events.aggregate",
-    "Change": "saga_engine.events.change",
-    "Projection": "saga_engine.events.projection",
+    "Append": "saga_engine.events.append",
+    "Appended": "saga_engine.events.append",
+    "EXISTING": "saga_engine.events.expected_version",
+    "EventData": "saga_engine.events.recorded",
+    "Events": "saga_engine.events.client",
+    "MessageContext": "saga_engine.message_context",
+    "NEW": "saga_engine.events.expected_version",
     "Recorded": "saga_engine.events.recorded",
-    "add": "saga_engine.events.change",
-    "delete": "saga_engine.events.change",
-    "insert": "saga_engine.events.change",
-    "put": "saga_engine.events.change",
+    "WrongVersion": "saga_engine.errors",
+    "append_in": "saga_engine.events.transactional",
     "replay": "saga_engine.events.folding",
-    "upsert": "saga_engine.events.change",
 }
 
 __all__ = [
+    "ANY",
+    "EXISTING",
+    "NEW",
     "Aggregate",
-    "Change",
-    "Projection",
+    "Append",
+    "Appended",
+    "EventData",
+    "Events",
+    "MessageContext",
     "Recorded",
-    "add",
-    "delete",
-    "insert",
-    "put",
+    "WrongVersion",
+    "append_in",
     "replay",
-    "upsert",
 ]
 
 

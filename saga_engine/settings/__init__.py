@@ -8,6 +8,7 @@ Every setting of the engine: one frozen object, read once and passed down.
     duties        what a worker does periodically: timers, outbox, heartbeat, token keys
     retention     partitions, run ids, and how long rows are kept
     limits        the largest message, header, name and text that is read or stored
+    events        the event store: sizes of events, appends and pages
     user_code     how long imports, mapping functions and validators may take
     security      who may send what, and the encryption of payloads
     participant   handlers, their timeouts, and a participant's database
@@ -34,6 +35,7 @@ from saga_engine.settings.broker import BrokerSettings
 from saga_engine.settings.client import ClientSettings
 from saga_engine.settings.database import DatabaseSettings
 from saga_engine.settings.duties import DutySettings
+from saga_engine.settings.events import EventSettings
 from saga_engine.settings.limits import LimitSettings
 from saga_engine.settings.participant import ParticipantSettings
 from saga_engine.settings.process import ProcessSettings
@@ -49,6 +51,7 @@ class Settings(
     ParticipantSettings,
     SecuritySettings,
     LimitSettings,
+    EventSettings,
     UserCodeSettings,
     RetentionSettings,
     DutySettings,

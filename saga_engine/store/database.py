@@ -28,6 +28,7 @@ from saga_engine.postgres.url import parse_database_url
 from saga_engine.settings import Settings
 from saga_engine.store import database_check
 from saga_engine.store.json_column import dumps
+from saga_engine.store.schema import ENGINE_DATABASE, Lineages
 
 
 class SqlAlchemyTransaction:
@@ -72,9 +73,15 @@ class Database(AsyncResource):
     A connection pool of one database; `async with` opens and closes it.
 
     Entering it checks that the database is usable, see `check`.
+
+    Args:
+        url: where it is.
+        settings: of the pool and the timeouts.
+        lineages: which tables it must have.
     """
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, lineages: Lineages = ENGINE_DATABASE) -> None:
+        self._lineages = lineages
         self._address = parse_database_url(url).without_password
         self._timeout = settings.database_transaction_timeout
         self._engine = _create_pool(url, settings)
@@ -141,7 +148,7 @@ class Database(AsyncResource):
                 its encoding is not UTF8, so it cannot store every text.
         """
         async with self.transaction() as tx:
-            await database_check.check_database(tx, self._address)
+            await database_check.check_database(tx, self._address, self._lineages)
 
 
 async def _rollback(connection: AsyncConnection, adapter: Any) -> None:

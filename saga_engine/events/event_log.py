@@ -1,0 +1,63 @@
+"""
+The identity of a database's event log, and the events of it as they are read.
+
+The id of an event is a UUIDv5 of the log's id and of what the event's row never changes. It is the
+same in every read, and needs no column. An event that takes the place of one that a failover has
+lost has another time, and so another id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID, uuid5
+
+import orjson
+
+from saga_engine.events.recorded import Recorded
+from saga_engine.postgres.statement import Transaction, text
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """The log of a database; its id is different for each database."""
+
+    id: UUID
+
+    @classmethod
+    async def load(cls, tx: Transaction) -> Self:
+        """Read the identity of a database's log."""
+        return cls(UUID((await tx.execute(_ID)).scalar_one()))
+
+    def event_id(self, stream: str, version: int, place: int, recorded_at: datetime) -> UUID:
+        """Make the id of an event of this log."""
+        microseconds = (recorded_at - _EPOCH) // _MICROSECOND
+        return uuid5(self.id, f"{version}/{place}/{microseconds}/{stream}")
+
+    def recorded(self, row: Sequence[Any]) -> Recorded:
+        """
+        Make an event of a row.
+
+        Args:
+            row: stream, version, place, position, recorded_at, type, schema_version, and data and
+                metadata as JSON.
+        """
+        stream, version, place, position, recorded_at, name, schema_version, data, metadata = row
+        return Recorded(
+            stream=stream,
+            version=version,
+            place=place,
+            position=position,
+            type=name,
+            schema_version=schema_version,
+            recorded_at=recorded_at,
+            id=self.event_id(stream, version, place, recorded_at),
+            data=orjson.loads(data),
+            **orjson.loads(metadata),
+        )
+
+
+_ID = text("SELECT id::text FROM saga_engine.event_log")

@@ -1,0 +1,132 @@
+"""
+Pages of all events of a database, in the order of their positions.
+
+A page ends at the horizon at the latest, so no later page has an event that this one should have.
+It covers a limited range of positions: a filter that accepts few events does not make one statement
+read the whole table.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from saga_engine.errors import InvalidInput
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.recorded import Recorded
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.settings import Settings
+
+_ANY_CHARACTERS = "*"
+_LIKE_SPECIAL = str.maketrans({each: f"\\{each}" for each in "\\%_"})
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """
+    Which events a reader wants.
+
+    Args:
+        types: names of event types; None: all.
+        streams: patterns of SQL's LIKE for names of streams; None: all.
+    """
+
+    types: Sequence[str] | None = None
+    streams: Sequence[str] | None = None
+
+    @classmethod
+    def create(cls, types: Collection[str] | None, streams: Collection[str] | None) -> Self:
+        """
+        Make a filter.
+
+        Args:
+            types: names of event types; None: all.
+            streams: names of streams, or `order-*` for all that begin with `order-`; None: all.
+
+        Raises:
+            InvalidInput: a `*` is not at the end of a name, or a single text was given.
+        """
+        for given, name in ((types, "types"), (streams, "streams")):
+            if isinstance(given, str):
+                raise InvalidInput(f"{name} is one text. Give a collection of names: [{given!r}].")
+        return cls(
+            None if types is None else sorted(types),
+            None if streams is None else sorted(map(_like_pattern, streams)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """
+    Some events in the order of their positions.
+
+    Args:
+        events: those that the filter accepts.
+        position: everything up to it was read: the position to continue after.
+    """
+
+    events: Sequence[Recorded]
+    position: int
+
+
+async def read_page(
+    tx: Transaction,
+    log: EventLog,
+    log_filter: LogFilter,
+    positions: tuple[int, int],
+    settings: Settings,
+) -> LogPage:
+    """
+    Read the next page.
+
+    Args:
+        tx: at READ COMMITTED.
+        log: of that database.
+        log_filter: which events.
+        positions: continue after the first; the second is the horizon, from an earlier statement.
+        settings: how much is read at once.
+    """
+    after, horizon = positions
+    until = min(horizon, after + settings.event_window)
+    if until <= after:
+        return LogPage((), after)
+    parameters = {
+        "after": after,
+        "until": until,
+        "types": log_filter.types,
+        "streams": log_filter.streams,
+        "max_events": settings.event_batch_size,
+        "max_bytes": settings.event_batch_bytes,
+    }
+    rows = (await tx.execute(_READ, parameters)).all()
+    events = [log.recorded(columns) for *columns, _ in rows]
+    found = rows[0][-1] if rows else 0
+    is_complete = len(rows) == found < settings.event_batch_size
+    return LogPage(events, until if is_complete else events[-1].position)
+
+
+def _like_pattern(name: str) -> str:
+    prefix = name.removesuffix(_ANY_CHARACTERS)
+    if not name or _ANY_CHARACTERS in prefix:
+        raise InvalidInput(f"{name!r} is not a pattern of streams. Write order-o-1, or order-*.")
+    return prefix.translate(_LIKE_SPECIAL) + ("%" if prefix != name else "")
+
+
+# `found` is how many events there are before the limit of bytes.
+_READ = text(
+    """
+    SELECT stream, version, place, position, recorded_at, type, schema_version, data, metadata,
+        found
+    FROM (
+        SELECT e.*, count(*) OVER () AS found,
+            sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
+        FROM (
+            SELECT stream, version, 0 AS place, position, recorded_at, type, schema_version,
+                data::text AS data, metadata::text AS metadata
+            FROM saga_engine.stream_event
+            WHERE position > :after AND position <= :until
+                AND (CAST(:types AS text[]) IS NULL OR type = ANY (CAST(:types AS text[])))
+                AND (CAST(:streams AS text[]) IS NULL
+                    OR stream LIKE ANY (CAST(:streams AS text[])))
+            ORDER BY position LIMIT :max_events) AS e) AS page
+    WHERE before < :max_bytes ORDER BY position"""
+)

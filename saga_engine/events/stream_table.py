@@ -1,0 +1,164 @@
+"""
+The table of streams, `stream_event`: appending to streams, and reading one.
+
+Its primary key, (stream, version), decides between two appends to one stream. An append waits for
+another one that is not committed yet.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from saga_engine.errors import WrongVersion
+from saga_engine.events.append import Appended, NewEvent
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.expected_version import StreamState
+from saga_engine.events.recorded import Recorded
+from saga_engine.postgres.statement import Transaction, text
+from saga_engine.settings import Settings
+
+_STATE_CODES = {StreamState.NEW: 0, StreamState.ANY: -1, StreamState.EXISTING: -2}
+"""How a statement reads an expected state, among versions."""
+
+
+class ConcurrentAppend(Exception):
+    """Another transaction has appended to a stream since the statement began: roll back, retry."""
+
+
+async def append(
+    tx: Transaction, events: Sequence[NewEvent], metadata: str, settings: Settings
+) -> Appended:
+    """
+    Append checked events, in order. If it raises, the caller rolls back what was appended.
+
+    Args:
+        tx: at READ COMMITTED. At a higher level a conflict raises SerializationFailure.
+        events: with at least one event.
+        metadata: JSON, of all events.
+        settings: how much one statement appends.
+
+    Raises:
+        WrongVersion: a stream is not as expected.
+        ConcurrentAppend: another transaction was first, and a retry will know what it did.
+    """
+    versions: dict[str, int] = {}
+    position = 0
+    for batch in _batches(events, settings):
+        expected = {
+            event.stream: versions.get(event.stream, _version_code(event)) for event in batch
+        }
+        counts = Counter[str]()
+        numbers = []
+        for event in batch:
+            counts[event.stream] += 1
+            numbers.append(counts[event.stream])
+        rows = await tx.execute(
+            _APPEND,
+            {
+                "expected_stream": [*expected],
+                "expected_version": [*expected.values()],
+                "stream": [event.stream for event in batch],
+                "number": numbers,
+                "type": [event.type for event in batch],
+                "schema_version": [event.schema_version for event in batch],
+                "data": [event.data for event in batch],
+                "metadata": metadata,
+            },
+        )
+        position = max(position, _check_appended(rows.all(), batch, versions))
+    return Appended(position, versions)
+
+
+def _check_appended(
+    rows: Sequence[tuple[str, int, bool, int, int]],
+    batch: Sequence[NewEvent],
+    versions: dict[str, int],
+) -> int:
+    """Set the versions of the streams of a batch, and return its last position."""
+    expected = {event.stream: event.expected for event in batch}
+    for stream, actual, is_expected, _, _ in rows:
+        if not is_expected:
+            raise WrongVersion(stream, expected[stream], actual)
+    if sum(count for *_, count, _ in rows) != len(batch):
+        raise ConcurrentAppend
+    versions.update({stream: actual + count for stream, actual, _, count, _ in rows})
+    return max(position for *_, position in rows)
+
+
+def _version_code(event: NewEvent) -> int:
+    expected = event.expected
+    return _STATE_CODES[expected] if isinstance(expected, StreamState) else expected
+
+
+def _batches(events: Sequence[NewEvent], settings: Settings) -> Iterator[list[NewEvent]]:
+    batch: list[NewEvent] = []
+    size = 0
+    for event in events:
+        full = len(batch) == settings.event_batch_size
+        if batch and (full or size + len(event.data) > settings.event_batch_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
+        size += len(event.data)
+    yield batch
+
+
+async def read(
+    tx: Transaction, log: EventLog, stream: str, after: int, settings: Settings
+) -> list[Recorded]:
+    """Read the next events of a stream after a version, in order; none if there are none."""
+    parameters = {
+        "stream": stream,
+        "after": after,
+        "max_events": settings.event_batch_size,
+        "max_bytes": settings.event_batch_bytes,
+    }
+    return [log.recorded(row) for row in await tx.execute(_READ, parameters)]
+
+
+# It reads the streams first, and appends nothing if one is not as expected: -1 expects nothing, -2
+# an event. ON CONFLICT, because an error would end the caller's transaction; the number of rows
+# reveals the conflict. Positions are drawn by the column's default, in the order of the rows.
+_APPEND = text(
+    """
+    WITH expected AS MATERIALIZED (
+        SELECT e.stream, e.version AS expected, coalesce((
+            SELECT s.version FROM saga_engine.stream_event AS s
+            WHERE s.stream = e.stream ORDER BY s.version DESC LIMIT 1), 0) AS actual
+        FROM unnest(CAST(:expected_stream AS text[]), CAST(:expected_version AS integer[]))
+            AS e(stream, version)
+    ), checked AS MATERIALIZED (
+        SELECT stream, actual, CASE expected WHEN -1 THEN true WHEN -2 THEN actual > 0
+            ELSE actual = expected END AS is_expected
+        FROM expected
+    ), appended AS (
+        INSERT INTO saga_engine.stream_event
+            (stream, version, type, schema_version, data, metadata)
+        SELECT n.stream, c.actual + n.number, n.type, n.schema_version, n.data::jsonb,
+            CAST(:metadata AS jsonb)
+        FROM unnest(CAST(:stream AS text[]), CAST(:number AS integer[]), CAST(:type AS text[]),
+            CAST(:schema_version AS integer[]), CAST(:data AS text[])) WITH ORDINALITY
+            AS n(stream, number, type, schema_version, data, place)
+        JOIN checked AS c ON c.stream = n.stream
+        WHERE (SELECT bool_and(is_expected) FROM checked)
+        ORDER BY n.place
+        ON CONFLICT (stream, version) DO NOTHING
+        RETURNING stream, position
+    )
+    SELECT c.stream, c.actual, c.is_expected, count(a.stream), max(a.position)
+    FROM checked AS c LEFT JOIN appended AS a ON a.stream = c.stream
+    GROUP BY c.stream, c.actual, c.is_expected"""
+)
+
+_READ = text(
+    """
+    SELECT stream, version, place, position, recorded_at, type, schema_version, data, metadata
+    FROM (
+        SELECT e.*, sum(octet_length(data)) OVER (ORDER BY version) - octet_length(data) AS before
+        FROM (
+            SELECT stream, version, 0 AS place, position, recorded_at, type, schema_version,
+                data::text AS data, metadata::text AS metadata
+            FROM saga_engine.stream_event
+            WHERE stream = :stream AND version > :after
+            ORDER BY version LIMIT :max_events) AS e) AS page
+    WHERE before < :max_bytes ORDER BY version"""
+)

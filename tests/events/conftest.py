@@ -1,0 +1,50 @@
+"""Databases with event tables, as services have them."""
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.events import Events
+from saga_engine.settings import Settings
+from saga_engine.store.migrate import upgrade
+from saga_engine.store.schema import EVENT_DATABASE
+from tests.kit.servers import running_postgres
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+async def event_server() -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL that knows prepared transactions; see `postgres` for the other settings."""
+    settings = {"max_prepared_transactions": "64", "fsync": "off", "full_page_writes": "off"}
+    async with running_postgres(settings=settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def event_url(event_server: PostgresServer) -> AsyncIterator[str]:
+    """The URL of a new database, with event tables only."""
+    name = f"events_{next(_numbers)}"
+    url = await event_server.create_database(name)
+    await upgrade(url, EVENT_DATABASE)
+    yield url
+    await event_server.drop_database(name)
+
+
+@pytest.fixture
+async def events(event_url: str) -> AsyncIterator[Events]:
+    """A client of that database."""
+    async with Events(event_url, settings=Settings()) as client:
+        yield client
+
+
+@pytest.fixture
+async def user_engine(event_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine of the user's code for that database."""
+    engine = create_async_engine(event_url, poolclass=NullPool)
+    yield engine
+    await engine.dispose()

@@ -1,0 +1,44 @@
+"""Snapshots of streams."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from saga_engine.events import snapshot_table
+from saga_engine.events.snapshot_table import StoredSnapshot
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import EVENT_DATABASE
+
+
+@pytest.fixture
+async def event_database(event_url: str) -> AsyncIterator[Database]:
+    async with Database(event_url, Settings(), EVENT_DATABASE) as database:
+        yield database
+
+
+async def test_a_snapshot_is_read_unchanged(event_database: Database):
+    snapshot = StoredSnapshot(7, {"total": 2.5, "items": ["é", None], "big": 2**63})
+    async with event_database.transaction() as tx:
+        await snapshot_table.write(tx, "order-1", "a", snapshot)
+        assert await snapshot_table.read(tx, "order-1", "a") == snapshot
+        assert await snapshot_table.read(tx, "order-2", "a") is None
+
+
+async def test_a_snapshot_of_other_code_is_not_read(event_database: Database):
+    async with event_database.transaction() as tx:
+        await snapshot_table.write(tx, "order-1", "a", StoredSnapshot(7, {}))
+        assert await snapshot_table.read(tx, "order-1", "b") is None
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "version", "kept"), [("a", 6, 7), ("a", 8, 8), ("b", 6, 6)]
+)
+async def test_an_older_snapshot_does_not_replace_a_newer_one_of_the_same_code(
+    event_database: Database, fingerprint: str, version: int, kept: int
+):
+    async with event_database.transaction() as tx:
+        await snapshot_table.write(tx, "order-1", "a", StoredSnapshot(7, {}))
+        await snapshot_table.write(tx, "order-1", fingerprint, StoredSnapshot(version, {}))
+        found = await snapshot_table.read(tx, "order-1", fingerprint)
+    assert found == StoredSnapshot(kept, {})

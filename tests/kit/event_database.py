@@ -1,0 +1,24 @@
+"""Events to append in tests, and connections of other programs to event tables."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from saga_engine.events import EventData
+
+
+def placed(number: int = 1, **data: Any) -> EventData:
+    """An event of an order."""
+    return EventData("order-placed", 1, {"number": number, **data})
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the driver, as another program has one."""
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        yield connection
+    finally:
+        await connection.close()
