@@ -1,5 +1,5 @@
 """
-Importing the user's modules, and finding sagas or participants in them.
+Importing the user's modules, and finding sagas, aggregates or participants in them.
 
 `MODULE` selects every object of a kind in it, `MODULE:NAME` the one with that name. The user must
 fix what fails, so an error names the file and line. A module may exit, raise anything or not
@@ -30,13 +30,15 @@ class ImportInterrupted(BaseException):
     """The import takes too long. A BaseException, so that `except Exception` does not catch it."""
 
 
-def load_objects(spec: str, kind: type[Found], timeout: float) -> list[Found]:
+def load_objects(
+    spec: str, kind: type[Found] | tuple[type[Found], ...], timeout: float
+) -> list[Found]:
     """
     Import `MODULE[:NAME]` and return its objects of *kind*, in the order they are bound.
 
     Args:
         spec: `MODULE` or `MODULE:NAME`.
-        kind: the type of the objects.
+        kind: the type of the objects, or several types.
         timeout: seconds for the import, the setting import_timeout. If a module cannot be
             interrupted, the process ends with the text and exit code of the ConfigurationError.
 
@@ -45,17 +47,20 @@ def load_objects(spec: str, kind: type[Found], timeout: float) -> list[Found]:
         DefinitionError: an object in it breaks a rule while it is declared.
     """
     name, _, attribute = spec.partition(":")
+    kinds = kind if isinstance(kind, tuple) else (kind,)
     _refuse_file_path(name, attribute)
     module = _import(name, timeout)
     if attribute:
         found = getattr(module, attribute, None)
-        if not isinstance(found, kind):
-            raise ConfigurationError(f"{name} has no {kind.__name__} named {attribute!r}.")
+        if not isinstance(found, kinds):
+            wanted = " or ".join(each.__name__ for each in kinds)
+            raise ConfigurationError(f"{name} has no {wanted} named {attribute!r}.")
         return [found]
-    objects = {id(value): value for value in vars(module).values() if isinstance(value, kind)}
+    objects = {id(value): value for value in vars(module).values() if isinstance(value, kinds)}
     if not objects:
         raise ConfigurationError(
-            f"{name} declares no {kind.__name__}. Name the module that does, or MODULE:NAME."
+            f"{name} declares no {' and no '.join(each.__name__ for each in kinds)}. Name the"
+            " module that does, or MODULE:NAME."
         )
     return list(objects.values())
 

@@ -8,6 +8,8 @@ from cyclopts import Parameter
 from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError, collect_errors
+from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.aggregate_rules import problems as aggregate_problems
 from saga_engine.loading import load_objects
 from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.saga.diagrams import ascii_table, dot, mermaid
@@ -28,23 +30,27 @@ _RENDERERS = {GraphFormat.MERMAID: mermaid, GraphFormat.DOT: dot, GraphFormat.AS
 
 def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
-    Check the sagas of a module against every rule; print the problems and exit 8 if any.
+    Check a module's sagas and aggregates against every rule; print problems and exit 8 if any.
 
     Args:
-        module: MODULE or MODULE:SAGA.
+        module: MODULE or MODULE:NAME.
     """
+    found: list[Saga | Aggregate] = []
     with collect_errors() as problems:
         try:
-            sagas = _load_sagas(module)
+            found = load_objects(module, (Saga, Aggregate), Settings.load().import_timeout)
         except DefinitionError as error:
-            sagas = []
             problems.append(error)
+    sagas = [each for each in found if isinstance(each, Saga)]
+    aggregates = [each for each in found if isinstance(each, Aggregate)]
     problems.extend(definition_problems(sagas))
+    problems.extend(aggregate_problems(aggregates))
     if as_json:
         print_json(
             {
                 "valid": not problems,
                 "sagas": [] if problems else [_saga_json(each) for each in sagas],
+                "aggregates": [] if problems else [_aggregate_json(each) for each in aggregates],
                 "problems": [_problem_json(each) for each in problems],
             }
         )
@@ -54,6 +60,9 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     else:
         for saga in sagas:
             print_line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, valid")
+        for aggregate in aggregates:
+            events, commands = len(aggregate.folds), len(aggregate.commands)
+            print_line(f"{aggregate.name}: {events} events, {commands} commands, valid")
     return EXIT_PROBLEMS_FOUND if problems else 0
 
 
@@ -124,6 +133,15 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
         "fingerprint": saga.fingerprint,
         "location": saga.source_location,
         "steps": list(saga.steps),
+    }
+
+
+def _aggregate_json(aggregate: Aggregate) -> dict[str, Any]:
+    return {
+        "name": aggregate.name,
+        "location": aggregate.source_location,
+        "events": {name: each.event_type.version for name, each in aggregate.folds.items()},
+        "commands": [each.__name__ for each in aggregate.commands],
     }
 
 

@@ -59,5 +59,5 @@ def _load_codec(name: str, import_timeout: float) -> Codec:
         raise ConfigurationError(
             f"SAGA_ENGINE_PAYLOAD_CODEC is {name!r}: name an object as MODULE:NAME, or aes-gcm."
         )
-    [codec] = load_objects(name, Codec, import_timeout)  # type: ignore[type-abstract]  # only for isinstance
+    [codec] = load_objects(name, Codec, import_timeout)
     return codec

@@ -20,6 +20,9 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     fingerprint       which code a snapshot was made by
     source_hash       the source of a module as a hash
     expected_version  NEW, ANY, EXISTING or a number: what a stream must be like for an append
+    projection        Projection: its tables, and a function for each event that changes them
+    projection_rules  what makes projections valid
+    handler_source    what the source of a projection's function shows to be wrong
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch
@@ -40,15 +43,22 @@ _MODULES = {
     "Aggregate": "saga_engine.events.aggregate",
     "Append": "saga_engine.events.append",
     "Appended": "saga_engine.events.append",
+    "Change": "saga_engine.events.change",
     "EXISTING": "saga_engine.events.expected_version",
     "EventData": "saga_engine.events.recorded",
     "Events": "saga_engine.events.client",
     "MessageContext": "saga_engine.message_context",
     "NEW": "saga_engine.events.expected_version",
+    "Projection": "saga_engine.events.projection",
     "Recorded": "saga_engine.events.recorded",
     "WrongVersion": "saga_engine.errors",
+    "add": "saga_engine.events.change",
     "append_in": "saga_engine.events.transactional",
+    "delete": "saga_engine.events.change",
+    "insert": "saga_engine.events.change",
+    "put": "saga_engine.events.change",
     "replay": "saga_engine.events.folding",
+    "upsert": "saga_engine.events.change",
 }
 
 __all__ = [
@@ -58,13 +68,20 @@ __all__ = [
     "Aggregate",
     "Append",
     "Appended",
+    "Change",
     "EventData",
     "Events",
     "MessageContext",
+    "Projection",
     "Recorded",
     "WrongVersion",
+    "add",
     "append_in",
+    "delete",
+    "insert",
+    "put",
     "replay",
+    "upsert",
 ]
 
 

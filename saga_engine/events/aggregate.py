@@ -14,9 +14,11 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
+from uuid import UUID
 
-from saga_engine.errors import DefinitionError, raise_or_collect
+from saga_engine.errors import DefinitionError, InvalidInput, raise_or_collect
 from saga_engine.events.event_types import (
     EventType,
     UpcastFunction,
@@ -26,6 +28,7 @@ from saga_engine.events.event_types import (
     event_type_of,
     model_type,
 )
+from saga_engine.events.fingerprint import snapshot_fingerprint
 from saga_engine.events.returned_events import returned_classes
 from saga_engine.events.source_hash import source_hash
 from saga_engine.payload.guard import UserCodeCall
@@ -150,19 +153,37 @@ class Aggregate:
         self._declare(lambda: self._add_command(function))
         return function
 
-    def stream(self, aggregate_id: object) -> str:
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Which code makes the state, for its snapshots; None: none are used."""
+        return snapshot_fingerprint(self.state_type, self.source_hashes)
+
+    def fold_of(self, event_class: object) -> Fold | None:
+        """Find the fold of a class; None if it is not an event of this aggregate."""
+        event_type = event_type_of(event_class)
+        fold = self.folds.get(event_type.name) if event_type else None
+        return fold if fold is not None and fold.event_type.model is event_class else None
+
+    def stream(self, aggregate_id: str | int | UUID) -> str:
         """
         Name the stream of one aggregate.
 
-        Args:
-            aggregate_id: a text, a number or a UUID.
+        Raises:
+            InvalidInput: the id is neither a text, nor a number, nor a UUID.
         """
+        given: object = aggregate_id
+        if not isinstance(given, str | int | UUID) or isinstance(given, bool):
+            raise InvalidInput(
+                f"The id of aggregate {self.name!r} is a {type_name(type(given))}. Give a"
+                " text, a number or a UUID."
+            )
         return f"{self.name}-{aggregate_id}"
 
     def __repr__(self) -> str:
         return f"Aggregate({self.name!r}, events={list(self.folds)})"
 
     def _declare(self, declaration: Callable[[], None]) -> None:
+        self.__dict__.pop("fingerprint", None)
         try:
             declaration()
         except DefinitionError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events.aggregate import Aggregate
-from saga_engine.events.event_types import event_type_of, missing_upcasters
+from saga_engine.events.event_types import missing_upcasters
 
 AGGREGATE_NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 RESERVED_NAMES = ("run",)
@@ -75,8 +75,7 @@ def _check_events(aggregate: Aggregate) -> Problems:
 def _check_commands(aggregate: Aggregate) -> Problems:
     for spec in aggregate.commands.values():
         for each in spec.event_classes:
-            event_type = event_type_of(each)
-            if event_type is None or event_type.name not in aggregate.folds:
+            if aggregate.fold_of(each) is None:
                 yield DefinitionError(
                     f"{spec.call.function} returns {each.__name__}, which is not an event of"
                     f" {aggregate.name!r}.",

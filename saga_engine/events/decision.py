@@ -10,7 +10,7 @@ from typing import Any
 
 from saga_engine.errors import DecisionFailed, InvalidInput
 from saga_engine.events.aggregate import Aggregate, CommandSpec
-from saga_engine.events.event_types import event_code_call, event_type_of
+from saga_engine.events.event_types import event_code_call
 from saga_engine.events.folding import apply_event
 from saga_engine.events.recorded import EventData
 from saga_engine.events.returned_events import events_in
@@ -127,9 +127,8 @@ def _decide_event(
     aggregate: Aggregate, spec: CommandSpec, state: Any, event: Any, time_limit: CallTimeLimit
 ) -> tuple[EventData, Any]:
     """Write an event, and fold what will be read."""
-    event_type = event_type_of(type(event))
-    fold = aggregate.folds.get(event_type.name) if event_type else None
-    if fold is None or fold.event_type is not event_type:
+    fold = aggregate.fold_of(type(event))
+    if fold is None:
         problem = (
             f"returned a {type_name(type(event))}, which is not an event of {aggregate.name!r}"
         )

@@ -8,26 +8,28 @@ event, a fold or an upcaster. A fold must not depend on other modules of the aut
 
 import hashlib
 import json
+from collections.abc import Mapping
 
-from saga_engine.events.aggregate import Aggregate
+from saga_engine.payload.payload import PayloadType
 
 _FORMAT = 1
 """Raised when the engine itself folds or stores snapshots in another way."""
 
 
-def snapshot_fingerprint(aggregate: Aggregate) -> str | None:
-    """Make the fingerprint; None if a source is not known, so that snapshots are not used."""
-    if None in aggregate.source_hashes.values():
+def snapshot_fingerprint(
+    state_type: PayloadType, source_hashes: Mapping[str, str | None]
+) -> str | None:
+    """
+    Make the fingerprint; None if a source is not known, so that snapshots are not used.
+
+    Args:
+        state_type: of the state.
+        source_hashes: of the modules that make it, by their names.
+    """
+    if None in source_hashes.values():
         return None
-    events = {name: fold.event_type.version for name, fold in aggregate.folds.items()}
     document = json.dumps(
-        [
-            _FORMAT,
-            aggregate.name,
-            aggregate.state_type.schema("serialization"),
-            sorted(events.items()),
-            sorted(aggregate.source_hashes.items()),
-        ],
+        [_FORMAT, state_type.schema("serialization"), sorted(source_hashes.items())],
         sort_keys=True,
         separators=(",", ":"),
     )

@@ -41,6 +41,57 @@ async def test_a_broken_rule_exits_8_with_file_and_line(shop):
     assert checked.json["problems"][0]["fix"]
 
 
+AGGREGATE = """
+from pydantic import BaseModel
+from saga_engine.events import Aggregate
+
+class Order(BaseModel):
+    total: int = 0
+
+class Placed(BaseModel):
+    total: int
+
+class Place(BaseModel):
+    total: int
+
+orders = Aggregate("order", state=Order)
+
+@orders.event("order-placed")
+def placed(order: Order, event: Placed) -> Order:
+    return Order(total=event.total)
+
+@orders.command
+def place(order: Order, command: Place) -> Placed:
+    return Placed(total=command.total)
+"""
+
+
+async def test_a_module_may_declare_aggregates_without_sagas(shop):
+    (shop / "orders.py").write_text(AGGREGATE)
+    ran = await saga_engine("check", "orders", cwd=shop)
+    assert (ran.exit_code, ran.out) == (0, "order: 1 events, 1 commands, valid\n")
+    [aggregate] = (await saga_engine("check", "orders", "--json", cwd=shop)).json["aggregates"]
+    assert aggregate["location"].startswith(f"{shop}/orders.py:")
+    assert (aggregate["events"], aggregate["commands"]) == ({"order-placed": 1}, ["Place"])
+
+
+async def test_mistakes_of_aggregates_and_sagas_are_reported_together(shop):
+    mistakes = {
+        '"order-placed")': '"order-placed", version=2)',
+        "command: Place) -> Placed": "command: Place) -> Order",
+    }
+    source = AGGREGATE
+    for correct, mistake in mistakes.items():
+        source = source.replace(correct, mistake)
+    (shop / "wrong.py").write_text(BROKEN.replace("orders", "sagas") + source)
+    ran = await saga_engine("check", "wrong", cwd=shop)
+    assert ran.exit_code == 8
+    assert "Step 'place' cannot be undone" in ran.err
+    assert "Event 'order-placed' has version 2, and nothing reads version 1." in ran.err
+    assert "place returns Order, which is not an event of 'order'." in ran.err
+    assert len(ran.err.splitlines()) == 3
+
+
 SEVERAL = """
 from saga_engine import Saga
 
@@ -100,8 +151,8 @@ async def test_a_file_name_is_refused_with_the_module_name(shop, given, module):
         ("nowhere", "There is no module 'nowhere'"),
         ("syntax", "syntax.py:1"),
         ("raising", "ZeroDivisionError"),
-        ("empty", "declares no Saga"),
-        ("valid:other", "has no Saga named 'other'"),
+        ("empty", "declares no Saga and no Aggregate"),
+        ("valid:other", "has no Saga or Aggregate named 'other'"),
     ],
 )
 async def test_a_module_that_cannot_be_loaded_is_one_sentence(shop, module, words):

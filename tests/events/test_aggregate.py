@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
-from saga_engine.errors import DefinitionError, collect_errors
+from saga_engine.errors import DefinitionError, InvalidInput, collect_errors
 from saga_engine.events import Aggregate
 from tests.kit.wallet import Deposit, Deposited, Wallet, Withdraw, deposit, deposited, wallets
 
@@ -58,6 +58,12 @@ def test_the_stream_is_named_after_the_aggregate():
     assert wallets.stream(7) == "wallet-7"
     assert wallets.stream(UUID(int=0)) == "wallet-00000000-0000-0000-0000-000000000000"
     assert repr(wallets).startswith("Aggregate('wallet', events=['wallet-deposited',")
+
+
+@pytest.mark.parametrize("aggregate_id", [None, True, 1.5, b"w1", ["w1"]])
+def test_an_id_that_is_none_by_mistake_names_no_stream(aggregate_id):
+    with pytest.raises(InvalidInput, match="The id of aggregate 'wallet' is a "):
+        wallets.stream(aggregate_id)
 
 
 def test_functions_are_found_by_event_and_command():

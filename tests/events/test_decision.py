@@ -9,6 +9,7 @@ from saga_engine import Rejected
 from saga_engine.errors import DecisionFailed, InvalidInput
 from saga_engine.events import Aggregate, replay
 from saga_engine.events.decision import decide
+from saga_engine.events.event_types import declare_event_type
 from saga_engine.events.recorded import EventData
 from tests.kit.wallet import (
     Close,
@@ -132,6 +133,14 @@ def test_what_is_not_an_event_of_the_aggregate_is_refused(result):
 
 def test_an_event_of_another_aggregate_is_refused():
     assert "returned a Deposited" in failure(counting(Deposited(amount=1, currency="EUR"))).problem
+
+
+def test_a_class_with_the_name_of_an_event_is_not_that_event():
+    class Recount(Counted):
+        pass
+
+    declare_event_type(Recount, "counted", 1, "shop.py:7")
+    assert "returned a Recount" in failure(counting(Recount(by=1))).problem
 
 
 def test_an_event_that_cannot_be_stored_is_refused():

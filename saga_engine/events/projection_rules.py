@@ -1,0 +1,107 @@
+"""
+What makes projections valid. `check` is called before they are used.
+
+Here are the rules between declarations. What is wrong with a function is refused when it is
+declared, in `projection`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import Table
+
+from saga_engine.errors import DefinitionError
+from saga_engine.events.event_types import missing_upcasters
+from saga_engine.events.projection import OnPoison, Projection
+from saga_engine.events.table_shape import TableProblem, shape_of
+
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+MAX_VERSION = 2**31 - 1
+
+Problems = Iterator[DefinitionError]
+
+
+def check(projections: Iterable[Projection]) -> None:
+    """
+    Check projections against every rule.
+
+    Raises:
+        DefinitionError: the first rule they break.
+    """
+    for problem in problems(projections):
+        raise problem
+
+
+def problems(projections: Iterable[Projection]) -> Problems:
+    """Every rule that projections break, each alone and all together."""
+    names: dict[str, Projection] = {}
+    owners: dict[str, Projection] = {}
+    for projection in projections:
+        yield from _check_header(projection)
+        yield from _check_tables(projection)
+        if not projection.handlers:
+            yield _problem(projection, "handles no event", "Declare functions with @....on(Event).")
+        event_types = [each.event_type for each in projection.handlers.values() if each.event_type]
+        yield from missing_upcasters(event_types)
+        other = names.setdefault(projection.name, projection)
+        if other is not projection:
+            yield _problem(
+                projection, f"is also declared at {other.source_location}", "Rename one."
+            )
+        yield from _check_owners(projection, owners)
+
+
+def _check_header(projection: Projection) -> Problems:
+    name: object = projection.name
+    version: object = projection.version
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        yield _problem(
+            projection,
+            "has an invalid name",
+            "Use a to z, 0 to 9, - and _, at most 64 characters, the first one a letter.",
+        )
+    if type(version) is not int or not 1 <= version <= MAX_VERSION:
+        yield _problem(projection, f"has version={version!r}", "Count versions from 1.")
+    if projection.on_poison not in tuple(OnPoison):
+        allowed = " or ".join(repr(each.value) for each in OnPoison)
+        yield _problem(projection, f"has on_poison={projection.on_poison!r}", f"Use {allowed}.")
+
+
+def _check_tables(projection: Projection) -> Problems:
+    if not projection.tables:
+        yield _problem(projection, "has no table", "Give tables=[...]: every table it writes.")
+    for table in projection.tables:
+        declared: object = table
+        if not isinstance(declared, Table):
+            yield _problem(
+                projection,
+                f"has a {type(declared).__name__} in tables",
+                "Give tables of SQLAlchemy Core; of a mapped class, its __table__.",
+            )
+            continue
+        try:
+            shape_of(table)
+        except TableProblem as problem:
+            yield DefinitionError(
+                str(problem), location=projection.source_location, fix=problem.fix
+            )
+
+
+def _check_owners(projection: Projection, owners: dict[str, Projection]) -> Problems:
+    """One projection writes a table: two would not be rebuilt, stopped or repeated together."""
+    declared: tuple[object, ...] = projection.tables
+    names = [each.fullname for each in declared if isinstance(each, Table)]
+    for name in names:
+        owner = owners.setdefault(name, projection)
+        if owner is not projection or names.count(name) > 1:
+            yield _problem(
+                projection,
+                f"writes table {name}, as does {owner.name!r} at {owner.source_location}",
+                "Give each projection tables of its own.",
+            )
+            return
+
+
+def _problem(projection: Projection, problem: str, fix: str) -> DefinitionError:
+    text = f"Projection {str(projection.name)[:80]!r} {problem}."
+    return DefinitionError(text, location=projection.source_location, fix=fix)

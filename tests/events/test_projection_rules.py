@@ -1,0 +1,58 @@
+"""Projections that cannot work are refused before they run, with the line of the declaration."""
+
+import pytest
+from sqlalchemy import Column, MetaData, Table, Text
+
+from saga_engine.errors import DefinitionError
+from saga_engine.events.change import Change
+from saga_engine.events.projection import Projection
+from saga_engine.events.projection_rules import check, problems
+from saga_engine.events.recorded import Recorded
+from tests.kit.read_model import BY_ID, METADATA, Placed, history_projection, orders_projection
+
+
+def projection(name="orders", version=1, tables=(BY_ID,), **options) -> Projection:
+    made = Projection(name, version=version, tables=tables, **options)
+
+    @made.on(Placed)
+    def placed(event: Placed, recorded: Recorded) -> Change: ...
+
+    return made
+
+
+def test_projections_with_tables_of_their_own_are_valid():
+    check([orders_projection(), history_projection()])
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"name": "Orders"}, "'Orders' has an invalid name"),
+        ({"name": "x" * 65}, "has an invalid name"),
+        ({"version": 0}, "has version=0"),
+        ({"version": "1"}, "has version='1'"),
+        ({"on_poison": "ignore"}, "has on_poison='ignore'. Use 'stop' or 'park-stream'."),
+        ({"tables": ()}, "has no table"),
+        ({"tables": ("orders",)}, "has a str in tables"),
+        ({"tables": (Table("a", MetaData(), Column("x", Text)),)}, "a has no primary key"),
+        ({"tables": (BY_ID, BY_ID)}, "writes table order_by_id, as does 'orders'"),
+    ],
+)
+def test_a_projection_that_breaks_a_rule_is_refused(options, problem):
+    with pytest.raises(DefinitionError, match=problem) as caught:
+        check([projection(**options)])
+    assert caught.value.location.startswith(f"{__file__}:")
+    assert caught.value.fix
+
+
+def test_a_projection_without_functions_is_refused():
+    with pytest.raises(DefinitionError, match="handles no event"):
+        check([Projection("orders", version=1, tables=[BY_ID])])
+
+
+def test_two_projections_share_neither_a_name_nor_a_table():
+    found = [str(each) for each in problems([projection(), projection()])]
+    assert "is also declared at" in found[0]
+    assert "writes table order_by_id" in found[1]
+    tables = [METADATA.tables["order_history"]]
+    assert not list(problems([projection(), projection("history", tables=tables)]))
