@@ -6,12 +6,18 @@ from typing import Any
 
 import asyncpg
 
-from saga_engine.events import EventData
+from saga_engine.events import EventData, Recorded
 
 
 def placed(number: int = 1, **data: Any) -> EventData:
     """An event of an order."""
     return EventData("order-placed", 1, {"number": number, **data})
+
+
+def number_in(event: Recorded) -> Any:
+    """The number that an event was made with."""
+    data: Any = event.data
+    return data["number"]
 
 
 @asynccontextmanager
