@@ -19,15 +19,18 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in_transaction
 from saga_engine.errors import Conflict, StoreRefused
+from saga_engine.events import Append, EventData, Events, append_in, snapshot_table
+from saga_engine.events.snapshot_table import StoredSnapshot
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
 from saga_engine.participant import barrier
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.service import ParticipantService
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database
+from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.partitions import maintain
+from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import (
     BrokerConnectionChanged,
     Emitter,
@@ -99,13 +102,18 @@ async def broker(rabbitmq):
 class DatabaseRoles:
     """The engine's database, seen by each of its roles."""
 
-    def __init__(self, server):
+    def __init__(self, server, database="saga"):
         self._server = server
+        self._database = database
+
+    def of_database(self, name):
+        """The same roles, in another database."""
+        return DatabaseRoles(self._server, name)
 
     def url(self, role):
         return (
             make_url(self._server.url)
-            .set(username=role, database="saga")
+            .set(username=role, database=self._database)
             .render_as_string(hide_password=False)
         )
 
@@ -113,7 +121,10 @@ class DatabaseRoles:
     async def connected(self, role):
         url = make_url(self.url(role))
         connection = await asyncpg.connect(
-            host=url.query["host"], port=int(str(url.query["port"])), user=role, database="saga"
+            host=url.query["host"],
+            port=int(str(url.query["port"])),
+            user=role,
+            database=self._database,
         )
         try:
             yield connection
@@ -130,7 +141,7 @@ class DatabaseRoles:
 @pytest.fixture(scope="module")
 async def roles():
     """PostgreSQL, set up by the statements of the page and by nothing else."""
-    first, second, _ = blocks("sql")
+    first, second, *_ = blocks("sql")
     async with running_postgres() as server:
         await server.create_database("saga")
         roles = DatabaseRoles(server)
@@ -147,7 +158,7 @@ async def roles():
 
 async def test_a_participants_role_has_the_rights_that_its_barrier_needs(roles):
     """And no more; the page's third block of statements grants them."""
-    *_, granted = blocks("sql")
+    granted = blocks("sql")[2]
     owner = create_async_engine(roles.url("saga"))
     await barrier.create_table(owner, None)
     await owner.dispose()
@@ -164,6 +175,47 @@ async def test_a_participants_role_has_the_rights_that_its_barrier_needs(roles):
     await engine.dispose()
     assert await roles.refuses("payments", "TRUNCATE saga_barrier")
     assert await roles.refuses("payments", "SELECT * FROM saga_engine.run")
+
+
+@pytest.fixture
+async def service_roles(roles):
+    """The roles in a database of a service, with event tables and the page's last block."""
+    async with roles.connected("saga") as administrator:
+        await administrator.execute("CREATE DATABASE orders OWNER saga_owner")
+    service_roles = roles.of_database("orders")
+    await upgrade(service_roles.url("saga_owner"), EVENT_DATABASE)
+    *_, granted = blocks("sql")
+    async with service_roles.connected("saga") as administrator:
+        await administrator.execute(granted)
+    return service_roles
+
+
+async def test_a_services_role_has_the_rights_that_its_events_need(service_roles):
+    """And no more: it can change no event. The page's last block of statements grants them."""
+    url = service_roles.url("orders")
+    event = EventData("order-placed", 1, {})
+    async with Events(url, settings=Settings()) as events:
+        await events.append(Append("order-1", [event]))
+        assert len([each async for each in events.read("order-1")]) == 1
+        assert len([each async for each in events.read_all()]) == 1
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await append_in(connection, Append("order-1", [event], 1))
+        tx = SqlAlchemyTransaction(connection)
+        await snapshot_table.write(tx, "order-1", "a", StoredSnapshot(1, {}))
+        await snapshot_table.write(tx, "order-1", "a", StoredSnapshot(2, {}))
+        assert await snapshot_table.read(tx, "order-1", "a") == StoredSnapshot(2, {})
+    await engine.dispose()
+    for statement in (
+        "UPDATE saga_engine.stream_event SET data = '{}'",
+        "DELETE FROM saga_engine.stream_event",
+        "TRUNCATE saga_engine.stream_event",
+        "UPDATE saga_engine.event_log SET id = gen_random_uuid()",
+        "SELECT setval('saga_engine.event_position', 1)",
+        "DROP TRIGGER announce_positions ON saga_engine.stream_event",
+        "SELECT saga_engine.draw_positions(1)",
+    ):
+        assert await service_roles.refuses("orders", statement)
 
 
 class RestrictedPrograms:
