@@ -58,8 +58,8 @@ class RunRecord:
         kinds = [kind for kind, _ in step_events]
         if "step_succeeded" in kinds or "step_completed" in kinds:
             return True
-        unroutable = sum(bool(data.get("unroutable")) for _, data in step_events)
-        return kinds.count("attempt_started") > unroutable and kinds[-1] != "step_rejected"
+        undelivered = sum(bool(data.get("never_delivered")) for _, data in step_events)
+        return kinds.count("attempt_started") > undelivered and kinds[-1] != "step_rejected"
 
 
 def run_records(
