@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from random import Random
 from uuid import UUID
 
-import orjson
-
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.errors import StoreRefused, StoreUnavailable
 from saga_engine.store.audit import ActionKind, OperatorAction
@@ -22,7 +20,7 @@ from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.vocabulary import Direction, Resolution
 from simulation.memory_database import MemoryDatabase
 from simulation.memory_store import MemoryStore
-from simulation.rows import Row
+from simulation.rows import Row, stored_events_of
 
 OPERATOR_NAME = "the operator"
 
@@ -105,9 +103,12 @@ class Operator:
 
 def audit_violations(engine_db: MemoryDatabase) -> Iterator[str]:
     """Violations of the promises by actions whose outcome does not match the journal."""
-    events = engine_db.rows["event"].values()
-    resolutions = [event["data"] for event in events if event["type"] == "incident_resolved"]
-    reasons = Counter(orjson.loads(data)["reason"] for data in resolutions)
+    reasons = Counter(
+        event.data["reason"]
+        for row in engine_db.rows["journal"].values()
+        for event in stored_events_of(row)
+        if event.type == "incident_resolved"
+    )
     for audit_row in engine_db.rows["audit"].values():
         label = f"act {audit_row['action']} of run {audit_row['run_id']}"
         if audit_row["outcomes"] != 1:

@@ -24,7 +24,7 @@ RETENTION = timedelta(seconds=30)
 DETACHED, DROPPED = "detached", "dropped"
 """The tables of detached partitions, and of dropped ones, which only the checks read."""
 
-PARTITIONED_TABLES = ("run", "event")
+PARTITIONED_TABLES = ("run", "journal")
 
 REFUSED_RUN_DROPPED = "The run was finished, and was dropped with its month."
 

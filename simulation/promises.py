@@ -16,7 +16,7 @@ from saga_engine.decider.run import Run
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.vocabulary import Direction, Status
 from simulation.memory_database import MemoryDatabase
-from simulation.rows import Row
+from simulation.rows import Row, stored_events_of
 from simulation.workload import Workload
 
 ACTION, COMPENSATION = Direction.ACTION.value, Direction.COMPENSATION.value
@@ -31,8 +31,9 @@ class RunRecord:
     ) -> None:
         self.row = row
         self.workload = workload
-        self.events = [(each["type"], orjson.loads(each["data"])) for each in journal]
-        self.versions = [each["revision"] for each in journal]
+        self.revisions = [each["revision"] for each in journal]
+        self.stored_events = [event for row in journal for event in stored_events_of(row)]
+        self.events = [(each.type, each.data) for each in self.stored_events]
         self.effects: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, effect in enumerate(effects):
             self.effects[effect["step"], effect["direction"]].append(number)
@@ -71,8 +72,8 @@ def run_records(
         row["id"]: (row["name"], row["version"]) for row in engine_db.rows["definition"].values()
     }
     journals: dict[str, list[Row]] = defaultdict(list)
-    for (run_id, _), event in sorted(engine_db.rows["event"].items()):
-        journals[run_id].append(event)
+    for (run_id, _), journal_row in sorted(engine_db.rows["journal"].items()):
+        journals[run_id].append(journal_row)
     effects_by_run: dict[str, list[Row]] = defaultdict(list)
     for effect in effect_rows:
         effects_by_run[effect["run_id"]].append(effect)
@@ -168,9 +169,17 @@ def _check_effects_once(record: RunRecord) -> Iterator[str]:
 
 
 def _check_replay(record: RunRecord, run: Run) -> Iterator[str]:
-    if record.versions != list(range(1, run.revision + 1)):
-        yield f"P5: its journal has the revisions {record.versions}"
+    if record.revisions != list(range(1, record.row["revision"] + 1)):
+        yield f"P5: its journal has the revisions {record.revisions}"
         return
+    positions = [each.position for each in record.stored_events]
+    if positions != sorted(set(positions)):
+        yield f"P5: its journal has the positions {positions}"
     events: list[Any] = [deserialize_event(kind, data) for kind, data in record.events]
-    if replay(events) != run:
+    try:
+        replayed = replay(events)
+    except (AssertionError, LookupError) as error:  # an event before it is missing
+        yield f"P5: its journal cannot be replayed: {error!r}"
+        return
+    if replayed != run:
         yield "P5: its journal does not replay to its row"

@@ -7,7 +7,7 @@ from saga_engine.decider.events import Event
 from saga_engine.store.audit import ActionOutcome, outcome_columns
 from saga_engine.store.dead_letters import DeadLetter, dropped_columns, letter_columns
 from saga_engine.store.incidents import opened_columns, resolved_columns
-from saga_engine.store.journal import NewEvent, event_columns
+from saga_engine.store.journal import NewJournalRow, journal_columns
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, jsonb, rows_of
 
@@ -15,14 +15,16 @@ from simulation.rows import Row, jsonb, rows_of
 class RecordModel(MemoryTransaction):
     """`RecordStatements` in memory, without the counts."""
 
-    async def append_events(self, events: Sequence[NewEvent]) -> None:
-        if not events:
+    async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
+        if not rows:
             return
-        rows = list(rows_of(event_columns(events)))
+        columns = journal_columns(rows)
+        event_count = columns.pop("event_count")
         async with self.statement():
-            for row in rows:
-                row |= {"data": jsonb(row["data"]), "position": self.next_value("event")}
-                await self.insert_or_fail("event", (row["run_id"], row["revision"]), row)
+            first, *_ = [self.next_value("event_position") for _ in range(event_count)]
+            for row in rows_of(columns):
+                row |= {"events": jsonb(row["events"]), "position": first + row.pop("place")}
+                await self.insert_or_fail("journal", (row["run_id"], row["revision"]), row)
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
         if opened := opened_columns(events):

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from saga_engine.postgres.statement import Columns
+from saga_engine.store.journal import StoredEvent, stored_events
 from saga_engine.vocabulary import Status
 
 Row: TypeAlias = dict[str, Any]
@@ -29,6 +30,11 @@ def rows_of(columns: Columns) -> Iterator[Row]:
     """Turn columns into rows."""
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))
+
+
+def stored_events_of(row: Row) -> Iterator[StoredEvent]:
+    """Read the events of a row of the journal."""
+    return stored_events(row["revision"], row["recorded_at"], row["position"], row["events"])
 
 
 def limit_bytes(rows: Iterable[Row], column: str, max_bytes: int) -> Iterator[Row]:

@@ -83,15 +83,17 @@ class RunModel(MemoryTransaction):
                     inserted.add(row["run_id"])
         return inserted
 
-    async def save_runs(self, changed: Sequence[StoredRun]) -> None:
+    async def save_runs(
+        self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
+    ) -> None:
         if not changed:
             return
-        rows = list(rows_of(changed_run_columns(changed)))
+        rows = list(rows_of(changed_run_columns(changed, appended)))
         saved = 0
         async with self.statement():
             for new in rows:
                 old = await self.lock("run", new["run_id"])
-                if old is not None and old["revision"] <= new["revision"]:
+                if old is not None and old["revision"] == new.pop("read_revision"):
                     next_wake_at = _next_wake_at(old["wake_at"], new, self.now)
                     stored = {"wake_at": next_wake_at, "state": jsonb(new["state"])}
                     self.put("run", new["run_id"], {**old, **new, **stored})

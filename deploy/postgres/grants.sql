@@ -4,7 +4,7 @@ GRANT USAGE ON SCHEMA saga_engine TO saga_worker, saga_operator, saga_shop;
 -- A worker.
 GRANT SELECT ON ALL TABLES IN SCHEMA saga_engine TO saga_worker;
 REVOKE SELECT ON saga_engine.start_grant FROM saga_worker;
-GRANT INSERT ON saga_engine.definition, saga_engine.run, saga_engine.event, saga_engine.business_key,
+GRANT INSERT ON saga_engine.definition, saga_engine.run, saga_engine.journal, saga_engine.business_key,
     saga_engine.outbox, saga_engine.pending_request, saga_engine.incident, saga_engine.dead_letter,
     saga_engine.engine_identity, saga_engine.crash_suspect TO saga_worker;
 GRANT UPDATE ON saga_engine.run, saga_engine.outbox, saga_engine.pending_request, saga_engine.incident,

@@ -66,22 +66,20 @@ CREATE INDEX run_status ON saga_engine.run (definition_id, status, run_id)"""
 # A few bytes for each 128 pages; retention uses it to find late finishers of an old month.
 _RUN_FINISHED = "CREATE INDEX run_finished ON saga_engine.run USING brin (finished_at)"
 
-_EVENT = """
-CREATE TABLE saga_engine.event (
+# A row has the events of all decisions of one transaction about a run, see store/journal.py.
+_JOURNAL = """
+CREATE TABLE saga_engine.journal (
     run_id uuid NOT NULL,
     revision integer NOT NULL,
     recorded_at timestamptz NOT NULL,
-    position bigint NOT NULL DEFAULT nextval('saga_engine.event_position'),
-    transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    type text NOT NULL,
-    data jsonb NOT NULL,
-    metadata jsonb NOT NULL,
+    position bigint NOT NULL,
+    events jsonb NOT NULL,
     PRIMARY KEY (run_id, revision)
 ) PARTITION BY RANGE (run_id)"""
 
 # On the table itself, so that it also fires for each of its partitions.
-_EVENT_ANNOUNCE = """
-CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.event
+_JOURNAL_ANNOUNCE = """
+CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.journal
     FOR EACH STATEMENT EXECUTE FUNCTION saga_engine.announce_before_insert()"""
 
 # A run is updated about five times, and runs that started together are updated together. With half
@@ -152,7 +150,7 @@ CREATE FUNCTION saga_engine.missing_partitions(months_ahead integer)
 RETURNS TABLE (parent text, month timestamp)
 LANGUAGE sql AS $$
     SELECT p.parent, m.month
-    FROM unnest(ARRAY['run', 'event']) WITH ORDINALITY AS p(parent, place),
+    FROM unnest(ARRAY['run', 'journal']) WITH ORDINALITY AS p(parent, place),
         generate_series(
             date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC' - interval '7 days'),
             date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC')
@@ -203,7 +201,7 @@ BEGIN
     RETURN needed;
 END $$"""
 
-# The parents first, `run` before `event`: the order in which workers lock them.
+# The parents first, `run` before `journal`: the order in which workers lock them.
 _DETACH_MONTH = """
 CREATE FUNCTION saga_engine.detach_month(suffix text, cutoff timestamptz) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -211,14 +209,14 @@ DECLARE
     parent text;
 BEGIN
     LOCK TABLE ONLY saga_engine.run IN ACCESS EXCLUSIVE MODE;
-    LOCK TABLE ONLY saga_engine.event IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE ONLY saga_engine.journal IN ACCESS EXCLUSIVE MODE;
     IF NOT EXISTS (
         SELECT FROM pg_class AS c
         WHERE c.oid = to_regclass(format('saga_engine.%I', 'run_' || suffix)) AND c.relispartition
     ) OR saga_engine.month_needed(suffix, cutoff) THEN
         RETURN false;  -- another worker has detached it, or a run has started or finished since
     END IF;
-    FOREACH parent IN ARRAY ARRAY['run', 'event'] LOOP
+    FOREACH parent IN ARRAY ARRAY['run', 'journal'] LOOP
         EXECUTE format('ALTER TABLE saga_engine.%I DETACH PARTITION saga_engine.%I',
             parent, parent || '_' || suffix);
     END LOOP;
@@ -807,11 +805,11 @@ _REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PU
 _STATEMENTS = (
     *(_SCHEMA_REVISION, _RECORD_REVISION),
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
-    *(_EVENT, _EVENT_ANNOUNCE),
+    *(_JOURNAL, _JOURNAL_ANNOUNCE),
     *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH_PARTITION, _MISSING_PARTITIONS),
     *(_ADD_PARTITIONS, _IS_VALID_RUN_ID),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",
-    "SELECT saga_engine.add_partition('event', 'default', 'DEFAULT')",
+    "SELECT saga_engine.add_partition('journal', 'default', 'DEFAULT')",
     "SELECT saga_engine.add_partitions(12)",
     *(_BUSINESS_KEY, _OUTBOX),
     *(_PENDING_REQUEST, _PENDING_REQUEST_RUN, _PENDING_REQUEST_START_RUN, _PENDING_REQUEST_AUDIT),

@@ -48,7 +48,7 @@ def detail_json(detail: RunDetail, encryption: PayloadEncryption) -> dict[str, A
         "fingerprint": run.fingerprint,
         "key": run.key,
         "status": run.status,
-        "revision": run.revision,
+        "revision": detail.stored_run.revision,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "deadline": run.deadline,
@@ -124,6 +124,7 @@ def _progress_json(command: str, progress: Progress) -> dict[str, Any]:
 def _journal_entry_json(entry: StoredEvent) -> dict[str, Any]:
     return {
         "revision": entry.revision,
+        "position": entry.position,
         "type": entry.type,
         "at": entry.recorded_at,
         "data": entry.data,

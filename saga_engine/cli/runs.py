@@ -186,9 +186,12 @@ def _print_detail(document: Mapping[str, Any]) -> None:
         print_incident(incident, document["steps"])
     print_line("")
     print_table(
-        ("revision", "at", "event", "step"),
+        ("revision", "position", "at", "event", "step"),
         [
-            (each["revision"], each["at"], each["type"], _event_step(each["data"]))
+            (
+                *(each["revision"], each["position"], each["at"], each["type"]),
+                _event_step(each["data"]),
+            )
             for each in document["journal"]
         ],
         empty="No journal.",

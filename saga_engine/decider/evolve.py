@@ -25,7 +25,7 @@ def evolve(run: Run | None, event: events.Event) -> Run:
         assert run is None, "a run starts once"
         return _started(event)
     assert run is not None, "a run starts with run_started"
-    return replace_fields(run, revision=run.revision + 1, **_changes(run, event))
+    return replace_fields(run, **_changes(run, event))
 
 
 def replay(journal: Iterable[events.Event]) -> Run | None:
@@ -46,7 +46,6 @@ def _started(event: events.RunStarted) -> Run:
         input=event.input,
         started_at=event.started_at,
         deadline=event.deadline,
-        revision=1,
         steps={name: StepState() for name in event.steps},
     )
 

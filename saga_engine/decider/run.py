@@ -139,7 +139,6 @@ class Run:
     input: Json
     started_at: datetime
     deadline: datetime | None
-    revision: int = 0  # counts its events
     status: Status = Status.RUNNING
     steps: Mapping[str, StepState] = field(default_factory=dict)
     stop_cause: CompensationCause | None = None  # set while it waits for steps in flight

@@ -16,7 +16,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     due_runs             runs with a due timer
     business_keys        which run a business key belongs to
     journal              the events of each run
-    event_data           events as the name and the data of a row of the journal
+    event_data           events as the journal has them: a name and data
     outbox               commands that were decided and may not be published yet
     pending_requests     starts and other requests that wait in PostgreSQL for a worker
     request_queue        which pending requests a worker takes, and in which order
@@ -43,7 +43,7 @@ Every function takes the transaction that it works in and never ends it, except 
 takes many short ones: `partitions`, `retention` and `recovery`. Statements are set-based: a batch
 of two hundred rows costs as many round trips as a batch of one.
 
-The worker sees the store as `interfaces.Store`. Functions such as `journal.event_columns` write
+The worker sees the store as `interfaces.Store`. Functions such as `journal.journal_columns` write
 records as rows, functions such as `runs.to_stored_runs` read them. They know no SQL: the store of
 the simulation, which is in memory, uses them too.
 
@@ -60,5 +60,5 @@ Locks are taken in one order, so that two transactions wait for each other and d
 
 Statements that take rows of a queue (pending requests, due runs, outbox) skip locked rows. They
 come in another order than the ids, and so after everything that waits. Maintenance locks `run`
-before `event`, and each before its partitions, with a short lock timeout.
+before `journal`, and each before its partitions, with a short lock timeout.
 """

@@ -1,5 +1,5 @@
 """
-Events as data: the name and the data of an event in the journal.
+Events as data: the name and the data of an event, as the journal has them.
 
 The names stay in the database forever, so they are not made of the names of the classes.
 """

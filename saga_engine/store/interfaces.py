@@ -31,7 +31,7 @@ from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.definitions import DEFAULT_PRESENCE_POLICY, PresencePolicy
 from saga_engine.store.engine_identity import TokenKeys
-from saga_engine.store.journal import NewEvent
+from saga_engine.store.journal import NewJournalRow
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import (
@@ -72,8 +72,10 @@ class RunStatements(Protocol):
     async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
         """Insert runs, and return the ids of those that were inserted."""
 
-    async def save_runs(self, changed: Sequence[StoredRun]) -> None:
-        """Save runs that this transaction has locked."""
+    async def save_runs(
+        self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
+    ) -> None:
+        """Save runs that this transaction has locked; those of *appended* get the next revision."""
 
     async def lock_due_runs(
         self,
@@ -180,8 +182,8 @@ class OutboxStatements(Protocol):
 class RecordStatements(Protocol):
     """What people read: the journal, incidents, dead letters, outcomes of actions, counts."""
 
-    async def append_events(self, events: Sequence[NewEvent]) -> None:
-        """Append events of runs that this transaction has locked or inserted."""
+    async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
+        """Append what was decided of runs that this transaction has locked or inserted."""
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
         """Open and resolve the incidents of *events*, each with its run id; others are ignored."""

@@ -1,100 +1,145 @@
 """
 The journal: the events of each run, appended in the transaction that decided them, never changed.
 
-Folding the events of a run with `evolve` gives the run (P5). Positions are assigned before their
-transactions commit, so a reader that continues after the highest position it has seen would miss
-events. A reader of the whole journal goes by (transaction_id, position) below the oldest
-transaction that is still open (PostgreSQL manual, 9.28.9).
+Folding the events of a run with `evolve` gives the run (P5). A transaction appends one row for each
+run it has decided about, with the events of all these decisions. The rows of a run are numbered by
+its revision, from 1 without gaps.
+
+Each event has a position, a number in the whole database: the row has that of its first event, and
+the others follow. Positions are drawn before their transactions commit, so a reader of the whole
+journal who continued after the highest position it has seen would miss events. It reads up to
+`saga_engine.event_horizon()`: at and below it every transaction has ended. The positions of one run
+rise, because a transaction draws them after it has locked the run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 import orjson
 
 from saga_engine.decider.events import Event
-from saga_engine.postgres.statement import Columns, Transaction, text
+from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.event_data import serialize_event
 from saga_engine.store.json_column import dumps
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
-    """One event to append; `revision` numbers the events of a run from 1."""
+@dataclass(frozen=True, slots=True)
+class NewDecision:
+    """The events of one decision, in order, and what is known of its cause."""
 
-    run_id: str
-    revision: int
-    event: Event
-    recorded_at: datetime
+    events: Sequence[Event]
     metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewJournalRow:
+    """One row to append: what one transaction has decided of a run, in order."""
+
+    run_id: str
+    revision: int
+    recorded_at: datetime
+    decisions: Sequence[NewDecision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """One event as it is stored; `deserialize_event` makes an Event of its type and data."""
+    """
+    One event as it is stored; `deserialize_event` makes an Event of its type and data.
+
+    `revision` is that of its row, and `metadata` that of the decision it belongs to.
+    """
 
     revision: int
+    position: int
     type: str
     recorded_at: datetime
     data: dict[str, Any]
     metadata: dict[str, Any]
-    position: int
 
 
-async def append(tx: Transaction, events: Sequence[NewEvent]) -> None:
+async def append(tx: Transaction, rows: Sequence[NewJournalRow]) -> None:
     """
-    Append events of runs that this transaction has locked or inserted.
+    Append what was decided of runs that this transaction has locked or inserted.
 
     Raises:
-        StoreRefused: a run has an event with that revision; it was not locked.
+        StoreRefused: a run has a row with that revision; it was not locked.
     """
-    if not events:
-        return
-    await tx.execute(_APPEND, event_columns(events))
+    if rows:
+        await tx.execute(_APPEND, journal_columns(rows))
 
 
-def event_columns(events: Sequence[NewEvent]) -> Columns:
-    """Write events as rows, in order."""
-    encoded = [serialize_event(entry.event) for entry in events]
+def journal_columns(rows: Sequence[NewJournalRow]) -> dict[str, Any]:
+    """
+    Write rows as columns, in order.
+
+    `event_count` is the number of all their events, `place` of a row that of the events before it.
+    """
+    events = [_events_data(row) for row in rows]
+    *places, event_count = accumulate(map(len, events), initial=0)
     return {
-        "run_id": [entry.run_id for entry in events],
-        "revision": [entry.revision for entry in events],
-        "recorded_at": [entry.recorded_at for entry in events],
-        "type": [name for name, _ in encoded],
-        "data": [dumps(data) for _, data in encoded],
-        "metadata": [dumps(entry.metadata) for entry in events],
+        "run_id": [row.run_id for row in rows],
+        "revision": [row.revision for row in rows],
+        "recorded_at": [row.recorded_at for row in rows],
+        "place": places,
+        "events": [dumps(each) for each in events],
+        "event_count": event_count,
     }
+
+
+def _events_data(row: NewJournalRow) -> list[dict[str, Any]]:
+    """
+    The events of a row as data.
+
+    The metadata of a decision is written once, with its first event.
+    """
+    data = []
+    for decision in row.decisions:
+        metadata: dict[str, Any] = {"metadata": decision.metadata}
+        for event in decision.events:
+            name, event_data = serialize_event(event)
+            data.append({"type": name, "data": event_data, **metadata})
+            metadata = {}
+    return data
 
 
 async def read(tx: Transaction, run_id: str) -> list[StoredEvent]:
     """Read the events of a run, in order."""
     rows = await tx.execute(_READ, {"run_id": run_id})
-    return [
-        StoredEvent(
+    return [event for row in rows for event in stored_events(*row)]
+
+
+def stored_events(
+    revision: int, recorded_at: datetime, position: int, events: str
+) -> Iterator[StoredEvent]:
+    """Read the events of a row, in order; *events* is the column as text."""
+    metadata: dict[str, Any] = {}
+    for place, event in enumerate(orjson.loads(events)):
+        metadata = event.get("metadata", metadata)
+        yield StoredEvent(
             revision=revision,
-            type=name,
+            position=position + place,
+            type=event["type"],
             recorded_at=recorded_at,
-            data=orjson.loads(data),
-            metadata=orjson.loads(metadata),
-            position=position,
+            data=event["data"],
+            metadata=metadata,
         )
-        for revision, name, recorded_at, data, metadata, position in rows
-    ]
 
 
 _APPEND = text(
     """
-    INSERT INTO saga_engine.event (run_id, revision, recorded_at, type, data, metadata)
-    SELECT u.run_id, u.revision, u.recorded_at, u.type, u.data::jsonb, u.metadata::jsonb
-    FROM unnest(CAST(:run_id AS uuid[]), CAST(:revision AS integer[]),
-        CAST(:recorded_at AS timestamptz[]), CAST(:type AS text[]), CAST(:data AS text[]),
-        CAST(:metadata AS text[])) AS u(run_id, revision, recorded_at, type, data, metadata)"""
+    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
+    SELECT u.run_id, u.revision, u.recorded_at, drawn.first + u.place, u.events::jsonb
+    FROM saga_engine.draw_positions(CAST(:event_count AS integer)) AS drawn(first),
+        unnest(CAST(:run_id AS uuid[]), CAST(:revision AS integer[]),
+            CAST(:recorded_at AS timestamptz[]), CAST(:place AS integer[]),
+            CAST(:events AS text[])) AS u(run_id, revision, recorded_at, place, events)"""
 )
 
 _READ = text(
     """
-    SELECT revision, type, recorded_at, data::text, metadata::text, position
-    FROM saga_engine.event WHERE run_id = CAST(:run_id AS uuid) ORDER BY revision"""
+    SELECT revision, recorded_at, position, events::text
+    FROM saga_engine.journal WHERE run_id = CAST(:run_id AS uuid) ORDER BY revision"""
 )

@@ -153,7 +153,7 @@ _RELEASE_KEYS = """
     )
     SELECT run_id::text FROM page ORDER BY run_id DESC LIMIT 1"""
 
-_DROP_MONTH = "DROP TABLE saga_engine.event_{month}, saga_engine.run_{month}"
+_DROP_MONTH = "DROP TABLE saga_engine.journal_{month}, saga_engine.run_{month}"
 
 _IN_DROPPED_MONTH = """
     x.run_id >= saga_engine.month_bound(to_date(:month, 'YYYY_MM'))

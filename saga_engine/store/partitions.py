@@ -3,14 +3,14 @@ Months of runs: adds the partitions of the coming months and drops those that ha
 
 A worker's duty calls `maintain` every `maintenance_interval` (worker/maintenance_duties.py).
 
-Runs and events are not deleted one by one. A month is dropped when all its runs have been finished
-for `run_retention_days` and no start of that month is pending, in this order:
+Runs and their journals are not deleted one by one. A month is dropped when all its runs have been
+finished for `run_retention_days` and no start of that month is pending, in this order:
 
 1. The index that finds late finishers is completed, and the business keys of the runs are released.
 2. The month is detached from the tables.
 3. Its incidents and pending requests are deleted in batches, and its tables are dropped.
 
-Tables are locked in the order that workers use, `run` before `event` and each before its
+Tables are locked in the order that workers use, `run` before `journal` and each before its
 partitions, with a short timeout and retries.
 
 A business key is released if its run had finished before the cutoff, which is set when the month is

@@ -1,8 +1,9 @@
 """
 The rows of runs: locked, read, inserted and saved, many at a time.
 
-Only the transaction that has locked a run's row changes it. Rows are locked in the order of their
-ids, so that two transactions that need the same runs wait for each other and do not deadlock.
+Only the transaction that has locked a run's row changes it, and only at the revision that it has
+read: no decision is saved over another one. Rows are locked in the order of their ids, so that two
+transactions that need the same runs wait for each other and do not deadlock.
 
 `wake_at` is lazy: it moves to an earlier time, or when it has passed, and otherwise stays. So an
 ordinary step changes no indexed column and is a HOT update. A wake-up that comes too early computes
@@ -27,13 +28,23 @@ UNLIMITED_BYTES = 2**62
 """A limit that no sum of inputs and states reaches."""
 
 
+FIRST_REVISION = 1
+"""The revision of a run that is inserted."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run, the definition it is pinned to, and when its next timer is due."""
+    """
+    A run, the definition it is pinned to, and when its next timer is due.
+
+    `revision` is the number of rows of its journal: each transaction that decides about the run
+    appends one. The run is saved only while it still has the revision that was read.
+    """
 
     run: Run
     definition_id: int
     wake_at: datetime | None
+    revision: int
 
 
 class RunRow(NamedTuple):
@@ -101,9 +112,16 @@ async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
     return set((await tx.execute(_INSERT, new_run_columns(new))).scalars())
 
 
-async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
+async def save(
+    tx: Transaction, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
+) -> None:
     """
     Save runs that this transaction has locked.
+
+    Args:
+        changed: the runs, each with the revision that was read.
+        appended: the ids of the runs to whose journal this transaction appends a row. They get the
+            next revision; the others keep theirs.
 
     Raises:
         StoreUnavailable: another transaction has changed or dropped a run, so it was not locked.
@@ -111,7 +129,7 @@ async def save(tx: Transaction, changed: Sequence[StoredRun]) -> None:
     """
     if not changed:
         return
-    columns = changed_run_columns(changed)
+    columns = changed_run_columns(changed, appended)
     run_ids = columns["run_id"]
     result = await tx.execute(_SAVE, {**columns, **_run_id_bounds(run_ids[0], run_ids[-1])})
     if result.rowcount != len(changed):
@@ -148,6 +166,7 @@ def new_run_columns(new: Sequence[StoredRun]) -> Columns:
     rows = sorted(new, key=_run_id)
     return {
         **_changed_columns(rows),
+        "revision": [row.revision for row in rows],
         "definition_id": [row.definition_id for row in rows],
         "key": [row.run.key for row in rows],
         "input": [dumps(row.run.input) for row in rows],
@@ -156,16 +175,20 @@ def new_run_columns(new: Sequence[StoredRun]) -> Columns:
     }
 
 
-def changed_run_columns(changed: Sequence[StoredRun]) -> Columns:
-    """Write what changes in runs as rows, in the order of their ids."""
-    return _changed_columns(sorted(changed, key=_run_id))
+def changed_run_columns(changed: Sequence[StoredRun], appended: Collection[str] = ()) -> Columns:
+    """Write what changes in runs as rows, in the order of their ids; see `save`."""
+    rows = sorted(changed, key=_run_id)
+    return {
+        **_changed_columns(rows),
+        "read_revision": [row.revision for row in rows],
+        "revision": [row.revision + (row.run.run_id in appended) for row in rows],
+    }
 
 
 def _changed_columns(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
     return {
         "run_id": [row.run.run_id for row in rows],
         "status": [row.run.status.value for row in rows],
-        "revision": [row.run.revision for row in rows],
         "state": [dumps(to_snapshot(row.run)) for row in rows],
         "finished_at": [row.run.finished_at for row in rows],
         "wake_at": [row.wake_at for row in rows],
@@ -202,12 +225,11 @@ def to_stored_runs(rows: Iterable[RunRow]) -> dict[str, StoredRun]:
             input=orjson.loads(input_json),
             started_at=started_at,
             deadline=deadline,
-            revision=revision,
             status=Status(status),
             finished_at=finished_at,
         )
         run = restore_run(identity, orjson.loads(state))
-        found[run_id] = StoredRun(run, definition_id, wake_at)
+        found[run_id] = StoredRun(run, definition_id, wake_at, revision)
     return found
 
 
@@ -284,11 +306,12 @@ _SAVE = text(
             ELSE r.wake_at END
     FROM ROWS FROM (
         unnest(CAST(:run_id AS uuid[]), CAST(:status AS text[]),
-            CAST(:revision AS integer[]), CAST(:state AS text[]),
-            CAST(:finished_at AS timestamptz[]), CAST(:wake_at AS timestamptz[])),
+            CAST(:read_revision AS integer[]), CAST(:revision AS integer[]),
+            CAST(:state AS text[]), CAST(:finished_at AS timestamptz[]),
+            CAST(:wake_at AS timestamptz[])),
         generate_series(1, cardinality(CAST(:run_id AS uuid[]))))
-        AS u(run_id, status, revision, state, finished_at, wake_at, ordinal)
-    WHERE r.run_id = u.run_id AND r.revision <= u.revision
+        AS u(run_id, status, read_revision, revision, state, finished_at, wake_at, ordinal)
+    WHERE r.run_id = u.run_id AND r.revision = u.read_revision
         AND r.run_id = ANY (CAST(:run_id AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )

@@ -40,7 +40,7 @@ from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.definitions import DEFAULT_PRESENCE_POLICY, PresencePolicy
 from saga_engine.store.engine_identity import TokenKeys
-from saga_engine.store.journal import NewEvent
+from saga_engine.store.journal import NewJournalRow
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import (
@@ -84,8 +84,10 @@ class SqlStoreTransaction:
     async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
         return await runs.insert(self._tx, new)
 
-    async def save_runs(self, changed: Sequence[StoredRun]) -> None:
-        await runs.save(self._tx, changed)
+    async def save_runs(
+        self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
+    ) -> None:
+        await runs.save(self._tx, changed, appended=appended)
 
     async def lock_due_runs(
         self,
@@ -195,8 +197,8 @@ class SqlStoreTransaction:
     ) -> StaleCommands:
         return await outbox.claim_stale(self._tx, age, limit, max_bytes=max_bytes)
 
-    async def append_events(self, events: Sequence[NewEvent]) -> None:
-        await journal.append(self._tx, events)
+    async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
+        await journal.append(self._tx, rows)
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
         await incidents.record(self._tx, events)

@@ -4,8 +4,8 @@ The tables as SQLAlchemy metadata, which a test compares with the result of the 
 All tables are in a PostgreSQL schema of their own, so that the engine can share a database with its
 user's tables.
 
-`run` and `event` are partitioned by month of `run_id`, a UUIDv7 whose first 48 bits are a time, so
-a run and its events are dropped together. Storage settings belong to the partitions, which the
+`run` and `journal` are partitioned by month of `run_id`, a UUIDv7 whose first 48 bits are a time,
+so a run and its journal are dropped together. Storage settings belong to the partitions, which the
 database function `add_partitions` creates. The hot tables have no foreign keys: each would lock the
 referenced row with every insert.
 """
@@ -26,21 +26,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
-from sqlalchemy.types import UserDefinedType
 
 SCHEMA = "saga_engine"
 
 metadata = MetaData(schema=SCHEMA)
-
-
-class Xid8(UserDefinedType[int]):
-    """The 64-bit transaction id of PostgreSQL 13 and later; it does not wrap around."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        """Return the name of the type in SQL."""
-        return "xid8"
 
 
 def _uuid() -> UUID[str]:
@@ -96,23 +85,15 @@ Index("run_status", run.c.definition_id, run.c.status, run.c.run_id)
 # Finds out whether a run of an old month finished after the cutoff, without reading the month.
 Index("run_finished", run.c.finished_at, postgresql_using="brin")
 
-event = Table(
-    "event",
+journal = Table(
+    "journal",
     metadata,
     Column("run_id", _uuid(), primary_key=True),
     Column("revision", Integer, primary_key=True),
     Column("recorded_at", _timestamptz(), nullable=False),
-    Column(
-        "position",
-        BigInteger,
-        nullable=False,
-        # The sequence of the event tables, not an identity: all events of a database share it.
-        server_default=text(f"nextval('{SCHEMA}.event_position'::regclass)"),
-    ),
-    Column("transaction_id", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
-    Column("type", Text, nullable=False),
-    Column("data", JSONB, nullable=False),
-    Column("metadata", JSONB, nullable=False),
+    # Of its first event; the others follow. Drawn from the sequence of the event tables.
+    Column("position", BigInteger, nullable=False),
+    Column("events", JSONB, nullable=False),
     postgresql_partition_by="RANGE (run_id)",
 )
 

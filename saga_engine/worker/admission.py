@@ -28,13 +28,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from saga_engine.decider import events
-from saga_engine.decider.run import StepStatus
+from saga_engine.decider.run import Run, StepStatus
 from saga_engine.identifiers import invalid_run_id_reason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.vocabulary import Outcome
-from saga_engine.worker.change_set import ChangeSet, DecidedEvent
+from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.registry import SagaRegistry
 
 INITIAL_SLOTS = 100
@@ -166,18 +166,22 @@ class Admission:
     def adapt(self, changes: ChangeSet) -> None:
         """Adapt the slots to the attempts that a committed batch has finished."""
         connected_s = asyncio.get_running_loop().time() - self._disconnected_until
-        for decided in changes.after_commit.decided_events:
-            timeout_share = _timeout_share(decided, changes, connected_s)
-            if timeout_share is None or FAST_SHARE <= timeout_share <= SLOW_SHARE:
-                continue
-            run = decided.after
-            slots = self._slot_limits.setdefault(run.saga, min(INITIAL_SLOTS, self._max_slots))
-            increment = 0.5 / len(run.steps)
-            if timeout_share < FAST_SHARE:
-                self._slot_limits[run.saga] = min(slots + increment, self._max_slots)
-            else:
-                floor = min(slots, INITIAL_SLOTS if _is_timeout(decided) else MIN_SLOTS)
-                self._slot_limits[run.saga] = max(slots - 3 * increment, floor)
+        for decision in changes.after_commit.decisions:
+            for event in decision.events:
+                timeout_share = _timeout_share(decision.before, event, changes, connected_s)
+                if timeout_share is not None:
+                    self._adapt_slots(decision.after, event, timeout_share)
+
+    def _adapt_slots(self, run: Run, event: events.Event, timeout_share: float) -> None:
+        if FAST_SHARE <= timeout_share <= SLOW_SHARE:
+            return
+        slots = self._slot_limits.setdefault(run.saga, min(INITIAL_SLOTS, self._max_slots))
+        increment = 0.5 / len(run.steps)
+        if timeout_share < FAST_SHARE:
+            self._slot_limits[run.saga] = min(slots + increment, self._max_slots)
+        else:
+            floor = min(slots, INITIAL_SLOTS if _is_timeout(event) else MIN_SLOTS)
+            self._slot_limits[run.saga] = max(slots - 3 * increment, floor)
 
     def _free_slots(self, saga: str) -> int:
         uncounted = self._admitted[saga] - self._admitted_when_counted[saga]
@@ -194,24 +198,25 @@ def _longest_timeout(saga: Saga) -> timedelta:
     return max(spec.timeout for spec in command_specs)
 
 
-def _is_timeout(decided: DecidedEvent) -> bool:
-    event = decided.event
+def _is_timeout(event: events.Event) -> bool:
     return isinstance(event, events.AttemptFailed) and event.outcome is Outcome.UNKNOWN
 
 
-def _timeout_share(decided: DecidedEvent, changes: ChangeSet, connected_s: float) -> float | None:
+def _timeout_share(
+    before: Run | None, event: events.Event, changes: ChangeSet, connected_s: float
+) -> float | None:
     """
     How much of its timeout an attempt took; None if that says nothing about its participant.
 
     Args:
+        before: the run before the decision.
         connected_s: for how many seconds the database and the broker have been available.
     """
-    event = decided.event
-    if decided.before is None or not isinstance(event, _ATTEMPT_RESULTS) or not event.attempt:
+    if before is None or not isinstance(event, _ATTEMPT_RESULTS) or not event.attempt:
         return None
     if isinstance(event, events.AttemptFailed) and event.never_delivered:
         return None
-    progress = decided.before.steps[event.step].progress_of(event.direction)
+    progress = before.steps[event.step].progress_of(event.direction)
     if progress.sent_at is None:
         return None
     elapsed = changes.now - progress.sent_at

@@ -340,7 +340,7 @@ class BatchTransaction:
     ) -> Run:
         run = decision.run
         assert run is not None, "a run stays a run"
-        after = StoredRun(run, before.definition_id, wake_at(saga, run))
+        after = StoredRun(run, before.definition_id, wake_at(saga, run), before.revision)
         self._changes.locked_runs[run.run_id] = after
         if decision.events:
             self._changes.changed_run_ids.add(run.run_id)

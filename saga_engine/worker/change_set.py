@@ -19,7 +19,7 @@ Each work item meets one or more of these fates:
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -47,14 +47,13 @@ from saga_engine.worker.work_item import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecidedEvent:
-    """One event of a decision; `before` and `after` are the run around the whole decision."""
+class AppliedDecision:
+    """A decision that changed a run: its events in order, and the run around all of them."""
 
-    before: Run | None
+    before: Run | None  # None: the run starts with it
     after: Run
-    revision: int
-    event: Event
-    work_item: WorkItem | None
+    events: Sequence[Event]
+    work_item: WorkItem | None  # None: a timer was due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +73,13 @@ class AfterCommit:
     What is published, answered and emitted after the commit.
 
     `flush` stores some of it before the commit: `deferred`, `awaiting_definition` and
-    `awaiting_admission` as pending requests, `dead_letters` as dead letters, `decided_events` in
-    the journal. It fills `commands`.
+    `awaiting_admission` as pending requests, `dead_letters` as dead letters, `decisions` in the
+    journal. It fills `commands`.
     """
 
     commands: list[OutboxRow] = field(default_factory=list)
     answers: list[tuple[AnswerAddress, Answer]] = field(default_factory=list)
-    decided_events: list[DecidedEvent] = field(default_factory=list)
+    decisions: list[AppliedDecision] = field(default_factory=list)
     ignored: list[tuple[WorkItem, IgnoredReason]] = field(default_factory=list)
     dead_letters: list[DeadLetterItem] = field(default_factory=list)
     deferred: list[WorkItem] = field(default_factory=list)
@@ -97,7 +96,8 @@ class ChangeSet:
     Attributes:
         now: the time of the database, the same for the whole transaction.
         admitted: how many runs start in it, by saga.
-        locked_runs: the runs that it has locked, as they will be saved, by id.
+        locked_runs: the runs that it has locked or inserted, by id: as they will be saved, but
+            with the revision that their rows have until then.
         changed_run_ids: the ids of those that must be saved.
         suspect_time_limit: set when everything in the batch belongs to one crash suspect.
     """
@@ -117,18 +117,13 @@ class ChangeSet:
         return self.suspect_time_limit or default_time_limit
 
     def record_decision(
-        self, before: Run | None, after: Run, events: Iterable[Event], work_item: WorkItem | None
+        self, before: Run | None, after: Run, events: Sequence[Event], work_item: WorkItem | None
     ) -> None:
-        """Record the events of one decision and the commands that follow from them."""
-        first_revision = before.revision + 1 if before else 1
-        decided_events = [
-            DecidedEvent(
-                before=before, after=after, revision=revision, event=event, work_item=work_item
-            )
-            for revision, event in enumerate(events, first_revision)
-        ]
-        self.after_commit.decided_events.extend(decided_events)
-        self.commands.extend(commands_to_send(after, [each.event for each in decided_events]))
+        """Record a decision and the commands that follow from its events."""
+        self.after_commit.decisions.append(
+            AppliedDecision(before=before, after=after, events=events, work_item=work_item)
+        )
+        self.commands.extend(commands_to_send(after, events))
 
     def accept(self, work_item: WorkItem, run: Run) -> None:
         """Answer the client, or the operator, that the request is carried out."""

@@ -28,16 +28,17 @@ from saga_engine.vocabulary import (
     IgnoredReason,
     Outcome,
 )
-from saga_engine.worker.change_set import ChangeSet, DecidedEvent
+from saga_engine.worker.change_set import AppliedDecision, ChangeSet
 from saga_engine.worker.work_item import WorkItem
 
 
 def emit_committed(emit: Emitter, changes: ChangeSet) -> None:
     """Emit everything that a committed batch did."""
     after_commit = changes.after_commit
-    for decided in after_commit.decided_events:
-        for telemetry_event in _telemetry_events(decided, changes):
-            emit(telemetry_event)
+    for decision in after_commit.decisions:
+        for event in decision.events:
+            for telemetry_event in _telemetry_events(decision, event, changes):
+                emit(telemetry_event)
     for work_item, reason in after_commit.ignored:
         emit(_message_ignored(work_item, reason, changes))
     for dead_letter in after_commit.dead_letters:
@@ -75,8 +76,10 @@ def _emit_problems(emit: Emitter, changes: ChangeSet) -> None:
         )
 
 
-def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[TelemetryEvent]:  # noqa: C901 - one arm an event
-    run, event = decided.after, decided.event
+def _telemetry_events(  # noqa: C901 - one arm an event
+    decision: AppliedDecision, event: events.Event, changes: ChangeSet
+) -> Iterator[TelemetryEvent]:
+    run = decision.after
     run_labels = {"saga": run.saga, "run_id": run.run_id}
     match event:
         case events.RunStarted():
@@ -86,11 +89,11 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
                 step=event.step, direction=event.direction, attempt=event.attempt, **run_labels
             )
         case events.StepSucceeded() if event.attempt:
-            yield _attempt_finished(decided, changes, event, Outcome.SUCCEEDED)
+            yield _attempt_finished(decision, changes, event, Outcome.SUCCEEDED)
         case events.StepRejected() if event.attempt:  # without an attempt, an operator rejected it
-            yield _attempt_finished(decided, changes, event, Outcome.REJECTED)
+            yield _attempt_finished(decision, changes, event, Outcome.REJECTED)
         case events.AttemptFailed():
-            yield _attempt_finished(decided, changes, event, event.outcome)
+            yield _attempt_finished(decision, changes, event, event.outcome)
             if event.retry_at is not None:
                 yield RetryScheduled(
                     step=event.step,
@@ -112,7 +115,7 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
                 **run_labels,
             )
         case events.IncidentResolved():
-            yield _incident_resolved(decided, event)
+            yield _incident_resolved(decision, event)
         case events.RunCompleted() | events.RunCompensated() | events.RunAbandoned():
             yield RunFinished(
                 version=run.version,
@@ -125,20 +128,20 @@ def _telemetry_events(decided: DecidedEvent, changes: ChangeSet) -> Iterator[Tel
 
 
 def _attempt_finished(
-    decided: DecidedEvent,
+    decision: AppliedDecision,
     changes: ChangeSet,
     event: events.StepSucceeded | events.StepRejected | events.AttemptFailed,
     outcome: Outcome,
 ) -> AttemptFinished:
-    work_item = decided.work_item
+    work_item = decision.work_item
     return AttemptFinished(
-        saga=decided.after.saga,
+        saga=decision.after.saga,
         step=event.step,
         direction=event.direction,
         attempt=event.attempt,
-        run_id=decided.after.run_id,
+        run_id=decision.after.run_id,
         outcome=outcome,
-        duration_s=_attempt_duration(decided, changes, event.step, event.direction),
+        duration_s=_attempt_duration(decision, changes, event.step, event.direction),
         message_id=work_item.message_id if work_item else "",
         correlation_id=work_item.correlation_id if work_item else "",
     )
@@ -158,21 +161,21 @@ def _user_code_failed(error: UserCodeError) -> UserCodeFailed:
 
 
 def _attempt_duration(
-    decided: DecidedEvent, changes: ChangeSet, step: str, direction: Direction
+    decision: AppliedDecision, changes: ChangeSet, step: str, direction: Direction
 ) -> float | None:
-    """Seconds since the attempt in flight was decided."""
-    if decided.before is None:
+    """Seconds since the attempt in flight was decision."""
+    if decision.before is None:
         return None
-    progress = decided.before.steps[step].progress_of(direction)
+    progress = decision.before.steps[step].progress_of(direction)
     if progress.status is not StepStatus.IN_FLIGHT or progress.sent_at is None:
         return None
     return max(0.0, (changes.now - progress.sent_at).total_seconds())
 
 
 def _incident_resolved(
-    decided: DecidedEvent, event: events.IncidentResolved
+    decision: AppliedDecision, event: events.IncidentResolved
 ) -> run_events.IncidentResolved:
-    run = decided.before or decided.after
+    run = decision.before or decision.after
     incident = run.incidents.get(event.number)
     return run_events.IncidentResolved(
         saga=run.saga,

@@ -10,6 +10,7 @@ clears crash suspects, the duties take pending requests, and `batch_runner` dele
 that the broker has confirmed.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,11 +21,12 @@ from saga_engine.settings import Settings
 from saga_engine.store.audit import ActionOutcome, AuditOutcome
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.interfaces import StoreTransaction
-from saga_engine.store.journal import NewEvent
+from saga_engine.store.journal import NewDecision, NewJournalRow
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import NewRequest, RequestKind
+from saga_engine.store.runs import FIRST_REVISION, StoredRun
 from saga_engine.store.trigger_data import serialize_trigger
-from saga_engine.worker.change_set import ChangeSet, DecidedEvent
+from saga_engine.worker.change_set import AppliedDecision, ChangeSet
 from saga_engine.worker.work_item import DeadLetterItem, WorkItem
 
 LOCK_RETRY_DELAY = timedelta(seconds=1)
@@ -34,10 +36,14 @@ LOCK_RETRY_DELAY = timedelta(seconds=1)
 async def flush_changes(tx: StoreTransaction, changes: ChangeSet, settings: Settings) -> None:
     """Write the change set; then `after_commit.commands` are the outbox rows to publish."""
     after_commit = changes.after_commit
-    await tx.save_runs([changes.locked_runs[run_id] for run_id in changes.changed_run_ids])
-    await tx.append_events([_journal_entry(each, changes) for each in after_commit.decided_events])
+    journal_rows = _journal_rows(changes)
+    await tx.save_runs(
+        [changes.locked_runs[run_id] for run_id in changes.changed_run_ids],
+        appended={each.run_id for each in journal_rows if each.revision > FIRST_REVISION},
+    )
+    await tx.append_to_journal(journal_rows)
     await tx.record_incidents(
-        [(each.after.run_id, each.event) for each in after_commit.decided_events]
+        [(each.after.run_id, event) for each in after_commit.decisions for event in each.events]
     )
     outbox_ids = await tx.add_commands(changes.commands)
     after_commit.commands = [
@@ -74,8 +80,31 @@ async def flush_changes(tx: StoreTransaction, changes: ChangeSet, settings: Sett
     await tx.record_outcomes(outcome_rows)
 
 
-def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:
-    work_item = decided.work_item
+def _journal_rows(changes: ChangeSet) -> list[NewJournalRow]:
+    """One row for each run with a decision: all its decisions, in order."""
+    by_run: dict[str, list[AppliedDecision]] = {}
+    for decision in changes.after_commit.decisions:
+        by_run.setdefault(decision.after.run_id, []).append(decision)
+    return [
+        NewJournalRow(
+            run_id=run_id,
+            revision=_next_revision(changes.locked_runs[run_id], decisions),
+            recorded_at=changes.now,
+            decisions=[NewDecision(each.events, _metadata(each)) for each in decisions],
+        )
+        for run_id, decisions in by_run.items()
+    ]
+
+
+def _next_revision(stored: StoredRun, decisions: Sequence[AppliedDecision]) -> int:
+    """The row of a run that has started in this transaction was inserted with its revision."""
+    is_started_here = decisions[0].before is None
+    return stored.revision if is_started_here else stored.revision + 1
+
+
+def _metadata(decision: AppliedDecision) -> dict[str, str]:
+    """What caused a decision, as far as that is known."""
+    work_item = decision.work_item
     metadata = {}
     if work_item is not None and work_item.message_id:
         metadata["causation_id"] = work_item.message_id
@@ -83,13 +112,7 @@ def _journal_entry(decided: DecidedEvent, changes: ChangeSet) -> NewEvent:
         metadata["correlation_id"] = work_item.correlation_id
     if work_item is not None and isinstance(work_item.trigger, Cancel | ResolveIncident):
         metadata |= _verified_sender(work_item)
-    return NewEvent(
-        run_id=decided.after.run_id,
-        revision=decided.revision,
-        event=decided.event,
-        recorded_at=changes.now,
-        metadata=metadata,
-    )
+    return metadata
 
 
 def _verified_sender(work_item: WorkItem) -> dict[str, str]:

@@ -109,7 +109,7 @@ class OutboxPublisher:
         Commands come before answers: a run waits for its command, and answers may be large.
         """
         answers = after_commit.answers
-        finished_runs = list(map(result_of_run, _finished_runs(after_commit.decided_events)))
+        finished_runs = list(map(result_of_run, _finished_runs(after_commit.decisions)))
         notifications = chain(
             starmap(self._encode_answer, answers), map(self._encode_finished, finished_runs)
         )
@@ -196,11 +196,14 @@ def _chunks(messages: Iterable[Message], max_bytes: int) -> Iterator[list[Messag
         yield chunk
 
 
-def _finished_runs(decided_events: Iterable[change_set.DecidedEvent]) -> list[Run]:
+def _finished_runs(decisions: Iterable[change_set.AppliedDecision]) -> list[Run]:
     """The runs that a transaction finished and did not reopen for a late success."""
-    latest_runs = {each.after.run_id: each.after for each in decided_events}
+    latest_runs = {each.after.run_id: each.after for each in decisions}
     finished_ids = {
-        each.after.run_id for each in decided_events if isinstance(each.event, FINISHING_EVENTS)
+        each.after.run_id
+        for each in decisions
+        for event in each.events
+        if isinstance(event, FINISHING_EVENTS)
     }
     return [
         run

@@ -16,7 +16,7 @@ from saga_engine.decider.events import Event
 from saga_engine.decider.triggers import Start
 from saga_engine.payload.encryption import EncryptionError, input_associated_data
 from saga_engine.payload.ports import PayloadPorts
-from saga_engine.store.runs import StoredRun
+from saga_engine.store.runs import FIRST_REVISION, StoredRun
 from saga_engine.vocabulary import IncidentCause, Json
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.registry import SagaRegistry
@@ -89,7 +89,9 @@ class StartPreparer:
         if decision.run is not None:
             return PreparedStart(
                 work_item=work_item,
-                stored_run=StoredRun(decision.run, definition_id, wake_at(saga, decision.run)),
+                stored_run=StoredRun(
+                    decision.run, definition_id, wake_at(saga, decision.run), FIRST_REVISION
+                ),
                 events=decision.events,
                 plain_input=plain_input,
             )
@@ -112,7 +114,9 @@ class StartPreparer:
         assert decision.run is not None, "a blocked run starts without reading its input"
         return PreparedStart(
             work_item=work_item,
-            stored_run=StoredRun(decision.run, definition_id, wake_at(saga, decision.run)),
+            stored_run=StoredRun(
+                decision.run, definition_id, wake_at(saga, decision.run), FIRST_REVISION
+            ),
             events=decision.events,
             plain_input=None,
             comparable=False,

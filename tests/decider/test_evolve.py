@@ -45,9 +45,3 @@ def test_the_tables_have_every_status():
     assert set(RUN_TRANSITIONS) == set(Status)
     for direction in Direction:
         assert set(STEP_TRANSITIONS[direction]) == set(StepStatus)
-
-
-def test_every_event_is_one_revision():
-    scenario = DeciderScenario(sequential_saga("a"))
-    scenario.succeeds("a")
-    assert scenario.run.revision == len(scenario.journal) == 4

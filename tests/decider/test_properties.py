@@ -164,9 +164,7 @@ class AnyRun(RuleBasedStateMachine):
     @precondition(lambda self: wake_at(self.scenario.saga, self.scenario.run) is not None)
     @rule()
     def something_is_due(self):
-        before = self.scenario.run.revision
-        self.scenario.timer_fires()
-        assert self.scenario.run.revision > before, "a run wakes for a reason"
+        assert self.scenario.timer_fires().events, "a run wakes for a reason"
 
     @precondition(
         lambda self: self.scenario.saga.pivot and self.scenario.progress_of("pivot").due_at

@@ -16,7 +16,6 @@ COLUMNS = {
     "input",
     "started_at",
     "deadline",
-    "revision",
     "status",
     "finished_at",
 }

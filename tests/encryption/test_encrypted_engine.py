@@ -31,7 +31,12 @@ DIGEST = sha256(orjson.dumps({"card": SECRET, "scenario": "fine"})).hexdigest()
 """What would do to look whether the input was a guessed one."""
 
 KEEPERS = (
-    *("saga_engine.run", "saga_engine.event", "saga_engine.outbox", "saga_engine.pending_request"),
+    *(
+        "saga_engine.run",
+        "saga_engine.journal",
+        "saga_engine.outbox",
+        "saga_engine.pending_request",
+    ),
     *("saga_engine.dead_letter", "saga_barrier"),
 )
 

@@ -196,11 +196,9 @@ async def _details(database: Database, run_ids):
     async with database.transaction() as tx:
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         stored = await runs.read_unlocked(tx, run_ids)
-        events = defaultdict(list)
+        events = defaultdict[str, list[journal.StoredEvent]](list)
         for run_id, *values in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
-            events[run_id].append(
-                journal.StoredEvent(**dict(zip(_EVENT_FIELDS, values, strict=True)))
-            )
+            events[run_id].extend(journal.stored_events(*values))
         by_run = defaultdict(list)
         for each in await incidents.read_page(
             tx, incidents.IncidentFilter(include_resolved=True), limit=100_000
@@ -296,10 +294,9 @@ _EFFECTS = "SELECT job_id, step, direction FROM effect_log WHERE job_id = ANY ($
 _DEAD_LETTERS = text(
     "SELECT id, message_id, reason || ': ' || detail AS why FROM saga_engine.dead_letter"
 )
-_EVENT_FIELDS = ("revision", "type", "recorded_at", "data", "metadata", "position")
 _JOURNAL = text(
     """
-    SELECT run_id::text, revision, type, recorded_at, data, metadata, position
-        FROM saga_engine.event
+    SELECT run_id::text, revision, recorded_at, position, events::text
+        FROM saga_engine.journal
     WHERE run_id = ANY (CAST(:run_ids AS uuid[])) ORDER BY run_id, revision"""
 )

@@ -16,7 +16,7 @@ BYTES = 512 * 1024 * 1024  # The size of the disk, in memory.
 CHUNK_BYTES = 1024 * 1024
 UNAVAILABLE_REASON = "" if os.geteuid() == 0 else "mounting a tmpfs, to fill a disk, needs root"
 
-GROWING_TABLES = ("saga_engine.event", "saga_engine.outbox")
+GROWING_TABLES = ("saga_engine.journal", "saga_engine.outbox")
 LOCK_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 

@@ -220,7 +220,6 @@ def assert_replays(journal: list[Event], run: Run) -> None:
     """P5 for the journal and the snapshot, both written as JSON and read back."""
     pages = [orjson.loads(orjson.dumps(serialize_event(event))) for event in journal]
     assert replay(deserialize_event(name, data) for name, data in pages) == run
-    assert run.revision == len(journal)
     blank = replace(
         run,
         steps={},

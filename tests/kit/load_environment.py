@@ -128,8 +128,9 @@ class LoadEnvironment:
         """The number of attempts beyond the first, over all runs and steps."""
         [(extra,)] = await self.query(
             "SELECT coalesce(sum(n - 1), 0)::integer FROM (SELECT count(*) AS n"
-            " FROM saga_engine.event WHERE type = 'attempt_started'"
-            " GROUP BY run_id, data ->> 'step', data ->> 'direction') AS sent"
+            " FROM saga_engine.journal, jsonb_array_elements(events) AS event"
+            " WHERE event ->> 'type' = 'attempt_started' GROUP BY"
+            " run_id, event #>> '{data,step}', event #>> '{data,direction}') AS sent"
         )
         return extra
 
@@ -138,7 +139,7 @@ class LoadEnvironment:
         [(longest,)] = await self.query(
             "SELECT extract(epoch FROM max(gap))::float8"
             " FROM (SELECT recorded_at - lag(recorded_at)"
-            " OVER (PARTITION BY run_id ORDER BY revision) AS gap FROM saga_engine.event) AS gaps"
+            " OVER (PARTITION BY run_id ORDER BY revision) AS gap FROM saga_engine.journal) AS gaps"
         )
         return longest
 

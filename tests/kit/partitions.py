@@ -45,7 +45,7 @@ async def insert_finished_run(
 
 async def add_past_month(tx: SqlAlchemyTransaction) -> None:
     """Add the partitions of the month of `PAST`."""
-    for parent in ("run", "event"):
+    for parent in ("run", "journal"):
         add = text(
             "SELECT saga_engine.add_month_partition(CAST(:parent AS text), timestamp '2020-01-01')"
         )

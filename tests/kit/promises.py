@@ -61,8 +61,11 @@ def _check_finished_or_incident(detail, open_incidents):
 
 def _check_replay(detail):
     run = detail.stored_run.run
-    versions = [each.revision for each in detail.journal]
-    assert versions == list(range(1, run.revision + 1)), f"P5: {versions}"
+    revisions = [each.revision for each in detail.journal]
+    assert revisions == sorted(revisions), f"P5: {revisions}"
+    assert set(revisions) == set(range(1, detail.stored_run.revision + 1)), f"P5: {revisions}"
+    positions = [each.position for each in detail.journal]
+    assert positions == sorted(set(positions)), f"P5: {positions}"
     replayed = replay(deserialize_event(each.type, each.data) for each in detail.journal)
     assert replayed == run, f"P5:\n{replayed}\n{run}"
 
@@ -108,8 +111,8 @@ def _may_have_taken_effect(detail, step) -> bool:
 def _event_positions(detail, types: Sequence[str], direction, *, last=False):
     """Where in the journal each step has its first (or last) event of these types."""
     found: dict[str, int] = {}
-    for each in detail.journal:
+    for place, each in enumerate(detail.journal):
         if each.type in types and each.data.get("direction") == direction:
             step = each.data["step"]
-            found[step] = each.revision if last else found.get(step, each.revision)
+            found[step] = place if last else found.get(step, place)
     return found

@@ -13,10 +13,10 @@ from sqlalchemy.pool import NullPool
 from saga_engine.events import tables as event_tables
 from saga_engine.store import tables
 from saga_engine.store.schema import ENGINE_DATABASE
-from saga_engine.store.tables import SCHEMA, Xid8
+from saga_engine.store.tables import SCHEMA
 
 VERSION_TABLES = {lineage.version_table for lineage in ENGINE_DATABASE}
-PARTITION = re.compile(r"(run|event)_(default|\d{4}_\d{2})")
+PARTITION = re.compile(r"(run|journal)_(default|\d{4}_\d{2})")
 
 
 def unpooled_engine(url: str) -> AsyncEngine:
@@ -33,8 +33,6 @@ def drift(
         made = PARTITION.fullmatch(name or "") or name in VERSION_TABLES
         return not (kind == "table" and reflected and made)
 
-    dialect: Any = connection.dialect  # that of PostgreSQL has the names, the general one has not
-    dialect.ischema_names = {**dialect.ischema_names, "xid8": Xid8}
     options = {
         "include_schemas": True,
         "include_object": ours,

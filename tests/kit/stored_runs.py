@@ -12,8 +12,8 @@ from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import ReplyReceived, Start, Trigger
 from saga_engine.saga.definition import Saga
 from saga_engine.store.interfaces import StoreTransaction
-from saga_engine.store.journal import NewEvent
-from saga_engine.store.runs import StoredRun
+from saga_engine.store.journal import NewDecision, NewJournalRow
+from saga_engine.store.runs import FIRST_REVISION, StoredRun
 from saga_engine.vocabulary import Command, Direction, Failure, Outcome
 
 RESERVED = ReplyReceived(
@@ -80,8 +80,8 @@ def decide_start(now: datetime, key: str | None = None, at: datetime | None = No
     return decision
 
 
-def stored_run(run: Run, definition_id: int) -> StoredRun:
-    return StoredRun(run, definition_id, wake_at(ORDERS, run))
+def stored_run(run: Run, definition_id: int, revision: int = FIRST_REVISION) -> StoredRun:
+    return StoredRun(run, definition_id, wake_at(ORDERS, run), revision)
 
 
 def sends(decision: Decision) -> list[Command]:
@@ -89,19 +89,21 @@ def sends(decision: Decision) -> list[Command]:
     return list(commands_to_send(decision.run, decision.events))
 
 
-def journal_entries(decision: Decision, now: datetime) -> list[NewEvent]:
-    assert decision.run is not None
-    first = decision.run.revision - len(decision.events) + 1
-    return [
-        NewEvent(
-            run_id=decision.run.run_id,
-            revision=version,
-            event=event,
-            recorded_at=now,
-            metadata={"message_id": "m"},
-        )
-        for version, event in enumerate(decision.events, first)
-    ]
+def journal_row(
+    *decisions: Decision, recorded_at: datetime, revision: int = FIRST_REVISION
+) -> NewJournalRow:
+    """The row of one or more decisions about a run, each with an id of the message behind it."""
+    run = decisions[-1].run
+    assert run is not None
+    return NewJournalRow(
+        run_id=run.run_id,
+        revision=revision,
+        recorded_at=recorded_at,
+        decisions=[
+            NewDecision(decision.events, {"causation_id": f"m-{number}"})
+            for number, decision in enumerate(decisions, 1)
+        ],
+    )
 
 
 async def insert_run(
@@ -116,7 +118,7 @@ async def insert_run(
     decision = decide_start(now, key, at)
     assert decision.run is not None
     assert await tx.insert_runs([stored_run(decision.run, definition_id)])
-    await tx.append_events(journal_entries(decision, now))
+    await tx.append_to_journal([journal_row(decision, recorded_at=now)])
     return decision.run
 
 
@@ -126,8 +128,10 @@ async def apply_trigger(tx: StoreTransaction, run_id: str, trigger: Trigger) -> 
     before = (await tx.lock_runs([run_id]))[run_id]
     decision = decide(ORDERS, before.run, trigger, now)
     assert decision.run is not None
-    await tx.save_runs([stored_run(decision.run, before.definition_id)])
-    await tx.append_events(journal_entries(decision, now))
+    after = stored_run(decision.run, before.definition_id, before.revision)
+    await tx.save_runs([after], appended=[run_id])
+    row = journal_row(decision, recorded_at=now, revision=before.revision + 1)
+    await tx.append_to_journal([row])
     return decision
 
 

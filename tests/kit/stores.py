@@ -4,11 +4,9 @@ The store in PostgreSQL and its model, with what clients, operators and watchdog
 The fixture `store` runs a test on both: what such a test promises, the model keeps as well.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
-
-import orjson
+from typing import Protocol
 
 from saga_engine.store import audit, checked_requests, crash_suspects, journal
 from saga_engine.store.audit import OperatorAction
@@ -20,6 +18,7 @@ from saga_engine.store.journal import StoredEvent
 from saga_engine.store.pending_requests import NewRequest
 from saga_engine.store.sql_store import SqlStore, SqlStoreTransaction
 from simulation.memory_database import MemoryTransaction
+from simulation.rows import stored_events_of
 
 
 class RequesterTransaction(StoreTransaction, Protocol):
@@ -79,16 +78,6 @@ async def read_events(tx: StoreTransaction, run_id: str) -> list[StoredEvent]:
         return await journal.read(tx.sql, run_id)
     assert isinstance(tx, MemoryTransaction)
     async with tx.statement():
-        rows = [row for key, row in tx.scan("event") if key[0] == run_id]
-    return [_stored_event(row) for row in sorted(rows, key=lambda row: row["revision"])]
-
-
-def _stored_event(row: Mapping[str, Any]) -> StoredEvent:
-    return StoredEvent(
-        revision=row["revision"],
-        type=row["type"],
-        recorded_at=row["recorded_at"],
-        data=orjson.loads(row["data"]),
-        metadata=orjson.loads(row["metadata"]),
-        position=row["position"],
-    )
+        rows = [row for key, row in tx.scan("journal") if key[0] == run_id]
+    in_order = sorted(rows, key=lambda row: row["revision"])
+    return [event for row in in_order for event in stored_events_of(row)]

@@ -320,9 +320,10 @@ async def _correlation_id_of_a_charge(programs):
     await programs.client.result(handle.run_id, timeout=30)
     async with programs.roles.connected("saga") as connection:
         return await connection.fetchval(
-            "SELECT saga_engine.sign_token(token_key, metadata->>'correlation_id')"
-            " FROM saga_engine.event, saga_engine.engine_identity"
-            " WHERE run_id = $1 AND metadata->>'correlation_id' LIKE '%.a.1.charge' LIMIT 1",
+            "SELECT saga_engine.sign_token(token_key, event #>> '{metadata,correlation_id}')"
+            " FROM saga_engine.journal, jsonb_array_elements(events) AS event,"
+            " saga_engine.engine_identity WHERE run_id = $1"
+            " AND event #>> '{metadata,correlation_id}' LIKE '%.a.1.charge' LIMIT 1",
             handle.run_id,
         )
 
@@ -524,7 +525,7 @@ CALLED = {
 }
 KEPT_FROM_WORKERS = {
     "run": {"DELETE"},
-    "event": {"UPDATE", "DELETE"},
+    "journal": {"UPDATE", "DELETE"},
     "incident": {"DELETE"},
     "dead_letter": {"UPDATE", "DELETE"},
     "dead_letter_dropped": {"DELETE"},
@@ -779,7 +780,7 @@ async def test_a_worker_without_schema_privileges_adds_partitions(roles):
             "SELECT max(relname) FROM pg_class WHERE relname ~ '^run_[0-9]{4}_[0-9]{2}$'"
         )
         await owner.execute(
-            f"DROP TABLE saga_engine.{last}, saga_engine.{last.replace('run', 'event')}"
+            f"DROP TABLE saga_engine.{last}, saga_engine.{last.replace('run', 'journal')}"
         )
     url = roles.url("saga_worker")
     async with Database(url, Settings(database_url=url)) as database:

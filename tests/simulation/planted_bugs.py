@@ -36,7 +36,7 @@ from saga_engine.protocol.run_result import result_of_run
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
-from saga_engine.store.journal import NewEvent
+from saga_engine.store.journal import NewDecision, NewJournalRow
 from saga_engine.store.outbox import OutboxRow, StaleCommands
 from saga_engine.store.pending_requests import NewRequest, PendingRequest, PendingStart
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
@@ -229,13 +229,22 @@ def ignore_pending_starts(plant: BugPatcher) -> None:
 
 @planted_bug("P5", "P7")
 def decide_without_the_lock(plant: BugPatcher) -> None:
-    """A run is read without its row lock."""
+    """A run is read without its row lock, and is saved at any revision."""
 
     class LockNothing(MemoryStoreTransaction):
         async def lock_runs(
             self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
         ) -> dict[str, StoredRun]:
             return await self.read_runs(run_ids, max_bytes=max_bytes)
+
+        async def save_runs(
+            self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
+        ) -> None:
+            found = await self.read_runs([each.run.run_id for each in changed])
+            at_any_revision = [
+                replace(each, revision=found[each.run.run_id].revision) for each in changed
+            ]
+            await super().save_runs(at_any_revision, appended=appended)
 
     plant.replace_store(LockNothing)
 
@@ -365,11 +374,21 @@ def omit_journal_event(plant: BugPatcher) -> None:
     """An event is missing in the journal."""
 
     class AppendSome(MemoryStoreTransaction):
-        async def append_events(self, events: Sequence[NewEvent]) -> None:
-            kept = [each for each in events if type(each.event).__name__ != "RunCompensating"]
-            await super().append_events(kept)
+        async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
+            await super().append_to_journal([_without_compensating(row) for row in rows])
 
     plant.replace_store(AppendSome)
+
+
+def _without_compensating(row: NewJournalRow) -> NewJournalRow:
+    decisions = [
+        NewDecision(
+            [event for event in decision.events if type(event).__name__ != "RunCompensating"],
+            decision.metadata,
+        )
+        for decision in row.decisions
+    ]
+    return replace(row, decisions=decisions)
 
 
 @planted_bug("P1")

@@ -1,47 +1,86 @@
+import asyncio
+from dataclasses import replace
+
 import pytest
-from sqlalchemy import text
 
+from saga_engine.decider.decide import decide
 from saga_engine.errors import StoreRefused
-from saga_engine.store import journal, runs
-from saga_engine.store.database import Database
-from tests.kit.stored_runs import decide_start, insert_run, journal_entries, run_id
-from tests.kit.stores import RequesterStore, read_events
+from saga_engine.store.journal import NewDecision, NewJournalRow, journal_columns
+from tests.kit.stored_runs import (
+    ORDERS,
+    RESERVED,
+    decide_start,
+    insert_run,
+    journal_row,
+    run_id,
+)
+from tests.kit.stores import RequesterStore, RequesterTransaction, read_events
 
 
-async def test_events_are_read_unchanged(store: RequesterStore):
+async def started_and_reserved(tx: RequesterTransaction) -> NewJournalRow:
+    """The row of two decisions about a new run."""
+    now = await tx.database_now()
+    start = decide_start(now)
+    reserved = decide(ORDERS, start.run, RESERVED, now)
+    return journal_row(start, reserved, recorded_at=now)
+
+
+async def test_the_decisions_of_a_transaction_are_one_row_of_the_run(store: RequesterStore):
     async with store.transaction() as tx:
-        now = await tx.database_now()
-        decision = decide_start(now)
-        await tx.append_events(journal_entries(decision, now))
-        await tx.append_events([])
-        assert decision.run is not None
-        found = await read_events(tx, decision.run.run_id)
+        row = await started_and_reserved(tx)
+        await tx.append_to_journal([row])
+        await tx.append_to_journal([])
+        found = await read_events(tx, row.run_id)
         assert await read_events(tx, run_id()) == []
-    assert [event.revision for event in found] == [1, 2]
-    assert [event.type for event in found] == ["run_started", "attempt_started"]
-    assert {event.recorded_at for event in found} == {now}
-    assert found[0].metadata == {"message_id": "m"}
-    assert found[0].position < found[1].position
+    assert [(event.revision, event.type) for event in found] == [
+        (1, "run_started"),
+        (1, "attempt_started"),
+        (1, "step_succeeded"),
+        (1, "attempt_started"),
+    ]
+    assert {event.recorded_at for event in found} == {row.recorded_at}
+
+
+async def test_an_event_has_the_metadata_of_its_own_decision(store: RequesterStore):
+    async with store.transaction() as tx:
+        row = await started_and_reserved(tx)
+        known, unknown = row.decisions[0], NewDecision(row.decisions[1].events, {})
+        await tx.append_to_journal([replace(row, decisions=[known, unknown])])
+        found = await read_events(tx, row.run_id)
+    assert [event.metadata for event in found] == [{"causation_id": "m-1"}] * 2 + [{}] * 2
+
+
+async def test_the_metadata_of_a_decision_is_written_once(store: RequesterStore):
+    async with store.transaction() as tx:
+        row = await started_and_reserved(tx)
+    [written] = journal_columns([row])["events"]
+    assert (written.count('"type"'), written.count('"metadata"')) == (4, 2)
+
+
+async def test_each_event_of_concurrent_transactions_has_its_own_position(store: RequesterStore):
+    async def append_rows() -> list[int]:
+        positions = []
+        for _ in range(10):
+            async with store.transaction() as tx:
+                rows = [await started_and_reserved(tx) for _ in range(3)]
+                await tx.append_to_journal(rows)
+                found = [await read_events(tx, row.run_id) for row in rows]
+            positions += [event.position for events in found for event in events]
+        return positions
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(append_rows()) for _ in range(4)]
+    found = [task.result() for task in tasks]
+    assert all(positions == sorted(positions) for positions in found)
+    assert len({position for positions in found for position in positions}) == 4 * 10 * 3 * 4
 
 
 async def test_a_revision_is_appended_once(store: RequesterStore, definition_id: int):
     async with store.transaction() as tx:
         await insert_run(tx, definition_id)
         now = await tx.database_now()
-        again = journal_entries(decide_start(now), now)
-        await tx.append_events(again)
+        again = [journal_row(decide_start(now), recorded_at=now)]
+        await tx.append_to_journal(again)
     with pytest.raises(StoreRefused, match="23505"):
         async with store.transaction() as tx:
-            await tx.append_events(again)
-
-
-async def test_an_event_has_the_id_of_its_transaction(database: Database):
-    ours = text(
-        "SELECT count(*) FROM saga_engine.event WHERE transaction_id = pg_current_xact_id()"
-    )
-    async with database.transaction() as tx:
-        now = await runs.database_now(tx)
-        await journal.append(tx, journal_entries(decide_start(now), now))
-        assert (await tx.execute(ours)).scalar_one() == 2
-    async with database.transaction() as tx:
-        assert (await tx.execute(ours)).scalar_one() == 0
+            await tx.append_to_journal(again)

@@ -47,12 +47,12 @@ KEYS = text(
     SELECT 'place-order', key, run_id, decode(repeat('00', 32), 'hex')
     FROM saga_engine.run WHERE key IS NOT NULL"""
 )
-EVENTS = text(
+JOURNALS = text(
     """
-    INSERT INTO saga_engine.event (run_id, revision, recorded_at, type, data, metadata)
-    SELECT r.run_id, e.revision, e.recorded_at, e.type, e.data, e.metadata
-    FROM saga_engine.event AS e, saga_engine.run AS r
-    WHERE e.run_id = CAST(:run_id AS uuid) AND e.revision = 1 AND r.run_id <> e.run_id"""
+    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
+    SELECT r.run_id, j.revision, j.recorded_at, saga_engine.draw_positions(2), j.events
+    FROM saga_engine.journal AS j, saga_engine.run AS r
+    WHERE j.run_id = CAST(:run_id AS uuid) AND j.revision = 1 AND r.run_id <> j.run_id"""
 )
 READ = text(
     """
@@ -83,7 +83,7 @@ async def full(postgres):
                     ),
                 )
             await tx.execute(MANY, {"run_id": done, "number": FINISHED})
-            await tx.execute(EVENTS, {"run_id": done})
+            await tx.execute(JOURNALS, {"run_id": done})
             await tx.execute(KEYS)
             for _ in range(5):
                 await due_runs.defer_wake(

@@ -99,11 +99,11 @@ async def test_a_database_of_a_newer_version_is_not_changed(migrated_url: str):
 async def test_the_tables_and_migrations_of_the_user_are_not_changed(database_url: str):
     connecting = unpooled_engine(database_url)
     async with connecting.begin() as connection:
-        for table in ("run", "event", "outbox", "alembic_version"):
+        for table in ("run", "journal", "outbox", "alembic_version"):
             await connection.execute(text(f"CREATE TABLE public.{table} (mine text)"))
     await migrate.upgrade(database_url)
     async with connecting.connect() as connection:
-        for table in ("run", "event", "outbox", "alembic_version"):
+        for table in ("run", "journal", "outbox", "alembic_version"):
             assert (await connection.execute(text(f"SELECT mine FROM public.{table}"))).all() == []
     await connecting.dispose()
 

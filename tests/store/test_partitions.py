@@ -85,7 +85,7 @@ async def test_concurrent_workers_add_a_partition_once(database: Database, defin
         for _ in range(4):
             group.create_task(make())
     async with database.transaction() as tx:
-        assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
+        assert await homes(tx, run.run_id) == {"run_2020_01", "journal_2020_01"}
 
 
 async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
@@ -94,7 +94,7 @@ async def test_a_run_and_its_events_are_in_the_partition_of_their_month(
     async with database.transaction() as tx:
         await add_past_month(tx)
         run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
-        assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
+        assert await homes(tx, run.run_id) == {"run_2020_01", "journal_2020_01"}
 
 
 async def test_runs_in_the_default_partition_move_to_their_month(
@@ -102,10 +102,10 @@ async def test_runs_in_the_default_partition_move_to_their_month(
 ):
     async with database.transaction() as tx:
         run = await insert_run(SqlStoreTransaction(tx), definition_id, at=PAST)
-        assert await homes(tx, run.run_id) == {"run_default", "event_default"}
+        assert await homes(tx, run.run_id) == {"run_default", "journal_default"}
         events = await journal.read(tx, run.run_id)
         await add_past_month(tx)
-        assert await homes(tx, run.run_id) == {"run_2020_01", "event_2020_01"}
+        assert await homes(tx, run.run_id) == {"run_2020_01", "journal_2020_01"}
         assert await journal.read(tx, run.run_id) == events
 
 
@@ -229,7 +229,7 @@ async def test_a_run_that_starts_in_an_old_month_keeps_its_key_and_month(
     assert (await partitions.maintain(interrupted, retention_days=30)).dropped == ()
     async with database.transaction() as tx:
         assert await run_queries.find_by_key(tx, "place-order", "new") == started[0]
-        assert await homes(tx, started[0]) == {"run_2020_01", "event_2020_01"}
+        assert await homes(tx, started[0]) == {"run_2020_01", "journal_2020_01"}
 
 
 async def test_a_detached_month_of_a_dead_worker_is_deleted_by_the_next(
@@ -384,7 +384,7 @@ class DatabaseWithInterruption:
 async def homes(tx: SqlAlchemyTransaction, run_id: str) -> set[str]:
     where = text(
         "SELECT tableoid::regclass::text FROM saga_engine.run WHERE run_id = CAST(:id AS uuid)"
-        " UNION SELECT tableoid::regclass::text FROM saga_engine.event"
+        " UNION SELECT tableoid::regclass::text FROM saga_engine.journal"
         " WHERE run_id = CAST(:id AS uuid)"
     )
     found = (await tx.execute(where, {"id": run_id})).scalars()

@@ -9,7 +9,6 @@ from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.store.event_data import deserialize_event
-from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import (
     CHARGED,
@@ -97,17 +96,34 @@ async def test_a_run_is_inserted_once(store: RequesterStore, definition_id: int)
         assert await tx.insert_runs([new, old]) == {new.run.run_id}
 
 
-async def test_a_run_is_not_overwritten_with_an_older_revision(
-    store: RequesterStore, definition_id: int
+@pytest.mark.parametrize("offset", [-1, 1], ids=["older", "newer"])
+async def test_a_run_is_saved_only_at_the_revision_that_was_decided_on(
+    store: RequesterStore, definition_id: int, offset: int
 ):
     async with store.transaction() as tx:
         run = await insert_run(tx, definition_id)
         newer = (await apply_trigger(tx, run.run_id, RESERVED)).run
-    with pytest.raises(StoreUnavailable, match="changed by another"):
-        async with store.transaction() as tx:
-            await tx.save_runs([stored_run(run, definition_id)])
+        stored = (await tx.read_runs([run.run_id]))[run.run_id]
+    assert (stored.run, stored.revision) == (newer, 2)
+    other = stored_run(run, definition_id, stored.revision + offset)
+    for appended in ([], [run.run_id]):
+        with pytest.raises(StoreUnavailable, match="changed by another"):
+            async with store.transaction() as tx:
+                await tx.save_runs([other], appended=appended)
     async with store.transaction() as tx:
-        assert (await tx.read_runs([run.run_id]))[run.run_id].run == newer
+        assert (await tx.read_runs([run.run_id]))[run.run_id] == stored
+
+
+async def test_a_run_gets_the_next_revision_only_with_a_row_of_its_journal(
+    store: RequesterStore, definition_id: int
+):
+    async with store.transaction() as tx:
+        ids = [(await insert_run(tx, definition_id)).run_id for _ in range(2)]
+        found = await tx.lock_runs(ids)
+        await tx.save_runs(list(found.values()), appended=[ids[0]])
+        after = await tx.read_runs(ids)
+    assert [found[each].revision for each in ids] == [1, 1]
+    assert [after[each].revision for each in ids] == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +143,7 @@ async def test_a_time_is_stored_to_the_microsecond(
         decision = decide_start(await tx.database_now())
         assert decision.run is not None
         run = replace(decision.run, deadline=moment)
-        await tx.insert_runs([StoredRun(run, definition_id, moment)])
+        await tx.insert_runs([replace(stored_run(run, definition_id), wake_at=moment)])
         found = (await tx.read_runs([run.run_id]))[run.run_id]
         assert (found.run.deadline, found.wake_at) == (moment, moment)
         is_due = moment <= await tx.database_now()

@@ -21,7 +21,6 @@ def test_a_run_is_restored_from_its_columns_and_its_snapshot():
         input=run.input,
         started_at=run.started_at,
         deadline=run.deadline,
-        revision=run.revision,
         status=run.status,
     )
     snapshot = orjson.loads(orjson.dumps(to_snapshot(run)))

@@ -1,6 +1,7 @@
 """Processes batches in transactions that a test can observe or interrupt."""
 
 from collections import Counter
+from contextlib import asynccontextmanager
 
 from saga_engine.decider.triggers import Start
 from saga_engine.protocol.answer import AnswerAddress
@@ -73,11 +74,21 @@ class BatchDriver:
                 ),
             )
 
+    async def process_due_runs(self):
+        """Process the timers that are due; return how many runs there were."""
+        async with self.database.transaction() as tx, self._batch(tx) as (batch, _):
+            return await batch.process_due_runs(limit=10)
+
     async def _take(self, tx, work_batch):
+        async with self._batch(tx) as (batch, changes):
+            await batch.process(work_batch, wait_for_locks=True)
+        return [answer for _, answer in changes.after_commit.answers]
+
+    @asynccontextmanager
+    async def _batch(self, tx):
+        """A batch, written when the block ends."""
         store_tx = SqlStoreTransaction(tx)
         changes = ChangeSet(await store_tx.database_now(), Counter())
         admission = Admission(self._registry, SETTINGS)
-        batch = BatchTransaction(store_tx, self._registry, admission, changes, SETTINGS)
-        await batch.process(work_batch, wait_for_locks=True)
+        yield BatchTransaction(store_tx, self._registry, admission, changes, SETTINGS), changes
         await flush_changes(store_tx, changes, SETTINGS)
-        return [answer for _, answer in changes.after_commit.answers]

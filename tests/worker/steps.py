@@ -94,7 +94,7 @@ async def damage_run(engine, run_id):
 async def delete_run(engine, run_id):
     """Delete a damaged run, which cannot keep the promises."""
     async with engine.database.transaction() as tx:
-        for table in ("event", "outbox", "run"):
+        for table in ("journal", "outbox", "run"):
             await tx.execute(
                 text(f"DELETE FROM saga_engine.{table} WHERE run_id = CAST(:run_id AS uuid)"),
                 {"run_id": run_id},

@@ -215,11 +215,11 @@ async def test_late_replies_remove_slots_and_early_replies_add_some(engine):
 async def no_journal(engine, worker, seconds):
     """A database that accepts connections and blocks every write for a while."""
     async with engine.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
+        await tx.execute(text("ALTER TABLE saga_engine.journal RENAME TO other"))
     await worker.events.wait_for(DatabaseUnavailable)
     await sleep(seconds)
     async with engine.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO journal"))
 
 
 @pytest.mark.long

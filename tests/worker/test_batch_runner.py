@@ -67,12 +67,12 @@ async def test_a_batch_waits_for_a_missing_schema_and_dead_letters_nothing_else(
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
     async with engine.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
+        await tx.execute(text("ALTER TABLE saga_engine.journal RENAME TO other"))
     await participant.publish(*succeed(command))
     await engine.publish_raw(b"malformed", correlation_id="?", message_id="malformed")
     await worker.events.wait_for(DatabaseUnavailable, 3, operation="batch")
     async with engine.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO journal"))
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     async with engine.database.transaction() as tx:
         [letter] = await dead_letter_queries.read_page(tx, limit=10)
@@ -94,11 +94,11 @@ async def test_a_waiting_batch_continues_once_another_transaction_succeeds(engin
         for each in await participant.wait_for_commands("parcel.notify", 2)
     }
     async with engine.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE saga_engine.event RENAME TO other"))
+        await tx.execute(text("ALTER TABLE saga_engine.journal RENAME TO other"))
     await participant.publish(*succeed(commands[first]))
     await worker.events.wait_for(DatabaseUnavailable, operation="batch")
     async with engine.database.transaction() as tx:
-        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO event"))
+        await tx.execute(text("ALTER TABLE saga_engine.other RENAME TO journal"))
     await participant.publish(*succeed(commands[second]))
     await worker.events.wait_for_end(second)
     await worker.events.wait_for_end(first)

@@ -122,7 +122,7 @@ async def test_a_malformed_reply_with_a_valid_token_opens_an_incident(
 async def test_a_reply_for_a_run_that_does_not_exist_is_dead_lettered(engine):
     worker, participant, client, run_id, command = await in_flight(engine)
     async with engine.database.transaction() as tx:
-        for table in ("event", "outbox", "run"):
+        for table in ("journal", "outbox", "run"):
             await tx.execute(
                 text(f"DELETE FROM saga_engine.{table} WHERE run_id = CAST(:run_id AS uuid)"),
                 {"run_id": run_id},

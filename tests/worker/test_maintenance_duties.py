@@ -151,10 +151,12 @@ async def test_a_hanging_count_does_not_delay_the_partitions(engine):
         await eventually(engine.database, counting)
         async with engine.database.transaction() as tx:
             month = (await tx.execute(last)).scalar_one()
-            await tx.execute(text(f"DROP TABLE saga_engine.run_{month}, saga_engine.event_{month}"))
+            await tx.execute(
+                text(f"DROP TABLE saga_engine.run_{month}, saga_engine.journal_{month}")
+            )
 
         async def is_there(tx):
-            return {f"run_{month}", f"event_{month}"} <= await partitions_of(tx, month)
+            return {f"run_{month}", f"journal_{month}"} <= await partitions_of(tx, month)
 
         await eventually(engine.database, is_there)
         async with engine.database.transaction() as tx:

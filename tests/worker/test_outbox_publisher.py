@@ -16,7 +16,7 @@ from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.telemetry.events import Emitter
 from saga_engine.vocabulary import Command, CompensationCode, Direction, Outcome, Status
-from saga_engine.worker.change_set import DecidedEvent
+from saga_engine.worker.change_set import AppliedDecision
 from saga_engine.worker.outbox_publisher import OutboxPublisher, _finished_runs
 
 
@@ -58,16 +58,13 @@ BACK = Run(
 UNDONE = replace(BACK, status=Status.COMPENSATED, finished_at=NOW)
 
 
-ENDS = DecidedEvent(
-    before=BACK, after=UNDONE, revision=5, event=RunCompensated(NOW), work_item=None
-)
+ENDS = AppliedDecision(before=BACK, after=UNDONE, events=[RunCompensated(NOW)], work_item=None)
 
 
-GOES_ON = DecidedEvent(
+GOES_ON = AppliedDecision(
     before=UNDONE,
     after=BACK,
-    revision=6,
-    event=RunCompensating(CompensationCause(code=CompensationCode.LATE_SUCCESS, step="pack")),
+    events=[RunCompensating(CompensationCause(code=CompensationCode.LATE_SUCCESS, step="pack"))],
     work_item=None,
 )
 

@@ -54,7 +54,7 @@ async def lock_runs(environment: FaultEnvironment, _random: Random):
 async def lock_journal(environment: FaultEnvironment, _random: Random):
     async with expect_logged(environment, server=LOCK_TIMEOUT_MESSAGE):
         async with _external_transaction(environment.engine_url) as other:
-            await other.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
+            await other.execute("LOCK TABLE saga_engine.journal IN EXCLUSIVE MODE")
             await sleep(LOCK_SECONDS)
         return await environment.database_now()
 
@@ -72,7 +72,7 @@ async def hold_snapshot(environment: FaultEnvironment, _random: Random):
     """Keep a snapshot open, like a long report: vacuum cannot remove deleted rows."""
     async with _external_transaction(environment.engine_url, isolation="repeatable_read") as other:
         since = await environment.database_now()
-        await other.execute("SELECT pg_current_xact_id(), count(*) FROM saga_engine.event")
+        await other.execute("SELECT pg_current_xact_id(), count(*) FROM saga_engine.journal")
         await sleep(LOCK_SECONDS)
         [[has_snapshot]] = await environment.execute(_HAS_SNAPSHOT, other.get_server_pid())
         assert has_snapshot, "the transaction has no snapshot"
@@ -92,7 +92,7 @@ async def abort_transactions(environment: FaultEnvironment, _random: Random):
     async with expect_logged(environment, process="SQLSTATE 40001"):
         await environment.execute(_CREATE_FAILING_TRIGGER)
         await environment.execute(_CREATE_FAILING_TRIGGER, url=environment.participant_url)
-        engine_tables = [(table, environment.engine_url) for table in ("run", "event", "outbox")]
+        engine_tables = [(table, environment.engine_url) for table in ("run", "journal", "outbox")]
         tables = [(f"saga_engine.{table}", url) for table, url in engine_tables]
         tables += [
             ("effect_log", environment.participant_url),
@@ -131,7 +131,7 @@ async def _has_deadlocked(environment: FaultEnvironment):
     try:
         async with _external_transaction(environment.engine_url) as other:
             await other.execute("SET LOCAL deadlock_timeout = '50ms'")
-            await other.execute("LOCK TABLE saga_engine.event IN EXCLUSIVE MODE")
+            await other.execute("LOCK TABLE saga_engine.journal IN EXCLUSIVE MODE")
             await sleep(0.4)  # in which batches lock their runs, and wait for the journal
             await other.execute(_LOCK_RUNS)
     except asyncpg.DeadlockDetectedError:
