@@ -13,6 +13,8 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     tables            the event tables as SQLAlchemy metadata
     aggregate         Aggregate: its state, events, commands and upcasters, as declared
     aggregate_rules   what makes aggregates valid
+    aggregate_stream  the state of an aggregate from its snapshot and the events after it
+    command_handling  handle_in: load an aggregate, decide a command, append its events
     event_types       an event's name, version and model, and the upcasters of older versions
     returned_events   which events a command may return, and which it has returned
     folding           from the events of a stream to the state of its aggregate
@@ -47,6 +49,7 @@ _MODULES = {
     "EXISTING": "saga_engine.events.expected_version",
     "EventData": "saga_engine.events.recorded",
     "Events": "saga_engine.events.client",
+    "Handled": "saga_engine.events.command_handling",
     "MessageContext": "saga_engine.message_context",
     "NEW": "saga_engine.events.expected_version",
     "Projection": "saga_engine.events.projection",
@@ -55,6 +58,7 @@ _MODULES = {
     "add": "saga_engine.events.change",
     "append_in": "saga_engine.events.transactional",
     "delete": "saga_engine.events.change",
+    "handle_in": "saga_engine.events.command_handling",
     "insert": "saga_engine.events.change",
     "put": "saga_engine.events.change",
     "replay": "saga_engine.events.folding",
@@ -71,6 +75,7 @@ __all__ = [
     "Change",
     "EventData",
     "Events",
+    "Handled",
     "MessageContext",
     "Projection",
     "Recorded",
@@ -78,6 +83,7 @@ __all__ = [
     "add",
     "append_in",
     "delete",
+    "handle_in",
     "insert",
     "put",
     "replay",

@@ -9,6 +9,8 @@ from saga_engine.events.change import insert as insert
 from saga_engine.events.change import put as put
 from saga_engine.events.change import upsert as upsert
 from saga_engine.events.client import Events as Events
+from saga_engine.events.command_handling import Handled as Handled
+from saga_engine.events.command_handling import handle_in as handle_in
 from saga_engine.events.expected_version import ANY as ANY
 from saga_engine.events.expected_version import EXISTING as EXISTING
 from saga_engine.events.expected_version import NEW as NEW

@@ -2,15 +2,26 @@
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+from uuid import UUID
 
 from saga_engine.events import positions, stream_table
+from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.append import Append, Appended, checked_events, metadata_json
+from saga_engine.events.command_handling import (
+    AggregateCommand,
+    Handled,
+    handle_once,
+    retry_conflicts,
+)
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.log_page import LogFilter, read_page
 from saga_engine.events.recorded import Recorded
 from saga_engine.events.transactional import retry_concurrent
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.message_context import MessageContext, current_context
+from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
@@ -73,6 +84,50 @@ class Events(AsyncResource):
                 return await stream_table.append(tx, events, metadata, self._settings)
 
         return await retry_concurrent(attempt, self._settings.event_append_attempts)
+
+    async def handle(
+        self,
+        aggregate: Aggregate,
+        aggregate_id: str | int | UUID,
+        command: Any,
+        *,
+        context: MessageContext | None = None,
+    ) -> Handled:
+        """
+        Handle a command of an aggregate: load it, decide, append the events.
+
+        If another transaction appends to the stream first, the aggregate is loaded and the command
+        is decided again, up to `command_attempts` times.
+
+            done = await events.handle(orders, "o-1", PlaceOrder(customer="mara"))
+
+        Args:
+            aggregate: it has a function for the class of the command.
+            aggregate_id: which one; it need not exist.
+            command: an instance of a declared class.
+            context: where the events come from; by default the message that is being handled.
+
+        Raises:
+            Rejected: the command is not allowed in that state.
+            InvalidInput: the id, the command or an event does not fit, or exceeds a limit.
+            DecisionFailed: the function of the command failed.
+            UnreadableEvent: this code cannot read the stream.
+            StoreLockTimeout: other transactions were first in every attempt; nothing was appended.
+            StoreUnavailable: whether the events were appended is unknown: read the stream.
+        """
+        given = AggregateCommand.create(aggregate, aggregate_id, command, self._settings)
+        metadata = metadata_json(context or current_context(), self._settings)
+
+        async def attempt() -> Handled:
+            async with self._database.transaction() as tx:
+                append = partial(self._append_in, tx, metadata)
+                return await handle_once(tx, self._log, given, append, self._settings)
+
+        return await retry_conflicts(attempt, self._settings.command_attempts)
+
+    async def _append_in(self, tx: Transaction, metadata: str, append: Append) -> Appended:
+        events = checked_events([append], self._settings)
+        return await stream_table.append(tx, events, metadata, self._settings)
 
     async def read(self, stream: str, *, after: int = 0) -> AsyncIterator[Recorded]:
         """

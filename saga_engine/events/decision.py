@@ -27,9 +27,17 @@ from saga_engine.vocabulary import Json
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The events that a command causes, as they are appended, and the state after them."""
+    """
+    What a command causes.
+
+    Args:
+        events: as they are appended.
+        values: the same, as instances of their classes.
+        state: after them.
+    """
 
     events: tuple[EventData, ...]
+    values: tuple[Any, ...]
     state: Any
 
 
@@ -56,17 +64,18 @@ def decide(
         result = _call_command(aggregate, spec, state, copied_command, time_limit)
         if isinstance(result, _Rejection):
             raise result.error
-        decided = []
-        for event in events_in(result):
-            data, state = _decide_event(aggregate, spec, state, event, time_limit)
-            decided.append(data)
+        values = events_in(result)
+        events = []
+        for each in values:
+            event, state = _decide_event(aggregate, spec, state, each, time_limit)
+            events.append(event)
         _state_data(aggregate, state, time_limit)
     except UserCodeError as error:
         problem = f"failed: {error.call.function} {error.text}{error.detail}"
         raise _failed(spec, problem, f"Correct {error.call.source_location}.") from None
     except PayloadError as error:
         raise _failed(spec, f"has a result that cannot be stored: {error}") from None
-    return Decision(tuple(decided), state)
+    return Decision(tuple(events), values, state)
 
 
 @dataclass(frozen=True, slots=True)

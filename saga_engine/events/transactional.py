@@ -54,7 +54,7 @@ async def append_in(
         SchemaMismatch: the database has no event tables; run `saga-engine migrate --events`.
         StoreError: the database refused.
     """
-    settings = settings or _settings_from_environment()
+    settings = settings or settings_from_environment()
     events = checked_events(appends, settings)
     metadata = metadata_json(context or current_context(), settings)
 
@@ -64,7 +64,7 @@ async def append_in(
                 SqlAlchemyTransaction(connection), events, metadata, settings
             )
 
-    with _translated_errors():
+    with translated_errors():
         await encoding.check_from_driver(connection, "of the caller's connection")
         return await retry_concurrent(attempt, settings.event_append_attempts)
 
@@ -92,12 +92,14 @@ async def retry_concurrent(attempt: Callable[[], Awaitable[Appended]], attempts:
 
 
 @cache
-def _settings_from_environment() -> Settings:
+def settings_from_environment() -> Settings:
+    """Read the settings once for all calls without settings."""
     return Settings.load()
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
+    """Raise errors of the caller's connection as errors of the engine."""
     try:
         yield
     except SQLAlchemyError as error:

@@ -7,6 +7,7 @@ records it: the barrier's row shows no more than the message at the broker.
 
 from dataclasses import dataclass, replace
 
+from saga_engine.message_context import MessageContext, handling
 from saga_engine.participant import failures
 from saga_engine.participant.barrier import CommandResult
 from saga_engine.participant.failure_codes import FailureCode
@@ -77,7 +78,8 @@ class HandlerRunner:
             payload = self._encryption.decrypt(command.payload, command_associated_data(*step_ref))
             if payload is not command.payload:
                 command = replace(command, payload=payload)
-            returned = await handler(command, connection)
+            with handling(message_context(command)):
+                returned = await handler(command, connection)
             body = write_json(self._encryption.encrypt(returned, reply_associated_data(*step_ref)))
         except EncryptionError as error:
             raise Failed(
@@ -99,6 +101,13 @@ class HandlerRunner:
         if find_violation(result.body, self._limits):  # encryption makes it longer
             result = unsuccessful_result(outcome, failures.failure_without_text(handler_error))
         return result
+
+
+def message_context(command: Command) -> MessageContext:
+    """Say where events come from that a command causes: its run, itself, its saga."""
+    return MessageContext(
+        correlation_id=command.run_id, causation_id=command.idempotency_key, actor=command.saga
+    )
 
 
 def unsuccessful_result(outcome: Outcome, failure: Failure) -> CommandResult:

@@ -32,6 +32,17 @@ class EventSettings(BaseModel):
         " transaction appends to the stream first. Each attempt waits for that transaction; the"
         " default serves 50 writers of one stream",
     )
+    command_attempts: Count = Field(
+        50,
+        description="How often Events.handle loads an aggregate and decides a command when other"
+        " transactions append to its stream first. One of them is first in each attempt, so the"
+        " default serves 50 writers of one stream",
+    )
+    snapshot_interval: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100,
+        description="Number of events after which the next command writes a snapshot of its"
+        " aggregate. Replaying 100 events takes a few milliseconds",
+    )
     event_batch_size: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1000,
         description="Maximum number of events that one statement appends or reads. A larger number"

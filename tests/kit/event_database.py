@@ -1,5 +1,6 @@
 """Events to append in tests, and connections of other programs to event tables."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,3 +29,11 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def wait_for_waiting_append(url: str) -> None:
+    """Wait until a session of the server waits for a lock of another one."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    async with connected(url) as observer, asyncio.timeout(20):
+        while not await observer.fetchval(waiting):
+            pass

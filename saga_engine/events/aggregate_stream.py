@@ -1,0 +1,108 @@
+"""
+The stream of one aggregate: its state from a snapshot and the events after it.
+
+The event of the snapshot's version is read as well. If it does not exist, the stream was restored
+or removed, and the snapshot is of another history.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from saga_engine.events import snapshot_table, stream_table
+from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.event_types import event_code_call, unreadable
+from saga_engine.events.folding import replay
+from saga_engine.events.recorded import Recorded
+from saga_engine.events.snapshot_table import StoredSnapshot
+from saga_engine.payload.guard import NO_TIME_LIMIT, UserCodeError, call_user_code
+from saga_engine.payload.payload import PayloadError, type_name
+from saga_engine.postgres.statement import Transaction
+from saga_engine.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedAggregate:
+    """
+    An aggregate as it is stored.
+
+    Args:
+        state: after its last event; the first state if it has none.
+        version: of its last event; 0 if it has none.
+        position: of its last event; 0 if it has none.
+        snapshot_version: of the snapshot that was used; 0 if none was.
+    """
+
+    state: Any
+    version: int = 0
+    position: int = 0
+    snapshot_version: int = 0
+
+
+async def load(
+    tx: Transaction, log: EventLog, aggregate: Aggregate, stream: str, settings: Settings
+) -> LoadedAggregate:
+    """
+    Load an aggregate.
+
+    Raises:
+        UnreadableEvent: its code does not know an event of the stream, or cannot read or apply it.
+    """
+    loaded = await _load_snapshot(tx, log, aggregate, stream, settings)
+    if loaded is None:
+        loaded = LoadedAggregate(state=aggregate.state_class())
+    while events := await stream_table.read(tx, log, stream, loaded.version, settings):
+        loaded = _add_events(aggregate, loaded, events)
+    return loaded
+
+
+async def write_snapshot(
+    tx: Transaction, aggregate: Aggregate, stream: str, version: int, state: Any
+) -> None:
+    """Write the state of an aggregate after the event of *version*, unless its code is unknown."""
+    if aggregate.fingerprint is not None:
+        snapshot = StoredSnapshot(version, aggregate.state_type.write(state))
+        await snapshot_table.write(tx, stream, aggregate.fingerprint, snapshot)
+
+
+async def _load_snapshot(
+    tx: Transaction, log: EventLog, aggregate: Aggregate, stream: str, settings: Settings
+) -> LoadedAggregate | None:
+    if aggregate.fingerprint is None:
+        return None
+    snapshot = await snapshot_table.read(tx, stream, aggregate.fingerprint)
+    if snapshot is None:
+        return None
+    events = await stream_table.read(tx, log, stream, snapshot.version - 1, settings)
+    if not events or events[0].version != snapshot.version:
+        return None
+    try:
+        call = event_code_call(type_name(aggregate.state_class), aggregate.source_location, "")
+        state = call_user_code(NO_TIME_LIMIT, call, aggregate.state_type.read, snapshot.state)
+    except (PayloadError, UserCodeError):
+        return None  # the replay reports what is wrong, if anything is
+    loaded = LoadedAggregate(
+        state=state,
+        version=snapshot.version,
+        position=events[0].position,
+        snapshot_version=snapshot.version,
+    )
+    return _add_events(aggregate, loaded, events[1:])
+
+
+def _add_events(
+    aggregate: Aggregate, loaded: LoadedAggregate, events: Sequence[Recorded]
+) -> LoadedAggregate:
+    for expected, event in enumerate(events, loaded.version + 1):
+        if event.version != expected:
+            problem = f"the stream has no event {expected}, so its state is not known"
+            raise unreadable(event, problem, "Restore the events that were removed.")
+    if not events:
+        return loaded
+    return replace(
+        loaded,
+        state=replay(aggregate, events, loaded.state),
+        version=events[-1].version,
+        position=events[-1].position,
+    )

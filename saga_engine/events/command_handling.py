@@ -1,0 +1,193 @@
+"""
+Handling commands of aggregates: load, decide, append.
+
+Between the load and the append another transaction may append to the stream. Then the append
+refuses the version that was read, and nothing is appended. `Events.handle` loads and decides again.
+`handle_in` raises, because only its caller can repeat the transaction.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from saga_engine.errors import StoreLockTimeout, WrongVersion
+from saga_engine.events import aggregate_rules, aggregate_stream
+from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.append import Append, Appended, check_stream
+from saga_engine.events.decision import decide
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.stream_table import ConcurrentAppend
+from saga_engine.events.transactional import (
+    append_in,
+    settings_from_environment,
+    translated_errors,
+)
+from saga_engine.message_context import MessageContext
+from saga_engine.postgres.statement import Transaction
+from saga_engine.settings import Settings
+from saga_engine.store.database import SqlAlchemyTransaction
+
+AppendFunction: TypeAlias = Callable[[Append], Awaitable[Appended]]
+
+_NO_IDS = EventLog(UUID(int=0))
+"""Folds get no ids of events, so the identity of the caller's database is not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handled:
+    """
+    What a command did.
+
+    Args:
+        stream: of the aggregate.
+        version: of the stream now; 0 if it has no events.
+        position: of the stream's last event; 0 if it has none. A reader that has passed it has seen
+            the result of the command.
+        events: that the command caused, as instances of their classes; none if nothing changed.
+        state: of the aggregate after them.
+    """
+
+    stream: str
+    version: int
+    position: int
+    events: tuple[Any, ...]
+    state: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateCommand:
+    """A command for one aggregate, whose declarations and stream were checked."""
+
+    aggregate: Aggregate
+    stream: str
+    command: Any
+
+    @classmethod
+    def create(
+        cls, aggregate: Aggregate, aggregate_id: str | int | UUID, command: Any, settings: Settings
+    ) -> "AggregateCommand":
+        """
+        Check what a command is for.
+
+        Raises:
+            DefinitionError: the aggregate breaks a rule.
+            InvalidInput: the id cannot be that of a stream.
+        """
+        aggregate_rules.check(aggregate)
+        stream = aggregate.stream(aggregate_id)
+        check_stream(stream, settings)
+        return cls(aggregate, stream, command)
+
+
+async def handle_in(
+    connection: AsyncConnection,
+    aggregate: Aggregate,
+    aggregate_id: str | int | UUID,
+    command: Any,
+    *,
+    context: MessageContext | None = None,
+    settings: Settings | None = None,
+) -> Handled:
+    """
+    Handle a command in the caller's transaction, such as that of a participant's handler.
+
+        @shop.handles("order.confirm")
+        async def confirm(payload: ConfirmOrder, connection: AsyncConnection) -> None:
+            await handle_in(connection, orders, payload.order_id, Confirm())
+
+    The step of the saga and its events are committed together. A `Rejected` that the handler does
+    not catch rejects the step. If this raises WrongVersion, another transaction was first and
+    nothing was appended: the caller's transaction remains usable, and may be repeated.
+
+    Args:
+        connection: to a database with the event tables, in a transaction.
+        aggregate: it has a function for the class of the command.
+        aggregate_id: which one; it need not exist.
+        command: an instance of a declared class.
+        context: where the events come from; by default the message that is being handled.
+        settings: limits; by default the environment's, which are read once.
+
+    Raises:
+        Rejected: the command is not allowed in that state.
+        WrongVersion: another transaction has appended to the stream.
+        InvalidInput: the id, the command or an event does not fit, or exceeds a limit.
+        DecisionFailed: the function of the command failed.
+        UnreadableEvent: this code cannot read the stream.
+        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first:
+            repeat the transaction.
+        SchemaMismatch: the database has no event tables; run `saga-engine migrate --events`.
+        StoreError: the database refused.
+    """
+    settings = settings or settings_from_environment()
+    given = AggregateCommand.create(aggregate, aggregate_id, command, settings)
+
+    async def append(events: Append) -> Appended:
+        return await append_in(connection, events, context=context, settings=settings)
+
+    with translated_errors():
+        tx = SqlAlchemyTransaction(connection)
+        return await handle_once(tx, _NO_IDS, given, append, settings)
+
+
+async def retry_conflicts(attempt: Callable[[], Awaitable[Handled]], attempts: int) -> Handled:
+    """
+    Handle a command, again if another transaction has appended to the stream since the load.
+
+    Args:
+        attempt: loads, decides and appends in a transaction, which it rolls back if it raises.
+        attempts: how often.
+
+    Raises:
+        StoreLockTimeout: another transaction was first in every attempt.
+    """
+    for _ in range(attempts):
+        try:
+            return await attempt()
+        except (WrongVersion, ConcurrentAppend):
+            continue
+    raise StoreLockTimeout(
+        f"In {attempts} attempts (command_attempts) other transactions appended to the stream"
+        " first. Nothing was appended. Try again, or send these commands from fewer places."
+    )
+
+
+async def handle_once(
+    tx: Transaction,
+    log: EventLog,
+    given: AggregateCommand,
+    append: AppendFunction,
+    settings: Settings,
+) -> Handled:
+    """
+    Load an aggregate, decide a command and append its events, in one transaction.
+
+    Args:
+        tx: at READ COMMITTED, so that the append sees what was committed since the load.
+        log: of the database.
+        given: the command.
+        append: appends in that transaction, or raises.
+        settings: limits, and how often snapshots are written.
+
+    Raises:
+        WrongVersion, ConcurrentAppend: another transaction has appended to the stream.
+        Rejected, InvalidInput, DecisionFailed, UnreadableEvent: see `handle_in`.
+    """
+    aggregate, stream = given.aggregate, given.stream
+    loaded = await aggregate_stream.load(tx, log, aggregate, stream, settings)
+    decision = decide(aggregate, loaded.state, given.command)
+    version, position = loaded.version, loaded.position
+    if decision.events:
+        appended = await append(Append(stream, decision.events, loaded.version))
+        version, position = appended.versions[stream], appended.position
+        if version - loaded.snapshot_version >= settings.snapshot_interval:
+            await aggregate_stream.write_snapshot(tx, aggregate, stream, version, decision.state)
+    return Handled(
+        stream=stream,
+        version=version,
+        position=position,
+        events=decision.values,
+        state=decision.state,
+    )

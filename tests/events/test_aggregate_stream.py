@@ -1,0 +1,100 @@
+"""The state of an aggregate is that of its snapshot and the events after it, or of all events."""
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from saga_engine.errors import UnreadableEvent
+from saga_engine.events import Append, EventData, Events, handle_in
+from saga_engine.settings import Settings
+from tests.kit.event_database import connected
+from tests.kit.wallet import Deposit, wallets
+
+DEPOSITED = EventData("wallet-deposited", 3, {"amount": 7, "currency": "EUR"})
+OTHER_STATE = "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
+
+
+async def snapshot_of(url: str) -> tuple[int, str] | None:
+    async with connected(url) as connection:
+        row = await connection.fetchrow("SELECT version, state FROM saga_engine.snapshot")
+        return None if row is None else tuple(row)
+
+
+async def test_a_snapshot_is_written_after_the_interval_in_the_same_transaction(
+    event_url: str, user_engine: AsyncEngine
+):
+    settings = Settings(snapshot_interval=3)
+    versions = []
+    async with Events(event_url, settings=settings) as events:
+        for _ in range(7):
+            await events.handle(wallets, "w1", Deposit(amount=1))
+            snapshot = await snapshot_of(event_url)
+            versions.append(snapshot and snapshot[0])
+        assert versions == [None, None, 3, 3, 3, 6, 6]
+        async with user_engine.connect() as connection:
+            for _ in range(3):
+                await handle_in(connection, wallets, "w1", Deposit(amount=1), settings=settings)
+            await connection.rollback()
+        snapshot = await snapshot_of(event_url)
+    assert snapshot is not None
+    assert snapshot[0] == 6
+
+
+async def run_sql(engine: AsyncEngine, sql: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(sql))
+
+
+async def balances(events: Events) -> dict[str, int]:
+    found: dict[str, int] = (await events.handle(wallets, "w1", Deposit(amount=0))).state.balances
+    return found
+
+
+async def test_the_state_is_that_of_the_snapshot_and_the_events_after_it(
+    event_url: str, user_engine: AsyncEngine
+):
+    async with Events(event_url, settings=Settings(snapshot_interval=3)) as events:
+        for _ in range(5):
+            await events.handle(wallets, "w1", Deposit(amount=1))
+        changed = (
+            "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
+        )
+        await run_sql(user_engine, changed)
+        assert await balances(events) == {"EUR": 102}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "fingerprint = 'another'",
+        'state = \'{"closed": "perhaps"}\'',
+        "version = 99",
+    ],
+)
+async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
+    event_url: str, user_engine: AsyncEngine, change: str
+):
+    async with Events(event_url, settings=Settings(snapshot_interval=3)) as events:
+        for _ in range(5):
+            await events.handle(wallets, "w1", Deposit(amount=1))
+        poisoned = (
+            "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
+        )
+        await run_sql(user_engine, poisoned)
+        await run_sql(user_engine, f"UPDATE saga_engine.snapshot SET {change}")
+        assert await balances(events) == {"EUR": 5}
+
+
+async def test_a_missing_event_is_an_error_and_not_another_state(
+    events: Events, user_engine: AsyncEngine
+):
+    await events.append(Append("wallet-w1", [DEPOSITED] * 3))
+    await run_sql(user_engine, "DELETE FROM saga_engine.stream_event WHERE version = 2")
+    with pytest.raises(UnreadableEvent, match="the stream has no event 2"):
+        await events.handle(wallets, "w1", Deposit(amount=1))
+
+
+async def test_a_stream_of_many_pages_is_replayed_whole(event_url: str):
+    async with Events(event_url, settings=Settings(event_batch_size=7)) as events:
+        await events.append(Append("wallet-w1", [DEPOSITED] * 50))
+        assert await balances(events) == {"EUR": 350}
