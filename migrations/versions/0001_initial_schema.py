@@ -77,6 +77,10 @@ CREATE TABLE saga_engine.journal (
     PRIMARY KEY (run_id, revision)
 ) PARTITION BY RANGE (run_id)"""
 
+# For readers of all journals in the order of their positions. With it PostgreSQL takes 670 instead
+# of 610 us for the INSERT of 50 rows.
+_JOURNAL_POSITION = "CREATE INDEX journal_position ON saga_engine.journal (position)"
+
 # On the table itself, so that it also fires for each of its partitions.
 _JOURNAL_ANNOUNCE = """
 CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.journal
@@ -805,7 +809,7 @@ _REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PU
 _STATEMENTS = (
     *(_SCHEMA_REVISION, _RECORD_REVISION),
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
-    *(_JOURNAL, _JOURNAL_ANNOUNCE),
+    *(_JOURNAL, _JOURNAL_POSITION, _JOURNAL_ANNOUNCE),
     *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH_PARTITION, _MISSING_PARTITIONS),
     *(_ADD_PARTITIONS, _IS_VALID_RUN_ID),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",

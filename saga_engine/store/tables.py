@@ -96,6 +96,7 @@ journal = Table(
     Column("events", JSONB, nullable=False),
     postgresql_partition_by="RANGE (run_id)",
 )
+Index("journal_position", journal.c.position)
 
 business_key = Table(
     "business_key",
