@@ -85,6 +85,17 @@ async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
         assert await balances(events) == {"EUR": 5}
 
 
+async def test_a_snapshot_whose_event_is_missing_hides_nothing(
+    event_url: str, user_engine: AsyncEngine
+):
+    async with Events(event_url, settings=Settings(snapshot_interval=3)) as events:
+        for _ in range(5):
+            await events.handle(wallets, "w1", Deposit(amount=1))
+        await run_sql(user_engine, "DELETE FROM saga_engine.stream_event WHERE version = 3")
+        with pytest.raises(UnreadableEvent, match="the stream has no event 3"):
+            await events.handle(wallets, "w1", Deposit(amount=1))
+
+
 async def test_a_missing_event_is_an_error_and_not_another_state(
     events: Events, user_engine: AsyncEngine
 ):

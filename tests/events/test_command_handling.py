@@ -85,9 +85,10 @@ async def test_a_rejected_command_appends_nothing(events: Events):
 async def test_a_command_without_events_returns_the_position_of_the_last_one(events: Events):
     nothing = await events.handle(wallets, "w1", Deposit(amount=0))
     assert (nothing.version, nothing.position, nothing.events) == (0, 0, ())
+    await events.handle(wallets, "w1", Deposit(amount=7))
     done = await events.handle(wallets, "w1", Deposit(amount=7))
     nothing = await events.handle(wallets, "w1", Deposit(amount=0))
-    assert (nothing.version, nothing.position) == (1, done.position)
+    assert (nothing.version, nothing.position) == (2, done.position)
 
 
 async def test_commands_at_the_same_time_are_decided_one_after_the_other(events: Events):
