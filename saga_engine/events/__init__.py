@@ -6,6 +6,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     transactional     append_in: appends in the caller's transaction
     append            Append and Appended: what is appended, checked, and the result
     stream_table      the table of streams: appending, and reading one stream
+    run_journal       the journals of runs as events, in the engine's database
     snapshot_table    the table of snapshots
     positions         the horizon, up to which a reader has everything
     log_page          pages of all events, in the order of their positions

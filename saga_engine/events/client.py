@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from saga_engine.events import positions, stream_table
+from saga_engine.events import positions, run_journal, stream_table
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.append import Append, Appended, checked_events, metadata_json
 from saga_engine.events.command_handling import (
@@ -134,15 +134,17 @@ class Events(AsyncResource):
         Read the events of a stream, in order, up to its end now.
 
         Args:
-            stream: its name; one without events has no events to read.
+            stream: its name, `run-<run id>` for a run of the engine; one that does not exist has
+                no events to read.
             after: the version to continue after; 0: from the first event.
 
         Raises:
             StoreUnavailable: the database is out of reach; continue after the last version.
         """
+        table = run_journal if run_journal.is_run(stream) else stream_table
         while True:
             async with self._database.transaction() as tx:
-                events = await stream_table.read(tx, self._log, stream, after, self._settings)
+                events = await table.read(tx, self._log, stream, after, self._settings)
             if not events:
                 return
             for event in events:

@@ -23,14 +23,22 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """The log of a database; its id is different for each database."""
+    """
+    The log of a database.
+
+    Args:
+        id: different for each database.
+        has_journal: whether the database is the engine's, with the journals of runs.
+    """
 
     id: UUID
+    has_journal: bool = False
 
     @classmethod
     async def load(cls, tx: Transaction) -> Self:
         """Read the identity of a database's log."""
-        return cls(UUID((await tx.execute(_ID)).scalar_one()))
+        found, has_journal = (await tx.execute(_LOAD)).one()
+        return cls(UUID(found), has_journal)
 
     def event_id(self, stream: str, version: int, place: int, recorded_at: datetime) -> UUID:
         """Make the id of an event of this log."""
@@ -60,4 +68,6 @@ class EventLog:
         )
 
 
-_ID = text("SELECT id::text FROM saga_engine.event_log")
+_LOAD = text(
+    "SELECT id::text, to_regclass('saga_engine.journal') IS NOT NULL FROM saga_engine.event_log"
+)

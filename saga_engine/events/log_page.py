@@ -2,7 +2,8 @@
 Pages of all events of a database, in the order of their positions.
 
 A page ends at the horizon at the latest, so no later page has an event that this one should have.
-It covers a limited range of positions: a filter that accepts few events does not make one statement
+It has the events of streams and, in the engine's database, those of runs. It covers a limited
+range of positions: a filter that accepts few events does not make one statement
 read the whole table.
 """
 
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from saga_engine.errors import InvalidInput
+from saga_engine.events import run_journal, stream_table
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.recorded import Recorded
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 
 _ANY_CHARACTERS = "*"
@@ -97,11 +99,16 @@ async def read_page(
         "max_events": settings.event_batch_size,
         "max_bytes": settings.event_batch_bytes,
     }
-    rows = (await tx.execute(_READ, parameters)).all()
-    events = [log.recorded(columns) for *columns, _ in rows]
-    found = rows[0][-1] if rows else 0
-    is_complete = len(rows) == found < settings.event_batch_size
-    return LogPage(events, until if is_complete else events[-1].position)
+    events, position = await stream_table.read_range(tx, log, parameters)
+    if log.has_journal:
+        of_runs, position_of_runs = await run_journal.read_range(tx, log, parameters)
+        position = min(position, position_of_runs)
+        events = [each for each in (*events, *of_runs) if each.position <= position]
+        events.sort(key=lambda event: event.position)
+    if len(events) > settings.event_batch_size:
+        events = events[: settings.event_batch_size]
+        position = events[-1].position
+    return LogPage(events, position)
 
 
 def _like_pattern(name: str) -> str:
@@ -109,24 +116,3 @@ def _like_pattern(name: str) -> str:
     if not name or _ANY_CHARACTERS in prefix:
         raise InvalidInput(f"{name!r} is not a pattern of streams. Write order-o-1, or order-*.")
     return prefix.translate(_LIKE_SPECIAL) + ("%" if prefix != name else "")
-
-
-# `found` is how many events there are before the limit of bytes.
-_READ = text(
-    """
-    SELECT stream, version, place, position, recorded_at, type, schema_version, data, metadata,
-        found
-    FROM (
-        SELECT e.*, count(*) OVER () AS found,
-            sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
-        FROM (
-            SELECT stream, version, 0 AS place, position, recorded_at, type, schema_version,
-                data::text AS data, metadata::text AS metadata
-            FROM saga_engine.stream_event
-            WHERE position > :after AND position <= :until
-                AND (CAST(:types AS text[]) IS NULL OR type = ANY (CAST(:types AS text[])))
-                AND (CAST(:streams AS text[]) IS NULL
-                    OR stream LIKE ANY (CAST(:streams AS text[])))
-            ORDER BY position LIMIT :max_events) AS e) AS page
-    WHERE before < :max_bytes ORDER BY position"""
-)

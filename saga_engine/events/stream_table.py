@@ -6,7 +6,8 @@ another one that is not committed yet.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from saga_engine.errors import WrongVersion
 from saga_engine.events.append import Appended, NewEvent
@@ -115,6 +116,28 @@ async def read(
     return [log.recorded(row) for row in await tx.execute(_READ, parameters)]
 
 
+async def read_range(
+    tx: Transaction, log: EventLog, parameters: Mapping[str, Any]
+) -> tuple[list[Recorded], int]:
+    """
+    Read the events of all streams in a range of positions, in order.
+
+    Args:
+        tx: at READ COMMITTED.
+        log: of that database.
+        parameters: `after` and `until` are the range; `types`, `streams`, `max_events` and
+            `max_bytes` limit what is read of it, see `log_page`.
+
+    Returns:
+        The events, and up to which position everything was read.
+    """
+    rows = (await tx.execute(_READ_RANGE, parameters)).all()
+    events = [log.recorded(columns) for *columns, _ in rows]
+    found = rows[0][-1] if rows else 0
+    is_complete = len(rows) == found < parameters["max_events"]
+    return events, parameters["until"] if is_complete else events[-1].position
+
+
 # It reads the streams first, and appends nothing if one is not as expected: -1 expects nothing, -2
 # an event. ON CONFLICT, because an error would end the caller's transaction; the number of rows
 # reveals the conflict. Positions are drawn by the column's default, in the order of the rows.
@@ -161,4 +184,24 @@ _READ = text(
             WHERE stream = :stream AND version > :after
             ORDER BY version LIMIT :max_events) AS e) AS page
     WHERE before < :max_bytes ORDER BY version"""
+)
+
+# `found` is how many events there are before the limit of bytes.
+_READ_RANGE = text(
+    """
+    SELECT stream, version, place, position, recorded_at, type, schema_version, data, metadata,
+        found
+    FROM (
+        SELECT e.*, count(*) OVER () AS found,
+            sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
+        FROM (
+            SELECT stream, version, 0 AS place, position, recorded_at, type, schema_version,
+                data::text AS data, metadata::text AS metadata
+            FROM saga_engine.stream_event
+            WHERE position > :after AND position <= :until
+                AND (CAST(:types AS text[]) IS NULL OR type = ANY (CAST(:types AS text[])))
+                AND (CAST(:streams AS text[]) IS NULL
+                    OR stream LIKE ANY (CAST(:streams AS text[])))
+            ORDER BY position LIMIT :max_events) AS e) AS page
+    WHERE before < :max_bytes ORDER BY position"""
 )
