@@ -18,8 +18,8 @@ async def check_database(
         ConfigurationError: synchronous_commit is off, so confirmed commits could be lost; or its
             encoding is not UTF8, so it cannot store every text.
     """
-    names = [f"saga_engine.{lineage.version_table}" for lineage in lineages]
-    row = (await tx.execute(_CHECK, {"version_tables": names})).one()
+    version_tables = [f"saga_engine.{lineage.version_table}" for lineage in lineages]
+    row = (await tx.execute(_CHECK, {"version_tables": version_tables})).one()
     if row.synchronous_commit == "off":
         raise ConfigurationError(
             f"synchronous_commit is off for {address}: a crash would lose commits that"
@@ -27,8 +27,8 @@ async def check_database(
         )
     encoding.require_utf8(row.server_encoding, address)
     # The last lineage first: its command applies those that it builds on as well.
-    for lineage, has_tables in reversed([*zip(lineages, row.has_tables, strict=True)]):
-        if not has_tables:
+    for lineage, version_table in zip(reversed(lineages), reversed(version_tables), strict=True):
+        if version_table in row.missing:
             raise SchemaMismatch(
                 f"The database {address} has no {lineage.name}. Run `{lineage.command}`."
             )
@@ -36,11 +36,11 @@ async def check_database(
             raise SchemaMismatch(f"The database {address} {problem}")
 
 
+# Arrays of text, because for others the driver would first query their types.
 _CHECK = text(
     """
     SELECT current_setting('synchronous_commit') AS synchronous_commit,
         current_setting('server_encoding') AS server_encoding,
-        ARRAY(SELECT to_regclass(name) IS NOT NULL
-            FROM unnest(CAST(:version_tables AS text[])) WITH ORDINALITY AS t(name, place)
-            ORDER BY place) AS has_tables"""
+        ARRAY(SELECT name FROM unnest(CAST(:version_tables AS text[])) AS name
+            WHERE to_regclass(name) IS NULL) AS missing"""
 )
