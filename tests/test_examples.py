@@ -2,13 +2,16 @@
 
 import asyncio
 import importlib
+import sys
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client
+from saga_engine.events import Append, EventData, Events, Recorded, replay
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
 from saga_engine.participant.service import ParticipantService
@@ -89,3 +92,62 @@ async def test_create_order_is_compensated_before_its_pivot_only(settings):
     assert approved.status == "completed"
     assert (unknown.status, unknown.error.code) == ("compensated", "unknown_consumer")
     assert (declined.status, declined.error.code) == ("compensated", "card_declined")
+
+
+CHECKOUT: dict[str, object] = {"customer": "mara", "items": {"tea": 2, "pot": 1}, "card": "ok"}
+
+
+async def events_of_orders(events: Events) -> dict[str, list[Recorded]]:
+    """The events of all orders by their stream, with what caused them."""
+    found: dict[str, list[Recorded]] = {}
+    async for event in events.read_all(streams={"order-*"}):
+        found.setdefault(event.stream, []).append(event)
+    return found
+
+
+async def test_each_step_of_a_checkout_and_its_events_are_committed_together(settings, monkeypatch):
+    monkeypatch.setenv("SHOP_DATABASE_URL", settings.require_database_url())
+    monkeypatch.delitem(sys.modules, "examples.shop.services", raising=False)
+    async with (
+        running_example("examples.shop.sagas", "examples.shop.services", settings) as client,
+        Events(settings=settings) as events,
+    ):
+        paid = await run_to_end(client, "checkout", CHECKOUT | {"order_id": "o-1"})
+        declined = CHECKOUT | {"order_id": "o-2", "card": "declined"}
+        unpaid = await run_to_end(client, "checkout", declined)
+        unknown = CHECKOUT | {"order_id": "o-3", "items": {"coffee": 1}}
+        refused = await run_to_end(client, "checkout", unknown)
+        repeated = await run_to_end(client, "checkout", CHECKOUT | {"order_id": "o-1"})
+        recorded = await events_of_orders(events)
+    assert (paid.status, paid.result["create"]) == ("completed", {"total": "33.90"})
+    assert (unpaid.status, unpaid.error.code) == ("compensated", "card_declined")
+    assert (refused.status, refused.error.code) == ("compensated", "unknown_item")
+    assert (repeated.status, repeated.error.code) == ("compensated", "order_exists")
+    assert {stream: [event.type for event in each] for stream, each in recorded.items()} == {
+        "order-o-1": ["order-created", "order-confirmed"],
+        "order-o-2": ["order-created", "order-cancelled"],
+    }
+    orders = importlib.import_module("examples.shop.orders").orders
+    assert replay(orders, recorded["order-o-1"]).status == "confirmed"
+    assert {event.correlation_id for event in recorded["order-o-1"]} == {str(paid.run_id)}
+    assert {event.actor for event in recorded["order-o-1"]} == {"checkout"}
+
+
+async def test_an_order_of_version_1_reads_as_one_of_version_2(migrated_url):
+    module = importlib.import_module("examples.shop.orders")
+    created: dict[str, Any] = {
+        "customer": "mara",
+        "items": {"tea": 2},
+        "total": "9.00",
+        "created_at": "2026-11-30T12:00:00Z",
+    }
+    async with Events(migrated_url, settings=Settings()) as events:
+        old = EventData("order-created", 1, created)
+        new = EventData("order-created", 2, created | {"currency": "EUR"})
+        await events.append(Append("order-1", [old]), Append("order-2", [new]))
+        confirmed = [
+            await events.handle(module.orders, each, module.ConfirmOrder(charge_id="c-1"))
+            for each in (1, 2)
+        ]
+    assert confirmed[0].state == confirmed[1].state
+    assert confirmed[0].state.total == module.PRICES["tea"] * 2

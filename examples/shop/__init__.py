@@ -1,0 +1,15 @@
+"""
+An event-sourced shop: an order is the fold of its events, and a saga confirms it.
+
+    orders     the aggregate: its events, its commands, and version 2 of an event
+    sagas      checkout: create the order, charge the card, confirm the order
+    services   the participants; the shop's steps and its events are committed together
+
+The events are in the database of the shop, which may be the engine's:
+
+    saga-engine migrate
+    saga-engine worker examples.shop.sagas
+    saga-engine participant examples.shop.services --port 9465
+    saga-engine start checkout --wait --input \
+        '{"order_id": "o-1", "customer": "mara", "items": {"tea": 2}, "card": "ok"}'
+"""
