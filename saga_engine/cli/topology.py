@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.url import vhost_of
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr, print_table
-from saga_engine.protocol.topology import ENGINE_TOPOLOGY, queue_policy
+from saga_engine.protocol.topology import SHARED_TOPOLOGY, queue_policy
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole
 
@@ -18,23 +18,25 @@ async def show_topology(
     *,
     declare: Annotated[
         bool,
-        Parameter(name="--declare", help="Declare them, so that workers need no permission to."),
+        Parameter(
+            name="--declare", help="Declare them, so that workers and feeds need no permission to."
+        ),
     ] = False,
     as_policy: Annotated[
         bool, Parameter(name="--policy", help="Print the rabbitmqctl command that sets the policy.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the exchanges, queues and bindings that a worker declares, without connecting."""
+    """Show the exchanges, queues and bindings of workers and feeds, without connecting."""
     if declare:
         settings = Settings.load()
         async with SupervisedConnection(
             settings.require_broker_url(),
             role=ConnectionRole.PUBLISH,
             settings=settings,
-            topology=ENGINE_TOPOLOGY,
+            topology=SHARED_TOPOLOGY,
         ):
-            print_stderr("Everything that workers need is declared.")
+            print_stderr("Everything that workers and feeds need is declared.")
         return
     if as_policy:
         _print_policy(as_json=as_json)
@@ -43,23 +45,23 @@ async def show_topology(
         print_json(
             {
                 "exchanges": [
-                    {"name": each.name, "kind": each.kind} for each in ENGINE_TOPOLOGY.exchanges
+                    {"name": each.name, "kind": each.kind} for each in SHARED_TOPOLOGY.exchanges
                 ],
                 "queues": [
-                    {"name": each.name, "type": "quorum"} for each in ENGINE_TOPOLOGY.queues
+                    {"name": each.name, "type": "quorum"} for each in SHARED_TOPOLOGY.queues
                 ],
                 "bindings": [
                     {"queue": each.queue, "exchange": each.exchange, "key": each.binding_key}
-                    for each in ENGINE_TOPOLOGY.bindings
+                    for each in SHARED_TOPOLOGY.bindings
                 ],
             }
         )
         return
-    rows = [("exchange", each.name, each.kind.value) for each in ENGINE_TOPOLOGY.exchanges]
-    rows += [("queue", each.name, "quorum") for each in ENGINE_TOPOLOGY.queues]
+    rows = [("exchange", each.name, each.kind.value) for each in SHARED_TOPOLOGY.exchanges]
+    rows += [("queue", each.name, "quorum") for each in SHARED_TOPOLOGY.queues]
     rows += [
         ("binding", each.queue, f"{each.exchange} {each.binding_key}".strip())
-        for each in ENGINE_TOPOLOGY.bindings
+        for each in SHARED_TOPOLOGY.bindings
     ]
     print_table(("kind", "name", "details"), rows, empty="")
 

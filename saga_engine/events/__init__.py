@@ -26,6 +26,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection        Projection: its tables, and a function for each event that changes them
     projection_rules  what makes projections valid
     handler_source    what the source of a projection's function shows to be wrong
+    cloud_event       an event as a message of a feed: CloudEvents 1.0
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch

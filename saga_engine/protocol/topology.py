@@ -7,7 +7,7 @@ module builds the name of a queue or an exchange. `amqp.declare` declares a topo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from saga_engine.vocabulary import Json
@@ -16,6 +16,7 @@ COMMANDS = "saga.commands"
 REPLIES = "saga.replies"
 REQUESTS = "saga.requests"
 EVENTS = "saga.events"
+FEED = "saga.feed"
 DEAD_LETTERS = "saga.dead-letters"
 
 
@@ -82,6 +83,14 @@ ENGINE_TOPOLOGY = Topology(
         Binding(DEAD_LETTERS, DEAD_LETTERS, ""),
     ),
 )
+
+FEED_TOPOLOGY = Topology(exchanges=(Exchange(FEED, ExchangeKind.TOPIC),))
+"""The topology of a process that publishes feeds. Consumers declare their queues and bindings."""
+
+SHARED_TOPOLOGY = replace(
+    ENGINE_TOPOLOGY, exchanges=(*ENGINE_TOPOLOGY.exchanges, *FEED_TOPOLOGY.exchanges)
+)
+"""What `saga-engine topology` declares: all that no participant and no client owns."""
 
 
 def participant_queue(name: str) -> str:

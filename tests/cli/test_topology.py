@@ -15,6 +15,7 @@ async def test_topology_prints_the_queues_and_the_policy():
         "saga.requests",
         "saga.dead-letters",
     }
+    assert {"name": "saga.feed", "kind": "topic"} in shown["exchanges"]
     policy = (await saga_engine("topology", "--policy", "--json")).json["policy"]
     command = (await saga_engine("topology", "--policy")).out
     begin = "rabbitmqctl set_policy -p / --apply-to queues --priority 10 saga-engine"

@@ -51,7 +51,7 @@ from tests.security.buy_saga import buy_saga
 pytestmark = pytest.mark.rabbitmq
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
-USERS = ("setup", "engine", "stock", "payments", "shop", "operator")
+USERS = ("setup", "engine", "stock", "payments", "shop", "operator", "projector", "billing")
 SECRET = "opensesame"
 
 
@@ -389,6 +389,14 @@ FORBIDDEN = [
     ),
     ("shop", publish("saga.requests", "drop")),
     ("shop", declare("saga.participant.stock")),
+    ("projector", publish("saga.events", "x")),
+    ("projector", publish("saga.commands", "stock.take")),
+    ("projector", bind("billing", "saga.feed", "#")),
+    ("billing", bind("billing", "saga.feed", "#")),
+    ("billing", bind("billing", "saga.feed", "run.#")),
+    ("billing", bind("billing", "saga.events", "order.#")),
+    ("billing", publish("saga.feed", "order.order-placed")),
+    ("billing", consume("saga.requests")),
     ("operator", consume("saga.replies")),
     ("operator", declare("saga.mine")),
     ("operator", publish("saga.commands", "stock.take")),
@@ -406,6 +414,8 @@ async def test_no_user_has_more_permissions(broker, roles, monkeypatch, user, ac
         await channel.queue_declare("saga.participant.stock", durable=True, arguments=arguments)
     async with raw_channel(broker.url("payments")) as channel:
         await channel.queue_declare("saga.participant.payments", durable=True, arguments=arguments)
+    async with raw_channel(broker.url("billing")) as channel:
+        await channel.queue_declare("billing", durable=True, arguments=arguments)
     async with raw_channel(broker.url(user)) as channel:
         with pytest.raises(ChannelAccessRefused):
             await act(channel)
