@@ -49,10 +49,15 @@ async def load(
     Raises:
         UnreadableEvent: its code does not know an event of the stream, or cannot read or apply it.
     """
-    loaded = await _load_snapshot(tx, log, aggregate, stream, settings)
-    if loaded is None:
-        loaded = LoadedAggregate(state=aggregate.state_class())
-    while events := await stream_table.read(tx, log, stream, loaded.version, settings):
+    first_state = LoadedAggregate(state=aggregate.state_class())
+    loaded, is_complete = await _load_snapshot(tx, log, aggregate, stream, settings) or (
+        first_state,
+        False,
+    )
+    while not is_complete:
+        events, is_complete = await stream_table.read_page(
+            tx, log, stream, loaded.version, settings
+        )
         loaded = _add_events(aggregate, loaded, events)
     return loaded
 
@@ -68,13 +73,16 @@ async def write_snapshot(
 
 async def _load_snapshot(
     tx: Transaction, log: EventLog, aggregate: Aggregate, stream: str, settings: Settings
-) -> LoadedAggregate | None:
+) -> tuple[LoadedAggregate, bool] | None:
+    """Load a snapshot and the first events after it, and whether these are all; None without."""
     if aggregate.fingerprint is None:
         return None
     snapshot = await snapshot_table.read(tx, stream, aggregate.fingerprint)
     if snapshot is None:
         return None
-    events = await stream_table.read(tx, log, stream, snapshot.version - 1, settings)
+    events, is_complete = await stream_table.read_page(
+        tx, log, stream, snapshot.version - 1, settings
+    )
     if not events or events[0].version != snapshot.version:
         return None
     try:
@@ -88,7 +96,7 @@ async def _load_snapshot(
         position=events[0].position,
         snapshot_version=snapshot.version,
     )
-    return _add_events(aggregate, loaded, events[1:])
+    return _add_events(aggregate, loaded, events[1:]), is_complete
 
 
 def _add_events(

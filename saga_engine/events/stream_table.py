@@ -107,13 +107,24 @@ async def read(
     tx: Transaction, log: EventLog, stream: str, after: int, settings: Settings
 ) -> list[Recorded]:
     """Read the next events of a stream after a version, in order; none if there are none."""
+    events, _ = await read_page(tx, log, stream, after, settings)
+    return events
+
+
+async def read_page(
+    tx: Transaction, log: EventLog, stream: str, after: int, settings: Settings
+) -> tuple[list[Recorded], bool]:
+    """Read as `read` does, and report whether the stream had no events after these."""
     parameters = {
         "stream": stream,
         "after": after,
         "max_events": settings.event_batch_size,
         "max_bytes": settings.event_batch_bytes,
     }
-    return [log.recorded(row) for row in await tx.execute(_READ, parameters)]
+    rows = (await tx.execute(_READ, parameters)).all()
+    events = [log.recorded(columns) for *columns, _ in rows]
+    found = rows[0][-1] if rows else 0
+    return events, len(rows) == found < settings.event_batch_size
 
 
 async def read_range(
@@ -174,9 +185,11 @@ _APPEND = text(
 
 _READ = text(
     """
-    SELECT stream, version, place, position, recorded_at, type, schema_version, data, metadata
+    SELECT stream, version, place, position, recorded_at, type, schema_version, data, metadata,
+        found
     FROM (
-        SELECT e.*, sum(octet_length(data)) OVER (ORDER BY version) - octet_length(data) AS before
+        SELECT e.*, sum(octet_length(data)) OVER (ORDER BY version) - octet_length(data) AS before,
+            count(*) OVER () AS found
         FROM (
             SELECT stream, version, 0 AS place, position, recorded_at, type, schema_version,
                 data::text AS data, metadata::text AS metadata

@@ -1,14 +1,19 @@
 """The state of an aggregate is that of its snapshot and the events after it, or of all events."""
 
+from contextlib import suppress
+from random import Random
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from saga_engine import Rejected
 from saga_engine.errors import UnreadableEvent
-from saga_engine.events import Append, EventData, Events, handle_in
+from saga_engine.events import Append, EventData, Events, handle_in, replay
+from saga_engine.events.decision import decide
 from saga_engine.settings import Settings
 from tests.kit.event_database import connected
-from tests.kit.wallet import Deposit, wallets
+from tests.kit.wallet import Deposit, Wallet, Withdraw, wallets
 
 DEPOSITED = EventData("wallet-deposited", 3, {"amount": 7, "currency": "EUR"})
 OTHER_STATE = "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
@@ -103,6 +108,30 @@ async def test_a_missing_event_is_an_error_and_not_another_state(
     await run_sql(user_engine, "DELETE FROM saga_engine.stream_event WHERE version = 2")
     with pytest.raises(UnreadableEvent, match="the stream has no event 2"):
         await events.handle(wallets, "w1", Deposit(amount=1))
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_random_commands_leave_the_state_of_a_replay_with_any_snapshots_and_pages(
+    event_url: str, seed: int
+):
+    rng = Random(seed)
+    settings = Settings(
+        snapshot_interval=rng.randint(1, 9),
+        event_batch_size=rng.randint(1, 9),
+        event_batch_bytes=rng.choice([1, 100, 10_000]),
+    )
+    state = Wallet()
+    async with Events(event_url, settings=settings) as events:
+        for _ in range(60):
+            kind = rng.choice([Deposit, Deposit, Withdraw])
+            command = kind(amount=rng.randint(0, 9), currency=rng.choice(["EUR", "USD"]))
+            with suppress(Rejected):
+                state = decide(wallets, state, command).state
+                done = await events.handle(wallets, "w1", command)
+                assert done.state == state
+        stored = [event async for event in events.read("wallet-w1")]
+    assert replay(wallets, stored) == state
+    assert len(stored) > 20
 
 
 async def test_a_stream_of_many_pages_is_replayed_whole(event_url: str):
