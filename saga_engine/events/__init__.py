@@ -26,6 +26,9 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection        Projection: its tables, and a function for each event that changes them
     projection_rules  what makes projections valid
     handler_source    what the source of a projection's function shows to be wrong
+    feed              Feed: the events it selects, and where it publishes them
+    feed_rules        what makes feeds valid
+    feed_batch        the events of a feed that are on their way: which is next, how far it is
     cloud_event       an event as a message of a feed: CloudEvents 1.0
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
@@ -51,6 +54,7 @@ _MODULES = {
     "EXISTING": "saga_engine.events.expected_version",
     "EventData": "saga_engine.events.recorded",
     "Events": "saga_engine.events.client",
+    "Feed": "saga_engine.events.feed",
     "Handled": "saga_engine.events.command_handling",
     "MessageContext": "saga_engine.message_context",
     "NEW": "saga_engine.events.expected_version",
@@ -77,6 +81,7 @@ __all__ = [
     "Change",
     "EventData",
     "Events",
+    "Feed",
     "Handled",
     "MessageContext",
     "Projection",
