@@ -67,7 +67,6 @@ PHRASES: dict[str, str] = {
     r"telling": "reporting",
     r"(put|puts|putting) by": "defer",
     r"(put|puts|set|sets|setting|putting) (it |them |what .{0,20} )?aside": "dead-letter",
-    r"park(s|ed|ing)?(?! (the |a |its )?streams?)": "hold until a worker has the definition",
     r"garbl(e|es|ed|ing)": "malformed",
     r"strangers?": "an unauthorized sender",
     r"seal(s|ed|ing)?": "encrypt",

@@ -30,6 +30,14 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     feed_rules        what makes feeds valid
     feed_batch        the events of a feed that are on their way: which is next, how far it is
     cloud_event       an event as a message of a feed: CloudEvents 1.0
+    projector         Projector: the process that runs projections
+    projection_runner  the loop of one projection: leases, batches, retries
+    projection_batch  one transaction of a projection, and finding the event that breaks it
+    projection_table  how far each projection is, and which process runs it
+    projection_failures  events that a projection could not apply, and streams that wait for one
+    event_application  from events to folded changes, and calls of SQL functions
+    batch_size        how many events a projection applies in one transaction
+    horizon_watch     one look at the horizon for all projections of a process
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch

@@ -20,6 +20,11 @@ from sqlalchemy.dialects import postgresql
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types it as untyped
 
 
+_MAX_EXPONENT = 131_071
+_MAX_SCALE = 16_383
+"""The digits of a NUMERIC before and after the point (PostgreSQL manual, 8.1.2)."""
+
+
 class ValueRefused(ValueError):
     """A column cannot hold a value; the text says what it takes."""
 
@@ -74,6 +79,8 @@ def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
         exponent = number.as_tuple().exponent
         if not isinstance(exponent, int):
             raise ValueRefused("takes a finite number")
+        if number.adjusted() > _MAX_EXPONENT or exponent < -_MAX_SCALE:
+            raise ValueRefused("takes a number that PostgreSQL can store")
         if scale is not None and -exponent > scale:
             # PostgreSQL would round it, and the sum of rounded numbers depends on their order.
             raise ValueRefused(f"takes at most {scale} digits after the point")

@@ -76,6 +76,7 @@ async def read_page(
     log_filter: LogFilter,
     positions: tuple[int, int],
     settings: Settings,
+    max_events: int | None = None,
 ) -> LogPage:
     """
     Read the next page.
@@ -86,7 +87,9 @@ async def read_page(
         log_filter: which events.
         positions: continue after the first; the second is the horizon, from an earlier statement.
         settings: how much is read at once.
+        max_events: how many events at most; None: the setting event_batch_size.
     """
+    max_events = max_events or settings.event_batch_size
     after, horizon = positions
     until = min(horizon, after + settings.event_window)
     if until <= after:
@@ -96,7 +99,7 @@ async def read_page(
         "until": until,
         "types": log_filter.types,
         "streams": log_filter.streams,
-        "max_events": settings.event_batch_size,
+        "max_events": max_events,
         "max_bytes": settings.event_batch_bytes,
     }
     events, position = await stream_table.read_range(tx, log, parameters)
@@ -105,8 +108,8 @@ async def read_page(
         position = min(position, position_of_runs)
         events = [each for each in (*events, *of_runs) if each.position <= position]
         events.sort(key=lambda event: event.position)
-    if len(events) > settings.event_batch_size:
-        events = events[: settings.event_batch_size]
+    if len(events) > max_events:
+        events = events[:max_events]
         position = events[-1].position
     return LogPage(events, position)
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -65,6 +66,78 @@ snapshot = Table(
     Column("version", Integer, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("state", JSONB, nullable=False),
+)
+
+projection = Table(
+    "projection",
+    metadata,
+    Column("name", Text(collation="C"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column(
+        "state",
+        Text,
+        CheckConstraint("state IN ('active', 'paused', 'stopped')"),
+        nullable=False,
+        server_default="active",
+    ),
+    Column("position", BigInteger, nullable=False, server_default=text("0")),
+    Column("owner", Text),
+    Column("leased_until", TIMESTAMP(timezone=True)),
+    Column(
+        "updated_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+)
+
+projection_failure = Table(
+    "projection_failure",
+    metadata,
+    Column("projection", Text(collation="C"), primary_key=True),
+    Column("projection_version", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("stream_version", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("trace", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("1")),
+    Column(
+        "failed_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    Column("resolution", Text, CheckConstraint("resolution IN ('retried', 'skipped')")),
+    Column("resolved_at", TIMESTAMP(timezone=True)),
+    Column("resolved_by", Text),
+    Column("reason", Text),
+    ForeignKeyConstraint(
+        ["projection", "projection_version"],
+        [projection.c.name, projection.c.version],
+        ondelete="CASCADE",
+    ),
+)
+parked_stream = Table(
+    "parked_stream",
+    metadata,
+    Column("projection", Text(collation="C"), primary_key=True),
+    Column("projection_version", Integer, primary_key=True, autoincrement=False),
+    Column("stream", Text(collation="C"), primary_key=True),
+    Column("next_position", BigInteger, nullable=False),
+    Column(
+        "parked_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    Column("retry_requested_at", TIMESTAMP(timezone=True)),
+    ForeignKeyConstraint(
+        ["projection", "projection_version"],
+        [projection.c.name, projection.c.version],
+        ondelete="CASCADE",
+    ),
 )
 
 event_schema_revision = Table(

@@ -9,6 +9,7 @@ Every setting of the engine: one frozen object, read once and passed down.
     retention     partitions, run ids, and how long rows are kept
     limits        the largest message, header, name and text that is read or stored
     events        the event store: sizes of events, appends and pages
+    projections   projections: batches, leases, and how soon they see an event
     user_code     how long imports, mapping functions and validators may take
     security      who may send what, and the encryption of payloads
     participant   handlers, their timeouts, and a participant's database
@@ -39,6 +40,7 @@ from saga_engine.settings.events import EventSettings
 from saga_engine.settings.limits import LimitSettings
 from saga_engine.settings.participant import ParticipantSettings
 from saga_engine.settings.process import ProcessSettings
+from saga_engine.settings.projections import ProjectionSettings
 from saga_engine.settings.retention import RetentionSettings
 from saga_engine.settings.security import SecuritySettings
 from saga_engine.settings.user_code import UserCodeSettings
@@ -51,6 +53,7 @@ class Settings(
     ParticipantSettings,
     SecuritySettings,
     LimitSettings,
+    ProjectionSettings,
     EventSettings,
     UserCodeSettings,
     RetentionSettings,

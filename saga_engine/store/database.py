@@ -48,6 +48,11 @@ class SqlAlchemyTransaction:
         self.connection = connection
         self._driver = driver
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither committed nor rolled back, by SQL or by other means."""
+        return self._driver is not None and self._driver.is_in_transaction()
+
     def close(self) -> None:
         """Refuse further statements: the connection returns to the pool."""
         self._driver = None

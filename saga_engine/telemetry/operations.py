@@ -28,3 +28,5 @@ class Operation(StrEnum):
     # a participant
     PARTICIPANT = "participant"
     LOST_STATEMENTS = "lost_statements"
+    # a projector
+    PROJECTION = "projection"

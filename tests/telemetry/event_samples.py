@@ -130,6 +130,23 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         run_id="run-1",
         message_id="message-1",
     ),
+    events.ProjectionAcquired(projection="orders", version=1, position=41),
+    events.ProjectionStopped(
+        projection="orders",
+        version=1,
+        position=42,
+        stream="order-o-1",
+        event_type="order-placed",
+        problem="placed raised ValueError at projections.py:12.",
+    ),
+    events.StreamParked(
+        projection="orders",
+        version=1,
+        position=42,
+        stream="order-o-1",
+        event_type="order-placed",
+        problem="placed raised ValueError at projections.py:12.",
+    ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},
         oldest_run_age_s={"place-order": 8.5},

@@ -6,6 +6,7 @@ Telemetry events: what happened in a process, as frozen records.
     connection_events  the connections to RabbitMQ and PostgreSQL
     code_events        bugs of the engine, and code of the user that fails or hangs
     process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
+    projection_events  which process runs a projection, and events that it cannot apply
     handler_events     a participant's handlers and its barrier
     telemetry_event    the union of them all, and the type of an observer
     emitter            hands each event to every observer
@@ -58,6 +59,11 @@ from saga_engine.telemetry.events.process_events import (
     WatchdogLost,
     WatchdogRestarted,
 )
+from saga_engine.telemetry.events.projection_events import (
+    ProjectionAcquired,
+    ProjectionStopped,
+    StreamParked,
+)
 from saga_engine.telemetry.events.run_events import (
     AttemptFinished,
     AttemptSent,
@@ -105,10 +111,13 @@ __all__ = [
     "ProcessReady",
     "ProcessStopped",
     "ProcessStopping",
+    "ProjectionAcquired",
+    "ProjectionStopped",
     "RetryScheduled",
     "RunCompensating",
     "RunFinished",
     "RunStarted",
+    "StreamParked",
     "TelemetryEvent",
     "UserCodeContained",
     "UserCodeFailed",

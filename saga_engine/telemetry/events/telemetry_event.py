@@ -39,6 +39,11 @@ from saga_engine.telemetry.events.process_events import (
     WatchdogLost,
     WatchdogRestarted,
 )
+from saga_engine.telemetry.events.projection_events import (
+    ProjectionAcquired,
+    ProjectionStopped,
+    StreamParked,
+)
 from saga_engine.telemetry.events.run_events import (
     AttemptFinished,
     AttemptSent,
@@ -63,6 +68,7 @@ TelemetryEvent: TypeAlias = (
     | UserCodeFailed | UserCodeHung | UserCodeContained | WatchdogLost | WatchdogRestarted
     | ProcessReady | ProcessStopping | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
+    | ProjectionAcquired | ProjectionStopped | StreamParked
     | BacklogCounted | EventLoopLagMeasured | ObserverFailed
 )  # fmt: skip
 

@@ -1,0 +1,75 @@
+"""
+Projections: how far each one is, who runs it, and the events that it could not apply.
+
+They are in the database of the events and of the tables they fill, so that effects and checkpoint
+are one transaction.
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+min_code_revision = "0001"
+
+_RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0002', '0001')"
+
+# The row is updated with each batch; half of each page is free, so that updates are HOT.
+_PROJECTION = """
+CREATE TABLE saga_engine.projection (
+    name text COLLATE "C" NOT NULL,
+    version integer NOT NULL,
+    state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'stopped')),
+    position bigint NOT NULL DEFAULT 0,
+    owner text,
+    leased_until timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (name, version)
+) WITH (fillfactor = 50)"""
+
+# One row for each event that failed; what an operator did about it stays in it.
+_PROJECTION_FAILURE = """
+CREATE TABLE saga_engine.projection_failure (
+    projection text COLLATE "C" NOT NULL,
+    projection_version integer NOT NULL,
+    position bigint NOT NULL,
+    stream text NOT NULL,
+    stream_version integer NOT NULL,
+    type text NOT NULL,
+    error text NOT NULL,
+    trace text NOT NULL,
+    attempts integer NOT NULL DEFAULT 1,
+    failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    resolution text CHECK (resolution IN ('retried', 'skipped')),
+    resolved_at timestamptz,
+    resolved_by text,
+    reason text,
+    PRIMARY KEY (projection, projection_version, position),
+    FOREIGN KEY (projection, projection_version) REFERENCES saga_engine.projection ON DELETE CASCADE
+)"""
+
+# Events of the stream from next_position on are not applied yet.
+_PARKED_STREAM = """
+CREATE TABLE saga_engine.parked_stream (
+    projection text COLLATE "C" NOT NULL,
+    projection_version integer NOT NULL,
+    stream text COLLATE "C" NOT NULL,
+    next_position bigint NOT NULL,
+    parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    retry_requested_at timestamptz,
+    PRIMARY KEY (projection, projection_version, stream),
+    FOREIGN KEY (projection, projection_version) REFERENCES saga_engine.projection ON DELETE CASCADE
+)"""
+
+
+def upgrade() -> None:
+    """Create the tables of projections."""
+    for statement in (
+        _PROJECTION,
+        _PROJECTION_FAILURE,
+        _PARKED_STREAM,
+        _RECORD_REVISION,
+    ):
+        op.execute(statement)

@@ -1,0 +1,215 @@
+"""
+From events to what a projection does with them: folded changes, and calls of its SQL functions.
+
+`plan` calls the pure functions, before the transaction of the batch begins. `execute` writes the
+changes and calls the async functions, in the order of the events.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any
+
+from saga_engine.errors import DefinitionError, SagaEngineError, UnreadableEvent
+from saga_engine.events.change import Change
+from saga_engine.events.change_batch import ChangeBatch
+from saga_engine.events.change_writer import write_changes
+from saga_engine.events.handler_source import check_table
+from saga_engine.events.projection import EventHandler, Projection
+from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.recorded import Recorded
+from saga_engine.events.table_shape import TableProblem
+from saga_engine.payload.guard import (
+    CallTimeLimit,
+    UserCodeError,
+    call_user_code,
+    class_name,
+)
+from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.store.database import SqlAlchemyTransaction
+
+_EVENTS_FOLDER = __file__.rpartition("/")[0] + "/"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlCall:
+    """A call of an async function."""
+
+    handler: EventHandler
+    event: Any
+    recorded: Recorded
+
+
+@dataclass(slots=True)
+class Plan:
+    """
+    What applies some events.
+
+    Args:
+        events: those that are applied, in order.
+        steps: what is written and called for them, in order.
+        poison: the event after them whose function or data failed; None: there was none.
+    """
+
+    events: list[Recorded] = field(default_factory=list)
+    steps: list[ChangeBatch | SqlCall] = field(default_factory=list)
+    poison: PoisonEvent | None = None
+
+
+class SqlHandlerError(Exception):
+    """An async function failed; `__cause__` is what it raised."""
+
+
+class TransactionEnded(Exception):
+    """An async function has ended the transaction of the batch at the event `recorded`."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        super().__init__(recorded.position)
+        self.recorded = recorded
+
+
+def plan(
+    projection: Projection,
+    events: Sequence[Recorded],
+    parked: AbstractSet[str],
+    time_limit: CallTimeLimit,
+) -> Plan:
+    """
+    Plan what applies *events*, up to the first that cannot be read or mapped to changes.
+
+    Args:
+        projection: whose functions are called.
+        events: in the order of their positions.
+        parked: streams whose events are left out.
+        time_limit: interrupts each call of the author's code.
+    """
+    made = Plan()
+    for recorded in events:
+        handler = projection.handlers.get(recorded.type)
+        if handler is None or recorded.stream in parked:
+            continue
+        try:
+            _plan_event(projection, handler, recorded, made.steps, time_limit)
+        except (DefinitionError, UnreadableEvent, UserCodeError) as error:
+            made.poison = poison_of(recorded, error)
+            return made
+        made.events.append(recorded)
+    return made
+
+
+def _plan_event(
+    projection: Projection,
+    handler: EventHandler,
+    recorded: Recorded,
+    steps: list[ChangeBatch | SqlCall],
+    time_limit: CallTimeLimit,
+) -> None:
+    event_type = handler.event_type
+    event = recorded.data if event_type is None else event_type.read(recorded, time_limit)
+    if handler.is_sql:
+        steps.append(SqlCall(handler, event, recorded))
+        return
+    result = call_user_code(time_limit, handler.call, _call_pure, handler, event, recorded)
+    # All are checked before the first is folded: a batch has all changes of an event, or none.
+    for change in _changes_in(projection, handler, result):
+        last = steps[-1] if steps else None
+        if not isinstance(last, ChangeBatch) or not last.fold(change):
+            batch = ChangeBatch()
+            batch.fold(change)
+            steps.append(batch)
+
+
+def _call_pure(handler: EventHandler, event: Any, recorded: Recorded) -> Any:
+    try:
+        return handler.function(event, recorded)
+    except DefinitionError as error:  # of `upsert` and the others; its text has no values
+        return error
+
+
+def _changes_in(projection: Projection, handler: EventHandler, result: Any) -> Sequence[Change]:
+    """
+    What a pure function has returned, as a sequence.
+
+    Raises:
+        DefinitionError: it is not a change, or one of a table of another projection.
+    """
+    if isinstance(result, DefinitionError):
+        raise result
+    changes = () if result is None else result if isinstance(result, list | tuple) else (result,)
+    for change in changes:
+        if not isinstance(change, Change):
+            raise DefinitionError(
+                f"{handler.call.function} returned a {type(change).__name__}.",
+                location=handler.call.source_location,
+                fix="Return what upsert, put, add, insert or delete return, in a list if several.",
+            )
+        try:
+            check_table(change.table, projection.tables)
+        except TableProblem as problem:
+            location = handler.call.source_location
+            raise DefinitionError(str(problem), location=location, fix=problem.fix) from None
+    return changes
+
+
+async def execute(
+    tx: SqlAlchemyTransaction, projection: Projection, steps: Sequence[ChangeBatch | SqlCall]
+) -> None:
+    """
+    Write the changes and call the async functions of a plan, in order.
+
+    Raises:
+        SqlHandlerError: a function failed.
+        TransactionEnded: a function has ended the transaction.
+        Exception: of the driver; PostgreSQL refuses a change, or is unavailable.
+    """
+    for step in steps:
+        if isinstance(step, ChangeBatch):
+            await write_changes(tx, step, projection.tables)
+        else:
+            await _call_sql(tx, step)
+
+
+async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall) -> None:
+    transaction = tx.connection.get_transaction() or await tx.connection.begin()
+    try:
+        await call.handler.function(call.event, call.recorded, tx.connection)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise SqlHandlerError from error  # the function has cancelled what it awaited itself
+    except (Exception, SystemExit) as error:
+        raise SqlHandlerError from error
+    finally:
+        if not (tx.is_open and transaction.is_active):
+            raise TransactionEnded(call.recorded) from DefinitionError(
+                f"{call.handler.call.function} has ended the transaction.",
+                location=call.handler.call.source_location,
+                fix="Leave commit and rollback to the projection: the checkpoint depends on them.",
+            )
+
+
+def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
+    """Describe why an event cannot be applied, without values of the event."""
+    wrapped = isinstance(error, SqlHandlerError | TransactionEnded)
+    cause = error.__cause__ if wrapped and error.__cause__ else error
+    known = cause if isinstance(cause, SagaEngineError) else translate_error(cause, "the database")
+    if known is not None:
+        text = str(known)
+    elif isinstance(cause, UserCodeError):
+        text = f"{cause.call.function} {cause.text}{cause.detail}."
+    else:
+        text = f"It raised {class_name(cause)}."
+    return PoisonEvent(recorded=recorded, error=text, trace=_trace(cause))
+
+
+def _trace(error: BaseException) -> str:
+    """The author's lines that raised; without the texts of errors, which may have values."""
+    frames = [
+        f"{frame.filename}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_EVENTS_FOLDER) and "/site-packages/" not in frame.filename
+    ]
+    return "\n".join(frames)

@@ -1,0 +1,269 @@
+"""
+One batch of a projection: its effects and its checkpoint, in one transaction.
+
+If PostgreSQL refuses a batch, or an async function fails, the batch is applied again in halves
+under savepoints, until the event that cannot be applied is alone. The events before it are
+committed. Then the projection stops, or parks the stream of that event and goes on.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from saga_engine.errors import StoreUnavailable
+from saga_engine.events import projection_failures, projection_table
+from saga_engine.events.event_application import (
+    Plan,
+    SqlHandlerError,
+    TransactionEnded,
+    execute,
+    plan,
+    poison_of,
+)
+from saga_engine.events.projection import OnPoison, Projection
+from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.projection_table import ProjectionState
+from saga_engine.events.recorded import Recorded
+from saga_engine.payload.guard import CallTimeLimit
+from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres.statement import text
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+
+
+class NotOwner(Exception):
+    """The projection is at another position, paused or stopped: another process has changed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """
+    Events of one transaction.
+
+    Args:
+        after: the checkpoint that they follow.
+        until: the checkpoint after them.
+        events: those that the projection handles, in the order of their positions.
+    """
+
+    after: int
+    until: int
+    events: Sequence[Recorded]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """
+    What has become of a batch.
+
+    Args:
+        position: the checkpoint now.
+        poison: the events that could not be applied: each has parked its stream, or the only one
+            has stopped the projection.
+        stopped: whether it is stopped.
+    """
+
+    position: int
+    poison: tuple[PoisonEvent, ...] = ()
+    stopped: bool = False
+
+
+class BatchApplier:
+    """
+    Applies the batches of one projection.
+
+    Args:
+        database: which has the events and the tables.
+        projection: a registered projection.
+        owner: this process.
+        settings: the lease, and how many streams may be parked.
+        time_limit: interrupts calls of pure functions.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        projection: Projection,
+        owner: str,
+        settings: Settings,
+        time_limit: CallTimeLimit,
+    ) -> None:
+        self.parked: dict[str, int] = {}
+        self._database = database
+        self._projection = projection
+        self._owner = owner
+        self._settings = settings
+        self._time_limit = time_limit
+
+    async def acquire(self) -> int | None:
+        """
+        Take or renew the lease, and read which streams are parked.
+
+        Returns:
+            The position to continue from; None when the projection is not active or another
+            process has it.
+        """
+        async with self._database.transaction() as tx:
+            lease = self._settings.projection_lease
+            found = await projection_table.acquire(tx, self._projection, self._owner, lease)
+            self.parked = await projection_failures.parked_streams(tx, self._projection)
+        return found
+
+    async def apply(self, batch: EventBatch) -> BatchResult:
+        """
+        Apply a batch and save its checkpoint.
+
+        Raises:
+            NotOwner: nothing was written; acquire the lease again.
+            StoreUnavailable: whether the batch was committed is unknown; acquire the lease again.
+        """
+        planned = self._plan(batch.events)
+        if planned.poison is None:
+            try:
+                async with self._locked(batch.after) as tx:
+                    await execute(tx, self._projection, planned.steps)
+                    await self._save(tx, batch.until)
+            except (NotOwner, StoreUnavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 - what it means is found out in halves
+                _raise_if_unavailable(error)
+            else:
+                return BatchResult(batch.until)
+        try:
+            return await self._apply_carefully(batch)
+        except TransactionEnded as error:
+            # What the function has committed is not known, so the checkpoint does not move.
+            async with self._locked(batch.after) as tx:
+                return await self._stop(tx, batch.after, [poison_of(error.recorded, error)])
+
+    async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
+        """
+        Apply events of a parked stream, whose turn was earlier.
+
+        Args:
+            stream: a parked stream.
+            batch: its next events. `after` is the checkpoint of the projection, which does not
+                change; `until` is up to where the stream was read.
+
+        Raises:
+            NotOwner, StoreUnavailable: as `apply`.
+        """
+        others = {each: position for each, position in self.parked.items() if each != stream}
+        async with self._locked(batch.after) as tx:
+            poison = await self._apply_halves(tx, batch.events, others)
+            if poison:
+                await self._park(tx, poison)
+            elif batch.until >= batch.after:
+                await projection_failures.unpark(tx, self._projection, stream)
+            else:
+                await projection_failures.advance(tx, self._projection, stream, batch.until + 1)
+            await self._save(tx, batch.after)
+            parked = await projection_failures.parked_streams(tx, self._projection)
+        self.parked = parked
+        return BatchResult(batch.after, (poison,) if poison else ())
+
+    async def _apply_carefully(self, batch: EventBatch) -> BatchResult:
+        poison: list[PoisonEvent] = []
+        parked = dict(self.parked)
+        async with self._locked(batch.after) as tx:
+            events = batch.events
+            while found := await self._apply_halves(tx, events, parked):
+                poison.append(found)
+                failed = found.recorded
+                if self._must_stop(parked):
+                    return await self._stop(tx, failed.position - 1, poison)
+                await self._park(tx, found)
+                parked[failed.stream] = failed.position
+                events = [each for each in events if each.position > failed.position]
+            await self._save(tx, batch.until)
+        self.parked = parked
+        return BatchResult(batch.until, tuple(poison))
+
+    def _must_stop(self, parked: dict[str, int]) -> bool:
+        return (
+            self._projection.on_poison == OnPoison.STOP
+            or len(parked) >= self._settings.max_parked_streams
+        )
+
+    async def _stop(
+        self, tx: SqlAlchemyTransaction, position: int, poison: list[PoisonEvent]
+    ) -> BatchResult:
+        await projection_failures.record(tx, self._projection, poison[-1])
+        await self._save(tx, position)
+        active = [ProjectionState.ACTIVE]
+        await projection_table.set_state(tx, self._projection, ProjectionState.STOPPED, active)
+        return BatchResult(position, tuple(poison), stopped=True)
+
+    async def _park(self, tx: SqlAlchemyTransaction, poison: PoisonEvent) -> None:
+        await projection_failures.record(tx, self._projection, poison)
+        await projection_failures.park(tx, self._projection, poison.recorded)
+
+    async def _apply_halves(
+        self, tx: SqlAlchemyTransaction, events: Sequence[Recorded], parked: dict[str, int]
+    ) -> PoisonEvent | None:
+        """Apply events up to the first that cannot be applied, and return that one."""
+        planned = self._plan(events, parked)
+        try:
+            async with _savepoint(tx):
+                await execute(tx, self._projection, planned.steps)
+        except Exception as error:
+            if isinstance(error, TransactionEnded):
+                raise
+            _raise_if_unavailable(error)
+            first_half = planned.events[: len(planned.events) // 2]
+            if not first_half:
+                return poison_of(planned.events[0], error)
+            rest = planned.events[len(first_half) :]
+            return (
+                await self._apply_halves(tx, first_half, parked)
+                or await self._apply_halves(tx, rest, parked)
+                or planned.poison
+            )
+        return planned.poison
+
+    def _plan(self, events: Sequence[Recorded], parked: dict[str, int] | None = None) -> Plan:
+        waiting = self.parked if parked is None else parked
+        return plan(self._projection, events, waiting.keys(), self._time_limit)
+
+    @asynccontextmanager
+    async def _locked(self, position: int) -> AsyncIterator[SqlAlchemyTransaction]:
+        async with self._database.transaction() as tx:
+            if not await projection_table.lock(tx, self._projection, position):
+                raise NotOwner
+            yield tx
+
+    async def _save(self, tx: SqlAlchemyTransaction, position: int) -> None:
+        lease = self._settings.projection_lease
+        await projection_table.save(tx, self._projection, position, self._owner, lease)
+
+
+@asynccontextmanager
+async def _savepoint(tx: SqlAlchemyTransaction) -> AsyncIterator[None]:
+    await tx.execute(_SAVEPOINT)
+    try:
+        yield
+    except Exception:
+        if tx.is_open:
+            await tx.execute(_ROLLBACK)
+        raise
+    await tx.execute(_RELEASE)
+
+
+def _raise_if_unavailable(error: Exception) -> None:
+    """
+    Raise an error that says nothing about the events: the database, a lock, another transaction.
+
+    Raises:
+        StoreUnavailable: the batch can be tried again.
+    """
+    cause = error.__cause__ if isinstance(error, SqlHandlerError) and error.__cause__ else error
+    if isinstance(cause, StoreUnavailable):
+        raise cause
+    translated = translate_error(cause, "the database")
+    if isinstance(translated, StoreUnavailable):
+        raise translated from None
+
+
+_SAVEPOINT = text("SAVEPOINT projection_events")
+_ROLLBACK = text("ROLLBACK TO SAVEPOINT projection_events")
+_RELEASE = text("RELEASE SAVEPOINT projection_events")

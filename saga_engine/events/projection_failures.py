@@ -1,0 +1,187 @@
+"""
+Events that a projection could not apply: the tables `projection_failure` and `parked_stream`.
+
+A failure stays open until it is retried or skipped, by whom and why is kept with it. Of the
+resolved ones a projection keeps the newest. All functions that a projector calls need the row of
+the projection locked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from saga_engine.events.projection import Projection
+from saga_engine.events.recorded import Recorded
+from saga_engine.postgres.statement import Transaction, text
+
+MAX_ERROR_CHARACTERS = 2_000
+MAX_TRACE_CHARACTERS = 8_000
+MAX_RESOLVED = 1_000
+"""Resolved failures that a projection keeps."""
+
+
+class Resolution(StrEnum):
+    """What an operator did about a failure."""
+
+    RETRIED = "retried"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoisonEvent:
+    """
+    An event that a projection can never apply.
+
+    Args:
+        recorded: the event.
+        error: what is wrong, in a sentence and without values of the event.
+        trace: the lines of code that raised, the outermost first; empty when none did.
+    """
+
+    recorded: Recorded
+    error: str
+    trace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFailure:
+    """
+    A failure as it is stored; see PoisonEvent.
+
+    Args:
+        position: of the event.
+        stream: of the event.
+        stream_version: of the event.
+        type: of the event.
+        error: see PoisonEvent.
+        trace: see PoisonEvent.
+        attempts: how often it was tried.
+        failed_at: when it failed last.
+        parked: whether its stream is parked; else it has stopped the projection.
+    """
+
+    position: int
+    stream: str
+    stream_version: int
+    type: str
+    error: str
+    trace: str
+    attempts: int
+    failed_at: datetime
+    parked: bool
+
+
+async def record(tx: Transaction, projection: Projection, poison: PoisonEvent) -> None:
+    """Record that an event could not be applied; again, if it failed before."""
+    recorded = poison.recorded
+    await tx.execute(
+        _RECORD,
+        {
+            **_key(projection),
+            "position": recorded.position,
+            "stream": recorded.stream,
+            "stream_version": recorded.version,
+            "type": recorded.type,
+            "error": poison.error[:MAX_ERROR_CHARACTERS],
+            "trace": poison.trace[-MAX_TRACE_CHARACTERS:],
+        },
+    )
+
+
+async def park(tx: Transaction, projection: Projection, recorded: Recorded) -> None:
+    """Park the stream of an event, or move on in it: the event is the next one to apply."""
+    parameters = {"stream": recorded.stream, "position": recorded.position}
+    await tx.execute(_PARK, {**_key(projection), **parameters})
+
+
+async def advance(tx: Transaction, projection: Projection, stream: str, position: int) -> None:
+    """Move on in a parked stream: its next event is at *position* or later."""
+    await tx.execute(_ADVANCE, {**_key(projection), "stream": stream, "position": position})
+
+
+async def unpark(tx: Transaction, projection: Projection, stream: str) -> None:
+    """Remove a stream whose events have all been applied."""
+    await tx.execute(_UNPARK, {**_key(projection), "stream": stream})
+
+
+async def parked_streams(tx: Transaction, projection: Projection) -> dict[str, int]:
+    """The parked streams, and the position of the next event of each."""
+    return {row.stream: row.next_position for row in await tx.execute(_PARKED, _key(projection))}
+
+
+async def retried_streams(tx: Transaction, projection: Projection) -> list[str]:
+    """The parked streams whose retry an operator has requested, the first request first."""
+    return [*(await tx.execute(_RETRIED, _key(projection))).scalars()]
+
+
+async def read_open(tx: Transaction, name: str, version: int) -> list[StoredFailure]:
+    """Read the open failures of a projection, by position."""
+    rows: Sequence[StoredFailure] = [
+        StoredFailure(
+            position=row.position,
+            stream=row.stream,
+            stream_version=row.stream_version,
+            type=row.type,
+            error=row.error,
+            trace=row.trace,
+            attempts=row.attempts,
+            failed_at=row.failed_at,
+            parked=row.parked,
+        )
+        for row in await tx.execute(_READ_OPEN, {"name": name, "version": version})
+    ]
+    return [*rows]
+
+
+def _key(projection: Projection) -> dict[str, object]:
+    return {"name": projection.name, "version": projection.version}
+
+
+_RECORD = text(
+    """
+    INSERT INTO saga_engine.projection_failure AS f (projection, projection_version, position,
+        stream, stream_version, type, error, trace)
+    VALUES (:name, :version, :position, :stream, :stream_version, :type, :error, :trace)
+    ON CONFLICT (projection, projection_version, position) DO UPDATE
+    SET error = excluded.error, trace = excluded.trace, attempts = f.attempts + 1,
+        failed_at = clock_timestamp(), resolution = NULL"""
+)
+_PARK = text(
+    """
+    INSERT INTO saga_engine.parked_stream (projection, projection_version, stream, next_position)
+    VALUES (:name, :version, :stream, :position)
+    ON CONFLICT (projection, projection_version, stream)
+    DO UPDATE SET next_position = excluded.next_position, retry_requested_at = NULL"""
+)
+_ADVANCE = text(
+    """
+    UPDATE saga_engine.parked_stream SET next_position = :position
+    WHERE projection = :name AND projection_version = :version AND stream = :stream"""
+)
+_UNPARK = text(
+    """
+    DELETE FROM saga_engine.parked_stream
+    WHERE projection = :name AND projection_version = :version AND stream = :stream"""
+)
+_PARKED = text(
+    """
+    SELECT stream, next_position FROM saga_engine.parked_stream
+    WHERE projection = :name AND projection_version = :version"""
+)
+_RETRIED = text(
+    """
+    SELECT stream FROM saga_engine.parked_stream
+    WHERE projection = :name AND projection_version = :version AND retry_requested_at IS NOT NULL
+    ORDER BY retry_requested_at, stream"""
+)
+_READ_OPEN = text(
+    """
+    SELECT f.position, f.stream, f.stream_version, f.type, f.error, f.trace, f.attempts,
+        f.failed_at, p.stream IS NOT NULL AS parked
+    FROM saga_engine.projection_failure AS f
+    LEFT JOIN saga_engine.parked_stream AS p ON p.projection = f.projection
+        AND p.projection_version = f.projection_version AND p.stream = f.stream
+    WHERE f.projection = :name AND f.projection_version = :version AND f.resolution IS NULL
+    ORDER BY f.position"""
+)

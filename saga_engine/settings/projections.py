@@ -1,0 +1,47 @@
+"""Settings of projections: their batches, their leases, and how soon they see an event."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from saga_engine.settings.field_types import Count, Seconds
+
+
+class ProjectionSettings(BaseModel):
+    """How a projector reads events and fills tables."""
+
+    projection_batch_seconds: Seconds = Field(
+        0.05,
+        description="Seconds that one transaction of a projection should take; the number of its"
+        " events adapts. Longer ones fold more changes of a row into one, and add to the lag",
+    )
+    projection_batch_size: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        5000,
+        description="Maximum number of events in one transaction of a projection. Larger batches"
+        " are hardly faster, and their events are in memory",
+    )
+    projection_lease: Seconds = Field(
+        5.0,
+        description="Seconds after which another process takes over the projections of one that"
+        " was killed. A process renews its leases in a third of that time",
+    )
+    event_poll_interval: Seconds = Field(
+        0.02,
+        description="Seconds between two looks for new events, while there are some: the smallest"
+        " lag of a projection",
+    )
+    event_poll_interval_max: Seconds = Field(
+        0.25,
+        description="Seconds between two looks for new events, when there were none for a while",
+    )
+    max_parked_streams: Count = Field(
+        1000,
+        description="Maximum number of streams that a projection with on_poison='park-stream'"
+        " parks. One more stops it: so many failures are hardly the fault of the events",
+    )
+
+    @model_validator(mode="after")
+    def _check_poll_intervals(self) -> Self:
+        if self.event_poll_interval > self.event_poll_interval_max:
+            raise ValueError("event_poll_interval must not exceed event_poll_interval_max")
+        return self

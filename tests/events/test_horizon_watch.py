@@ -1,0 +1,36 @@
+"""One look at the horizon wakes every projection that waits for it."""
+
+import asyncio
+
+import pytest
+
+from saga_engine.events.horizon_watch import HorizonWatch
+from saga_engine.settings import Settings
+from tests.kit.projections import append_one, placed, projection_database
+
+
+@pytest.fixture
+async def database(event_url):
+    async with projection_database(event_url) as database:
+        yield database
+
+
+async def test_all_that_wait_are_woken_when_it_moves(events, database):
+    watch, stop = HorizonWatch(database, Settings(event_poll_interval=0.001)), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [tasks.create_task(watch.wait_beyond(0, 60.0)) for _ in range(3)]
+        running = tasks.create_task(watch.run(stop))
+        position = await append_one(events, "order-1", placed())
+        assert [await each for each in waiting] == [True, True, True]
+        stop.set()
+        await running
+    assert watch.position == position
+    assert not await watch.wait_beyond(position, 0.001)
+
+
+async def test_a_look_reports_whether_it_has_moved(events, database):
+    watch = HorizonWatch(database, Settings())
+    assert not await watch.look()
+    await append_one(events, "order-1", placed())
+    assert await watch.look()
+    assert not await watch.look()

@@ -1,0 +1,178 @@
+"""Effects and checkpoint are one transaction, also for the second of two owners."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from saga_engine.errors import StoreLockTimeout
+from saga_engine.events import projection_failures, projection_table
+from saga_engine.events.projection import OnPoison, Projection
+from saga_engine.events.projection_batch import BatchApplier, EventBatch, NotOwner
+from saga_engine.events.projection_table import ProjectionState
+from saga_engine.payload.guard import NO_TIME_LIMIT
+from saga_engine.settings import Settings
+from tests.kit.projections import (
+    append_one,
+    append_orders,
+    cancelled,
+    check_read_model,
+    placed,
+    projection_database,
+    rows,
+    stored,
+)
+from tests.kit.read_model import BY_ID, Cancelled, Placed, orders_projection
+
+
+@pytest.fixture
+async def database(event_url):
+    async with projection_database(event_url) as database:
+        yield database
+
+
+async def applier(database, projection: Projection, owner: str = "a", **settings) -> BatchApplier:
+    async with database.transaction() as tx:
+        await projection_table.register(tx, [projection])
+    return BatchApplier(database, projection, owner, Settings(**settings), NO_TIME_LIMIT)
+
+
+async def next_batch(events, after: int = 0) -> EventBatch:
+    read = [each async for each in events.read_all(after=after)]
+    return EventBatch(after, await events.position(), read)
+
+
+async def test_the_second_of_two_owners_writes_nothing(events, database):
+    await append_orders(events, 10)
+    first = await applier(database, orders_projection(), "a")
+    second = await applier(database, orders_projection(), "b")
+    batch = await next_batch(events)
+
+    async def attempt(owner: BatchApplier) -> bool:
+        try:
+            await owner.apply(batch)
+        except NotOwner:
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as tasks:
+        applied = [tasks.create_task(attempt(each)) for each in (first, second)]
+    assert sorted(each.result() for each in applied) == [False, True]
+    await check_read_model(database, batch.events)
+
+
+async def test_a_paused_projection_is_not_changed(events, database):
+    await append_orders(events, 1)
+    one = await applier(database, orders_projection())
+    async with database.transaction() as tx:
+        paused, active = ProjectionState.PAUSED, [ProjectionState.ACTIVE]
+        await projection_table.set_state(tx, orders_projection(), paused, active)
+    with pytest.raises(NotOwner):
+        await one.apply(await next_batch(events))
+    assert await rows(database, "order_by_id") == []
+
+
+async def test_a_lock_that_another_transaction_holds_does_not_blame_an_event(events, database):
+    await append_one(events, "order-1", placed())
+    one = await applier(database, orders_projection())
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("LOCK TABLE order_by_id")
+        with pytest.raises(StoreLockTimeout):
+            await one.apply(await next_batch(events))
+    assert (await one.apply(await next_batch(events))).poison == ()
+    await check_read_model(database, (await next_batch(events)).events)
+
+
+async def test_an_unavailable_database_in_a_function_does_not_blame_an_event(events, database):
+    projection = Projection("times_out", version=1, tables=[BY_ID])
+
+    @projection.on(Placed)
+    async def placed_function(event, recorded, connection) -> None:
+        await connection.exec_driver_sql("LOCK TABLE order_by_id")
+
+    await append_one(events, "order-1", placed())
+    one = await applier(database, projection)
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("LOCK TABLE order_by_id")
+        with pytest.raises(StoreLockTimeout):
+            await one.apply(await next_batch(events))
+    assert (await stored(database, "times_out")).state == "active"
+
+
+async def test_a_poison_event_in_a_sql_function_is_found_and_its_effects_are_undone(
+    events, database
+):
+    projection = Projection("sql", version=1, tables=[BY_ID])
+
+    @projection.on(Placed)
+    async def placed_function(event, recorded, connection) -> None:
+        await connection.exec_driver_sql(
+            f"INSERT INTO order_by_id VALUES ('{recorded.stream}', 'x', 'placed', 1)"
+        )
+        if event.customer == "poison":
+            raise KeyError(event.customer)
+
+    for n in range(9):
+        await append_one(events, f"order-{n}", placed("poison" if n == 4 else "ada"))
+    one = await applier(database, projection)
+    batch = await next_batch(events)
+    result = await one.apply(batch)
+    assert (result.stopped, result.position) == (True, batch.events[4].position - 1)
+    assert result.poison[0].error == "It raised KeyError."
+    assert f"{__file__}:" in result.poison[0].trace
+    assert [row[0] for row in await rows(database, "order_by_id")] == [
+        f"order-{n}" for n in range(4)
+    ]
+
+
+async def test_several_streams_are_parked_in_one_batch(events, database):
+    for n in range(6):
+        await append_one(events, f"order-{n % 3}", placed("poison" if n in {1, 2} else "ada"))
+    one = await applier(database, orders_projection(on_poison=OnPoison.PARK_STREAM))
+    batch = await next_batch(events)
+    result = await one.apply(batch)
+    assert [each.recorded for each in result.poison] == [batch.events[1], batch.events[2]]
+    assert one.parked == {"order-1": batch.events[1].position, "order-2": batch.events[2].position}
+    await check_read_model(database, [each for each in batch.events if each.stream == "order-0"])
+
+
+async def test_a_parked_stream_is_caught_up_in_several_batches(events, database):
+    healthy = False
+    projection = Projection("orders", version=1, tables=[BY_ID], on_poison="park-stream")
+
+    @projection.on(Cancelled)
+    async def cancel(event, recorded, connection) -> None:
+        assert healthy or event.reason != "poison"
+        sql = f"""INSERT INTO order_by_id VALUES ('{recorded.stream}', '{event.reason}', '', 1)
+            ON CONFLICT (id) DO UPDATE SET status = order_by_id.status || ' {event.reason}'"""
+        await connection.exec_driver_sql(sql)
+
+    reasons = ["poison", "a", "b", "poison", "c"]
+    await append_one(events, "order-1", *map(cancelled, reasons))
+    one = await applier(database, projection)
+    batch = await next_batch(events)
+    await one.apply(batch)
+    again = await one.retry_stream("order-1", replace(batch, after=batch.until))
+    assert [each.recorded.position for each in again.poison] == [batch.events[0].position]
+    healthy = True
+    checkpoint, third = batch.until, batch.events[2].position
+    await one.retry_stream("order-1", EventBatch(checkpoint, third, batch.events[:3]))
+    assert one.parked == {"order-1": third + 1}
+    await one.retry_stream("order-1", EventBatch(checkpoint, checkpoint, batch.events[3:]))
+    assert one.parked == {}
+    ((_, first, others, _),) = await rows(database, "order_by_id")
+    assert [first, *others.split()] == reasons
+    assert (await stored(database, "orders")).position == checkpoint
+
+
+async def test_a_failure_is_recorded_with_its_attempts(events, database):
+    await append_one(events, "order-1", placed("poison"))
+    one = await applier(database, orders_projection(on_poison="park-stream"))
+    batch = await next_batch(events)
+    await one.apply(batch)
+    await one.retry_stream("order-1", replace(batch, after=batch.until))
+    async with database.transaction() as tx:
+        (failure,) = await projection_failures.read_open(tx, "orders", 1)
+    assert (failure.stream, failure.stream_version, failure.type) == ("order-1", 1, "order-placed")
+    assert (failure.attempts, failure.parked) == (2, True)
+    assert "placed raised ValueError at" in failure.error

@@ -1,0 +1,187 @@
+"""A projector applies each event once and in order, across processes and failures."""
+
+import asyncio
+
+import pytest
+
+from saga_engine.errors import DefinitionError, SchemaMismatch
+from saga_engine.events.projection import Projection
+from saga_engine.events.projection_table import ProjectionState
+from saga_engine.events.projector import Projector
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import ProjectionAcquired, ProjectionStopped, StreamParked
+from tests.kit.events import EventRecorder
+from tests.kit.projections import (
+    append_one,
+    append_orders,
+    cancelled,
+    check_read_model,
+    placed,
+    projection_database,
+    rows,
+    running_projector,
+    stored,
+    wait_for_position,
+)
+from tests.kit.read_model import BY_ID, Placed, history_projection, orders_projection
+
+
+@pytest.fixture
+async def database(event_url):
+    async with projection_database(event_url) as database:
+        yield database
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 5000])
+async def test_tables_have_what_the_events_say(events, event_url, database, batch_size):
+    await append_orders(events, 40)
+    both = [orders_projection(), history_projection()]
+    async with running_projector(event_url, both, projection_batch_size=batch_size):
+        await append_orders(events, 20, seed=1)
+        for projection in both:
+            await wait_for_position(database, projection.name, await events.position())
+    read = [each async for each in events.read_all()]
+    await check_read_model(database, read)
+    history = [what for _, what in sorted(await rows(database, "order_history"))]
+    assert history == [f"{e.stream} {e.data.get('customer', e.data.get('reason'))}" for e in read]
+
+
+async def test_another_process_continues_from_the_checkpoint(events, event_url, database):
+    for seed in range(4):
+        async with running_projector(event_url, [orders_projection()]) as emitted:
+            (acquired,) = await emitted.wait_for(ProjectionAcquired)
+            await append_orders(events, 5, seed=seed)
+            await wait_for_position(database, "orders", await events.position())
+        assert (await stored(database, "orders")).owner is None
+        assert (acquired.position == 0) is (seed == 0)
+    await check_read_model(database, [each async for each in events.read_all()])
+
+
+async def test_one_process_at_a_time_runs_a_projection(events, event_url, database):
+    async with running_projector(event_url, [orders_projection()]) as first:
+        await first.wait_for(ProjectionAcquired)
+        async with running_projector(event_url, [orders_projection()]) as second:
+            await append_orders(events, 10)
+            await wait_for_position(database, "orders", await events.position())
+            assert not second.matching(ProjectionAcquired)
+    async with running_projector(event_url, [orders_projection()]) as third:
+        await third.wait_for(ProjectionAcquired)
+    await check_read_model(database, [each async for each in events.read_all()])
+
+
+async def test_events_that_a_projection_does_not_handle_move_its_checkpoint(
+    events, event_url, database
+):
+    projection = Projection("placed_only", version=1, tables=[BY_ID])
+
+    @projection.on(Placed)
+    def ignore(event, recorded) -> None:
+        return None
+
+    async with running_projector(event_url, [projection]):
+        for _ in range(3):
+            position = await append_one(events, "order-1", cancelled())
+            await wait_for_position(database, "placed_only", position)
+
+
+@pytest.mark.parametrize("place", [0, 50, 99])
+@pytest.mark.parametrize("customer", ["poison", "refused\x7f"])
+async def test_an_event_that_cannot_be_applied_stops_its_projection_alone(
+    events, event_url, database, place, customer
+):
+    """In the function or in PostgreSQL; first, in the middle and last of a batch."""
+    async with database.transaction() as tx:
+        check = "ALTER TABLE order_by_id ADD CHECK (customer NOT LIKE 'refused%')"
+        await tx.connection.exec_driver_sql(check)
+    customers = ["ada"] * 100
+    customers[place] = customer
+    last = [await append_one(events, f"order-{n}", placed(c)) for n, c in enumerate(customers)][-1]
+    both = [orders_projection(), history_projection()]
+    async with running_projector(event_url, both) as emitted:
+        (stopped,) = await emitted.wait_for(ProjectionStopped)
+        await wait_for_position(database, "history", last)
+    read = [each async for each in events.read_all()]
+    assert stopped.position == read[place].position
+    assert "raised ValueError at" in stopped.problem or "23514" in stopped.problem
+    assert customer not in stopped.problem
+    found = await stored(database, "orders")
+    assert (found.state, found.position) == (ProjectionState.STOPPED, stopped.position - 1)
+    await check_read_model(database, read[:place])
+    assert len(await rows(database, "order_history")) == 100
+
+
+async def test_a_parked_stream_waits_and_others_go_on(events, event_url, database):
+    await append_one(events, "order-1", placed("ada"), placed("poison"), placed("grace"))
+    await append_one(events, "order-2", placed("ada"))
+    last = await append_one(events, "order-1", cancelled())
+    projection = orders_projection(on_poison="park-stream")
+    async with running_projector(event_url, [projection]) as emitted:
+        (parked,) = await emitted.wait_for(StreamParked)
+        await wait_for_position(database, "orders", last)
+        last = await append_one(events, "order-1", placed("ada"))
+        last = await append_one(events, "order-3", placed("ada"))
+        await wait_for_position(database, "orders", last)
+        assert len(emitted.matching(StreamParked)) == 1
+    read = [each async for each in events.read_all()]
+    assert (parked.stream, parked.position) == ("order-1", read[1].position)
+    applied = [read[0], *(each for each in read if each.stream != "order-1")]
+    await check_read_model(database, applied)
+
+
+async def test_too_many_parked_streams_stop_the_projection(events, event_url, database):
+    for n in range(4):
+        await append_one(events, f"order-{n}", placed("poison"))
+    projection = orders_projection(on_poison="park-stream")
+    async with running_projector(event_url, [projection], max_parked_streams=3) as emitted:
+        (stopped,) = await emitted.wait_for(ProjectionStopped)
+    assert stopped.stream == "order-3"
+    assert len(emitted.matching(StreamParked)) == 3
+
+
+async def test_a_function_that_ends_the_transaction_stops_the_projection(
+    events, event_url, database
+):
+    projection = Projection("commits", version=1, tables=[BY_ID])
+
+    @projection.on(Placed)
+    async def commit(event, recorded, connection) -> None:
+        await connection.commit()
+
+    await append_one(events, "order-1", placed())
+    async with running_projector(event_url, [projection]) as emitted:
+        (stopped,) = await emitted.wait_for(ProjectionStopped)
+    assert "commit has ended the transaction" in stopped.problem
+    assert (await stored(database, "commits")).position == 0
+
+
+async def test_a_batch_waits_for_a_locked_row_and_is_tried_again(events, event_url, database):
+    await append_orders(events, 5)
+    async with running_projector(event_url, [orders_projection()]):
+        await wait_for_position(database, "orders", await events.position())
+        async with database.transaction() as tx:
+            lock = "SELECT * FROM orders_by_customer FOR UPDATE"
+            await tx.connection.exec_driver_sql(lock)
+            await append_orders(events, 5)
+        await wait_for_position(database, "orders", await events.position())
+    await check_read_model(database, [each async for each in events.read_all()])
+
+
+async def test_a_projection_of_another_version_is_refused(event_url, database):
+    settings = Settings()
+    async with Projector([orders_projection()], event_url, settings, EventRecorder()):
+        pass
+    newer = orders_projection()
+    newer.version = 2
+    with pytest.raises(SchemaMismatch, match="has version 1 in the database and version 2"):
+        async with Projector([newer], event_url, settings, EventRecorder()):
+            pass
+
+
+async def test_projections_that_break_a_rule_are_refused(event_url):
+    with pytest.raises(DefinitionError, match="is also declared at"):
+        Projector([orders_projection()] * 2 + [orders_projection()], event_url, Settings(), print)
+
+
+async def test_it_stops_within_its_poll_interval(event_url, database):
+    async with asyncio.timeout(20), running_projector(event_url, [orders_projection()]) as emitted:
+        await emitted.wait_for(ProjectionAcquired)
