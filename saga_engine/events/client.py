@@ -12,9 +12,11 @@ from saga_engine.events.append import Append, Appended, checked_events, metadata
 from saga_engine.events.command_handling import (
     AggregateCommand,
     Handled,
+    appended_by,
     handle_once,
     retry_conflicts,
 )
+from saga_engine.events.commit_outcome import commit
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.log_page import LogFilter, read_page
 from saga_engine.events.recorded import Recorded
@@ -74,14 +76,16 @@ class Events(AsyncResource):
             WrongVersion: a stream is not what its append expected; nothing was appended.
             StoreLockTimeout: another transaction that appends to the same stream did not end in
                 time; nothing was appended.
-            StoreUnavailable: whether the events were appended is unknown: read the stream.
+            StoreUnavailable: nothing was appended, unless the text says that this is unknown.
         """
         events = checked_events(appends, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
+        async def append(tx: Transaction) -> Appended:
+            return await stream_table.append(tx, events, metadata, self._settings)
+
         async def attempt() -> Appended:
-            async with self._database.transaction() as tx:
-                return await stream_table.append(tx, events, metadata, self._settings)
+            return await commit(self._database, append, lambda done: done, self._settings)
 
         return await retry_concurrent(attempt, self._settings.event_append_attempts)
 
@@ -113,15 +117,17 @@ class Events(AsyncResource):
             DecisionFailed: the function of the command failed.
             UnreadableEvent: this code cannot read the stream.
             StoreLockTimeout: other transactions were first in every attempt; nothing was appended.
-            StoreUnavailable: whether the events were appended is unknown: read the stream.
+            StoreUnavailable: nothing was appended, unless the text says that this is unknown.
         """
         given = AggregateCommand.create(aggregate, aggregate_id, command, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
+        async def handle(tx: Transaction) -> Handled:
+            append = partial(self._append_in, tx, metadata)
+            return await handle_once(tx, self._log, given, append, self._settings)
+
         async def attempt() -> Handled:
-            async with self._database.transaction() as tx:
-                append = partial(self._append_in, tx, metadata)
-                return await handle_once(tx, self._log, given, append, self._settings)
+            return await commit(self._database, handle, appended_by, self._settings)
 
         return await retry_conflicts(attempt, self._settings.command_attempts)
 

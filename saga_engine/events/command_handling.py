@@ -132,6 +132,11 @@ async def handle_in(
         return await handle_once(tx, _NO_IDS, given, append, settings)
 
 
+def appended_by(handled: Handled) -> Appended:
+    """Return what a command has appended."""
+    return Appended(handled.position, {handled.stream: handled.version})
+
+
 async def retry_conflicts(attempt: Callable[[], Awaitable[Handled]], attempts: int) -> Handled:
     """
     Handle a command, again if another transaction has appended to the stream since the load.

@@ -29,6 +29,10 @@ INSERT = (
     "INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)"
     " VALUES ($1, $2, 'order-placed', 1, '{}', '{}')"
 )
+INSERT_AT = (
+    "INSERT INTO saga_engine.stream_event (stream, version, position, type, schema_version, data,"
+    " metadata) VALUES ($1, $2, $3, 'order-placed', 1, '{}', '{}')"
+)
 VERSION = "SELECT coalesce(max(version), 0) FROM saga_engine.stream_event WHERE stream = $1"
 PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE gid LIKE $1 AND database = current_database()"
 STORED = "SELECT stream, version FROM saga_engine.stream_event"
@@ -192,9 +196,12 @@ class _Writer:
     async def write(self, connection: asyncpg.Connection, is_ended: Callable[[], bool]) -> None:
         """Write until the end, or until the connection is lost."""
         await self.end_prepared(connection)
-        kinds = (self._commit, self._roll_back, self._prepare, self._write_in_savepoints)
+        kinds = (
+            *(self._commit, self._draw_before_inserting),
+            *(self._roll_back, self._prepare, self._write_in_savepoints),
+        )
         while not is_ended():
-            [kind] = self._chance.choices(kinds, weights=(6, 1, 1, 2))
+            [kind] = self._chance.choices(kinds, weights=(5, 2, 1, 1, 2))
             await kind(connection)
 
     async def end_prepared(self, connection: asyncpg.Connection) -> None:
@@ -223,6 +230,18 @@ class _Writer:
         async with connection.transaction():
             await self._begin(connection)
             await self._append(connection)
+
+    async def _draw_before_inserting(self, connection: asyncpg.Connection) -> None:
+        """Draw positions together, as a worker does for the journal."""
+        async with connection.transaction():
+            version = await connection.fetchval(VERSION, self._stream)
+            count = self._chance.choice([1, 2, 5])
+            first = await connection.fetchval("SELECT saga_engine.draw_positions($1)", count)
+            await sleep(self._chance.random() * 0.01)
+            for number in range(count):
+                await connection.execute(
+                    INSERT_AT, self._stream, version + number + 1, first + number
+                )
 
     async def _roll_back(self, connection: asyncpg.Connection) -> None:
         transaction = connection.transaction()

@@ -1,0 +1,71 @@
+"""After a lost COMMIT the client knows whether its events were appended."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.errors import StoreUnavailable
+from saga_engine.events import NEW, Append, Events
+from saga_engine.settings import Settings
+from saga_engine.store.migrate import upgrade
+from saga_engine.store.schema import EVENT_DATABASE
+from tests.kit.event_database import connected, placed
+from tests.kit.proxy import running_proxy
+from tests.kit.servers import running_postgres
+
+
+@pytest.fixture(scope="module")
+async def tcp_server() -> AsyncIterator[PostgresServer]:
+    async with running_postgres(use_tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def tcp_url(tcp_server: PostgresServer) -> AsyncIterator[str]:
+    url = await tcp_server.create_database("lost_commits")
+    await upgrade(url, EVENT_DATABASE)
+    yield url
+    await tcp_server.drop_database("lost_commits")
+
+
+async def versions(url: str) -> list[int]:
+    async with connected(url) as connection:
+        rows = await connection.fetch("SELECT version FROM saga_engine.stream_event")
+    return [row["version"] for row in rows]
+
+
+async def test_an_append_whose_commit_was_not_answered_is_known_to_be_committed(tcp_url: str):
+    once = iter([True])
+    async with running_proxy(tcp_url) as proxy, Events(proxy.url, settings=Settings()) as events:
+        proxy.cut_before_answer(lambda request: b"COMMIT" in request and next(once, False))
+        done = await events.append(Append("order-1", [placed()], NEW))
+        assert proxy.lost_answers == 1
+        assert (done.versions, done.position) == ({"order-1": 1}, await events.position())
+    assert await versions(tcp_url) == [1]
+
+
+async def test_an_append_whose_commit_never_arrived_is_known_not_to_be_committed(tcp_url: str):
+    """A trigger ends the session at COMMIT, so the server rolls back."""
+    async with connected(tcp_url) as connection:
+        await connection.execute(
+            "CREATE FUNCTION end_session() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+        )
+        await connection.execute(
+            "CREATE CONSTRAINT TRIGGER end_session AFTER INSERT ON saga_engine.stream_event"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION end_session()"
+        )
+    async with Events(tcp_url, settings=Settings()) as events:
+        with pytest.raises(StoreUnavailable, match=r"Nothing was appended: try again\."):
+            await events.append(Append("order-1", [placed()], NEW))
+    assert await versions(tcp_url) == []
+
+
+async def test_an_outcome_that_cannot_be_found_out_is_unknown(tcp_url: str):
+    settings = Settings(database_transaction_timeout=1.0)
+    async with running_proxy(tcp_url) as proxy, Events(proxy.url, settings=settings) as events:
+        proxy.cut_before_answer(lambda request: bool(re.search(b"COMMIT|event_horizon", request)))
+        with pytest.raises(StoreUnavailable, match="is unknown: read the stream"):
+            await events.append(Append("order-1", [placed()], NEW))
