@@ -14,6 +14,9 @@ The command line: `saga-engine`, with one module for each group of commands.
     dead_letters         dead-letters
     dead_letter_filter   which dead letters a command is for
     redrive              redriving, discarding and purging dead letters
+    streams              streams
+    tail                 tail
+    event_output         the events that `streams read` and `tail` print
     migrate              migrate
     topology             topology
     token_key            rotate-token-key

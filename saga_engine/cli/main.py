@@ -42,6 +42,8 @@ _COMMANDS = (
     ("cancel", "operator:cancel", "Cancel a run and compensate it."),
     ("incidents", "incidents:list_incidents", "List the incidents that wait for an operator."),
     ("resolve", "operator:resolve", "Resolve one incident, or many at once."),
+    ("streams", "streams:app", "Read the events of a stream."),
+    ("tail", "tail:tail", "Print the events of all streams as they are appended."),
     ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
         "rotate-token-key",

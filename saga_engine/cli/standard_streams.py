@@ -51,12 +51,14 @@ class TolerantStdout:
     A stdout whose errors do not end the command: output that cannot be written is lost.
 
     So a command does its work and exits with its own code, whether its output is read or not.
-    `failure` is the first error; a closed pipe does not count as one.
+    `failure` is the first error; a closed pipe does not count as one. `is_lost`: after an error or
+    a closed pipe, what is written is lost, so a command without an end has no reason to go on.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: OSError | None = None
+        self.is_lost = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -78,6 +80,7 @@ class TolerantStdout:
             redirect_to_devnull(
                 self._stream
             )  # or the interpreter would flush it again when it exits, and exit with 120
+            self.is_lost = True
             if not isinstance(error, BrokenPipeError):
                 self.failure = self.failure or error
 
@@ -93,6 +96,11 @@ def tolerant_stdout() -> Iterator[TolerantStdout]:
     finally:
         output.flush()
         sys.stdout = original
+
+
+def is_output_lost() -> bool:
+    """Whether what is printed from now on is lost: stdout is a closed pipe, or its disk is full."""
+    return getattr(sys.stdout, "is_lost", False)
 
 
 def output_error(error: OSError, exit_code: int) -> OutputError:

@@ -29,7 +29,7 @@ COMMAND_TIMEOUT_S = 60.0
 _MODULES = (
     *("bulk_output", "bulk_resolve", "config", "dead_letters", "definitions", "incident_guidance"),
     *("incidents", "json_argument", "main", "migrate", "operator", "paging", "recover", "redrive"),
-    *("run_document", "runs", "services", "start", "token_key", "topology"),
+    *("run_document", "runs", "services", "start", "streams", "tail", "token_key", "topology"),
 )
 
 

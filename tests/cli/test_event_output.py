@@ -1,0 +1,29 @@
+from datetime import UTC, datetime
+from uuid import UUID
+
+from saga_engine.cli.event_output import data_text, event_json
+from saga_engine.events.recorded import Recorded
+
+ID = UUID("0198c0de-0000-7000-8000-000000000001")
+EVENT = Recorded(
+    stream="order-1",
+    version=1,
+    position=12,
+    type="order-placed",
+    schema_version=2,
+    recorded_at=datetime(2026, 1, 2, tzinfo=UTC),
+    id=ID,
+    data={"number": 1},
+    correlation_id="c-1",
+    causation_id="m-1",
+    actor="mara",
+)
+
+
+def test_a_document_has_every_field_of_an_event():
+    document = event_json(EVENT)
+    assert document == {name: getattr(EVENT, name) for name in Recorded.__slots__}
+
+
+def test_data_is_json_on_one_line():
+    assert data_text(EVENT) == '{"number":1}'
