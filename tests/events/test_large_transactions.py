@@ -1,4 +1,4 @@
-"""A transaction may append as often as it likes: it takes one lock, whatever it appends."""
+"""A transaction may append as often as it likes: it takes one lock for any number of appends."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
