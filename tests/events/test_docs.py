@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_engine import Rejected
-from saga_engine.events import Append, EventData, Events
+from saga_engine.events import Append, EventData, Events, WrongVersion
 from saga_engine.events.aggregate_rules import problems
 from saga_engine.settings import Settings
 
@@ -47,6 +47,21 @@ async def test_the_pages_module_does_what_the_page_says(
         await module.confirm_order(module.ConfirmOrder(order_id="o-1"), connection)
         with pytest.raises(Rejected):
             await module.confirm_order(module.ConfirmOrder(order_id="o-2"), connection)
+    assert [event.type for event in await stream(events)] == ["order-placed", "order-confirmed"]
+
+
+async def test_the_pages_streams_are_appended_and_read(
+    module, events: Events, user_engine: AsyncEngine
+):
+    await module.place_order("o-1", "mara", [40, 2])
+    assert await module.total_of_placed() == (42, await events.position())
+    part = module.Placed(customer="mara", total=21, currency="EUR")
+    async with user_engine.begin() as connection:
+        await module.split_order(connection, "o-1", [part, part])
+        with pytest.raises(WrongVersion, match="'order-o-1-1' is at version 1"):
+            await module.split_order(connection, "o-1", [part])
+    position = await events.position()
+    assert await module.total_of_placed(after=1) == (42, position)
     assert [event.type for event in await stream(events)] == ["order-placed", "order-confirmed"]
 
 
