@@ -38,7 +38,9 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection_failures  events that a projection could not apply, and streams that wait for one
     event_application  from events to folded changes, and calls of SQL functions
     batch_size        how many events a projection applies in one transaction
-    horizon_watch     one look at the horizon for all projections of a process
+    event_source      where the projections or feeds of a process read
+    owned_loop        the loop of what one process runs at a time: lease, errors, another turn
+    horizon_watch     one look at the horizon for all projections or feeds of a process
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch

@@ -20,6 +20,7 @@ from saga_engine.events.event_application import (
     plan,
     poison_of,
 )
+from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_failures import PoisonEvent
 from saga_engine.events.projection_table import ProjectionState
@@ -29,10 +30,6 @@ from saga_engine.postgres.sqlalchemy_errors import translate_error
 from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
-
-
-class NotOwner(Exception):
-    """The projection is at another position, paused or stopped: another process has changed it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,56 +1,22 @@
-"""
-The loop of one projection in one process: take the lease, apply batches, keep the lease.
-
-An error of the database ends a turn. The next one starts from the checkpoint that is stored, so
-nothing has to be known of a commit whose answer was lost.
-"""
+"""One projection in one process: take the lease, apply batches, keep the lease."""
 
 import asyncio
-from dataclasses import dataclass
 
-from saga_engine.backoff import Backoff
-from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.events import projection_failures
 from saga_engine.events.batch_size import BatchSize
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.horizon_watch import HorizonWatch
-from saga_engine.events.log_page import LogFilter, LogPage, read_page
+from saga_engine.events.event_source import EventSource
+from saga_engine.events.log_page import LogFilter
+from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
-from saga_engine.events.projection_batch import BatchApplier, BatchResult, EventBatch, NotOwner
+from saga_engine.events.projection_batch import BatchApplier, BatchResult, EventBatch
 from saga_engine.events.projection_failures import PoisonEvent
-from saga_engine.settings import Settings
-from saga_engine.store.database import Database
 from saga_engine.telemetry.events import (
-    DatabaseUnavailable,
-    InternalErrorCaught,
     Observer,
     ProjectionAcquired,
     ProjectionStopped,
     StreamParked,
 )
-from saga_engine.telemetry.events.emitter import describe_error
 from saga_engine.telemetry.operations import Operation
-from saga_engine.waiting import wait_for_event
-
-MAX_RETRY_DELAY = 5.0
-"""The longest backoff, in seconds: how late a projection notices that the database is available."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventSource:
-    """Where the projections of a process read: a database, the identity of its log, its horizon."""
-
-    database: Database
-    log: EventLog
-    horizon: HorizonWatch
-    settings: Settings
-
-    async def read(self, log_filter: LogFilter, after: int, max_events: int) -> LogPage:
-        """Read up to *max_events* events after a position, up to the horizon that was seen last."""
-        async with self.database.transaction() as tx:
-            return await read_page(
-                tx, self.log, log_filter, (after, self.horizon.position), self.settings, max_events
-            )
 
 
 class ProjectionRunner:
@@ -82,24 +48,14 @@ class ProjectionRunner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the projection until *stop* is set, whenever this process can be its owner."""
-        backoff = Backoff(self._settings.event_poll_interval_max, MAX_RETRY_DELAY)
-        failures = 0
-        while not stop.is_set():
-            try:
-                if not await self._acquire():
-                    await wait_for_event(stop, self._settings.projection_lease / 3)
-                    continue
-                failures = 0
-                await self._follow(stop)
-            except NotOwner:
-                continue
-            except Exception as error:  # noqa: BLE001 - reported, and retried: it ends no other
-                self._report(error)
-                self._size.failed()
-                failures += 1
-                await wait_for_event(stop, backoff.delay(failures))
+        await OwnedLoop(Operation.PROJECTION, self._settings, self._emit).run(self, stop)
 
-    async def _acquire(self) -> bool:
+    def turn_failed(self) -> None:
+        """Make the next batch smaller: this one may have exceeded a limit."""
+        self._size.failed()
+
+    async def acquire(self) -> bool:
+        """Take the lease; False when the projection is not active or has another owner."""
         position = await self._applier.acquire()
         if position is None:
             return False
@@ -114,7 +70,7 @@ class ProjectionRunner:
         )
         return True
 
-    async def _follow(self, stop: asyncio.Event) -> None:
+    async def follow(self, stop: asyncio.Event) -> None:
         """Apply events until the projection stops, is paused, or has another owner."""
         while not stop.is_set():
             if self._now() >= self._renew_at:
@@ -185,15 +141,6 @@ class ProjectionRunner:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-    def _report(self, error: Exception) -> None:
-        if isinstance(error, StoreUnavailable):
-            if not isinstance(error, StoreLockTimeout):
-                self._emit(DatabaseUnavailable(operation=Operation.PROJECTION, problem=str(error)))
-            return
-        self._emit(
-            InternalErrorCaught(operation=Operation.PROJECTION, problem=describe_error(error))
-        )
 
     def _report_poison(self, result: BatchResult) -> None:
         for n, poison in enumerate(result.poison, 1):

@@ -5,31 +5,25 @@ Each projection is run by one process at a time. Another one takes over when its
 """
 
 import asyncio
-import os
-import secrets
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from saga_engine.errors import StoreError
 from saga_engine.events import projection_rules, projection_table
 from saga_engine.events.event_log import EventLog
+from saga_engine.events.event_source import EventSource
 from saga_engine.events.horizon_watch import HorizonWatch
+from saga_engine.events.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_batch import BatchApplier
-from saga_engine.events.projection_runner import (
-    MAX_RETRY_DELAY,
-    EventSource,
-    ProjectionRunner,
-)
+from saga_engine.events.projection_runner import ProjectionRunner
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
-from saga_engine.telemetry.events import DatabaseUnavailable, Observer
+from saga_engine.telemetry.events import Observer
 from saga_engine.telemetry.operations import Operation
-from saga_engine.waiting import wait_for_event
 
 
 class Projector(AsyncResource):
@@ -59,11 +53,12 @@ class Projector(AsyncResource):
         time_limit: CallTimeLimit = NO_TIME_LIMIT,
     ) -> None:
         projection_rules.check(projections)
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.owner = process_owner()
         self._projections = projections
         self._database = Database(database_url, settings, EVENT_DATABASE)
         self._settings = settings
         self._emit = emit
+        self._loop = OwnedLoop(Operation.PROJECTION, settings, emit)
         self._time_limit = time_limit
         self._log: EventLog
 
@@ -79,7 +74,7 @@ class Projector(AsyncResource):
         source = EventSource(self._database, self._log, horizon, self._settings)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(horizon, stop))
+                tasks.create_task(self._loop.watch(horizon, stop))
                 for projection in self._projections:
                     tasks.create_task(self._runner(projection, source).run(stop))
         finally:
@@ -91,20 +86,10 @@ class Projector(AsyncResource):
         )
         return ProjectionRunner(projection, source, applier, self._emit)
 
-    async def _watch(self, horizon: HorizonWatch, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await horizon.run(stop)
-            except StoreError as error:
-                problem = str(error)
-                self._emit(DatabaseUnavailable(operation=Operation.PROJECTION, problem=problem))
-                await wait_for_event(stop, MAX_RETRY_DELAY)
-
     async def _release(self) -> None:
         """End the leases. If that fails, they end with their time."""
         try:
             async with self._database.transaction() as tx:
                 await projection_table.release(tx, self._projections, self.owner)
         except StoreError as error:
-            problem = str(error)
-            self._emit(DatabaseUnavailable(operation=Operation.PROJECTION, problem=problem))
+            self._loop.report_unavailable(error)

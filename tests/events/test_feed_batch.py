@@ -1,4 +1,4 @@
-"""The order in which a feed publishes, and the position that it saves for every answer of the broker."""
+"""The order in which a feed publishes, and what it saves, for every answer of the broker."""
 
 from datetime import UTC, datetime
 from random import Random
