@@ -1,12 +1,16 @@
 """The client of the event store: a connection pool of its own to one database with event tables."""
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from saga_engine.events import positions, run_journal, stream_table
+from saga_engine.backoff import Backoff
+from saga_engine.errors import Conflict, TimedOut
+from saga_engine.events import positions, projection_table, run_journal, stream_table
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.append import Append, Appended, checked_events, metadata_json
 from saga_engine.events.command_handling import (
@@ -19,6 +23,8 @@ from saga_engine.events.command_handling import (
 from saga_engine.events.commit_outcome import commit
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.log_page import LogFilter, read_page
+from saga_engine.events.projection import Projection
+from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.recorded import Recorded
 from saga_engine.events.transactional import retry_concurrent
 from saga_engine.lifecycle import AsyncResource
@@ -187,6 +193,42 @@ class Events(AsyncResource):
             for event in page.events:
                 yield event
             after = page.position
+
+    async def caught_up(self, projection: Projection, position: int, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - the user's
+        """
+        Wait until a projection has applied all events up to a position, to read one's own writes.
+
+            done = await events.append(Append("order-o-1", [Placed(total=12)]))
+            await events.caught_up(by_customer, done.position)
+
+        Args:
+            projection: which one.
+            position: of an append, or the horizon.
+            timeout: seconds to wait. A projector lags by milliseconds; it may not run.
+
+        Raises:
+            NotFound: no projector has registered the projection.
+            Conflict: the projection is stopped or paused before the position.
+            TimedOut: it has not reached the position in time.
+            StoreUnavailable: the database is out of reach.
+        """
+        polls = Backoff(self._settings.event_poll_interval, self._settings.event_poll_interval_max)
+        reached, state = 0, ProjectionState.ACTIVE
+        try:
+            async with asyncio.timeout(timeout):
+                for poll in itertools.count():
+                    async with self._database.transaction() as tx:
+                        reached, state = await projection_table.progress(tx, projection)
+                    if reached >= position or state is not ProjectionState.ACTIVE:
+                        break
+                    await asyncio.sleep(polls.delay(poll))
+        except TimeoutError:
+            raise TimedOut(
+                f"Projection {projection.name!r} has reached position {reached} and not {position}"
+                f" within {timeout:g} s. Check that a projector runs it, and its lag."
+            ) from None
+        if reached < position:
+            raise Conflict(f"Projection {projection.name!r} is {state} at position {reached}.")
 
     async def position(self) -> int:
         """Return the horizon: `read_all` reads every event up to this position, now and later."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from saga_engine.errors import SchemaMismatch
+from saga_engine.errors import NotFound, SchemaMismatch
 from saga_engine.events.projection import Projection
 from saga_engine.postgres.statement import Transaction, text
 
@@ -115,6 +115,22 @@ async def release(tx: Transaction, projections: Sequence[Projection], owner: str
     await tx.execute(_RELEASE, {"name": names, "owner": owner})
 
 
+async def progress(tx: Transaction, projection: Projection) -> tuple[int, ProjectionState]:
+    """
+    Read the position and the state of a projection.
+
+    Raises:
+        NotFound: it is not registered.
+    """
+    row = (await tx.execute(_PROGRESS, _key(projection))).first()
+    if row is None:
+        raise NotFound(
+            f"Projection {projection.name!r}, version {projection.version}, is not in this"
+            " database. Run a projector with it."
+        )
+    return row.position, ProjectionState(row.state)
+
+
 async def read(tx: Transaction, name: str | None = None) -> list[StoredProjection]:
     """Read all projections, or those of one name, by name and version."""
     return [
@@ -181,6 +197,9 @@ _RELEASE = text(
     """
     UPDATE saga_engine.projection SET owner = NULL, leased_until = NULL
     WHERE name = ANY(CAST(:name AS text[])) AND owner = :owner"""
+)
+_PROGRESS = text(
+    "SELECT position, state FROM saga_engine.projection WHERE name = :name AND version = :version"
 )
 _READ = text(
     """

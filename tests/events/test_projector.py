@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from saga_engine.errors import DefinitionError, SchemaMismatch
+from saga_engine.errors import Conflict, DefinitionError, NotFound, SchemaMismatch, TimedOut
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.projector import Projector
@@ -180,6 +180,24 @@ async def test_a_projection_of_another_version_is_refused(event_url, database):
 async def test_projections_that_break_a_rule_are_refused(event_url):
     with pytest.raises(DefinitionError, match="is also declared at"):
         Projector([orders_projection()] * 2 + [orders_projection()], event_url, Settings(), print)
+
+
+async def test_a_writer_waits_until_its_own_writes_are_in_the_tables(events, event_url, database):
+    projection = orders_projection()
+    with pytest.raises(NotFound, match="Run a projector with it"):
+        await events.caught_up(projection, position := 1)
+    async with running_projector(event_url, [projection]):
+        for n in range(20):
+            position = await append_one(events, f"order-{n}", placed())
+            await events.caught_up(projection, position, timeout=30)
+            assert len(await rows(database, "order_by_id")) == n + 1
+    with pytest.raises(TimedOut, match="Check that a projector runs it"):
+        await events.caught_up(projection, position + 1, timeout=0.01)
+    await append_one(events, "order-1", placed("poison"))
+    async with running_projector(event_url, [projection]) as emitted:
+        await emitted.wait_for(ProjectionStopped)
+    with pytest.raises(Conflict, match="is stopped at position"):
+        await events.caught_up(projection, position + 1)
 
 
 async def test_it_stops_within_its_poll_interval(event_url, database):

@@ -52,13 +52,13 @@ declare_event_type(Placed, "order-placed", 1, f"{__file__}:1")
 declare_event_type(Cancelled, "order-cancelled", 1, f"{__file__}:2")
 
 
-def orders_projection(**options: Any) -> Projection:
-    """Orders by id and by customer; a customer named `poison` can never be written."""
+def orders_projection(poison: str = "poison", **options: Any) -> Projection:
+    """Orders by id and by customer; a customer of the name *poison* can never be written."""
     projection = Projection("orders", version=1, tables=[BY_CUSTOMER, BY_ID], **options)
 
     @projection.on(Placed)
     def placed(event: Placed, recorded: Recorded) -> list[Change]:
-        if event.customer == "poison":
+        if event.customer == poison:
             raise ValueError(event.customer)
         added = {"orders": 1, "total": event.total}
         row = {"customer": event.customer, "status": "placed", "version": recorded.version}

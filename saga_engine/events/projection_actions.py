@@ -1,0 +1,173 @@
+"""
+What an operator does with a projection: pause, resume, retry, skip.
+
+Who did it and why stays with the failure. An action only changes what is stored: the process that
+runs the projection, or the next one, goes on from there.
+"""
+
+from dataclasses import dataclass
+
+from saga_engine.errors import Conflict, NotFound
+from saga_engine.events import projection_table
+from saga_engine.events.projection_failures import MAX_RESOLVED, Resolution
+from saga_engine.events.projection_table import ProjectionState, StoredProjection
+from saga_engine.postgres.statement import Transaction, text
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """
+    Who acts, and why.
+
+    Args:
+        name: a person or a program.
+        reason: in their words; not empty for a skip.
+    """
+
+    name: str
+    reason: str = ""
+
+
+async def pause(tx: Transaction, name: str) -> None:
+    """
+    Pause an active projection; its process stops before the next batch.
+
+    Raises:
+        NotFound: there is no such projection.
+        Conflict: it is not active.
+    """
+    await _change(tx, name, ProjectionState.ACTIVE, ProjectionState.PAUSED, "paused")
+
+
+async def resume(tx: Transaction, name: str) -> None:
+    """
+    Let a paused projection continue from its checkpoint.
+
+    Raises:
+        NotFound: there is no such projection.
+        Conflict: it is not paused.
+    """
+    await _change(tx, name, ProjectionState.PAUSED, ProjectionState.ACTIVE, "resumed")
+
+
+async def retry(tx: Transaction, name: str, operator: Operator) -> int:
+    """
+    Try all events again that could not be applied: of a stopped projection, of parked streams.
+
+    Returns:
+        How many failures are tried again.
+
+    Raises:
+        NotFound: there is no such projection.
+        Conflict: nothing of it has failed.
+    """
+    found = await _find(tx, name)
+    parameters = {**_key(found), **_resolution(Resolution.RETRIED, operator)}
+    failures = (await tx.execute(_RESOLVE_ALL, parameters)).rowcount
+    stopped = [ProjectionState.STOPPED]
+    was_stopped = await projection_table.set_state(tx, found, ProjectionState.ACTIVE, stopped)
+    await tx.execute(_REQUEST_RETRY, _key(found))
+    if not failures and not was_stopped:
+        raise Conflict(f"Projection {name!r} is {found.state}; no event of it has failed.")
+    await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
+    return failures
+
+
+async def skip(tx: Transaction, name: str, position: int, operator: Operator) -> None:
+    """
+    Go on without an event that could not be applied.
+
+    Args:
+        tx: a transaction.
+        name: the projection.
+        position: of the event, as its failure has it.
+        operator: with a reason.
+
+    Raises:
+        NotFound: there is no such projection, or no event at that position has failed.
+        Conflict: there is no reason, or events before it have not been applied.
+    """
+    if not operator.reason.strip():
+        raise Conflict("A skipped event is missing in the tables. Give the reason to skip it.")
+    found = await _find(tx, name)
+    parameters = {**_key(found), "position": position}
+    resolution = _resolution(Resolution.SKIPPED, operator)
+    row = (await tx.execute(_RESOLVE_ONE, {**parameters, **resolution})).first()
+    if row is None:
+        raise NotFound(f"Projection {name!r} has no failure at position {position}.")
+    in_stream = await tx.execute(_SKIP_IN_STREAM, {**parameters, "stream": row.stream})
+    if not in_stream.rowcount and not (await tx.execute(_SKIP_CHECKPOINT, parameters)).rowcount:
+        raise Conflict(
+            f"Events before position {position} have not been applied: the checkpoint is"
+            f" {found.position}. Correct the projection, and retry."
+        )
+    await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
+
+
+async def _change(
+    tx: Transaction, name: str, expected: ProjectionState, state: ProjectionState, done: str
+) -> None:
+    found = await _find(tx, name)
+    if not await projection_table.set_state(tx, found, state, [expected]):
+        problem = f"Projection {name!r} is {found.state}. It can be {done} while it is {expected}."
+        raise Conflict(problem)
+
+
+async def _find(tx: Transaction, name: str) -> StoredProjection:
+    found = await projection_table.read(tx, name)
+    if not found:
+        raise NotFound(f"There is no projection {name!r}. A projector registers it.")
+    return found[-1]
+
+
+def _key(projection: StoredProjection) -> dict[str, object]:
+    return {"name": projection.name, "version": projection.version}
+
+
+def _resolution(resolution: Resolution, operator: Operator) -> dict[str, object]:
+    return {"resolution": resolution.value, "actor": operator.name, "reason": operator.reason}
+
+
+_RESOLVE_ALL = text(
+    """
+    UPDATE saga_engine.projection_failure
+    SET resolution = :resolution, resolved_at = clock_timestamp(), resolved_by = :actor,
+        reason = :reason
+    WHERE projection = :name AND projection_version = :version AND resolution IS NULL"""
+)
+_RESOLVE_ONE = text(
+    """
+    UPDATE saga_engine.projection_failure
+    SET resolution = :resolution, resolved_at = clock_timestamp(), resolved_by = :actor,
+        reason = :reason
+    WHERE projection = :name AND projection_version = :version AND position = :position
+        AND resolution IS NULL
+    RETURNING stream"""
+)
+_REQUEST_RETRY = text(
+    """
+    UPDATE saga_engine.parked_stream SET retry_requested_at = clock_timestamp()
+    WHERE projection = :name AND projection_version = :version"""
+)
+_SKIP_IN_STREAM = text(
+    """
+    UPDATE saga_engine.parked_stream
+    SET next_position = :position + 1, retry_requested_at = clock_timestamp()
+    WHERE projection = :name AND projection_version = :version AND stream = :stream
+        AND next_position = :position"""
+)
+_SKIP_CHECKPOINT = text(
+    """
+    UPDATE saga_engine.projection
+    SET position = :position, state = 'active', owner = NULL, leased_until = NULL,
+        updated_at = clock_timestamp()
+    WHERE name = :name AND version = :version AND state = 'stopped' AND position = :position - 1"""
+)
+_PURGE = text(
+    """
+    DELETE FROM saga_engine.projection_failure
+    WHERE (projection, projection_version, position) IN (
+        SELECT projection, projection_version, position FROM saga_engine.projection_failure
+        WHERE projection = :name AND projection_version = :version AND resolution IS NOT NULL
+        ORDER BY resolved_at DESC OFFSET :kept)"""
+)
