@@ -84,8 +84,8 @@ DECLARE
     first_position bigint;
     last_position bigint;
 BEGIN
-    IF number BETWEEN 1 AND 100000 IS NOT TRUE THEN
-        RAISE 'The number of positions must be 1 to 100000.'
+    IF number BETWEEN 1 AND 1000000 IS NOT TRUE THEN
+        RAISE 'The number of positions must be 1 to 1000000.'
             USING ERRCODE = '22023', CONSTRAINT = 'draw_positions';
     END IF;
     PERFORM saga_engine.announce_positions();

@@ -176,7 +176,7 @@ def _upgrade(connection: Connection, lineage: Lineage) -> None:
 def _config(lineage: Lineage, output: io.StringIO) -> Config:
     config = Config(output_buffer=output, stdout=output)
     directory = _migrations_directory()
-    config.set_main_option("path_separator", "os")
+    config.set_main_option("path_separator", "newline")  # which a path does not have
     config.set_main_option("script_location", _escaped(directory))
     config.set_main_option("version_locations", _escaped(directory / lineage.directory))
     config.attributes["version_table"] = lineage.version_table

@@ -211,5 +211,5 @@ async def test_drawn_positions_are_announced_and_leave_no_other_lock(three):
         assert await horizon(reader) == first - 1
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         assert await reader.fetchval(locks) == 1
-    with pytest.raises(asyncpg.InvalidParameterValueError, match="1 to 100000"):
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="1 to 1000000"):
         await writer.fetchval("SELECT saga_engine.draw_positions(0)")

@@ -72,6 +72,18 @@ async def test_runs_and_streams_are_read_in_one_order(
     assert {event.stream for event in everything} == set(names)
 
 
+async def test_a_reader_does_not_pass_an_open_transaction_of_a_worker(
+    sql_store: SqlRequesterStore, definition_id: int, events: Events
+):
+    async with sql_store.transaction() as tx:
+        run = await insert_run(tx, definition_id)
+        done = await events.append(Append("order-1", [placed()]))
+        assert [event async for event in events.read_all()] == []
+    streams = [event.stream async for event in events.read_all()]
+    assert streams == [*[f"run-{run.run_id}"] * (len(streams) - 1), "order-1"]
+    assert await events.position() == done.position
+
+
 @pytest.mark.parametrize("limits", [{"event_batch_size": 1}, {"event_window": 1}, {}])
 @pytest.mark.parametrize("types", [None, ["attempt_started", "order-placed"]])
 async def test_pages_of_any_size_have_each_event_once(
