@@ -48,19 +48,18 @@ def load_objects(
     """
     name, _, attribute = spec.partition(":")
     kinds = kind if isinstance(kind, tuple) else (kind,)
+    wanted = " or ".join(", ".join(each.__name__ for each in kinds).rsplit(", ", 1))
     _refuse_file_path(name, attribute)
     module = _import(name, timeout)
     if attribute:
         found = getattr(module, attribute, None)
         if not isinstance(found, kinds):
-            wanted = " or ".join(each.__name__ for each in kinds)
             raise ConfigurationError(f"{name} has no {wanted} named {attribute!r}.")
         return [found]
     objects = {id(value): value for value in vars(module).values() if isinstance(value, kinds)}
     if not objects:
         raise ConfigurationError(
-            f"{name} declares no {' and no '.join(each.__name__ for each in kinds)}. Name the"
-            " module that does, or MODULE:NAME."
+            f"{name} declares no {wanted}. Name the module that does, or MODULE:NAME."
         )
     return list(objects.values())
 

@@ -10,6 +10,8 @@ from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError, collect_errors
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.aggregate_rules import problems as aggregate_problems
+from saga_engine.events.projection import Projection
+from saga_engine.events.projection_rules import problems as projection_problems
 from saga_engine.loading import load_objects
 from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.saga.diagrams import ascii_table, dot, mermaid
@@ -30,39 +32,42 @@ _RENDERERS = {GraphFormat.MERMAID: mermaid, GraphFormat.DOT: dot, GraphFormat.AS
 
 def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
-    Check a module's sagas and aggregates against every rule; print problems and exit 8 if any.
+    Check what a module declares against every rule; print the problems and exit 8 if any.
+
+    It may declare sagas, aggregates and projections.
 
     Args:
         module: MODULE or MODULE:NAME.
     """
-    found: list[Saga | Aggregate] = []
+    found: list[Saga | Aggregate | Projection] = []
     with collect_errors() as problems:
         try:
-            found = load_objects(module, (Saga, Aggregate), Settings.load().import_timeout)
+            kinds = (Saga, Aggregate, Projection)
+            found = load_objects(module, kinds, Settings.load().import_timeout)
         except DefinitionError as error:
             problems.append(error)
     sagas = [each for each in found if isinstance(each, Saga)]
     aggregates = [each for each in found if isinstance(each, Aggregate)]
     problems.extend(definition_problems(sagas))
+    projections = [each for each in found if isinstance(each, Projection)]
     problems.extend(aggregate_problems(aggregates))
+    problems.extend(projection_problems(projections))
     if as_json:
-        print_json(
-            {
-                "valid": not problems,
-                "sagas": [] if problems else [_saga_json(each) for each in sagas],
-                "aggregates": [] if problems else [_aggregate_json(each) for each in aggregates],
-                "problems": [_problem_json(each) for each in problems],
-            }
-        )
+        document: dict[str, list[Any]] = {
+            "sagas": [_saga_json(each) for each in sagas],
+            "aggregates": [_aggregate_json(each) for each in aggregates],
+            "projections": [_projection_json(each) for each in projections],
+        }
+        if problems:
+            document = {name: [] for name in document}
+        document["problems"] = [_problem_json(each) for each in problems]
+        print_json({"valid": not problems, **document})
     elif problems:
         for each in problems:
             print_stderr(str(each))
     else:
-        for saga in sagas:
-            print_line(f"{saga.name} version {saga.version}: {len(saga.steps)} steps, valid")
-        for aggregate in aggregates:
-            events, commands = len(aggregate.folds), len(aggregate.commands)
-            print_line(f"{aggregate.name}: {events} events, {commands} commands, valid")
+        for declared in found:
+            print_line(_summary(declared))
     return EXIT_PROBLEMS_FOUND if problems else 0
 
 
@@ -133,6 +138,28 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
         "fingerprint": saga.fingerprint,
         "location": saga.source_location,
         "steps": list(saga.steps),
+    }
+
+
+def _summary(found: Saga | Aggregate | Projection) -> str:
+    if isinstance(found, Aggregate):
+        events, commands = len(found.folds), len(found.commands)
+        return f"{found.name}: {events} events, {commands} commands, valid"
+    counts = (
+        f"{len(found.steps)} steps"
+        if isinstance(found, Saga)
+        else f"{len(found.handlers)} events, {len(found.tables)} tables"
+    )
+    return f"{found.name} version {found.version}: {counts}, valid"
+
+
+def _projection_json(projection: Projection) -> dict[str, Any]:
+    return {
+        "name": projection.name,
+        "version": projection.version,
+        "location": projection.source_location,
+        "events": list(projection.handlers),
+        "tables": [table.fullname for table in projection.tables],
     }
 
 

@@ -75,6 +75,35 @@ async def test_a_module_may_declare_aggregates_without_sagas(shop):
     assert (aggregate["events"], aggregate["commands"]) == ({"order-placed": 1}, ["Place"])
 
 
+PROJECTION = """
+from sqlalchemy import Column, Integer, MetaData, Table, Text
+from saga_engine.events import Change, Projection, Recorded, upsert
+
+totals = Table(
+    "totals", MetaData(), Column("id", Text, primary_key=True), Column("total", Integer)
+)
+by_order = Projection("totals", version=1, tables=[totals])
+
+@by_order.on(Placed)
+def projected(event: Placed, recorded: Recorded) -> Change:
+    return upsert(totals, key={"id": recorded.stream}, add={"total": event.total})
+"""
+
+
+async def test_projections_are_checked_with_the_aggregates_of_their_events(shop):
+    (shop / "orders.py").write_text(AGGREGATE + PROJECTION)
+    ran = await saga_engine("check", "orders", cwd=shop)
+    assert ran.exit_code == 0, ran.err
+    assert ran.out.splitlines()[1] == "totals version 1: 1 events, 1 tables, valid"
+    [projection] = (await saga_engine("check", "orders", "--json", cwd=shop)).json["projections"]
+    assert (projection["events"], projection["tables"]) == (["order-placed"], ["totals"])
+    wrong = PROJECTION.replace("version=1", "version=0")
+    (shop / "orders.py").write_text(AGGREGATE + wrong)
+    ran = await saga_engine("check", "orders", cwd=shop)
+    assert (ran.exit_code, len(ran.err.splitlines())) == (8, 1)
+    assert f"{shop}/orders.py:" in ran.err
+
+
 async def test_mistakes_of_aggregates_and_sagas_are_reported_together(shop):
     mistakes = {
         '"order-placed")': '"order-placed", version=2)',
@@ -151,8 +180,8 @@ async def test_a_file_name_is_refused_with_the_module_name(shop, given, module):
         ("nowhere", "There is no module 'nowhere'"),
         ("syntax", "syntax.py:1"),
         ("raising", "ZeroDivisionError"),
-        ("empty", "declares no Saga and no Aggregate"),
-        ("valid:other", "has no Saga or Aggregate named 'other'"),
+        ("empty", "declares no Saga, Aggregate or Projection."),
+        ("valid:other", "has no Saga, Aggregate or Projection named 'other'"),
     ],
 )
 async def test_a_module_that_cannot_be_loaded_is_one_sentence(shop, module, words):

@@ -49,7 +49,7 @@ def test_a_change_keeps_the_key_in_the_order_of_the_table():
     [
         (lambda: delete(CUSTOMERS, key={"id": 1}), "the primary key is id, region"),
         (lambda: put(CUSTOMERS, key=KEY | {"name": "x"}, values={}), "the primary key is"),
-        (lambda: put(CUSTOMERS, key=KEY, values={"nmae": "x"}), "has no column 'nmae'"),
+        (lambda: put(CUSTOMERS, key=KEY, values={"surname": "x"}), "has no column 'surname'"),
         (lambda: put(CUSTOMERS, key=KEY, values={"id": 2}), "part of its primary key"),
         (lambda: put(CUSTOMERS, key=KEY, values={"name": None}), "NOT NULL, and got None"),
         (lambda: put(CUSTOMERS, key=KEY, values={"name": 1}), "takes a str, and got int"),
