@@ -79,16 +79,6 @@ def add_currency(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"currency": "EUR"}
 
 
-@orders.event("order-confirmed")
-def confirmed(order: Order, _: OrderConfirmed) -> Order:
-    return order.model_copy(update={"status": "confirmed"})
-
-
-@orders.event("order-cancelled")
-def cancelled(order: Order, _: OrderCancelled) -> Order:
-    return order.model_copy(update={"status": "cancelled"})
-
-
 @orders.command
 def create(order: Order, command: CreateOrder) -> OrderCreated:
     if order.status != "new":
@@ -107,11 +97,21 @@ def create(order: Order, command: CreateOrder) -> OrderCreated:
     )
 
 
+@orders.event("order-confirmed")
+def confirmed(order: Order, _: OrderConfirmed) -> Order:
+    return order.model_copy(update={"status": "confirmed"})
+
+
 @orders.command
 def confirm(order: Order, command: ConfirmOrder) -> OrderConfirmed:
     if order.status != "created":
         raise Rejected("not_open", f"The order is {order.status}.")
     return OrderConfirmed(charge_id=command.charge_id)
+
+
+@orders.event("order-cancelled")
+def cancelled(order: Order, _: OrderCancelled) -> Order:
+    return order.model_copy(update={"status": "cancelled"})
 
 
 @orders.command

@@ -53,6 +53,10 @@ class _HandlerError(Exception):
                 f" {HANDLER_ERROR_LIMITS.max_depth} levels deep."
             )
 
+    def __str__(self) -> str:
+        code, message = self.failure.code, self.failure.message
+        return f"{code}: {message}" if message else code
+
 
 class Rejected(_HandlerError):
     """A business rejection: nothing was done, and a retry would not help."""

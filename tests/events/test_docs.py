@@ -1,83 +1,158 @@
-"""The module of docs/events.md does what the page describes."""
+"""Every block of docs/events.md runs, and prints what the page says."""
 
-import importlib
+import asyncio
+import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from saga_engine import Rejected
-from saga_engine.events import Append, EventData, Events, WrongVersion
-from saga_engine.events.aggregate_rules import problems
+from saga_engine import errors
+from saga_engine.embedded.server_process import free_port
+from saga_engine.protocol.rejection import Rejected
 from saga_engine.settings import Settings
+from tests.kit.command_line import (
+    REPOSITORY,
+    environment,
+    read_log_until,
+    running_command,
+    saga_engine,
+)
 
-PAGE = Path(__file__).parents[2] / "docs" / "events.md"
+PAGE = (REPOSITORY / "docs" / "events.md").read_text()
+BLOCK = re.compile(
+    r"(?:<!-- (?P<kind>file|excerpt): (?P<name>\S+) -->\n)?"
+    r"```(?P<language>\w+)\n(?P<body>.*?)```",
+    re.DOTALL,
+)
+MAY_BE_UNNAMED = ("sh", "text")
+NEEDS_ENGINE = ("saga-engine worker", "saga-engine start", "saga-engine participant")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of code: its language, and the file that it is or is from."""
+
+    language: str
+    body: str
+    kind: str | None
+    name: str | None
+
+    @property
+    def needs_engine(self) -> bool:
+        return any(each in self.body for each in NEEDS_ENGINE)
+
+
+BLOCKS = [
+    Block(found["language"], found["body"], found["kind"], found["name"])
+    for found in BLOCK.finditer(PAGE)
+]
+
+
+def shell_blocks() -> Iterator[tuple[str, str]]:
+    """The commands that run in the empty directory, and what they print."""
+    for block, following in zip(BLOCKS, [*BLOCKS[1:], Block("", "", None, None)], strict=True):
+        if block.language == "sh" and not block.needs_engine:
+            lines = block.body.splitlines()
+            commands = [each for each in lines if not each.startswith("export ")]
+            yield "\n".join(commands), following.body if following.language == "text" else ""
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch, event_url):
-    """The module that the page's blocks make."""
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "documented_orders.py").write_text("\n".join(blocks))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("SHOP_DATABASE_URL", event_url)
-    yield importlib.import_module("documented_orders")
-    del sys.modules["documented_orders"]
+def directory(tmp_path: Path) -> Path:
+    """A directory with the files of the page."""
+    for block in BLOCKS:
+        if block.kind == "file":
+            (tmp_path / str(block.name)).write_text(block.body)
+    return tmp_path
 
 
-async def stream(events: Events) -> list[Any]:
-    return [event async for event in events.read("order-o-1")]
+async def run(directory: Path, script: str, url: str) -> tuple[int | None, str, str]:
+    """Run a script as a reader does who has activated the environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/bash", "-ec", script),
+        env={**environment(database_url=url), "PATH": path},
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(120):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
 
 
-async def test_the_pages_module_does_what_the_page_says(
-    module, events: Events, user_engine: AsyncEngine
-):
-    assert list(problems([module.orders])) == []
-    with pytest.raises(Rejected):
-        await module.place_order("o-1", "mara", [])
-    placed = module.Order(status="placed", customer="mara", total=42)
-    for _ in range(2):
-        assert await module.place_order("o-1", "mara", [40, 2]) == placed
-    [event] = await stream(events)
-    assert (event.type, event.schema_version) == ("order-placed", 2)
-    async with user_engine.begin() as connection:
-        await module.confirm_order(module.ConfirmOrder(order_id="o-1"), connection)
-        with pytest.raises(Rejected):
-            await module.confirm_order(module.ConfirmOrder(order_id="o-2"), connection)
-    assert [event.type for event in await stream(events)] == ["order-placed", "order-confirmed"]
+async def test_what_the_page_runs_prints_what_the_page_shows(directory, database_url):
+    scripts = list(shell_blocks())
+    assert len(scripts) >= 5
+    for script, expected in scripts:
+        code, out, err = await run(directory, script, database_url)
+        assert (code, out) == (0, expected), err
 
 
-async def test_the_pages_streams_are_appended_and_read(
-    module, events: Events, user_engine: AsyncEngine
-):
-    await module.place_order("o-1", "mara", [40, 2])
-    assert await module.total_of_placed() == (42, await events.position())
-    part = module.Placed(customer="mara", total=21, currency="EUR")
-    async with user_engine.begin() as connection:
-        await module.split_order(connection, "o-1", [part, part])
-        with pytest.raises(WrongVersion, match="'order-o-1-1' is at version 1"):
-            await module.split_order(connection, "o-1", [part])
-    position = await events.position()
-    assert await module.total_of_placed(after=1) == (42, position)
-    assert [event.type for event in await stream(events)] == ["order-placed", "order-confirmed"]
+async def test_the_tests_that_the_page_shows_pass(directory, database_url):
+    code, out, err = await run(directory, "python -m pytest -q -p no:cacheprovider", database_url)
+    assert code == 0, out + err
+    assert "3 passed" in out
 
 
-async def test_the_pages_older_version_is_read(module, events: Events):
-    old = EventData("order-placed", 1, {"customer": "mara", "total": 42})
-    await events.append(Append("order-o-1", [old]))
-    done = await events.handle(module.orders, "o-1", module.Confirm())
-    assert done.state == module.Order(status="confirmed", customer="mara", total=42)
+async def test_the_database_to_try_it_starts(directory):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "postgres.py"),
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout
+    async with asyncio.timeout(60):
+        line = (await process.stdout.readline()).decode()
+        assert (await run(directory, f"{line}saga-engine migrate --events", ""))[0] == 0
+        process.send_signal(signal.SIGINT)
+        await process.wait()
 
 
-def test_the_pages_functions_are_called_directly(module):
-    placed = module.place(module.Order(), module.PlaceOrder(customer="mara", prices=[1, 2]))
-    assert placed == module.Placed(customer="mara", total=3, currency="EUR")
+async def test_a_checkout_of_the_page_completes(database_url, broker_url):
+    urls = {"database_url": database_url, "broker_url": broker_url}
+    prepare, start = [
+        block.body.replace("\\\n", "").splitlines() for block in BLOCKS if block.needs_engine
+    ]
+    async with AsyncExitStack() as processes:
+        for command in prepare:
+            words = command.removesuffix(" &").split()[1:]
+            if not command.endswith(" &"):
+                assert (await saga_engine(*words, **urls)).exit_code == 0
+                continue
+            words = [*words[:2], "--port", str(free_port())]
+            process = await processes.enter_async_context(running_command(*words, **urls))
+            await read_log_until(process, "process.ready")
+        _, out, err = await run(
+            REPOSITORY, f"export SAGA_ENGINE_BROKER_URL='{broker_url}'\n{start[0]}", database_url
+        )
+    assert "completed" in out, err
 
 
-def test_every_setting_the_page_names_exists():
-    named = re.findall(r"\[`(\w+)`\]\(reference\.md\)", PAGE.read_text())
-    assert named
-    assert set(named) <= set(Settings.model_fields)
+def test_an_excerpt_is_in_its_file():
+    excerpts = [block for block in BLOCKS if block.kind == "excerpt"]
+    assert excerpts
+    for block in excerpts:
+        assert block.body.strip() in (REPOSITORY / str(block.name)).read_text(), block.name
+
+
+def test_every_block_of_python_is_a_file_or_an_excerpt():
+    assert all(block.name for block in BLOCKS if block.language not in MAY_BE_UNNAMED)
+    assert len(BLOCKS) == PAGE.count("```") / 2
+
+
+def test_every_setting_and_error_that_the_page_names_exists():
+    named = re.findall(r"SAGA_ENGINE_([A-Z_]+)", PAGE)
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.split("## Errors")[1], re.MULTILINE)
+    assert len(rows) > 5
+    assert all(hasattr(errors, name) or name == Rejected.__name__ for name in rows)
