@@ -149,6 +149,9 @@ class Aggregate:
         The decorated function takes the state and the command, whose class selects the function. It
         returns one event, a list or tuple of events, or None if nothing changes. It raises
         `Rejected` if the command is not allowed in that state.
+
+        Args:
+            function: what is decorated.
         """
         self._declare(lambda: self._add_command(function))
         return function
@@ -158,15 +161,12 @@ class Aggregate:
         """Which code makes the state, for its snapshots; None: none are used."""
         return snapshot_fingerprint(self.state_type, self.source_hashes)
 
-    def fold_of(self, event_class: object) -> Fold | None:
-        """Find the fold of a class; None if it is not an event of this aggregate."""
-        event_type = event_type_of(event_class)
-        fold = self.folds.get(event_type.name) if event_type else None
-        return fold if fold is not None and fold.event_type.model is event_class else None
-
     def stream(self, aggregate_id: str | int | UUID) -> str:
         """
         Name the stream of one aggregate.
+
+        Args:
+            aggregate_id: which one.
 
         Raises:
             InvalidInput: the id is neither a text, nor a number, nor a UUID.
@@ -305,6 +305,13 @@ class Aggregate:
                 location=location,
                 fix=f"Return the next {state}, and annotate the result with it.",
             )
+
+
+def fold_of(aggregate: Aggregate, event_class: object) -> Fold | None:
+    """Find the fold of a class; None if it is not an event of that aggregate."""
+    event_type = event_type_of(event_class)
+    fold = aggregate.folds.get(event_type.name) if event_type else None
+    return fold if fold is not None and fold.event_type.model is event_class else None
 
 
 def _require_name(name: object) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from saga_engine.errors import DefinitionError
-from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.aggregate import Aggregate, fold_of
 from saga_engine.events.event_types import missing_upcasters
 
 AGGREGATE_NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -75,7 +75,7 @@ def _check_events(aggregate: Aggregate) -> Problems:
 def _check_commands(aggregate: Aggregate) -> Problems:
     for spec in aggregate.commands.values():
         for each in spec.event_classes:
-            if aggregate.fold_of(each) is None:
+            if fold_of(aggregate, each) is None:
                 yield DefinitionError(
                     f"{spec.call.function} returns {each.__name__}, which is not an event of"
                     f" {aggregate.name!r}.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saga_engine.errors import DecisionFailed, InvalidInput
-from saga_engine.events.aggregate import Aggregate, CommandSpec
+from saga_engine.events.aggregate import Aggregate, CommandSpec, fold_of
 from saga_engine.events.event_types import event_code_call
 from saga_engine.events.folding import apply_event
 from saga_engine.events.recorded import EventData
@@ -136,7 +136,7 @@ def _decide_event(
     aggregate: Aggregate, spec: CommandSpec, state: Any, event: Any, time_limit: CallTimeLimit
 ) -> tuple[EventData, Any]:
     """Write an event, and fold what will be read."""
-    fold = aggregate.fold_of(type(event))
+    fold = fold_of(aggregate, type(event))
     if fold is None:
         problem = (
             f"returned a {type_name(type(event))}, which is not an event of {aggregate.name!r}"

@@ -21,6 +21,7 @@ class Recorded:
         schema_version: the version of its type that wrote `data`, from 1.
         recorded_at: the time of the database when its transaction appended it.
         id: always the same, and different for each event of all databases.
+        data: its content as JSON.
         correlation_id: what it belongs to: a request, a run.
         causation_id: the message or the event that caused it.
         actor: who or what asked for it.
@@ -42,7 +43,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class EventData:
-    """An event as it is appended: its type, the version of its type, and its content as JSON."""
+    """
+    An event as it is appended.
+
+    Args:
+        type: its name, `order-placed`.
+        schema_version: the version of its type that wrote `data`, from 1.
+        data: its content as JSON.
+    """
 
     type: str
     schema_version: int

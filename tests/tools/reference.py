@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 import saga_engine
-from saga_engine import errors
+from saga_engine import errors, events
 from saga_engine.environment import PREFIX
 from saga_engine.saga.definition import Step
 from saga_engine.saga.retry import Retry
@@ -33,14 +33,18 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reference.md"
 HEAD = """\
 # Reference
 
-Every name that `saga_engine` exports, every setting and every error. This page is generated from
-the code by `make reference`; a test compares the two. Durations are `timedelta` in Python and
-seconds in settings; sizes are bytes.
+Every name that `saga_engine` and `saga_engine.events` export, every setting and every error. This
+page is generated from the code by `make reference`; a test compares the two. Durations are
+`timedelta` in Python and seconds in settings; sizes are bytes.
 """
 
-_PACKAGE: Any = saga_engine  # its stub leaves out __all__
-PUBLIC = {name: getattr(saga_engine, name) for name in _PACKAGE.__all__} | {"Step": Step}
-"""What a user imports, and the step that `Saga.step` returns."""
+_PACKAGES: tuple[Any, ...] = (saga_engine, events)  # their stubs leave out __all__
+PUBLIC, PUBLIC_EVENTS = (
+    {name: found for name in package.__all__ if callable(found := getattr(package, name))}
+    for package in _PACKAGES
+)
+"""The classes and functions that a user imports from each."""
+PUBLIC["Step"] = Step  # `Saga.step` returns it
 
 _SECTION = re.compile(r"^(Args|Returns|Raises|Yields):$", re.MULTILINE)
 _ENTRY = re.compile(r"^    (\w[\w, ]*): (.*)$")
@@ -51,6 +55,9 @@ def reference() -> str:
     parts = [HEAD, "## What a user imports\n"]
     for name, found in sorted(PUBLIC.items(), key=lambda each: each[0].lower()):
         parts += _public(name, found)
+    parts += ["## What a user imports from `saga_engine.events`\n"]
+    for name, found in sorted(PUBLIC_EVENTS.items(), key=lambda each: each[0].lower()):
+        parts += _public(name, found)
     parts += ["## Settings\n", *_settings()]
     parts += ["## Errors\n", *_errors()]
     return "\n".join(parts).rstrip() + "\n"
@@ -58,7 +65,7 @@ def reference() -> str:
 
 def callables() -> Iterator[tuple[str, Callable[..., Any], str]]:
     """Each public function and method: its name, itself, and the docstring of its parameters."""
-    for name, found in PUBLIC.items():
+    for name, found in (PUBLIC | PUBLIC_EVENTS).items():
         if not inspect.isclass(found):
             yield name, found, inspect.getdoc(found) or ""
             continue
@@ -190,7 +197,9 @@ def _signature(name: str, found: Any) -> str:
             written.append("*")
             keyword = True
         default = "" if each.default is each.empty else f" = {_shown(each.default)}"
-        written.append(f"{each.name}: {_type(each.annotation)}{default}")
+        star = "*" if each.kind is each.VAR_POSITIONAL else ""
+        keyword = keyword or bool(star)
+        written.append(f"{star}{each.name}: {_type(each.annotation)}{default}")
     returns = ""
     if not inspect.isclass(found):
         annotation = inspect.signature(found).return_annotation
@@ -230,6 +239,8 @@ def _shown(value: Any) -> str:
         return f"Retry({', '.join(f'{name}={_shown(each)}' for name, each in changed.items())})"
     if isinstance(value, Enum):
         return repr(value.value)
+    if repr(value) == "<factory>":  # of a dataclass: an empty collection
+        return "..."
     return _type(value) if value is Any or isinstance(value, type) else repr(value)
 
 
