@@ -4,10 +4,11 @@ import asyncio
 import importlib
 import sys
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client
@@ -20,6 +21,7 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.worker import Worker
 from tests.kit.greeter import run_services
+from tests.kit.projections import running_projector
 
 
 @asynccontextmanager
@@ -151,3 +153,42 @@ async def test_an_order_of_version_1_reads_as_one_of_version_2(migrated_url):
         ]
     assert confirmed[0].state == confirmed[1].state
     assert confirmed[0].state.total == module.PRICES["tea"] * 2
+
+
+async def test_the_shops_read_model_is_what_a_replay_of_its_orders_says(migrated_url, monkeypatch):
+    monkeypatch.setenv("SHOP_DATABASE_URL", migrated_url)
+    for name in ("services", "create_tables"):
+        monkeypatch.delitem(sys.modules, f"examples.shop.{name}", raising=False)
+    orders = importlib.import_module("examples.shop.orders")
+    model = importlib.import_module("examples.shop.projections")
+    await importlib.import_module("examples.shop.create_tables").create_tables()
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    async with (
+        Events(migrated_url, settings=Settings()) as events,
+        running_projector(migrated_url, [model.shop_orders]),
+    ):
+        for number, customer in enumerate(["mara", "ivo", "mara", "mara"]):
+            items = {"cup": number + 1}
+            create = orders.CreateOrder(customer=customer, items=items, created_at=now)
+            await events.handle(orders.orders, number, create)
+        await events.handle(orders.orders, 0, orders.ConfirmOrder(charge_id="c-1"))
+        done = await events.handle(orders.orders, 2, orders.CancelOrder(reason="too late"))
+        await events.caught_up(model.shop_orders, done.position, timeout=30)
+        replayed = {
+            stream.removeprefix("order-"): replay(orders.orders, recorded)
+            for stream, recorded in (await events_of_orders(events)).items()
+        }
+    database = create_async_engine(migrated_url)
+    async with database.connect() as connection:
+        for order_id, order in replayed.items():
+            row = await model.order_by_id(connection, order_id)
+            assert (row.status, row.total, row.created_at) == (order.status, order.total, now)
+        assert await model.order_by_id(connection, "4") is None
+        of_mara = await model.orders_by_customer(connection, "mara")
+        assert sorted(row.order_id for row in of_mara) == ["0", "2", "3"]
+        customers = (await connection.execute(select(model.shop_customer))).all()
+        assert sorted(customers) == [
+            ("ivo", "EUR", 1, orders.PRICES["cup"] * 2),
+            ("mara", "EUR", 3, orders.PRICES["cup"] * 8),
+        ]
+    await database.dispose()

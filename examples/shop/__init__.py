@@ -1,9 +1,12 @@
 """
 An event-sourced shop: an order is the fold of its events, and a saga confirms it.
 
-    orders     the aggregate: its events, its commands, and version 2 of an event
-    sagas      checkout: create the order, charge the card, confirm the order
-    services   the participants; the shop's steps and its events are committed together
+    orders          the aggregate: its events, its commands, and version 2 of an event
+    sagas           checkout: create the order, charge the card, confirm the order
+    messages        the messages of that saga
+    services        the participants; the shop's steps and its events are committed together
+    projections     the read model: an order by its id, the orders of a customer
+    create_tables   creates the tables of the read model
 
 The events are in the database of the shop, which may be the engine's:
 

@@ -1,0 +1,20 @@
+"""Create the tables of the read model: `python -m examples.shop.create_tables`."""
+
+import asyncio
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from examples.shop.projections import metadata
+from examples.shop.services import DATABASE_URL
+
+
+async def create_tables() -> None:
+    """Create those that do not exist."""
+    engine = create_async_engine(DATABASE_URL)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(create_tables())
