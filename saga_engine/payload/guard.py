@@ -86,6 +86,9 @@ class CallTimeLimit(Protocol):
 class NoTimeLimit:
     """A CallTimeLimit without a limit."""
 
+    def __repr__(self) -> str:
+        return "NO_TIME_LIMIT"
+
     def enter(self, call: UserCodeCall) -> None:
         """Do nothing."""
 
