@@ -11,6 +11,8 @@ from itertools import pairwise
 import asyncpg
 import pytest
 
+from saga_engine.store.migrate import upgrade
+from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.event_database import connected
 
 INSERT = (
@@ -81,12 +83,14 @@ async def test_a_transaction_that_began_earlier_does_not_reorder_a_stream(three)
 
 
 async def test_an_open_transaction_of_another_database_delays_no_reader(three, event_server):
+    """Also when it has appended events there."""
     elsewhere = await event_server.create_database("elsewhere")
+    await upgrade(elsewhere, EVENT_DATABASE)
     _, writer, reader = three
     async with connected(elsewhere) as other:
         opened = other.transaction()
         await opened.start()
-        await other.execute("CREATE TABLE anything ()")
+        await append(other, "order-elsewhere")
         await append(writer, "order-1")
         assert (await read(reader))[0] == [("order-1", 1)]
         assert await reader.fetch(BELOW_XMIN) == []
@@ -182,15 +186,36 @@ async def test_a_setting_of_the_session_does_not_replace_the_announcement(three)
     assert await reader.fetchval("SELECT count(*) FROM saga_engine.stream_event") == 2
 
 
+async def test_two_transactions_announce_without_waiting_for_each_other(three):
+    """Both announce the same position, because neither has drawn one yet."""
+    first, second, reader = three
+    async with first.transaction(), second.transaction():
+        for writer in (first, second):
+            await writer.execute("SET LOCAL lock_timeout = '2s'")
+            await writer.execute("SELECT saga_engine.announce_positions()")
+        for writer, stream in ((second, "order-2"), (first, "order-1")):
+            await append(writer, stream)
+        assert await read(reader) == ([], 0)
+    assert [stream for stream, _ in (await read(reader))[0]] == ["order-2", "order-1"]
+
+
 async def test_positions_that_are_drawn_together_are_consecutive(event_url):
-    """Each session draws blocks of positions, and no block has another's position."""
-    sessions, blocks, size = 6, 200, 60
+    """
+    Each session draws blocks of positions, and no block has another's position.
+
+    Drawing a block again takes a lock, which no transaction keeps.
+    """
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    drawing = "SELECT saga_engine.draw_positions($1)"
+    sessions, blocks, size = 6, 100, 300
 
     async def draw(connection: asyncpg.Connection) -> list[int]:
-        return [
-            await connection.fetchval("SELECT saga_engine.draw_positions($1)", size)
-            for _ in range(blocks)
-        ]
+        firsts = []
+        for _ in range(blocks):
+            async with connection.transaction():
+                firsts.append(await connection.fetchval(drawing, size))
+                assert await connection.fetchval(locks) == 1
+        return firsts
 
     async def work() -> list[int]:
         async with connected(event_url) as connection:
