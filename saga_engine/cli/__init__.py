@@ -15,6 +15,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     dead_letter_filter   which dead letters a command is for
     redrive              redriving, discarding and purging dead letters
     streams              streams
+    projections          projections
     tail                 tail
     event_output         the events that `streams read` and `tail` print
     migrate              migrate

@@ -44,6 +44,7 @@ _COMMANDS = (
     ("resolve", "operator:resolve", "Resolve one incident, or many at once."),
     ("streams", "streams:app", "Read the events of a stream."),
     ("tail", "tail:tail", "Print the events of all streams as they are appended."),
+    ("projections", "projections:app", "List, show, pause, resume, retry and skip."),
     ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
         "rotate-token-key",

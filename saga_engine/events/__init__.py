@@ -36,6 +36,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection_batch  one transaction of a projection, and finding the event that breaks it
     projection_table  how far each projection is, and which process runs it
     projection_failures  events that a projection could not apply, and streams that wait for one
+    projection_lag    how far projections are behind the horizon
     projection_actions  pause, resume, retry and skip, for an operator
     event_application  from events to folded changes, and calls of SQL functions
     batch_size        how many events a projection applies in one transaction

@@ -1,0 +1,158 @@
+"""`saga-engine projections`: what projections do, and what an operator does with them."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from saga_engine.cli.operator import Operator, operator_or_login_name
+from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
+from saga_engine.errors import NotFound
+from saga_engine.events import projection_actions, projection_failures
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.projection_lag import ProjectionLag, read_lags
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.schema import EVENT_DATABASE
+
+app = App(name="projections", help="List, show, pause, resume, retry and skip.")
+
+TABLE_COLUMNS = ("projection", "version", "state", "position", "lag events", "lag s", "owner")
+FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
+
+Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
+
+
+@asynccontextmanager
+async def _transaction() -> AsyncIterator[SqlAlchemyTransaction]:
+    settings = Settings.load()
+    async with (
+        Database(settings.require_database_url(), settings, EVENT_DATABASE) as database,
+        database.transaction() as tx,
+    ):
+        yield tx
+
+
+@app.command(name="list")
+async def list_projections(*, as_json: AsJson = False) -> None:
+    """List the projections of a database."""
+    async with _transaction() as tx:
+        _, lags = await read_lags(tx, await EventLog.load(tx))
+    documents = [*map(_document, lags)]
+    if as_json:
+        print_json({"projections": documents})
+        return
+    rows = [[document[column] for column in _COLUMN_FIELDS] for document in documents]
+    print_table(TABLE_COLUMNS, rows, empty="No projector has registered a projection.")
+
+
+@app.command
+async def show(name: str, /, *, as_json: AsJson = False) -> None:
+    """
+    Show a projection and the events that it could not apply.
+
+    Args:
+        name: Of the projection.
+    """
+    async with _transaction() as tx:
+        _, lags = await read_lags(tx, await EventLog.load(tx), name)
+        if not lags:
+            raise NotFound(f"There is no projection {name!r}. A projector registers it.")
+        version = lags[-1].projection.version
+        failures = await projection_failures.read_open(tx, name, version)
+    document = _document(lags[-1])
+    if as_json:
+        print_json({"projection": {**document, "failures": [*map(asdict, failures)]}})
+        return
+    for field, value in document.items():
+        print_field(field, value)
+    rows = [
+        (
+            each.position,
+            each.stream,
+            each.type,
+            each.attempts,
+            each.failed_at,
+            each.parked,
+            each.error,
+        )
+        for each in failures
+    ]
+    print_table(FAILURE_COLUMNS, rows, empty="Every event was applied.")
+
+
+@app.command
+async def pause(name: str, /) -> None:
+    """
+    Pause a projection before its next batch.
+
+    Args:
+        name: Of the projection.
+    """
+    async with _transaction() as tx:
+        await projection_actions.pause(tx, name)
+    print_line(f"{name} is paused.")
+
+
+@app.command
+async def resume(name: str, /) -> None:
+    """
+    Let a paused projection continue.
+
+    Args:
+        name: Of the projection.
+    """
+    async with _transaction() as tx:
+        await projection_actions.resume(tx, name)
+    print_line(f"{name} continues.")
+
+
+@app.command
+async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> None:
+    """
+    Try the events again that could not be applied.
+
+    Args:
+        name: Of the projection.
+    """
+    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    async with _transaction() as tx:
+        number = await projection_actions.retry(tx, name, acting)
+    print_line(f"{number} failures of {name} are tried again.")
+
+
+@app.command
+async def skip(name: str, position: int, /, *, reason: Reason, operator: Operator = None) -> None:
+    """
+    Go on without an event that could not be applied; the tables then lack it.
+
+    Args:
+        name: Of the projection.
+        position: Of the event, as `projections show` prints it.
+    """
+    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    async with _transaction() as tx:
+        await projection_actions.skip(tx, name, position, acting)
+    print_line(f"{name} goes on without the event at position {position}.")
+
+
+_COLUMN_FIELDS = (
+    *("name", "version", "state", "position"),
+    *("lag_events", "lag_seconds", "owner"),
+)
+
+
+def _document(lag: ProjectionLag) -> Mapping[str, Any]:
+    projection = lag.projection
+    return {
+        "name": projection.name,
+        "version": projection.version,
+        "state": projection.state,
+        "position": projection.position,
+        "lag_events": lag.lag_events,
+        "lag_seconds": round(lag.lag_seconds, 3),
+        "owner": projection.owner,
+        "updated_at": projection.updated_at,
+    }

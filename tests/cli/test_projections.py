@@ -1,0 +1,102 @@
+"""An operator sees how far projections are, and acts on them, with the command line alone."""
+
+import pytest
+
+from saga_engine.events import Events
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import ProjectionStopped
+from tests.kit.command_line import saga_engine
+from tests.kit.projections import (
+    append_one,
+    placed,
+    projection_database,
+    running_projector,
+    wait_for_position,
+)
+from tests.kit.read_model import history_projection, orders_projection
+
+
+@pytest.fixture
+async def database(migrated_url):
+    async with projection_database(migrated_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def event_store(migrated_url):
+    async with Events(migrated_url, settings=Settings()) as client:
+        yield client
+
+
+@pytest.fixture
+async def stopped(event_store, database, migrated_url) -> int:
+    """The position of an event at which `orders` is stopped; `history` has passed it."""
+    await append_one(event_store, "order-1", placed("poison"))
+    last = await append_one(event_store, "order-2", placed())
+    both = [orders_projection(), history_projection()]
+    async with running_projector(migrated_url, both) as emitted:
+        (found,) = await emitted.wait_for(ProjectionStopped)
+        await wait_for_position(database, "history", last)
+    position: int = found.position
+    return position
+
+
+async def command(migrated_url, *words, **options):
+    return await saga_engine("projections", *words, database_url=migrated_url, **options)
+
+
+async def test_list_shows_state_and_lag(stopped, migrated_url):
+    ran = await command(migrated_url, "list", "--json")
+    history, orders = ran.json["projections"]
+    assert (history["name"], history["state"], history["owner"]) == ("history", "active", None)
+    assert (history["lag_events"], history["lag_seconds"]) == (0, 0.0)
+    assert (orders["state"], orders["position"], orders["version"]) == ("stopped", stopped - 1, 1)
+    assert orders["lag_events"] == 2
+    assert orders["lag_seconds"] > 0
+    ran = await command(migrated_url, "list")
+    assert [line.split("\t")[:3] for line in ran.out.splitlines()] == [
+        ["projection", "version", "state"],
+        ["history", "1", "active"],
+        ["orders", "1", "stopped"],
+    ]
+
+
+async def test_show_names_the_event_that_could_not_be_applied(stopped, migrated_url):
+    ran = await command(migrated_url, "show", "orders", "--json")
+    (failure,) = ran.json["projection"]["failures"]
+    assert (failure["position"], failure["stream"], failure["attempts"]) == (stopped, "order-1", 1)
+    assert "placed raised ValueError at" in failure["error"]
+    ran = await command(migrated_url, "show", "orders")
+    assert f"\n{stopped}\torder-1\torder-placed\t1\t" in ran.out
+
+
+async def test_a_stopped_projection_is_skipped_and_retried(stopped, migrated_url):
+    ran = await command(migrated_url, "retry", "orders", "--reason", "deployed")
+    assert (ran.out, ran.exit_code) == ("1 failures of orders are tried again.\n", 0)
+    async with running_projector(migrated_url, [orders_projection()]) as emitted:
+        await emitted.wait_for(ProjectionStopped)
+    ran = await command(migrated_url, "skip", "orders", stopped, "--reason", "a test")
+    assert ran.out == f"orders goes on without the event at position {stopped}.\n"
+    ran = await command(migrated_url, "show", "orders", "--json")
+    assert ran.json["projection"]["failures"] == []
+    assert ran.json["projection"]["state"] == "active"
+
+
+@pytest.mark.usefixtures("stopped")
+async def test_pause_and_resume(migrated_url):
+    assert (await command(migrated_url, "pause", "history")).out == "history is paused.\n"
+    assert (await command(migrated_url, "pause", "history")).exit_code == 4
+    assert (await command(migrated_url, "resume", "history")).out == "history continues.\n"
+
+
+async def test_an_unknown_projection_exits_3(migrated_url):
+    assert (
+        await command(migrated_url, "list")
+    ).err == "No projector has registered a projection.\n"
+    for words in (
+        ["show", "orders"],
+        ["pause", "orders"],
+        ["skip", "orders", "1", "--reason", "a test"],
+    ):
+        ran = await command(migrated_url, *words)
+        assert (ran.exit_code, "no projection 'orders'" in ran.err) == (3, True)

@@ -1,0 +1,52 @@
+"""Projector processes that are killed leave the tables as if each event were applied once."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from tests.kit.programs import sleep
+from tests.kit.projections import (
+    append_orders,
+    check_read_model,
+    projection_database,
+    rows,
+    wait_for_position,
+)
+from tests.kit.projector_process import ProjectorProcess
+
+
+@pytest.fixture
+async def database(event_url):
+    async with projection_database(event_url) as database:
+        yield database
+
+
+@pytest.mark.parametrize(
+    ("appends", "kills"), [(300, 4), pytest.param(8_000, 60, marks=pytest.mark.long)]
+)
+@pytest.mark.timeout(600)
+async def test_killed_processes_apply_each_event_once(events, event_url, database, appends, kills):
+    """60 kills through 100,000 events, in the long one."""
+    rng = Random(appends)
+    processes = [ProjectorProcess(event_url) for _ in range(2)]
+    for process in processes:
+        await process.start()
+
+    async def kill_often() -> None:
+        for _ in range(kills):
+            await sleep(rng.uniform(0.2, 2.0))
+            await rng.choice(processes).restart()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(kill_often())
+        tasks.create_task(append_orders(events, appends))
+    for name in ("orders", "history"):
+        await wait_for_position(database, name, await events.position())
+    for process in processes:
+        await process.kill()
+    read = [each async for each in events.read_all()]
+    assert len(read) > appends * 5
+    await check_read_model(database, read)
+    history = [what for _, what in sorted(await rows(database, "order_history"))]
+    assert history == [f"{e.stream} {e.data.get('customer', e.data.get('reason'))}" for e in read]
