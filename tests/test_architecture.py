@@ -63,6 +63,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/decider/triggers.py": "it declares the inputs of decide",
     "saga_engine/events/expected_version.py": "it declares an enum",
     "saga_engine/events/event_source.py": "test_projector.py reads from one",
+    "saga_engine/events/feed_runner.py": "test_feed_publisher.py tests the loop",
     "saga_engine/events/owned_loop.py": "test_projector.py tests the loop",
     "saga_engine/events/projection_failures.py": "test_projection_batch.py tests its statements",
     "saga_engine/events/projection_runner.py": "test_projector.py tests the loop",

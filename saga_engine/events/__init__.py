@@ -30,6 +30,10 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     feed              Feed: the events it selects, and where it publishes them
     feed_rules        what makes feeds valid
     feed_batch        the events of a feed that are on their way: which is next, how far it is
+    feed_table        how far each feed is, and which process runs it
+    feed_failures     the events that feeds could not publish
+    feed_runner       one feed in one process: publish, wait for the confirms, save the position
+    feed_publisher    FeedPublisher: the process that publishes feeds
     cloud_event       an event as a message of a feed: CloudEvents 1.0
     projector         Projector: the process that runs projections
     projection_runner  the loop of one projection: leases, batches, retries

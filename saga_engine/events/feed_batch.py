@@ -29,7 +29,7 @@ class FeedBatch:
         self, events: Sequence[Recorded], after: int, until: int, unroutable: Unroutable
     ) -> None:
         self.position = after
-        self.skipped = 0
+        self._skipped = 0
         self.failed: tuple[Recorded, PublishOutcome] | None = None
         self._until = until
         self._unroutable = unroutable
@@ -69,6 +69,15 @@ class FeedBatch:
                     pass
         self._advance()
 
+    def take_skipped(self) -> int:
+        """
+        Return how many events up to `position` were skipped, of those not returned before.
+
+        One beyond it would be counted again when it is published again after a crash.
+        """
+        skipped, self._skipped = self._skipped, 0
+        return skipped
+
     def _remove(self, event: Recorded, outcome: PublishOutcome) -> None:
         queue = self._streams[event.stream]
         queue.popleft()
@@ -81,8 +90,8 @@ class FeedBatch:
             self.failed = (event, outcome)
 
     def _advance(self) -> None:
-        """Move `position` up to the first event that is not done; `skipped` counts up to there."""
+        """Move `position` up to the first event that is not done."""
         while self._waiting and self._waiting[0].position in self._done:
             outcome = self._done.pop(self._waiting.popleft().position)
-            self.skipped += outcome is PublishOutcome.UNROUTABLE
+            self._skipped += outcome is PublishOutcome.UNROUTABLE
         self.position = self._waiting[0].position - 1 if self._waiting else self._until

@@ -140,6 +140,54 @@ parked_stream = Table(
     ),
 )
 
+feed = Table(
+    "feed",
+    metadata,
+    Column("name", Text(collation="C"), primary_key=True),
+    Column("sink", Text(collation="C"), CheckConstraint("sink IN ('exchange')"), primary_key=True),
+    Column(
+        "state",
+        Text,
+        CheckConstraint("state IN ('active', 'stopped')"),
+        nullable=False,
+        server_default="active",
+    ),
+    Column("position", BigInteger, nullable=False, server_default=text("0")),
+    Column("skipped", BigInteger, nullable=False, server_default=text("0")),
+    Column("owner", Text),
+    Column("leased_until", TIMESTAMP(timezone=True)),
+    Column(
+        "updated_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+)
+feed_failure = Table(
+    "feed_failure",
+    metadata,
+    Column("feed", Text(collation="C"), primary_key=True),
+    Column("sink", Text(collation="C"), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("stream_version", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("event_id", UUID(as_uuid=False), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("1")),
+    Column(
+        "failed_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    Column("resolution", Text, CheckConstraint("resolution IN ('retried', 'discarded')")),
+    Column("resolved_at", TIMESTAMP(timezone=True)),
+    Column("resolved_by", Text),
+    Column("reason", Text),
+    ForeignKeyConstraint(["feed", "sink"], [feed.c.name, feed.c.sink], ondelete="CASCADE"),
+)
+
 event_schema_revision = Table(
     "event_schema_revision",
     metadata,

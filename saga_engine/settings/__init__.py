@@ -10,6 +10,7 @@ Every setting of the engine: one frozen object, read once and passed down.
     limits        the largest message, header, name and text that is read or stored
     events        the event store: sizes of events, appends and pages
     projections   projections: batches, leases, and how soon they see an event
+    feeds         feeds: how many events they publish at once
     user_code     how long imports, mapping functions and validators may take
     security      who may send what, and the encryption of payloads
     participant   handlers, their timeouts, and a participant's database
@@ -37,6 +38,7 @@ from saga_engine.settings.client import ClientSettings
 from saga_engine.settings.database import DatabaseSettings
 from saga_engine.settings.duties import DutySettings
 from saga_engine.settings.events import EventSettings
+from saga_engine.settings.feeds import FeedSettings
 from saga_engine.settings.limits import LimitSettings
 from saga_engine.settings.participant import ParticipantSettings
 from saga_engine.settings.process import ProcessSettings
@@ -53,6 +55,7 @@ class Settings(
     ParticipantSettings,
     SecuritySettings,
     LimitSettings,
+    FeedSettings,
     ProjectionSettings,
     EventSettings,
     UserCodeSettings,

@@ -22,13 +22,13 @@ class ProjectionSettings(BaseModel):
     )
     projection_lease: Seconds = Field(
         5.0,
-        description="Seconds after which another process takes over the projections of one that"
-        " was killed. A process renews its leases in a third of that time",
+        description="Seconds after which another process takes over the projections and feeds of"
+        " one that was killed. A process renews its leases in a third of that time",
     )
     event_poll_interval: Seconds = Field(
         0.02,
         description="Seconds between two looks for new events, while there are some: the smallest"
-        " lag of a projection",
+        " lag of a projection or a feed",
     )
     event_poll_interval_max: Seconds = Field(
         0.25,

@@ -62,6 +62,8 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.ProjectionAcquired: ("projection.acquired", logging.INFO),
     events.ProjectionStopped: ("projection.stopped", logging.ERROR),
     events.StreamParked: ("stream.parked", logging.ERROR),
+    events.FeedAcquired: ("feed.acquired", logging.INFO),
+    events.FeedStopped: ("feed.stopped", logging.ERROR),
     events.BacklogCounted: ("backlog.counted", logging.DEBUG),
     events.EventLoopLagMeasured: ("event_loop.lag_measured", logging.DEBUG),
     events.ObserverFailed: ("observer.failed", logging.ERROR),

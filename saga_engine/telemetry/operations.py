@@ -30,3 +30,4 @@ class Operation(StrEnum):
     LOST_STATEMENTS = "lost_statements"
     # a projector
     PROJECTION = "projection"
+    FEED = "feed"

@@ -147,6 +147,15 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         event_type="order-placed",
         problem="placed raised ValueError at projections.py:12.",
     ),
+    events.FeedAcquired(feed="orders", sink="exchange", position=41),
+    events.FeedStopped(
+        feed="orders",
+        sink="exchange",
+        position=42,
+        stream="order-o-1",
+        event_type="order-placed",
+        problem="No queue is bound to exchange 'saga.feed'.",
+    ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},
         oldest_run_age_s={"place-order": 8.5},

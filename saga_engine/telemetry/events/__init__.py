@@ -7,6 +7,7 @@ Telemetry events: what happened in a process, as frozen records.
     code_events        bugs of the engine, and code of the user that fails or hangs
     process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
     projection_events  which process runs a projection, and events that it cannot apply
+    feed_events        which process runs a feed, and events that it cannot publish
     handler_events     a participant's handlers and its barrier
     telemetry_event    the union of them all, and the type of an observer
     emitter            hands each event to every observer
@@ -35,6 +36,7 @@ from saga_engine.telemetry.events.emitter import (
     Emitter,
     describe_error,
 )
+from saga_engine.telemetry.events.feed_events import FeedAcquired, FeedStopped
 from saga_engine.telemetry.events.handler_events import (
     BarrierHit,
     HandlerAbandoned,
@@ -93,6 +95,8 @@ __all__ = [
     "DefinitionRegistered",
     "Emitter",
     "EventLoopLagMeasured",
+    "FeedAcquired",
+    "FeedStopped",
     "HandlerAbandoned",
     "HandlerFailed",
     "HandlerFinished",

@@ -15,6 +15,7 @@ from saga_engine.telemetry.events.connection_events import (
     DatabaseRecovered,
     DatabaseUnavailable,
 )
+from saga_engine.telemetry.events.feed_events import FeedAcquired, FeedStopped
 from saga_engine.telemetry.events.handler_events import (
     BarrierHit,
     HandlerAbandoned,
@@ -68,7 +69,7 @@ TelemetryEvent: TypeAlias = (
     | UserCodeFailed | UserCodeHung | UserCodeContained | WatchdogLost | WatchdogRestarted
     | ProcessReady | ProcessStopping | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
-    | ProjectionAcquired | ProjectionStopped | StreamParked
+    | ProjectionAcquired | ProjectionStopped | StreamParked | FeedAcquired | FeedStopped
     | BacklogCounted | EventLoopLagMeasured | ObserverFailed
 )  # fmt: skip
 

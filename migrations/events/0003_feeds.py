@@ -1,0 +1,58 @@
+"""
+Feeds: how far each one is, who runs it, and the event that it could not publish.
+
+They are in the database of the events. A feed saves its position after the broker has confirmed the
+events up to it.
+"""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+min_code_revision = "0001"
+
+_RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0003', '0001')"
+
+# The row is updated with each batch; half of each page is free, so that updates are HOT.
+_FEED = """
+CREATE TABLE saga_engine.feed (
+    name text COLLATE "C" NOT NULL,
+    sink text COLLATE "C" NOT NULL CHECK (sink IN ('exchange')),
+    state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'stopped')),
+    position bigint NOT NULL DEFAULT 0,
+    skipped bigint NOT NULL DEFAULT 0,
+    owner text,
+    leased_until timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (name, sink)
+) WITH (fillfactor = 50)"""
+
+# One row for each event that failed; what an operator did about it stays in it.
+_FEED_FAILURE = """
+CREATE TABLE saga_engine.feed_failure (
+    feed text COLLATE "C" NOT NULL,
+    sink text COLLATE "C" NOT NULL,
+    position bigint NOT NULL,
+    stream text NOT NULL,
+    stream_version integer NOT NULL,
+    type text NOT NULL,
+    event_id uuid NOT NULL,
+    error text NOT NULL,
+    attempts integer NOT NULL DEFAULT 1,
+    failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    resolution text CHECK (resolution IN ('retried', 'discarded')),
+    resolved_at timestamptz,
+    resolved_by text,
+    reason text,
+    PRIMARY KEY (feed, sink, position),
+    FOREIGN KEY (feed, sink) REFERENCES saga_engine.feed ON DELETE CASCADE
+)"""
+
+
+def upgrade() -> None:
+    """Create the tables of feeds."""
+    for statement in (_FEED, _FEED_FAILURE, _RECORD_REVISION):
+        op.execute(statement)

@@ -1,0 +1,106 @@
+"""
+The process that publishes feeds: all of one database, beside any number of other processes.
+
+Each feed is run by one process at a time. Another one takes over when its lease ends.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.engine_process import connection_events
+from saga_engine.errors import StoreError
+from saga_engine.events import feed_rules, feed_table
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.event_source import EventSource
+from saga_engine.events.feed import Feed
+from saga_engine.events.feed_runner import FeedRunner
+from saga_engine.events.feed_table import FeedKey
+from saga_engine.events.horizon_watch import HorizonWatch
+from saga_engine.events.owned_loop import OwnedLoop, process_owner
+from saga_engine.lifecycle import AsyncResource
+from saga_engine.protocol.topology import FEED_TOPOLOGY
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import EVENT_DATABASE
+from saga_engine.telemetry.events import Observer
+from saga_engine.telemetry.operations import Operation
+from saga_engine.vocabulary import ConnectionRole
+
+
+class FeedPublisher(AsyncResource):
+    """
+    Publishes feeds; `async with` opens it, `run` runs it.
+
+    Args:
+        feeds: their names are different.
+        database_url: the database of the events.
+        broker_url: where the exchange is.
+        settings: batches, leases, timeouts.
+        emit: takes telemetry events.
+
+    Raises:
+        DefinitionError: a feed breaks a rule.
+        SchemaMismatch: on entering: the database has no event tables.
+        StoreUnavailable: on entering: the database is out of reach.
+        BrokerError: on entering: the broker is out of reach, or the exchange cannot be declared.
+    """
+
+    def __init__(
+        self,
+        feeds: Sequence[Feed],
+        database_url: str,
+        broker_url: str,
+        settings: Settings,
+        emit: Observer,
+    ) -> None:
+        feed_rules.check(feeds)
+        self.owner = process_owner()
+        self._feeds = feeds
+        self._database = Database(database_url, settings, EVENT_DATABASE)
+        self._connection = SupervisedConnection(
+            broker_url,
+            role=ConnectionRole.PUBLISH,
+            settings=settings,
+            topology=FEED_TOPOLOGY,
+            on_status=connection_events(emit),
+        )
+        self._settings = settings
+        self._loop = OwnedLoop(Operation.FEED, settings, emit)
+        self._log: EventLog
+
+    async def _open(self, resources: AsyncExitStack) -> None:
+        await resources.enter_async_context(self._database)
+        async with self._database.transaction() as tx:
+            self._log = await EventLog.load(tx)
+            await feed_table.register(tx, [FeedKey.of(each) for each in self._feeds])
+        await resources.enter_async_context(self._connection)
+
+    @property
+    def connection_status(self) -> ConnectionStatus:
+        """The status of the connection to the broker."""
+        return self._connection.status
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish until *stop* is set and what was sent is confirmed; then the leases end, too."""
+        horizon = HorizonWatch(self._database, self._settings)
+        source = EventSource(self._database, self._log, horizon, self._settings)
+        publisher = Publisher(self._connection)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._loop.watch(horizon, stop))
+                for feed in self._feeds:
+                    runner = FeedRunner(feed, source, publisher, self.owner, self._loop)
+                    tasks.create_task(runner.run(stop))
+        finally:
+            await self._release()
+
+    async def _release(self) -> None:
+        """End the leases. If that fails, they end with their time."""
+        try:
+            async with self._database.transaction() as tx:
+                await feed_table.release(tx, self.owner)
+        except StoreError as error:
+            self._loop.report_unavailable(error)

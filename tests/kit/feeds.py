@@ -1,0 +1,121 @@
+"""Feeds in the test's process, the queues of their consumers, and what must be in these."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from saga_engine.events import Events, Feed, Recorded, feed_table
+from saga_engine.events.feed_publisher import FeedPublisher
+from saga_engine.events.feed_table import StoredFeed
+from saga_engine.protocol.topology import FEED
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from tests.kit.connections import FAST_RECONNECT
+from tests.kit.events import EventRecorder
+from tests.kit.programs import wait_until_true
+from tests.kit.projections import FAST
+
+
+def order_feed(name: str = "orders", *, unroutable: str = "skip", **selection: Any) -> Feed:
+    feed = Feed(name, **selection)
+    feed.to_exchange(unroutable=unroutable)
+    return feed
+
+
+@asynccontextmanager
+async def running_feeds(
+    database_url: str, broker_url: str, feeds: Sequence[Feed], **settings: Any
+) -> AsyncIterator[EventRecorder]:
+    """A process with feeds while the block runs; the telemetry events that it emits."""
+    emitted, stop = EventRecorder(), asyncio.Event()
+    chosen: dict[str, Any] = {**FAST, **FAST_RECONNECT, **settings}
+    async with FeedPublisher(
+        feeds, database_url, broker_url, Settings(**chosen), emitted
+    ) as publisher:
+        task = asyncio.create_task(publisher.run(stop))  # noqa: TID251 - stopped and awaited here
+        try:
+            yield emitted
+        finally:
+            stop.set()
+            await task
+
+
+async def stored_feed(database: Database, name: str = "orders") -> StoredFeed:
+    async with database.transaction() as tx:
+        (found,) = await feed_table.read(tx, name)
+    return found
+
+
+async def wait_for_feed(database: Database, position: int, name: str = "orders") -> None:
+    """Wait until a feed has passed a position."""
+
+    async def passed() -> bool:
+        return (await stored_feed(database, name)).position >= position
+
+    await wait_until_true(passed, interval=0.01)
+
+
+async def bind_queue(
+    channel: AbstractChannel, queue: str, key: str = "#", arguments: Any = None
+) -> None:
+    """A consumer's queue of events."""
+    await channel.exchange_declare(FEED, exchange_type="topic", durable=True)
+    await channel.queue_declare(queue, durable=True, arguments=arguments or {})
+    await channel.queue_bind(queue, FEED, key)
+
+
+@dataclass
+class Received:
+    """The messages that a consumer has received, in their order."""
+
+    messages: list[DeliveredMessage] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, message: DeliveredMessage) -> None:
+        self.messages.append(message)
+        self.changed.set()
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(each.header.properties.message_id) for each in self.messages]
+
+    async def wait_for(self, count: int) -> None:
+        """Wait until different events have been received, so many."""
+        async with asyncio.timeout(60):
+            while len(set(self.ids)) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def check(self, events: Sequence[Recorded]) -> None:
+        """Every event has been received, in the order of its stream; the others are repetitions."""
+        assert set(self.ids) == {str(each.id) for each in events}
+        expected: dict[str, list[str]] = {}
+        for event in events:
+            expected.setdefault(event.stream, []).append(str(event.id))
+        first: dict[str, list[str]] = {}
+        for message in self.messages:
+            headers: Any = message.header.properties.headers
+            seen = first.setdefault(headers["ce-subject"], [])
+            if headers["ce-id"] not in seen:
+                seen.append(headers["ce-id"])
+        assert first == expected
+        by_id = {str(each.id): each for each in events}
+        for message in self.messages:
+            event = by_id[str(message.header.properties.message_id)]
+            assert orjson.loads(message.body) == event.data
+
+
+async def consume(channel: AbstractChannel, queue: str) -> Received:
+    """Receive the messages of a queue from now on; a message is gone when it was received."""
+    received = Received()
+    await channel.basic_consume(queue, received, no_ack=True)
+    return received
+
+
+async def every_event(events: Events) -> list[Recorded]:
+    return [each async for each in events.read_all()]
