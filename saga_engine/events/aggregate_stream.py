@@ -5,6 +5,7 @@ The event of the snapshot's version is read as well. If it does not exist, the s
 or removed, and the snapshot is of another history.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,25 +41,53 @@ class LoadedAggregate:
     snapshot_version: int = 0
 
 
+class LongReplay(Exception):
+    """A stream has more events than one transaction replays; continue with `loaded`."""
+
+    def __init__(self, loaded: LoadedAggregate) -> None:
+        super().__init__()
+        self.loaded = loaded
+
+
 async def load(
-    tx: Transaction, log: EventLog, aggregate: Aggregate, stream: str, settings: Settings
+    tx: Transaction,
+    log: EventLog,
+    aggregate: Aggregate,
+    stream: str,
+    settings: Settings,
+    start: LoadedAggregate | None = None,
 ) -> LoadedAggregate:
     """
     Load an aggregate.
 
+    Args:
+        tx: at READ COMMITTED.
+        log: of the database.
+        aggregate: its declarations.
+        stream: which one.
+        settings: sizes of pages, and how many of them are replayed.
+        start: what a LongReplay has; it is not changed. None: the snapshot, or the first state.
+
     Raises:
+        LongReplay: not all of its events were replayed.
         UnreadableEvent: its code does not know an event of the stream, or cannot read or apply it.
     """
-    first_state = LoadedAggregate(state=aggregate.state_class())
-    loaded, is_complete = await _load_snapshot(tx, log, aggregate, stream, settings) or (
-        first_state,
-        False,
-    )
-    while not is_complete:
+    is_complete = False
+    if start is not None:
+        loaded = replace(start, state=copy.deepcopy(start.state))
+    elif found := await _load_snapshot(tx, log, aggregate, stream, settings):
+        loaded, is_complete = found
+    else:
+        loaded = LoadedAggregate(state=aggregate.state_class())
+    for _ in range(settings.replay_pages):
+        if is_complete:
+            return loaded
         events, is_complete = await stream_table.read_page(
             tx, log, stream, loaded.version, settings
         )
         loaded = _add_events(aggregate, loaded, events)
+    if not is_complete:
+        raise LongReplay(loaded)
     return loaded
 
 

@@ -12,6 +12,7 @@ from saga_engine.backoff import Backoff
 from saga_engine.errors import Conflict, TimedOut
 from saga_engine.events import positions, projection_table, run_journal, stream_table
 from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.aggregate_stream import LoadedAggregate
 from saga_engine.events.append import Append, Appended, checked_events, metadata_json
 from saga_engine.events.command_handling import (
     AggregateCommand,
@@ -128,11 +129,11 @@ class Events(AsyncResource):
         given = AggregateCommand.create(aggregate, aggregate_id, command, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
-        async def handle(tx: Transaction) -> Handled:
-            append = partial(self._append_in, tx, metadata)
-            return await handle_once(tx, self._log, given, append, self._settings)
+        async def attempt(start: LoadedAggregate | None) -> Handled:
+            async def handle(tx: Transaction) -> Handled:
+                append = partial(self._append_in, tx, metadata)
+                return await handle_once(tx, self._log, given, append, self._settings, start)
 
-        async def attempt() -> Handled:
             return await commit(self._database, handle, appended_by, self._settings)
 
         return await retry_conflicts(attempt, self._settings.command_attempts)

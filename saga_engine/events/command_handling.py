@@ -8,6 +8,7 @@ refuses the version that was read, and nothing is appended. `Events.handle` load
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from saga_engine.errors import StoreLockTimeout, WrongVersion
 from saga_engine.events import aggregate_rules, aggregate_stream
 from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.aggregate_stream import LoadedAggregate, LongReplay
 from saga_engine.events.append import Append, Appended, check_stream
 from saga_engine.events.decision import decide
 from saga_engine.events.event_log import EventLog
@@ -94,7 +96,7 @@ async def handle_in(
     """
     Handle a command in the caller's transaction, such as that of a participant's handler.
 
-        @shop.handles("order.confirm")
+        @shop.command("order.confirm")
         async def confirm(payload: ConfirmOrder, connection: AsyncConnection) -> None:
             await handle_in(connection, orders, payload.order_id, Confirm())
 
@@ -124,12 +126,20 @@ async def handle_in(
     settings = settings or settings_from_environment()
     given = AggregateCommand.create(aggregate, aggregate_id, command, settings)
 
-    async def append(events: Append) -> Appended:
-        return await append_in(connection, events, context=context, settings=settings)
-
+    append = partial(append_in, connection, context=context, settings=settings)
     with translated_errors():
-        tx = SqlAlchemyTransaction(connection)
-        return await handle_once(tx, _NO_IDS, given, append, settings)
+        return await _handle_in(SqlAlchemyTransaction(connection), given, append, settings)
+
+
+async def _handle_in(
+    tx: Transaction, given: AggregateCommand, append: AppendFunction, settings: Settings
+) -> Handled:
+    start: LoadedAggregate | None = None
+    while True:
+        try:
+            return await handle_once(tx, _NO_IDS, given, append, settings, start)
+        except LongReplay as replay:
+            start = replay.loaded
 
 
 def appended_by(handled: Handled) -> Appended:
@@ -137,22 +147,29 @@ def appended_by(handled: Handled) -> Appended:
     return Appended(handled.position, {handled.stream: handled.version})
 
 
-async def retry_conflicts(attempt: Callable[[], Awaitable[Handled]], attempts: int) -> Handled:
+async def retry_conflicts(
+    attempt: Callable[[LoadedAggregate | None], Awaitable[Handled]], attempts: int
+) -> Handled:
     """
     Handle a command, again if another transaction has appended to the stream since the load.
 
     Args:
-        attempt: loads, decides and appends in a transaction, which it rolls back if it raises.
-        attempts: how often.
+        attempt: loads, decides and appends in a transaction, which it rolls back if it raises; the
+            load continues what an earlier attempt has replayed.
+        attempts: how often; attempts that only replay a part of a long stream do not count.
 
     Raises:
         StoreLockTimeout: another transaction was first in every attempt.
     """
-    for _ in range(attempts):
+    start: LoadedAggregate | None = None
+    conflicts = 0
+    while conflicts < attempts:
         try:
-            return await attempt()
+            return await attempt(start)
+        except LongReplay as replay:
+            start = replay.loaded
         except (WrongVersion, ConcurrentAppend):
-            continue
+            conflicts += 1
     raise StoreLockTimeout(
         f"In {attempts} attempts (command_attempts) other transactions appended to the stream"
         " first. Nothing was appended. Try again, or send these commands from fewer places."
@@ -165,6 +182,7 @@ async def handle_once(
     given: AggregateCommand,
     append: AppendFunction,
     settings: Settings,
+    start: LoadedAggregate | None,
 ) -> Handled:
     """
     Load an aggregate, decide a command and append its events, in one transaction.
@@ -175,13 +193,15 @@ async def handle_once(
         given: the command.
         append: appends in that transaction, or raises.
         settings: limits, and how often snapshots are written.
+        start: what an earlier call has replayed, see LongReplay; None: nothing.
 
     Raises:
+        LongReplay: the stream has more events than one transaction replays.
         WrongVersion, ConcurrentAppend: another transaction has appended to the stream.
         Rejected, InvalidInput, DecisionFailed, UnreadableEvent: see `handle_in`.
     """
     aggregate, stream = given.aggregate, given.stream
-    loaded = await aggregate_stream.load(tx, log, aggregate, stream, settings)
+    loaded = await aggregate_stream.load(tx, log, aggregate, stream, settings, start)
     decision = decide(aggregate, loaded.state, given.command)
     version, position = loaded.version, loaded.position
     if decision.events:

@@ -43,6 +43,12 @@ class EventSettings(BaseModel):
         description="Number of events after which the next command writes a snapshot of its"
         " aggregate. Replaying 100 events takes a few milliseconds",
     )
+    replay_pages: Count = Field(
+        10,
+        description="How many pages of a stream, each of event_batch_size events, one transaction"
+        " of Events.handle replays. A longer replay continues in further transactions, because"
+        " 10,000 events take about a second and database_transaction_timeout ends a transaction",
+    )
     event_batch_size: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1000,
         description="Maximum number of events that one statement appends or reads. A larger number"

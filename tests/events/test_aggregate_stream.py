@@ -1,5 +1,6 @@
 """The state of an aggregate is that of its snapshot and the events after it, or of all events."""
 
+import asyncio
 from contextlib import suppress
 from random import Random
 
@@ -12,7 +13,7 @@ from saga_engine.errors import UnreadableEvent
 from saga_engine.events import Append, EventData, Events, handle_in, replay
 from saga_engine.events.decision import decide
 from saga_engine.settings import Settings
-from tests.kit.event_database import connected
+from tests.kit.event_database import connected, wait_for_waiting_append
 from tests.kit.wallet import Deposit, Wallet, Withdraw, wallets
 
 DEPOSITED = EventData("wallet-deposited", 3, {"amount": 7, "currency": "EUR"})
@@ -119,6 +120,7 @@ async def test_random_commands_leave_the_state_of_a_replay_with_any_snapshots_an
         snapshot_interval=rng.randint(1, 9),
         event_batch_size=rng.randint(1, 9),
         event_batch_bytes=rng.choice([1, 100, 10_000]),
+        replay_pages=rng.randint(1, 3),
     )
     state = Wallet()
     async with Events(event_url, settings=settings) as events:
@@ -134,7 +136,30 @@ async def test_random_commands_leave_the_state_of_a_replay_with_any_snapshots_an
     assert len(stored) > 20
 
 
-async def test_a_stream_of_many_pages_is_replayed_whole(event_url: str):
-    async with Events(event_url, settings=Settings(event_batch_size=7)) as events:
-        await events.append(Append("wallet-w1", [DEPOSITED] * 50))
-        assert await balances(events) == {"EUR": 350}
+@pytest.mark.parametrize("pages", [1, 2, 7, 8, 100])
+async def test_a_stream_of_many_pages_is_replayed_whole_in_any_number_of_transactions(
+    event_url: str, user_engine: AsyncEngine, pages: int
+):
+    settings = Settings(event_batch_size=7, replay_pages=pages)
+    async with Events(event_url, settings=settings) as events:
+        await events.append(Append("wallet-w1", [DEPOSITED] * 49))
+        assert await balances(events) == {"EUR": 343}
+        async with user_engine.begin() as connection:
+            await handle_in(connection, wallets, "w1", Withdraw(amount=43), settings=settings)
+        assert (await events.handle(wallets, "w1", Withdraw(amount=300))).version == 51
+
+
+async def test_what_a_conflict_interrupts_leaves_no_trace_in_the_state(
+    event_url: str, user_engine: AsyncEngine
+):
+    """The fold of a withdrawal changes its state in place."""
+    settings = Settings(event_batch_size=7, replay_pages=2)
+    withdrawn = EventData("wallet-withdrawn", 1, {"amount": 1, "currency": "EUR"})
+    async with Events(event_url, settings=settings) as events, user_engine.connect() as other:
+        await events.append(Append("wallet-w1", [*[DEPOSITED] * 14, withdrawn]))
+        await handle_in(other, wallets, "w1", Deposit(amount=100), settings=settings)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(events.handle(wallets, "w1", Deposit(amount=1000)))
+            await wait_for_waiting_append(event_url)
+            await other.commit()
+    assert (task.result().version, task.result().state.balances) == (17, {"EUR": 1197})

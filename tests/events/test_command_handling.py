@@ -17,6 +17,7 @@ from saga_engine.errors import (
     InvalidInput,
     SagaEngineError,
     UnreadableEvent,
+    WrongVersion,
 )
 from saga_engine.events import (
     Aggregate,
@@ -27,6 +28,8 @@ from saga_engine.events import (
     handle_in,
     replay,
 )
+from saga_engine.events.aggregate_stream import LoadedAggregate, LongReplay
+from saga_engine.events.command_handling import Handled, retry_conflicts
 from saga_engine.message_context import handling
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.settings import Settings
@@ -117,6 +120,24 @@ async def test_a_command_is_decided_again_if_another_transaction_was_first(
             await other.commit()
         assert task.result() == expected
         assert len(await stream(events)) == attempts
+
+
+async def test_a_conflict_does_not_replay_a_long_stream_again():
+    done = Handled(stream="wallet-w1", version=3, position=9, events=(), state=Wallet())
+    first, second = LoadedAggregate(state=Wallet(), version=7), LoadedAggregate(state=Wallet())
+    conflict = WrongVersion("wallet-w1", 20, 21)
+    results: list[Exception | Handled] = [LongReplay(first), LongReplay(second), conflict, done]
+    starts = []
+
+    async def attempt(start: LoadedAggregate | None) -> Handled:
+        starts.append(start)
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    assert await retry_conflicts(attempt, 2) is done
+    assert starts == [None, first, second, second]
 
 
 async def test_in_the_transaction_of_the_caller_events_and_rows_are_committed_together(
