@@ -147,7 +147,9 @@ async def test_more_events_than_one_statement_takes_are_appended_in_order(event_
     settings = Settings(event_batch_size=7, event_batch_bytes=200, event_window=100)
     async with Events(event_url, settings=settings) as events:
         appends = [
-            Append(f"order-{name}", [placed(number, text="x" * number) for number in range(60)])
+            Append(
+                f"order-{name}", [placed(number, text="x" * number) for number in range(60)], NEW
+            )
             for name in ("a", "b", "c")
         ]
         done = await events.append(*appends)
