@@ -11,9 +11,13 @@ from itertools import pairwise
 import asyncpg
 import pytest
 
+from saga_engine.errors import StoreUnavailable
+from saga_engine.events import Events
+from saga_engine.settings import Settings
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.event_database import connected
+from tests.kit.servers import running_postgres
 
 INSERT = (
     "INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)"
@@ -238,3 +242,15 @@ async def test_drawn_positions_are_announced_and_leave_no_other_lock(three):
         assert await reader.fetchval(locks) == 1
     with pytest.raises(asyncpg.InvalidParameterValueError, match="1 to 1000000"):
         await writer.fetchval("SELECT saga_engine.draw_positions(0)")
+
+
+async def test_a_standby_has_no_horizon():
+    """It does not know which transactions of its primary are open."""
+    async with running_postgres() as server:
+        url = await server.create_database("standby")
+        await upgrade(url, EVENT_DATABASE)
+        (server._data_directory / "standby.signal").touch()
+        await server.restart()
+        async with Events(url, settings=Settings()) as events:
+            with pytest.raises(StoreUnavailable, match="is a standby or read-only"):
+                await events.position()
