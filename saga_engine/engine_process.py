@@ -92,7 +92,7 @@ def connection_events(emit: Observer) -> StatusObserver:
 
 class EngineProcess(AsyncResource):
     """
-    A worker or a participant service: connected by `async with`, and shut down within a timeout.
+    A worker, participant service or projector: `async with` opens it; shut down within a timeout.
 
     Args:
         program: its name in telemetry.
@@ -106,7 +106,7 @@ class EngineProcess(AsyncResource):
         self._emit = emit
         self._shutting_down = False
         self._close_deadline: float | None = None
-        self._connections: BrokerConnections
+        self._connections: BrokerConnections | None = None
 
     async def __aexit__(self, *error: object) -> None:
         with suppress(TimeoutError):  # the process ends, and with it the connections still open
@@ -115,7 +115,7 @@ class EngineProcess(AsyncResource):
 
     async def _connect(self, resources: AsyncExitStack, topology: Topology) -> BrokerConnections:
         """Open the connections to the broker; each change of one is emitted."""
-        self._connections = await resources.enter_async_context(
+        connections = await resources.enter_async_context(
             open_broker_connections(
                 self._settings,
                 publish_topology=topology,
@@ -123,15 +123,16 @@ class EngineProcess(AsyncResource):
                 on_status=connection_events(self._emit),
             )
         )
-        return self._connections
+        self._connections = connections
+        return connections
 
     def _process_readiness(self) -> Readiness:
         """The part of the readiness that all processes have: the broker, and the shutdown."""
-        return {
-            "publishing": _connection_problem(self._connections.publish.status),
-            "consuming": _connection_problem(self._connections.consume.status),
-            "shutting_down": "it is stopping" if self._shutting_down else None,
-        }
+        readiness: Readiness = {"shutting_down": "it is stopping" if self._shutting_down else None}
+        if self._connections is not None:
+            readiness["publishing"] = _connection_problem(self._connections.publish.status)
+            readiness["consuming"] = _connection_problem(self._connections.consume.status)
+        return readiness
 
     async def _shut_down(self, work: asyncio.Task[None], *, immediately: bool = False) -> bool:
         """

@@ -96,6 +96,7 @@ class Program(StrEnum):
 
     WORKER = "worker"
     PARTICIPANT = "participant"
+    PROJECTOR = "projector"
 
 
 class ConnectionRole(StrEnum):

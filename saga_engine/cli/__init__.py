@@ -2,7 +2,7 @@
 The command line: `saga-engine`, with one module for each group of commands.
 
     main                 the commands, and how each of them ends
-    services             worker, participant
+    services             worker, participant, projector
     start                start, wait
     runs                 list, show
     run_document         the JSON documents of `list` and `show`

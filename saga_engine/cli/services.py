@@ -1,4 +1,4 @@
-"""`saga-engine worker` and `participant`: processes that run until they are stopped."""
+"""`saga-engine worker`, `participant` and `projector`: processes that run until stopped."""
 
 import asyncio
 import logging
@@ -15,6 +15,8 @@ from saga_engine.cli.graceful_shutdown import (
 )
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.errors import ConfigurationError
+from saga_engine.events.projection import Projection
+from saga_engine.events.service import ProjectorService
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
 from saga_engine.participant.service import ParticipantService
@@ -79,10 +81,33 @@ def participant(*modules: str, port: Port = None, host: Host = None) -> None:
     )
 
 
+def projector(*modules: str, port: Port = None, host: Host = None) -> None:
+    """
+    Run the projections of some modules, until the process is stopped.
+
+    The first SIGTERM or SIGINT finishes the batches in progress and exits 0; the second exits at
+    once.
+
+    Args:
+        modules: Any number of MODULE or MODULE:PROJECTION.
+    """
+    exit_on_stop_signals()
+    settings = _load_settings(port, host)
+    settings.require_database_url()
+    projections = _load_all(modules, Projection, settings)
+    _run_service(
+        settings,
+        Program.PROJECTOR,
+        lambda emit, time_limit: ProjectorService(projections, settings, emit, time_limit),
+    )
+
+
 def _run_service(
     settings: Settings,
     program: Program,
-    create_service: Callable[[Emitter, CallTimeLimit], Worker | ParticipantService],
+    create_service: Callable[
+        [Emitter, CallTimeLimit], Worker | ParticipantService | ProjectorService
+    ],
 ) -> None:
     """Connect the service, serve its HTTP port and run it, until it is stopped."""
     metrics = Metrics()

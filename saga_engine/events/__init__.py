@@ -35,8 +35,11 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     feed_runner       one feed in one process: publish, wait for the confirms, save the position
     feed_publisher    FeedPublisher: the process that publishes feeds
     cloud_event       an event as a message of a feed: CloudEvents 1.0
+    service           ProjectorService: the process of a projector, its readiness and its shutdown
     projector         Projector: the process that runs projections
     projection_runner  the loop of one projection: leases, batches, retries
+    projection_monitor  the lag of projections, and which of them do not move
+    horizon_hold      which transaction holds the horizon back
     projection_batch  one transaction of a projection, and finding the event that breaks it
     projection_table  how far each projection is, and which process runs it
     projection_failures  events that a projection could not apply, and streams that wait for one

@@ -5,7 +5,7 @@ import asyncio
 from saga_engine.events import projection_failures
 from saga_engine.events.batch_size import BatchSize
 from saga_engine.events.event_source import EventSource
-from saga_engine.events.log_page import LogFilter
+from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_batch import BatchApplier, BatchResult, EventBatch
@@ -13,6 +13,7 @@ from saga_engine.events.projection_failures import PoisonEvent
 from saga_engine.telemetry.events import (
     Observer,
     ProjectionAcquired,
+    ProjectionBatchApplied,
     ProjectionStopped,
     StreamParked,
 )
@@ -93,7 +94,7 @@ class ProjectionRunner:
         started_at = self._now()
         result = await self._applier.apply(EventBatch(self._saved, page.position, page.events))
         if page.events:
-            self._size.succeeded(len(page.events), self._now() - started_at)
+            self._report_batch(page, result, self._now() - started_at)
         self._set_position(result.position)
         self._report_poison(result)
         return result
@@ -141,6 +142,15 @@ class ProjectionRunner:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    def _report_batch(self, page: LogPage, result: BatchResult, duration_s: float) -> None:
+        self._size.succeeded(len(page.events), duration_s)
+        passed = sum(each.position <= result.position for each in page.events)
+        self._emit(
+            ProjectionBatchApplied(
+                projection=self._projection.name, events=passed, duration_s=duration_s
+            )
+        )
 
     def _report_poison(self, result: BatchResult) -> None:
         for n, poison in enumerate(result.poison, 1):

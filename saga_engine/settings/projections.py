@@ -40,6 +40,22 @@ class ProjectionSettings(BaseModel):
         " parks. One more stops it: so many failures are hardly the fault of the events",
     )
 
+    projection_monitor_interval: Seconds = Field(
+        5.0,
+        description="Seconds between two measurements of the horizon and of the lag of projections;"
+        " each is a few statements that read one index entry for each projection",
+    )
+    projection_stall_timeout: Seconds = Field(
+        30.0,
+        description="Seconds after which a process is not ready when a projection it runs neither"
+        " moves nor has reached the horizon. The default is six times the longest backoff",
+    )
+    horizon_hold_warning: Seconds = Field(
+        5.0,
+        description="Seconds after which horizon.held names the transaction that has appended and"
+        " is still open: all projections and feeds wait for it",
+    )
+
     @model_validator(mode="after")
     def _check_poll_intervals(self) -> Self:
         if self.event_poll_interval > self.event_poll_interval_max:

@@ -60,6 +60,7 @@ SAGA = Label("saga")
 VERSION = Label("version")
 STEP = Label("step")
 COMMAND = Label("command")
+PROJECTION = Label("projection")
 QUEUE = Label("queue")
 EXCHANGE = Label("exchange")
 DIRECTION = _closed("direction", Direction)
@@ -78,6 +79,7 @@ BATCH_PHASE = Label("phase", ("decide", "commit", "publish"))
 CONNECTION = _closed("connection", ConnectionRole)
 OPERATION = _closed("operation", Operation)
 BARRIER_REASON = _closed("reason", BarrierResult)
+PROJECTION_STATE = Label("state", ("active", "paused", "stopped"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +225,30 @@ _PARTICIPANT_METRICS = (
     ),
 )
 
+_PROJECTION_METRICS = (
+    _counter(
+        "saga_events_appended_total",
+        "Positions of events that became readable, in the whole database.",
+    ),
+    _gauge(
+        "saga_event_horizon_age_seconds",
+        "For how long a transaction that has appended holds readers of all events back.",
+    ),
+    _gauge("saga_projection_lag_events", "Positions up to the horizon.", PROJECTION),
+    _gauge("saga_projection_lag_seconds", "Age of the next event.", PROJECTION),
+    _gauge(
+        "saga_projection_state", "1 for the state of the projection.", PROJECTION, PROJECTION_STATE
+    ),
+    _counter("saga_projection_events_total", "Events in applied batches.", PROJECTION),
+    _histogram(
+        "saga_projection_batch_duration_seconds",
+        "Duration of the transaction of a batch.",
+        ENGINE_DURATION_BUCKETS,
+        PROJECTION,
+    ),
+    _counter("saga_projection_failures_total", "Events that cannot be applied.", PROJECTION),
+)
+
 _BACKLOG_METRICS = (
     _backlog_gauge("saga_runs", "Unfinished runs.", SAGA, RUN_STATUS),
     _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", SAGA),
@@ -251,5 +277,6 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     *_MESSAGE_METRICS,
     *_PROCESS_METRICS,
     *_PARTICIPANT_METRICS,
+    *_PROJECTION_METRICS,
     *_BACKLOG_METRICS,
 )

@@ -78,13 +78,14 @@ class MetricSeries:
 
 
 class LabelNames:
-    """Which sagas, versions, steps, commands and codes may be label values; others are `other`."""
+    """Which names of sagas, projections and others may be label values; the rest are `other`."""
 
     def __init__(self) -> None:
         self.sagas: set[str] = set()
         self._versions: set[tuple[str, int]] = set()
         self._steps: set[tuple[str, str]] = set()
         self._commands: set[str] = set()
+        self._projections: set[str] = set()
         self._codes: dict[str, set[str]] = {}
 
     def register_saga(self, saga: str, version: int, steps: Collection[str]) -> None:
@@ -96,6 +97,10 @@ class LabelNames:
     def register_commands(self, commands: Iterable[str]) -> None:
         """Allow the names of a participant's commands."""
         self._commands.update(commands)
+
+    def register_projections(self, names: Iterable[str]) -> None:
+        """Allow the names of a projector's projections."""
+        self._projections.update(names)
 
     def saga(self, name: str) -> str:
         """The label value for a saga."""
@@ -112,6 +117,10 @@ class LabelNames:
     def command(self, name: str) -> str:
         """The label value for a command."""
         return name if name in self._commands else OTHER
+
+    def projection(self, name: str) -> str:
+        """The label value for a projection."""
+        return name if name in self._projections else OTHER
 
     def code(self, label: str, value: str) -> str:
         """

@@ -39,6 +39,7 @@ class Metrics:
             **self._message_handlers(),
             **self._process_handlers(),
             **self._participant_handlers(),
+            **self._projection_handlers(),
         }
         self._series.create(each for each in metric_catalogue.METRIC_CATALOGUE if not each.backlog)
         ProcessCollector(registry=self._registry)
@@ -194,6 +195,20 @@ class Metrics:
             ),
         }
 
+    def _projection_handlers(self) -> EventHandlers:
+        increment, names = self._series.increment, self._names
+
+        def count_failure(event: events.ProjectionStopped | events.StreamParked) -> None:
+            increment("saga_projection_failures_total", names.projection(event.projection))
+
+        return {
+            events.ProjectionsRegistered: lambda e: self._register_projections(e.projections),
+            events.ProjectionBatchApplied: self._projection_batch_applied,
+            events.ProjectionStopped: count_failure,
+            events.StreamParked: count_failure,
+            events.ProjectionsMeasured: self._projections_measured,
+        }
+
     def _step_labels(self, saga: str, step: str, direction: Direction) -> tuple[str, str, str]:
         return self._names.saga(saga), self._names.step(saga, step), direction
 
@@ -216,6 +231,30 @@ class Metrics:
         observe("saga_batch_duration_seconds", event.decide_s, "decide")
         observe("saga_batch_duration_seconds", event.commit_s, "commit")
         observe("saga_batch_duration_seconds", event.publish_s, "publish")
+
+    def _register_projections(self, projections: Collection[str]) -> None:
+        """Allow the names of projections as label values, and set their counters to 0."""
+        self._names.register_projections(projections)
+        for projection in projections:
+            self._series.increment("saga_projection_events_total", projection, amount=0)
+            self._series.increment("saga_projection_failures_total", projection, amount=0)
+
+    def _projection_batch_applied(self, event: events.ProjectionBatchApplied) -> None:
+        projection = self._names.projection(event.projection)
+        self._series.increment("saga_projection_events_total", projection, amount=event.events)
+        self._series.observe("saga_projection_batch_duration_seconds", event.duration_s, projection)
+
+    def _projections_measured(self, event: events.ProjectionsMeasured) -> None:
+        set_gauge, projection = self._series.set, self._names.projection
+        self._series.increment("saga_events_appended_total", amount=event.appended)
+        set_gauge("saga_event_horizon_age_seconds", event.horizon_age_s)
+        for name, lag in event.lag_events.items():
+            set_gauge("saga_projection_lag_events", lag, projection(name))
+        for name, seconds in event.lag_s.items():
+            set_gauge("saga_projection_lag_seconds", seconds, projection(name))
+        for name, current in event.states.items():
+            for state in metric_catalogue.PROJECTION_STATE.values:
+                set_gauge("saga_projection_state", state == current, projection(name), state)
 
     def _messages_consumed(self, event: events.MessagesConsumed) -> None:
         queue = self._names.code("queue", event.queue)

@@ -130,6 +130,19 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         run_id="run-1",
         message_id="message-1",
     ),
+    events.ProjectionsRegistered(projections=("orders",)),
+    events.ProjectionBatchApplied(projection="orders", events=50, duration_s=0.02),
+    events.ProjectionsMeasured(
+        horizon=120,
+        appended=20,
+        horizon_age_s=1.5,
+        lag_events={"orders": 7},
+        lag_s={"orders": 0.5},
+        states={"orders": "active"},
+    ),
+    events.HorizonHeld(
+        position=120, age_s=6.0, pid=4711, application="shop", state="idle in transaction"
+    ),
     events.ProjectionAcquired(projection="orders", version=1, position=41),
     events.ProjectionStopped(
         projection="orders",

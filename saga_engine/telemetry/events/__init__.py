@@ -6,8 +6,8 @@ Telemetry events: what happened in a process, as frozen records.
     connection_events  the connections to RabbitMQ and PostgreSQL
     code_events        bugs of the engine, and code of the user that fails or hangs
     process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
-    projection_events  which process runs a projection, and events that it cannot apply
     feed_events        which process runs a feed, and events that it cannot publish
+    projection_events  projections: who runs them, how far they are, what they cannot apply
     handler_events     a participant's handlers and its barrier
     telemetry_event    the union of them all, and the type of an observer
     emitter            hands each event to every observer
@@ -62,7 +62,11 @@ from saga_engine.telemetry.events.process_events import (
     WatchdogRestarted,
 )
 from saga_engine.telemetry.events.projection_events import (
+    HorizonHeld,
     ProjectionAcquired,
+    ProjectionBatchApplied,
+    ProjectionsMeasured,
+    ProjectionsRegistered,
     ProjectionStopped,
     StreamParked,
 )
@@ -101,6 +105,7 @@ __all__ = [
     "HandlerFailed",
     "HandlerFinished",
     "HandlersRegistered",
+    "HorizonHeld",
     "IncidentOpened",
     "IncidentResolved",
     "InternalErrorCaught",
@@ -116,7 +121,10 @@ __all__ = [
     "ProcessStopped",
     "ProcessStopping",
     "ProjectionAcquired",
+    "ProjectionBatchApplied",
     "ProjectionStopped",
+    "ProjectionsMeasured",
+    "ProjectionsRegistered",
     "RetryScheduled",
     "RunCompensating",
     "RunFinished",

@@ -1,6 +1,14 @@
-"""Telemetry events about projections: which process runs them, and events they cannot apply."""
+"""Telemetry events about projections: who runs them, how far they are, what they cannot apply."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionsRegistered:
+    """This process can run these projections."""
+
+    projections: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,6 +18,15 @@ class ProjectionAcquired:
     projection: str
     version: int
     position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionBatchApplied:
+    """A projection has applied a batch of events, in a transaction that took `duration_s`."""
+
+    projection: str
+    events: int
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +51,47 @@ class StreamParked:
     stream: str
     event_type: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionsMeasured:
+    """
+    How far the projections are that this process declares.
+
+    Every projector measures the same database, so aggregate the metrics with max, never with sum.
+
+    Args:
+        horizon: up to which position everything can be read.
+        appended: positions that the horizon has passed since the last measurement.
+        horizon_age_s: for how long a transaction that has appended holds it back.
+        lag_events: of each projection, in positions.
+        lag_s: of each projection, the age of its next event.
+        states: of each projection.
+    """
+
+    horizon: int
+    appended: int
+    horizon_age_s: float
+    lag_events: Mapping[str, int] = field(default_factory=dict)
+    lag_s: Mapping[str, float] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HorizonHeld:
+    """
+    An open transaction has appended events, and all projections wait for it.
+
+    Args:
+        position: up to which they can read.
+        age_s: since when it was noticed.
+        pid: of its session; None: it is a prepared transaction.
+        application: `application_name` of the session, or the name of the prepared transaction.
+        state: of the session, if the role of the projector may see it.
+    """
+
+    position: int
+    age_s: float
+    pid: int | None
+    application: str
+    state: str | None

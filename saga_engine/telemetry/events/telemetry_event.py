@@ -41,7 +41,11 @@ from saga_engine.telemetry.events.process_events import (
     WatchdogRestarted,
 )
 from saga_engine.telemetry.events.projection_events import (
+    HorizonHeld,
     ProjectionAcquired,
+    ProjectionBatchApplied,
+    ProjectionsMeasured,
+    ProjectionsRegistered,
     ProjectionStopped,
     StreamParked,
 )
@@ -69,7 +73,8 @@ TelemetryEvent: TypeAlias = (
     | UserCodeFailed | UserCodeHung | UserCodeContained | WatchdogLost | WatchdogRestarted
     | ProcessReady | ProcessStopping | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
-    | ProjectionAcquired | ProjectionStopped | StreamParked | FeedAcquired | FeedStopped
+    | ProjectionsRegistered | ProjectionAcquired | ProjectionBatchApplied | ProjectionStopped
+    | StreamParked | ProjectionsMeasured | HorizonHeld | FeedAcquired | FeedStopped
     | BacklogCounted | EventLoopLagMeasured | ObserverFailed
 )  # fmt: skip
 

@@ -1,0 +1,148 @@
+"""What the monitor of a projector measures, and which projections it finds standing still."""
+
+import pytest
+
+from saga_engine.events import Append
+from saga_engine.events.projection_monitor import ProjectionMonitor
+from saga_engine.events.projection_table import ProjectionState
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import HorizonHeld, ProjectionsMeasured
+from saga_engine.telemetry.metric_catalogue import PROJECTION_STATE
+from tests.kit.event_database import connected
+from tests.kit.events import EventRecorder
+from tests.kit.projections import (
+    append_one,
+    placed,
+    projection_database,
+    running_projector,
+    wait_for_position,
+)
+from tests.kit.read_model import orders_projection
+
+REGISTER = "INSERT INTO saga_engine.projection (name, version) VALUES ('orders', 1)"
+UPDATE = "UPDATE saga_engine.projection SET {} WHERE name = 'orders'"
+
+
+class Monitored:
+    """A monitor of the projection `orders`, which no process runs."""
+
+    def __init__(self, database, url, **settings):
+        self.emitted = EventRecorder()
+        self.url = url
+        # Below the smallest values, so that the second measurement is late enough.
+        chosen = {"projection_stall_timeout": 1e-9, "horizon_hold_warning": 1e-9, **settings}
+        self._monitor = ProjectionMonitor(
+            database,
+            [orders_projection()],
+            "this",
+            Settings().model_copy(update=chosen),
+            self.emitted,
+        )
+
+    async def measure(self, times=1):
+        for _ in range(times):
+            await self._monitor.measure()
+        return self._monitor.problem
+
+    async def change(self, assignments):
+        async with connected(self.url) as other:
+            await other.execute(UPDATE.format(assignments))
+
+
+@pytest.fixture
+async def database(event_url):
+    async with projection_database(event_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def monitored(event_url, database):
+    async with connected(event_url) as other:
+        await other.execute(REGISTER)
+    return Monitored(database, event_url)
+
+
+async def test_a_projection_that_does_not_move_is_a_problem_until_it_moves(events, monitored):
+    position = await append_one(events, "order-1", placed(), placed())
+    assert await monitored.measure() is None
+    problem = await monitored.measure()
+    assert "projection orders has been at position 0 for" in problem
+    assert f"there are events up to {position}" in problem
+    await monitored.change("position = 1")
+    assert await monitored.measure() is None
+    assert await monitored.measure() is not None
+    await monitored.change(f"position = {position}")
+    assert await monitored.measure(2) is None
+
+
+async def test_a_projection_at_the_horizon_may_stand_still(monitored):
+    assert await monitored.measure(3) is None
+
+
+async def test_a_standstill_counts_from_the_first_event_after_it(events, database, event_url):
+    async with connected(event_url) as other:
+        await other.execute(REGISTER)
+    monitored = Monitored(database, event_url, projection_stall_timeout=60)
+    await monitored.measure(2)
+    await append_one(events, "order-1", placed())
+    assert await monitored.measure(2) is None
+
+
+@pytest.mark.parametrize("state", ["paused", "stopped"])
+async def test_a_paused_or_stopped_projection_need_not_move(events, monitored, state):
+    await append_one(events, "order-1", placed())
+    await monitored.change(f"state = '{state}'")
+    assert await monitored.measure(2) is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "has_problem"), [("'this'", True), ("'another'", False), ("NULL", True)]
+)
+async def test_a_projection_that_another_process_runs_is_its_problem(
+    events, monitored, owner, has_problem
+):
+    await append_one(events, "order-1", placed())
+    await monitored.change(
+        f"owner = {owner}, leased_until = clock_timestamp() + interval '1 minute'"
+    )
+    assert (await monitored.measure(2) is not None) is has_problem
+
+
+async def test_lag_state_and_appended_events_are_emitted(events, monitored):
+    first = await append_one(events, "order-1", placed())
+    await monitored.measure()
+    last = await append_one(events, "order-1", placed(), placed())
+    await monitored.change("state = 'paused'")
+    await monitored.measure()
+    before, after = monitored.emitted.matching(ProjectionsMeasured)
+    assert (before.horizon, before.appended, before.states) == (first, 0, {"orders": "active"})
+    assert (after.horizon, after.appended, after.states) == (last, 2, {"orders": "paused"})
+    assert after.lag_events == {"orders": last}
+    assert after.lag_s["orders"] > 0
+    assert after.horizon_age_s == 0
+
+
+async def test_the_transaction_that_all_wait_for_is_named_once(events, event_url, monitored):
+    await append_one(events, "order-1", placed())
+    async with connected(event_url) as other, other.transaction():
+        await other.execute("SELECT saga_engine.announce_positions()")
+        await events.append(Append("order-2", [placed()]))
+        await monitored.measure(3)
+        [held] = monitored.emitted.matching(HorizonHeld)
+        assert held.pid == other.get_server_pid()
+        ages = [each.horizon_age_s for each in monitored.emitted.matching(ProjectionsMeasured)]
+        assert ages[0] == 0 < ages[1] < ages[2]
+    await monitored.measure()
+    assert monitored.emitted[-1].horizon_age_s == 0
+
+
+async def test_a_running_projection_has_no_problem(events, event_url, database):
+    async with running_projector(event_url, [orders_projection()]):
+        position = await append_one(events, "order-1", placed())
+        await wait_for_position(database, "orders", position)
+        monitored = Monitored(database, event_url)
+        assert await monitored.measure(3) is None
+
+
+def test_the_metric_has_every_state():
+    assert PROJECTION_STATE.values == tuple(map(str, ProjectionState))
