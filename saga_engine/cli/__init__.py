@@ -16,6 +16,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     redrive              redriving, discarding and purging dead letters
     streams              streams
     projections          projections
+    feeds                feeds
     tail                 tail
     event_output         the events that `streams read` and `tail` print
     migrate              migrate

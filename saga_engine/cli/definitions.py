@@ -10,6 +10,8 @@ from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError, collect_errors
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.aggregate_rules import problems as aggregate_problems
+from saga_engine.events.feed import Feed
+from saga_engine.events.feed_rules import problems as feed_problems
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_rules import problems as projection_problems
 from saga_engine.loading import load_objects
@@ -34,15 +36,15 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
     Check what a module declares against every rule; print the problems and exit 8 if any.
 
-    It may declare sagas, aggregates and projections.
+    It may declare sagas, aggregates, projections and feeds.
 
     Args:
         module: MODULE or MODULE:NAME.
     """
-    found: list[Saga | Aggregate | Projection] = []
+    found: list[Saga | Aggregate | Projection | Feed] = []
     with collect_errors() as problems:
         try:
-            kinds = (Saga, Aggregate, Projection)
+            kinds = (Saga, Aggregate, Projection, Feed)
             found = load_objects(module, kinds, Settings.load().import_timeout)
         except DefinitionError as error:
             problems.append(error)
@@ -52,11 +54,14 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     projections = [each for each in found if isinstance(each, Projection)]
     problems.extend(aggregate_problems(aggregates))
     problems.extend(projection_problems(projections))
+    feeds = [each for each in found if isinstance(each, Feed)]
+    problems.extend(feed_problems(feeds))
     if as_json:
         document: dict[str, list[Any]] = {
             "sagas": [_saga_json(each) for each in sagas],
             "aggregates": [_aggregate_json(each) for each in aggregates],
             "projections": [_projection_json(each) for each in projections],
+            "feeds": [{"name": each.name, "location": each.source_location} for each in feeds],
         }
         if problems:
             document = {name: [] for name in document}
@@ -141,7 +146,9 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
     }
 
 
-def _summary(found: Saga | Aggregate | Projection) -> str:
+def _summary(found: Saga | Aggregate | Projection | Feed) -> str:
+    if isinstance(found, Feed):
+        return f"{found.name}: feed, valid"
     if isinstance(found, Aggregate):
         events, commands = len(found.folds), len(found.commands)
         return f"{found.name}: {events} events, {commands} commands, valid"

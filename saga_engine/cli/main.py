@@ -46,6 +46,7 @@ _COMMANDS = (
     ("streams", "streams:app", "Read the events of a stream."),
     ("tail", "tail:tail", "Print the events of all streams as they are appended."),
     ("projections", "projections:app", "List, show, pause, resume, retry and skip."),
+    ("feeds", "feeds:app", "List and show feeds, and act on them."),
     ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
         "rotate-token-key",

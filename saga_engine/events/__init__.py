@@ -32,6 +32,8 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     feed_batch        the events of a feed that are on their way: which is next, how far it is
     feed_table        how far each feed is, and which process runs it
     feed_failures     the events that feeds could not publish
+    feed_actions      what an operator does with a feed
+    feed_lag          how far feeds are behind the horizon
     feed_runner       one feed in one process: publish, wait for the confirms, save the position
     feed_publisher    FeedPublisher: the process that publishes feeds
     cloud_event       an event as a message of a feed: CloudEvents 1.0

@@ -2,7 +2,7 @@
 Events that a feed could not publish: the table `feed_failure`.
 
 A failure stops its feed. It stays open until an operator retries the event or discards it; by whom
-and why is kept with it.
+and why is kept with it. Of the resolved ones a feed keeps the newest.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from saga_engine.errors import Conflict, NotFound
 from saga_engine.events import feed_table
 from saga_engine.events.feed_table import FeedKey, FeedState
+from saga_engine.events.projection_actions import Operator
+from saga_engine.events.projection_failures import MAX_RESOLVED
 from saga_engine.events.recorded import Recorded
 from saga_engine.postgres.statement import Transaction, text
 
@@ -83,32 +84,17 @@ async def read_open(tx: Transaction, key: FeedKey) -> StoredFailure | None:
 
 
 async def resolve(
-    tx: Transaction, key: FeedKey, resolution: Resolution, reason: str | None
-) -> StoredFailure:
-    """
-    Resolve the failure of a stopped feed, which then continues.
-
-    Args:
-        tx: a transaction.
-        key: of the feed.
-        resolution: RETRIED: with the event itself. DISCARDED: with the one after it.
-        reason: why, for the record.
-
-    Raises:
-        NotFound: there is no such feed.
-        Conflict: no failure has stopped it.
-    """
-    if not await feed_table.lock(tx, key):
-        raise NotFound(f"There is no feed {key.name!r} to the {key.sink} in this database.")
-    failure = await read_open(tx, key)
-    if failure is None:
-        raise Conflict(f"Feed {key.name!r} is not stopped by a failure.")
-    parameters = {"resolution": resolution.value, "reason": reason}
-    await tx.execute(_RESOLVE, {**key.parameters, **parameters})
-    is_discarded = resolution is Resolution.DISCARDED
-    position = failure.position if is_discarded else failure.position - 1
-    await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
-    return failure
+    tx: Transaction, key: FeedKey, resolution: Resolution, operator: Operator
+) -> None:
+    """Resolve the failure that has stopped a feed. The caller has locked the feed."""
+    parameters = {
+        **key.parameters,
+        "resolution": resolution.value,
+        "actor": operator.name,
+        "reason": operator.reason,
+    }
+    await tx.execute(_RESOLVE, parameters)
+    await tx.execute(_PURGE, {**key.parameters, "kept": MAX_RESOLVED})
 
 
 _RECORD = text(
@@ -131,7 +117,15 @@ _READ_OPEN = text(
 _RESOLVE = text(
     """
     UPDATE saga_engine.feed_failure
-    SET resolution = :resolution, resolved_at = clock_timestamp(), resolved_by = session_user,
+    SET resolution = :resolution, resolved_at = clock_timestamp(), resolved_by = :actor,
         reason = :reason
     WHERE feed = :name AND sink = :sink AND resolution IS NULL"""
+)
+_PURGE = text(
+    """
+    DELETE FROM saga_engine.feed_failure
+    WHERE (feed, sink, position) IN (
+        SELECT feed, sink, position FROM saga_engine.feed_failure
+        WHERE feed = :name AND sink = :sink AND resolution IS NOT NULL
+        ORDER BY resolved_at DESC OFFSET :kept)"""
 )

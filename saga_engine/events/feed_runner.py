@@ -174,14 +174,15 @@ class FeedRunner:
 
     def _problem(self, event: Recorded, outcome: PublishOutcome) -> str:
         message = encode_event(event, self._source.log.id)
+        retry = f"then run `saga-engine feeds retry {self._key.name}`; or discard the event."
         if outcome is PublishOutcome.UNROUTABLE:
             return (
                 f"No queue is bound to exchange {FEED!r} for routing key {message.routing_key!r}."
-                " Bind one, then retry the event; or discard it."
+                f" Bind one, {retry}"
             )
         return (
             f"The message exceeds a limit. {self._publisher.unpublishable_reason(message)} Raise"
-            " the limit, such as max_body_bytes, then retry the event; or discard it."
+            f" the limit, such as max_body_bytes, {retry}"
         )
 
     def _set_position(self, position: int) -> None:

@@ -1,6 +1,6 @@
 """How far projections are behind the horizon, in positions and in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from saga_engine.events import positions, projection_table
@@ -41,14 +41,27 @@ async def read_lags(
     """
     horizon = await positions.horizon(tx)
     stored = await projection_table.read(tx, name)
-    behind = sorted({each.position for each in stored if each.position < horizon})
-    statement = _AGES_WITH_JOURNAL if log.has_journal else _AGES
-    rows = await tx.execute(statement, {"position": behind, "horizon": horizon})
-    ages: dict[int, float] = dict(tuple(row) for row in rows)
+    ages = await read_ages(tx, log, [each.position for each in stored], horizon)
     return horizon, [
         ProjectionLag(each, max(0, horizon - each.position), ages.get(each.position, 0.0))
         for each in stored
     ]
+
+
+async def read_ages(
+    tx: Transaction, log: EventLog, after: Collection[int], horizon: int
+) -> Mapping[int, float]:
+    """
+    Read how old the next event after each position is, up to the horizon.
+
+    Returns:
+        Seconds for each position that has a next event.
+    """
+    behind = sorted({each for each in after if each < horizon})
+    statement = _AGES_WITH_JOURNAL if log.has_journal else _AGES
+    rows = await tx.execute(statement, {"position": behind, "horizon": horizon})
+    ages: dict[int, float] = dict(tuple(row) for row in rows)
+    return ages
 
 
 _AGES = text(

@@ -90,6 +90,19 @@ def projected(event: Placed, recorded: Recorded) -> Change:
 """
 
 
+async def test_feeds_are_checked(shop):
+    declared = 'from saga_engine.events import Feed\nfeed = Feed("orders", streams=["*"])\n'
+    (shop / "feeds.py").write_text(declared)
+    ran = await saga_engine("check", "feeds", cwd=shop)
+    assert ran.exit_code == 8
+    assert "feeds.py:2: Feed 'orders' publishes nowhere" in ran.err
+    (shop / "feeds.py").write_text(f"{declared}feed.to_exchange()\n")
+    ran = await saga_engine("check", "feeds", cwd=shop)
+    assert ran.out == "orders: feed, valid\n"
+    [feed] = (await saga_engine("check", "feeds", "--json", cwd=shop)).json["feeds"]
+    assert feed["location"].endswith("feeds.py:2")
+
+
 async def test_projections_are_checked_with_the_aggregates_of_their_events(shop):
     (shop / "orders.py").write_text(AGGREGATE + PROJECTION)
     ran = await saga_engine("check", "orders", cwd=shop)
@@ -180,8 +193,8 @@ async def test_a_file_name_is_refused_with_the_module_name(shop, given, module):
         ("nowhere", "There is no module 'nowhere'"),
         ("syntax", "syntax.py:1"),
         ("raising", "ZeroDivisionError"),
-        ("empty", "declares no Saga, Aggregate or Projection."),
-        ("valid:other", "has no Saga, Aggregate or Projection named 'other'"),
+        ("empty", "declares no Saga, Aggregate, Projection or Feed."),
+        ("valid:other", "has no Saga, Aggregate, Projection or Feed named 'other'"),
     ],
 )
 async def test_a_module_that_cannot_be_loaded_is_one_sentence(shop, module, words):

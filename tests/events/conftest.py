@@ -8,10 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.events import Events
+from saga_engine.events import Events, feed_table
 from saga_engine.settings import Settings
+from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.schema import EVENT_DATABASE
+from tests.kit.feeds import ORDERS
 from tests.kit.servers import running_postgres
 
 _numbers = count(1)
@@ -40,6 +42,15 @@ async def events(event_url: str) -> AsyncIterator[Events]:
     """A client of that database."""
     async with Events(event_url, settings=Settings()) as client:
         yield client
+
+
+@pytest.fixture
+async def feed_database(event_url: str) -> AsyncIterator[Database]:
+    """That database, with the feed `orders` at its beginning."""
+    async with Database(event_url, Settings(), EVENT_DATABASE) as database:
+        async with database.transaction() as tx:
+            await feed_table.register(tx, [ORDERS])
+        yield database
 
 
 @pytest.fixture

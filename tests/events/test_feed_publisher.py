@@ -3,19 +3,19 @@
 import pytest
 
 from saga_engine.errors import DefinitionError, SchemaMismatch
-from saga_engine.events import Append, EventData, feed_failures, feed_table
+from saga_engine.events import Append, EventData, feed_actions, feed_table
 from saga_engine.events.feed_failures import Resolution
 from saga_engine.events.feed_publisher import FeedPublisher
-from saga_engine.events.feed_table import FeedKey, FeedState, Sink
+from saga_engine.events.feed_table import FeedState
+from saga_engine.events.projection_actions import Operator
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database
-from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import FeedAcquired, FeedStopped, MessagesPublished
 from tests.kit.broker_faults import drop_confirm, nack
 from tests.kit.connections import raw_channel
 from tests.kit.events import EventRecorder
 from tests.kit.feeds import (
+    ORDERS,
     bind_queue,
     consume,
     every_event,
@@ -26,18 +26,12 @@ from tests.kit.feeds import (
 )
 from tests.kit.projections import append_one, append_orders, cancelled, placed
 
-KEY = FeedKey("orders", Sink.EXCHANGE)
-
-
-@pytest.fixture
-async def database(event_url):
-    async with Database(event_url, Settings(), EVENT_DATABASE) as database:
-        yield database
+OPERATOR = Operator("mara", "tested")
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
 async def test_every_event_is_published_in_the_order_of_its_stream(
-    events, event_url, broker_url, database, batch_size
+    events, event_url, broker_url, feed_database, batch_size
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
@@ -46,26 +40,28 @@ async def test_every_event_is_published_in_the_order_of_its_stream(
         feed = order_feed()
         async with running_feeds(event_url, broker_url, [feed], feed_batch_size=batch_size):
             await append_orders(events, 3, seed=1)
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
         expected = await every_event(events)
         await received.wait_for(len(expected))
         received.check(expected)
         assert len(received.ids) == len(expected)
-    assert (await stored_feed(database)).skipped == 0
+    assert (await stored_feed(feed_database)).skipped == 0
 
 
-async def test_messages_survive_a_restart_of_the_broker(events, event_url, broker_url, database):
+async def test_messages_survive_a_restart_of_the_broker(
+    events, event_url, broker_url, feed_database
+):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
         received = await consume(channel, "billing")
         position = await append_one(events, "order-1", placed())
         async with running_feeds(event_url, broker_url, [order_feed()]):
-            await wait_for_feed(database, position)
+            await wait_for_feed(feed_database, position)
         await received.wait_for(1)
         assert received.messages[0].header.properties.delivery_mode == 2
 
 
-async def test_a_feed_publishes_what_it_selects(events, event_url, broker_url, database):
+async def test_a_feed_publishes_what_it_selects(events, event_url, broker_url, feed_database):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
         received = await consume(channel, "billing")
@@ -73,7 +69,7 @@ async def test_a_feed_publishes_what_it_selects(events, event_url, broker_url, d
             await append_one(events, stream, placed(), cancelled())
         feed = order_feed(streams=["order-*"], types=["order-placed"])
         async with running_feeds(event_url, broker_url, [feed]):
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
         await received.wait_for(2)
         received.check(
             [
@@ -85,7 +81,7 @@ async def test_a_feed_publishes_what_it_selects(events, event_url, broker_url, d
 
 
 async def test_another_process_continues_after_the_last_confirmed_event(
-    events, event_url, broker_url, database
+    events, event_url, broker_url, feed_database
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
@@ -94,8 +90,8 @@ async def test_another_process_continues_after_the_last_confirmed_event(
             async with running_feeds(event_url, broker_url, [order_feed()]) as emitted:
                 (acquired,) = await emitted.wait_for(FeedAcquired)
                 await append_orders(events, 5, seed=seed)
-                await wait_for_feed(database, await events.position())
-            assert (await stored_feed(database)).owner is None
+                await wait_for_feed(feed_database, await events.position())
+            assert (await stored_feed(feed_database)).owner is None
             assert (acquired.position == 0) is (seed == 0)
         expected = await every_event(events)
         await received.wait_for(len(expected))
@@ -103,38 +99,40 @@ async def test_another_process_continues_after_the_last_confirmed_event(
         assert len(received.ids) == len(expected)
 
 
-async def test_one_process_at_a_time_runs_a_feed(events, event_url, development_broker, database):
+async def test_one_process_at_a_time_runs_a_feed(
+    events, event_url, development_broker, feed_database
+):
     url = development_broker.url
     async with running_feeds(event_url, url, [order_feed()]) as first:
         await first.wait_for(FeedAcquired)
         async with running_feeds(event_url, url, [order_feed()]) as second:
             await append_orders(events, 10)
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
             assert not second.matching(FeedAcquired)
     async with running_feeds(event_url, url, [order_feed()]) as third:
         await third.wait_for(FeedAcquired)
 
 
 async def test_a_feed_that_another_process_has_moved_continues_there(
-    events, event_url, development_broker, database
+    events, event_url, development_broker, feed_database
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
         received = await consume(channel, "billing")
         await append_orders(events, 5)
         async with running_feeds(event_url, development_broker.url, [order_feed()]) as emitted:
-            await wait_for_feed(database, await events.position())
-            async with database.transaction() as tx:
-                await feed_table.set_state(tx, KEY, FeedState.ACTIVE, 0)
+            await wait_for_feed(feed_database, await events.position())
+            async with feed_database.transaction() as tx:
+                await feed_table.set_state(tx, ORDERS, FeedState.ACTIVE, 0)
             await emitted.wait_for(FeedAcquired, 2)
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
         expected = await every_event(events)
         received.check(expected)
         assert len(received.ids) == 2 * len(expected)
 
 
 async def test_events_that_no_queue_is_bound_for_are_skipped_and_counted(
-    events, event_url, broker_url, database
+    events, event_url, broker_url, feed_database
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing", "*.order-placed")
@@ -142,17 +140,17 @@ async def test_events_that_no_queue_is_bound_for_are_skipped_and_counted(
         await append_one(events, "order-1", placed(), cancelled(), placed())
         await append_one(events, "order-2", cancelled())
         async with running_feeds(event_url, broker_url, [order_feed()]) as emitted:
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
         await received.wait_for(2)
         received.check([each for each in await every_event(events) if each.type == "order-placed"])
-    assert (await stored_feed(database)).skipped == 2
+    assert (await stored_feed(feed_database)).skipped == 2
     unroutable = emitted.matching(MessagesPublished, outcome=PublishOutcome.UNROUTABLE)
     assert sum(each.messages for each in unroutable) == 2
 
 
 @pytest.mark.parametrize("resolution", list(Resolution))
 async def test_a_feed_stops_at_an_event_that_no_queue_is_bound_for(
-    events, event_url, broker_url, database, resolution
+    events, event_url, broker_url, feed_database, resolution
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing", "*.order-placed")
@@ -166,12 +164,15 @@ async def test_a_feed_stops_at_an_event_that_no_queue_is_bound_for(
             assert stopped.position == read[1].position
             assert "No queue is bound to exchange 'saga.feed'" in stopped.problem
             assert "'order.order-cancelled'" in stopped.problem
-            found = await stored_feed(database)
+            found = await stored_feed(feed_database)
             assert (found.state, found.position) == (FeedState.STOPPED, stopped.position - 1)
             await channel.queue_bind("billing", "saga.feed", "order.#")
-            async with database.transaction() as tx:
-                await feed_failures.resolve(tx, KEY, resolution, "tested")
-            await wait_for_feed(database, last)
+            async with feed_database.transaction() as tx:
+                if resolution is Resolution.RETRIED:
+                    await feed_actions.retry(tx, "orders", OPERATOR)
+                else:
+                    await feed_actions.discard(tx, "orders", stopped.position, OPERATOR)
+            await wait_for_feed(feed_database, last)
         expected = [
             each for each in read if each is not read[1] or resolution is Resolution.RETRIED
         ]
@@ -180,7 +181,7 @@ async def test_a_feed_stops_at_an_event_that_no_queue_is_bound_for(
 
 
 async def test_a_feed_stops_at_an_event_that_exceeds_a_limit(
-    events, event_url, development_broker, database
+    events, event_url, development_broker, feed_database
 ):
     """It is never skipped, because a consumer may wait for it."""
     await append_one(events, "order-1", placed(), EventData("order-noted", 1, {"text": "x" * 5000}))
@@ -190,11 +191,11 @@ async def test_a_feed_stops_at_an_event_that_exceeds_a_limit(
         (stopped,) = await emitted.wait_for(FeedStopped)
     assert "Its body has 5011 bytes; 4000 are allowed" in stopped.problem
     assert "max_body_bytes" in stopped.problem
-    assert (await stored_feed(database)).position == stopped.position - 1
+    assert (await stored_feed(feed_database)).position == stopped.position - 1
 
 
 async def test_a_refused_event_is_published_again_before_the_next_of_its_stream(
-    events, event_url, development_broker, database
+    events, event_url, development_broker, feed_database
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
@@ -209,7 +210,7 @@ async def test_a_refused_event_is_published_again_before_the_next_of_its_stream(
         development_broker.faults.on_publish(first_time, nack, max_count=1000)
         await append_orders(events, 20)
         async with running_feeds(event_url, development_broker.url, [order_feed()]) as emitted:
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
         assert emitted.matching(MessagesPublished, outcome=PublishOutcome.NACKED)
         expected = await every_event(events)
         received.check(expected)
@@ -217,7 +218,7 @@ async def test_a_refused_event_is_published_again_before_the_next_of_its_stream(
 
 
 async def test_events_that_were_not_confirmed_are_published_again_with_the_same_id(
-    events, event_url, development_broker, database
+    events, event_url, development_broker, feed_database
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
@@ -232,14 +233,14 @@ async def test_events_that_were_not_confirmed_are_published_again_with_the_same_
         async with running_feeds(
             event_url, development_broker.url, [order_feed()], broker_confirm_timeout=0.3
         ) as emitted:
-            await wait_for_feed(database, last)
+            await wait_for_feed(feed_database, last)
         assert len(emitted.matching(MessagesPublished, outcome=PublishOutcome.UNKNOWN)) == 2
         received.check(await every_event(events))
         assert len(received.ids) == 6
 
 
 async def test_a_feed_keeps_its_lease_while_it_waits_for_confirms(
-    events, event_url, development_broker, database
+    events, event_url, development_broker, feed_database
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
@@ -250,13 +251,13 @@ async def test_a_feed_keeps_its_lease_while_it_waits_for_confirms(
         await first.wait_for(FeedAcquired)
         async with running_feeds(event_url, url, [order_feed()], **settings) as second:
             await first.wait_for(MessagesPublished, outcome=PublishOutcome.UNKNOWN)
-            await wait_for_feed(database, last)
+            await wait_for_feed(feed_database, last)
             assert not second.matching(FeedAcquired)
 
 
 @pytest.mark.rabbitmq
 async def test_a_feed_waits_for_a_full_queue_and_loses_no_event(
-    events, event_url, rabbitmq_url, database
+    events, event_url, rabbitmq_url, feed_database
 ):
     """A queue of two messages, from which one at a time is taken."""
     limits = {"x-max-length": 2, "x-overflow": "reject-publish", "x-queue-type": "classic"}
@@ -267,7 +268,7 @@ async def test_a_feed_waits_for_a_full_queue_and_loses_no_event(
         async with running_feeds(event_url, rabbitmq_url, [order_feed()]) as emitted:
             await emitted.wait_for(MessagesPublished, outcome=PublishOutcome.NACKED)
             received = await consume(channel, "billing")
-            await wait_for_feed(database, await events.position())
+            await wait_for_feed(feed_database, await events.position())
         await received.wait_for(len(expected))
         received.check(expected)
 
@@ -286,7 +287,7 @@ async def test_feeds_that_break_a_rule_are_refused(event_url):
 
 
 async def test_feeds_do_not_wait_for_one_that_has_stopped(
-    events, event_url, development_broker, database
+    events, event_url, development_broker, feed_database
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing", "*.order-placed")
@@ -295,13 +296,13 @@ async def test_feeds_do_not_wait_for_one_that_has_stopped(
         feeds = [order_feed(unroutable="stop"), order_feed("others")]
         async with running_feeds(event_url, development_broker.url, feeds) as emitted:
             await emitted.wait_for(FeedStopped, feed="orders")
-            await wait_for_feed(database, last, "others")
+            await wait_for_feed(feed_database, last, "others")
 
 
-async def test_many_streams_are_one_write(events, event_url, development_broker, database):
+async def test_many_streams_are_one_write(events, event_url, development_broker, feed_database):
     """Otherwise an event would cost a round trip."""
     streams = [Append(f"order-{n}", [placed(), placed()]) for n in range(100)]
     await events.append(*streams)
     async with running_feeds(event_url, development_broker.url, [order_feed()]) as emitted:
-        await wait_for_feed(database, await events.position())
+        await wait_for_feed(feed_database, await events.position())
     assert [each.messages for each in emitted.matching(MessagesPublished)] == [100, 100]

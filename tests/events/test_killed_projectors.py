@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from tests.kit.killed_process import KilledProcess
 from tests.kit.programs import sleep
 from tests.kit.projections import (
     append_orders,
@@ -13,7 +14,6 @@ from tests.kit.projections import (
     rows,
     wait_for_position,
 )
-from tests.kit.projector_process import ProjectorProcess
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def database(event_url):
 async def test_killed_processes_apply_each_event_once(events, event_url, database, appends, kills):
     """60 kills through 100,000 events, in the long one."""
     rng = Random(appends)
-    processes = [ProjectorProcess(event_url) for _ in range(2)]
+    processes = [KilledProcess("tests.kit.projector_process", event_url) for _ in range(2)]
     for process in processes:
         await process.start()
 

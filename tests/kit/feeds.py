@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from saga_engine.events import Events, Feed, Recorded, feed_table
+from saga_engine.events import Events, Feed, Recorded, feed_failures, feed_table
 from saga_engine.events.feed_publisher import FeedPublisher
-from saga_engine.events.feed_table import StoredFeed
+from saga_engine.events.feed_table import FeedKey, Sink, StoredFeed
 from saga_engine.protocol.topology import FEED
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -20,11 +22,36 @@ from tests.kit.events import EventRecorder
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import FAST
 
+ORDERS = FeedKey("orders", Sink.EXCHANGE)
+
 
 def order_feed(name: str = "orders", *, unroutable: str = "skip", **selection: Any) -> Feed:
     feed = Feed(name, **selection)
     feed.to_exchange(unroutable=unroutable)
     return feed
+
+
+def order_event(position: int) -> Recorded:
+    """The third event of order o-1, at a position."""
+    return Recorded(
+        stream="order-o-1",
+        version=3,
+        position=position,
+        type="order-placed",
+        schema_version=1,
+        recorded_at=datetime(2026, 11, 30, tzinfo=UTC),
+        id=UUID(int=8),
+        data={},
+    )
+
+
+STOPPING_EVENT = order_event(8)
+
+
+async def stop_orders(database: Database, position: int = 8) -> None:
+    """Stop the registered feed `orders` at an event."""
+    async with database.transaction() as tx:
+        await feed_failures.stop(tx, ORDERS, order_event(position), "No queue.")
 
 
 @asynccontextmanager

@@ -2,35 +2,10 @@
 
 import asyncio
 import sys
-from pathlib import Path
 
 from saga_engine.events.projector import Projector
 from saga_engine.settings import Settings
 from tests.kit.read_model import history_projection, orders_projection
-
-ROOT = Path(__file__).parents[2]
-
-
-class ProjectorProcess:
-    """One process at a time; `restart` kills it and starts the next."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._process: asyncio.subprocess.Process
-
-    async def start(self) -> None:
-        arguments = (sys.executable, "-m", __name__, self._url)
-        self._process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT)
-
-    async def kill(self) -> None:
-        """Send SIGKILL to it; it must not have ended before."""
-        assert self._process.returncode is None
-        self._process.kill()
-        await self._process.wait()
-
-    async def restart(self) -> None:
-        await self.kill()
-        await self.start()
 
 
 async def main(url: str) -> None:

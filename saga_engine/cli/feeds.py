@@ -1,0 +1,150 @@
+"""`saga-engine feeds`: how far feeds are, and what an operator does with them."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from saga_engine.cli.operator import Operator, operator_or_login_name
+from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
+from saga_engine.errors import NotFound
+from saga_engine.events import feed_actions, feed_failures, projection_actions
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.feed_lag import FeedLag, read_lags
+from saga_engine.events.feed_table import FeedKey
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database, SqlAlchemyTransaction
+from saga_engine.store.schema import EVENT_DATABASE
+
+app = App(name="feeds", help="List, show, retry, discard and rewind.")
+
+TABLE_COLUMNS = (
+    *("feed", "sink", "state", "position"),
+    *("lag events", "lag s", "skipped", "owner"),
+)
+
+Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
+
+
+@asynccontextmanager
+async def _transaction() -> AsyncIterator[SqlAlchemyTransaction]:
+    settings = Settings.load()
+    async with (
+        Database(settings.require_database_url(), settings, EVENT_DATABASE) as database,
+        database.transaction() as tx,
+    ):
+        yield tx
+
+
+@app.command(name="list")
+async def list_feeds(*, as_json: AsJson = False) -> None:
+    """List the feeds of a database."""
+    async with _transaction() as tx:
+        lags = await read_lags(tx, await EventLog.load(tx))
+    documents = [*map(_document, lags)]
+    if as_json:
+        print_json({"feeds": documents})
+        return
+    rows = [[document[column] for column in _COLUMN_FIELDS] for document in documents]
+    print_table(TABLE_COLUMNS, rows, empty="No projector has registered a feed.")
+
+
+@app.command
+async def show(name: str, /, *, as_json: AsJson = False) -> None:
+    """
+    Show a feed, and the event that it could not publish.
+
+    Args:
+        name: Of the feed.
+    """
+    async with _transaction() as tx:
+        lags = await read_lags(tx, await EventLog.load(tx), name)
+        if not lags:
+            raise NotFound(f"There is no feed {name!r}. A projector registers it.")
+        feed = lags[0].feed
+        failure = await feed_failures.read_open(tx, FeedKey(feed.name, feed.sink))
+    document = _document(lags[0])
+    failed = asdict(failure) if failure else None
+    if as_json:
+        print_json({"feed": {**document, "failure": failed}})
+        return
+    for field, value in document.items():
+        print_field(field, value)
+    if failed is None:
+        print_line("Every event up to the position was published, skipped or discarded.")
+        return
+    print_line("The feed is stopped before this event:")
+    for field, value in failed.items():
+        print_field(field, value)
+
+
+@app.command
+async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> None:
+    """
+    Publish the event again at which a feed is stopped.
+
+    Args:
+        name: Of the feed.
+    """
+    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    async with _transaction() as tx:
+        position = await feed_actions.retry(tx, name, acting)
+    print_line(f"{name} goes on with the event at position {position}.")
+
+
+@app.command
+async def discard(
+    name: str, position: int, /, *, reason: Reason, operator: Operator = None
+) -> None:
+    """
+    Go on without the event at which a feed is stopped; consumers never receive it.
+
+    Args:
+        name: Of the feed.
+        position: Of the event, as `feeds show` prints it.
+    """
+    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    async with _transaction() as tx:
+        await feed_actions.discard(tx, name, position, acting)
+    print_line(f"{name} goes on without the event at position {position}.")
+
+
+@app.command
+async def rewind(
+    name: str,
+    /,
+    *,
+    to: Annotated[int, Parameter(help="The position to continue after; 0: from the first event.")],
+) -> None:
+    """
+    Publish events again, with the ids that they had.
+
+    Args:
+        name: Of the feed.
+    """
+    async with _transaction() as tx:
+        await feed_actions.rewind(tx, name, to)
+    print_line(f"{name} continues after position {to}.")
+
+
+_COLUMN_FIELDS = (
+    *("name", "sink", "state", "position"),
+    *("lag_events", "lag_seconds", "skipped", "owner"),
+)
+
+
+def _document(lag: FeedLag) -> Mapping[str, Any]:
+    feed = lag.feed
+    return {
+        "name": feed.name,
+        "sink": feed.sink,
+        "state": feed.state,
+        "position": feed.position,
+        "lag_events": lag.lag_events,
+        "lag_seconds": round(lag.lag_seconds, 3),
+        "skipped": feed.skipped,
+        "owner": feed.owner,
+        "updated_at": feed.updated_at,
+    }

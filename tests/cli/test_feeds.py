@@ -1,0 +1,93 @@
+"""An operator sees how far feeds are, and acts on them, with the command line alone."""
+
+import pytest
+
+from saga_engine.events import Events
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import FeedStopped
+from tests.kit.command_line import saga_engine
+from tests.kit.feeds import order_feed, running_feeds
+from tests.kit.projections import append_one, placed
+
+
+@pytest.fixture
+async def stopped(migrated_url, development_broker) -> int:
+    """The position of an event at which `orders` is stopped; `others` has passed it."""
+    async with Events(migrated_url, settings=Settings()) as event_store:
+        await append_one(event_store, "order-1", placed())
+    feeds = [order_feed(unroutable="stop"), order_feed("others")]
+    async with running_feeds(migrated_url, development_broker.url, feeds) as emitted:
+        (found,) = await emitted.wait_for(FeedStopped)
+    position: int = found.position
+    return position
+
+
+async def command(migrated_url, *words, **options):
+    return await saga_engine("feeds", *words, database_url=migrated_url, **options)
+
+
+async def feed(migrated_url, name="orders"):
+    return (await command(migrated_url, "show", name, "--json")).json["feed"]
+
+
+async def test_list_shows_state_and_lag(stopped, migrated_url):
+    orders, others = (await command(migrated_url, "list", "--json")).json["feeds"]
+    assert (orders["state"], orders["position"], orders["sink"]) == (
+        "stopped",
+        stopped - 1,
+        "exchange",
+    )
+    assert (orders["lag_events"], orders["skipped"], orders["owner"]) == (1, 0, None)
+    assert orders["lag_seconds"] > 0
+    assert (others["state"], others["name"]) == ("active", "others")
+    ran = await command(migrated_url, "list")
+    assert [line.split("\t")[:3] for line in ran.out.splitlines()] == [
+        ["feed", "sink", "state"],
+        ["orders", "exchange", "stopped"],
+        ["others", "exchange", "active"],
+    ]
+
+
+async def test_list_of_a_database_without_feeds_reports_it(migrated_url):
+    ran = await command(migrated_url, "list")
+    assert "No projector has registered a feed." in ran.out + ran.err
+
+
+async def test_show_names_the_event_that_could_not_be_published(stopped, migrated_url):
+    failure = (await feed(migrated_url))["failure"]
+    assert (failure["position"], failure["stream"], failure["attempts"]) == (stopped, "order-1", 1)
+    assert "run `saga-engine feeds retry orders`" in failure["error"]
+    ran = await command(migrated_url, "show", "orders")
+    assert "The feed is stopped before this event:" in ran.out
+    assert "order-1" in ran.out
+    assert (await feed(migrated_url, "others"))["failure"] is None
+    ran = await command(migrated_url, "show", "others")
+    assert "Every event up to the position was published" in ran.out
+
+
+async def test_a_stopped_feed_is_retried(stopped, migrated_url):
+    ran = await command(migrated_url, "retry", "orders", "--reason", "bound")
+    assert ran.out == f"orders goes on with the event at position {stopped}.\n"
+    found = await feed(migrated_url)
+    assert (found["state"], found["position"]) == ("active", stopped - 1)
+    ran = await command(migrated_url, "retry", "orders", "--reason", "bound")
+    assert (ran.exit_code, ran.out) == (4, "")
+
+
+async def test_an_event_is_discarded(stopped, migrated_url):
+    ran = await command(migrated_url, "discard", "orders", str(stopped), "--reason", "a test")
+    assert ran.out == f"orders goes on without the event at position {stopped}.\n"
+    assert (await feed(migrated_url))["position"] == stopped
+
+
+async def test_a_feed_is_rewound(stopped, migrated_url):
+    await command(migrated_url, "discard", "orders", str(stopped), "--reason", "a test")
+    ran = await command(migrated_url, "rewind", "orders", "--to", "0")
+    assert ran.out == "orders continues after position 0.\n"
+    assert (await feed(migrated_url))["position"] == 0
+
+
+async def test_an_unknown_feed_is_not_found(migrated_url):
+    ran = await command(migrated_url, "show", "other")
+    assert ran.exit_code == 3
+    assert "There is no feed 'other'" in ran.err
