@@ -18,6 +18,9 @@ from saga_engine.errors import DefinitionError
 from saga_engine.events.column_types import ValueRefused
 from saga_engine.events.table_shape import TableProblem, TableShape, shape_of
 
+_MAX_CHECKED = 1000
+"""Combinations of columns whose check is remembered; a projection has a few."""
+
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -168,7 +171,11 @@ def _change(
 ) -> Change:
     try:
         shape = shape_of(table)
-        check_names(shape, kind, key=key, put=put, add=add)
+        names = (kind, *key, None, *put, None, *add)
+        if names not in shape.checked:
+            check_names(shape, kind, key=key, put=put, add=add)
+            if len(shape.checked) < _MAX_CHECKED:
+                shape.checked.add(names)
         return Change(
             table=table,
             kind=kind,

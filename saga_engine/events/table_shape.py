@@ -6,7 +6,7 @@ It is read from the table's SQLAlchemy declaration, once.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Table
@@ -35,6 +35,7 @@ class TableShape:
         required: the columns without which no row can be inserted.
         not_null: the columns that take no None.
         summable: the columns that `add` works on.
+        checked: names of columns that changes have used, which need not be checked again.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TableShape:
     required: frozenset[str]
     not_null: frozenset[str]
     summable: frozenset[str]
+    checked: set[tuple[object, ...]] = field(default_factory=set, compare=False, repr=False)
 
     def check_key(self, names: Iterable[str]) -> None:
         """Raise TableProblem unless *names* are those of the primary key."""

@@ -9,7 +9,7 @@ again by key.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -56,6 +56,19 @@ class SqlAlchemyTransaction:
     def close(self) -> None:
         """Refuse further statements: the connection returns to the pool."""
         self._driver = None
+
+    async def copy(
+        self,
+        table: str,
+        schema: str | None,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+    ) -> None:
+        """Insert rows with COPY; only in a transaction that `Database` began."""
+        assert self._driver is not None, "the driver has no transaction"
+        await self._driver.copy_records_to_table(
+            table, schema_name=schema, columns=columns, records=rows
+        )
 
     async def execute(
         self, statement: Statement | Executable, parameters: Mapping[str, Any] | None = None
