@@ -1,8 +1,5 @@
 """A projector process: its readiness and its shutdown."""
 
-import asyncio
-from contextlib import asynccontextmanager
-
 import pytest
 
 from saga_engine.errors import ConfigurationError, SchemaMismatch
@@ -21,7 +18,6 @@ from tests.kit.event_database import connected
 from tests.kit.events import EventRecorder
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import (
-    FAST,
     append_one,
     append_orders,
     check_read_model,
@@ -30,6 +26,7 @@ from tests.kit.projections import (
     stored,
     wait_for_position,
 )
+from tests.kit.projector_service import running_service
 from tests.kit.read_model import orders_projection
 
 
@@ -37,21 +34,6 @@ from tests.kit.read_model import orders_projection
 async def database(event_url):
     async with projection_database(event_url) as database:
         yield database
-
-
-@asynccontextmanager
-async def running_service(url, **settings):
-    emitted, stop = EventRecorder(), asyncio.Event()
-    chosen = {**FAST, "projection_monitor_interval": 0.02, "database_url": url, **settings}
-    async with (
-        ProjectorService([orders_projection()], Settings(**chosen), emitted) as service,
-        asyncio.TaskGroup() as tasks,
-    ):
-        tasks.create_task(service.run(stop))
-        try:
-            yield service, emitted
-        finally:
-            stop.set()
 
 
 async def test_it_runs_projections_and_ends_its_leases_when_it_stops(events, event_url, database):

@@ -19,7 +19,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in_transaction
 from saga_engine.errors import Conflict, StoreRefused
-from saga_engine.events import Append, EventData, Events, append_in, snapshot_table
+from saga_engine.events import (
+    Append,
+    Events,
+    append_in,
+    projection_actions,
+    snapshot_table,
+)
 from saga_engine.events.snapshot_table import StoredSnapshot
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
@@ -33,10 +39,13 @@ from saga_engine.store.partitions import maintain
 from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import (
     BrokerConnectionChanged,
+    DatabaseUnavailable,
     Emitter,
     InternalErrorCaught,
     MessageDeadLettered,
     ProcessReady,
+    ProjectionsMeasured,
+    ProjectionStopped,
 )
 from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
@@ -44,6 +53,8 @@ from tests.kit.command_line import saga_engine
 from tests.kit.connections import raw_channel
 from tests.kit.engine import FAST_SETTINGS
 from tests.kit.events import EventRecorder
+from tests.kit.projections import append_one, placed, projection_database, wait_for_position
+from tests.kit.projector_service import running_service
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.servers import running_postgres
 from tests.security.buy_saga import buy_saga
@@ -177,23 +188,26 @@ async def test_a_participants_role_has_the_rights_that_its_barrier_needs(roles):
     assert await roles.refuses("payments", "SELECT * FROM saga_engine.run")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def service_roles(roles):
-    """The roles in a database of a service, with event tables and the page's last block."""
+    """The roles in a database of a service, with event tables and the page's last two blocks."""
     async with roles.connected("saga") as administrator:
         await administrator.execute("CREATE DATABASE orders OWNER saga_owner")
     service_roles = roles.of_database("orders")
     await upgrade(service_roles.url("saga_owner"), EVENT_DATABASE)
-    *_, granted = blocks("sql")
+    *_, of_events, of_projections = blocks("sql")
+    async with projection_database(service_roles.url("saga")):
+        pass  # it has created the tables of the projection
     async with service_roles.connected("saga") as administrator:
-        await administrator.execute(granted)
+        await administrator.execute(of_events)
+        await administrator.execute(of_projections)
     return service_roles
 
 
 async def test_a_services_role_has_the_rights_that_its_events_need(service_roles):
-    """And no more: it can change no event. The page's last block of statements grants them."""
+    """And no more: it can change no event. The page's last block but one grants them."""
     url = service_roles.url("orders")
-    event = EventData("order-placed", 1, {})
+    event = placed()
     async with Events(url, settings=Settings()) as events:
         await events.append(Append("order-1", [event]))
         assert len([each async for each in events.read("order-1")]) == 1
@@ -216,6 +230,33 @@ async def test_a_services_role_has_the_rights_that_its_events_need(service_roles
         "SELECT saga_engine.draw_positions(1)",
     ):
         assert await service_roles.refuses("orders", statement)
+
+
+async def test_a_projectors_role_has_the_rights_that_projections_need(service_roles):
+    """And no more: it can append no event. The page's last block of statements grants them."""
+    url = service_roles.url("order_views")
+    async with Events(service_roles.url("orders"), settings=Settings()) as events:
+        await append_one(events, "order-2", placed(), placed("poison"))
+        position = await append_one(events, "order-3", placed())
+    async with (
+        running_service(url) as (service, emitted),
+        Database(url, Settings(), EVENT_DATABASE) as database,
+    ):
+        [stopped] = await emitted.wait_for(ProjectionStopped)
+        await emitted.wait_for(ProjectionsMeasured)
+        assert (await service.readiness())["database"] is None
+        operator = projection_actions.Operator("ann", "a test")
+        async with database.transaction() as tx:
+            await projection_actions.skip(tx, "orders", stopped.position, operator)
+        await wait_for_position(database, "orders", position)
+        assert not emitted.matching(DatabaseUnavailable)
+    for statement in (
+        "SELECT saga_engine.announce_positions()",
+        "INSERT INTO saga_engine.stream_event SELECT * FROM saga_engine.stream_event",
+        "DELETE FROM saga_engine.stream_event",
+        "DELETE FROM saga_engine.projection",
+    ):
+        assert await service_roles.refuses("order_views", statement)
 
 
 class RestrictedPrograms:
