@@ -11,8 +11,10 @@ An event-sourced shop: an order is the fold of its events, and a saga confirms i
 The events are in the database of the shop, which may be the engine's:
 
     saga-engine migrate
+    python -m examples.shop.create_tables
     saga-engine worker examples.shop.sagas
     saga-engine participant examples.shop.services --port 9465
+    saga-engine projector examples.shop.projections --port 9466
     saga-engine start checkout --wait --input \
         '{"order_id": "o-1", "customer": "mara", "items": {"tea": 2}, "card": "ok"}'
 """

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.kit.command_line import (
     running_command,
     saga_engine,
 )
+from tests.kit.event_database import connected
 
 PAGE = (REPOSITORY / "docs" / "events.md").read_text()
 BLOCK = re.compile(
@@ -30,7 +32,7 @@ BLOCK = re.compile(
     r"```(?P<language>\w+)\n(?P<body>.*?)```",
     re.DOTALL,
 )
-MAY_BE_UNNAMED = ("sh", "text")
+MAY_BE_UNNAMED = ("sh", "sql", "text")
 NEEDS_ENGINE = ("saga-engine worker", "saga-engine start", "saga-engine participant")
 
 
@@ -72,6 +74,12 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def service(command: str, **more: Any) -> Any:
+    """The process that a command of the page starts in the background, on another port."""
+    words = command.removesuffix(" &").split()[1:]
+    return running_command(*words[:2], "--port", str(free_port()), **more)
+
+
 async def run(directory: Path, script: str, url: str) -> tuple[int | None, str, str]:
     """Run a script as a reader does who has activated the environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -91,9 +99,36 @@ async def run(directory: Path, script: str, url: str) -> tuple[int | None, str, 
 async def test_what_the_page_runs_prints_what_the_page_shows(directory, database_url):
     scripts = list(shell_blocks())
     assert len(scripts) >= 5
-    for script, expected in scripts:
-        code, out, err = await run(directory, script, database_url)
-        assert (code, out) == (0, expected), err
+    async with AsyncExitStack() as processes:
+        for script, expected in scripts:
+            started = [each for each in script.splitlines() if each.endswith(" &")]
+            commands = [each for each in script.splitlines() if each not in started]
+            code, out, err = await run(directory, "\n".join(commands), database_url)
+            assert (code, out) == (0, expected), err
+            for command in started:
+                process = service(command, cwd=directory, database_url=database_url)
+                await read_log_until(await processes.enter_async_context(process), "process.ready")
+
+
+async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
+    (statements,) = [block.body for block in BLOCKS if block.language == "sql"]
+    projections = "saga-engine projector projections --port 9466 &"
+    prepare = "saga-engine migrate --events\npython projections.py\npython place.py"
+    assert (await run(directory, prepare, database_url))[0] == 0
+    reports = []
+    async with connected(database_url) as connection:
+        for order in ("o-3", "o-4"):
+            process = service(projections, cwd=directory, database_url=database_url)
+            async with process as started:
+                await read_log_until(started, "process.ready")
+                report = (directory / "report.py").read_text().replace('"o-3"', f'"{order}"')
+                (directory / "report.py").write_text(report)
+                code, out, err = await run(directory, "python report.py", database_url)
+                assert code == 0, err
+                reports.append(out.splitlines())
+            await connection.execute(statements)
+    assert reports[0][-2:] == ["ivo 1 500", "mara 1 1200"]
+    assert reports[1][-2:] == ["ivo 2 1000", "mara 1 1200"]
 
 
 async def test_the_tests_that_the_page_shows_pass(directory, database_url):
@@ -125,12 +160,10 @@ async def test_a_checkout_of_the_page_completes(database_url, broker_url):
     ]
     async with AsyncExitStack() as processes:
         for command in prepare:
-            words = command.removesuffix(" &").split()[1:]
             if not command.endswith(" &"):
-                assert (await saga_engine(*words, **urls)).exit_code == 0
+                assert (await saga_engine(*command.split()[1:], **urls)).exit_code == 0
                 continue
-            words = [*words[:2], "--port", str(free_port())]
-            process = await processes.enter_async_context(running_command(*words, **urls))
+            process = await processes.enter_async_context(service(command, **urls))
             await read_log_until(process, "process.ready")
         _, out, err = await run(
             REPOSITORY, f"export SAGA_ENGINE_BROKER_URL='{broker_url}'\n{start[0]}", database_url
