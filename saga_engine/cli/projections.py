@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -21,6 +21,10 @@ app = App(name="projections", help="List, show, pause, resume, retry and skip.")
 
 TABLE_COLUMNS = ("projection", "version", "state", "position", "lag events", "lag s", "owner")
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
+
+RESOLVED_COLUMNS = ("position", "stream", "event", "resolution", "at", "operator", "reason")
+RESOLVED_LIMIT = 100
+"""Resolved failures that `show` prints, the last ones."""
 
 Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
 
@@ -51,7 +55,7 @@ async def list_projections(*, as_json: AsJson = False) -> None:
 @app.command
 async def show(name: str, /, *, as_json: AsJson = False) -> None:
     """
-    Show a projection and the events that it could not apply.
+    Show a projection, the events that it could not apply, and what operators did about them.
 
     Args:
         name: Of the projection.
@@ -62,9 +66,11 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
             raise NotFound(f"There is no projection {name!r}. A projector registers it.")
         version = lags[-1].projection.version
         failures = await projection_failures.read_open(tx, name, version)
+        resolved = await projection_failures.read_resolved(tx, name, version, RESOLVED_LIMIT)
     document = _document(lags[-1])
     if as_json:
-        print_json({"projection": {**document, "failures": [*map(asdict, failures)]}})
+        lists = {"failures": [*map(asdict, failures)], "resolved": [*map(asdict, resolved)]}
+        print_json({"projection": {**document, **lists}})
         return
     for field, value in document.items():
         print_field(field, value)
@@ -81,10 +87,13 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
         for each in failures
     ]
     print_table(FAILURE_COLUMNS, rows, empty="Every event was applied.")
+    if resolved:
+        print_line("")
+        print_table(RESOLVED_COLUMNS, [astuple(each) for each in resolved], empty="")
 
 
 @app.command
-async def pause(name: str, /) -> None:
+async def pause(name: str, /, *, as_json: AsJson = False) -> None:
     """
     Pause a projection before its next batch.
 
@@ -93,11 +102,11 @@ async def pause(name: str, /) -> None:
     """
     async with _transaction() as tx:
         await projection_actions.pause(tx, name)
-    print_line(f"{name} is paused.")
+    _print_done(f"{name} is paused.", {"paused": name}, as_json=as_json)
 
 
 @app.command
-async def resume(name: str, /) -> None:
+async def resume(name: str, /, *, as_json: AsJson = False) -> None:
     """
     Let a paused projection continue.
 
@@ -106,11 +115,13 @@ async def resume(name: str, /) -> None:
     """
     async with _transaction() as tx:
         await projection_actions.resume(tx, name)
-    print_line(f"{name} continues.")
+    _print_done(f"{name} continues.", {"resumed": name}, as_json=as_json)
 
 
 @app.command
-async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> None:
+async def retry(
+    name: str, /, *, reason: Reason, operator: Operator = None, as_json: AsJson = False
+) -> None:
     """
     Try the events again that could not be applied.
 
@@ -120,11 +131,20 @@ async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> N
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
     async with _transaction() as tx:
         number = await projection_actions.retry(tx, name, acting)
-    print_line(f"{number} failures of {name} are tried again.")
+    done = {"retried": name, "failures": number}
+    _print_done(f"{number} failures of {name} are tried again.", done, as_json=as_json)
 
 
 @app.command
-async def skip(name: str, position: int, /, *, reason: Reason, operator: Operator = None) -> None:
+async def skip(
+    name: str,
+    position: int,
+    /,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    as_json: AsJson = False,
+) -> None:
     """
     Go on without an event that could not be applied; the tables then lack it.
 
@@ -135,7 +155,16 @@ async def skip(name: str, position: int, /, *, reason: Reason, operator: Operato
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
     async with _transaction() as tx:
         await projection_actions.skip(tx, name, position, acting)
-    print_line(f"{name} goes on without the event at position {position}.")
+    done = {"skipped": name, "position": position}
+    text = f"{name} goes on without the event at position {position}."
+    _print_done(text, done, as_json=as_json)
+
+
+def _print_done(text: str, document: Mapping[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+    else:
+        print_line(text)
 
 
 _COLUMN_FIELDS = (

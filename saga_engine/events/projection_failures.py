@@ -72,6 +72,30 @@ class StoredFailure:
     parked: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedFailure:
+    """
+    A failure that an operator has resolved, by whom and why.
+
+    Args:
+        position: of the event.
+        stream: of the event.
+        type: of the event.
+        resolution: see Resolution.
+        resolved_at: when.
+        resolved_by: a person or a program.
+        reason: in their words.
+    """
+
+    position: int
+    stream: str
+    type: str
+    resolution: Resolution
+    resolved_at: datetime
+    resolved_by: str
+    reason: str
+
+
 async def record(tx: Transaction, projection: Projection, poison: PoisonEvent) -> None:
     """Record that an event could not be applied; again, if it failed before."""
     recorded = poison.recorded
@@ -134,6 +158,25 @@ async def read_open(tx: Transaction, name: str, version: int) -> list[StoredFail
     return [*rows]
 
 
+async def read_resolved(
+    tx: Transaction, name: str, version: int, limit: int
+) -> list[ResolvedFailure]:
+    """Read the failures of a projection that were resolved last, the last one first."""
+    parameters = {"name": name, "version": version, "limit": limit}
+    return [
+        ResolvedFailure(
+            position=row.position,
+            stream=row.stream,
+            type=row.type,
+            resolution=Resolution(row.resolution),
+            resolved_at=row.resolved_at,
+            resolved_by=row.resolved_by,
+            reason=row.reason,
+        )
+        for row in await tx.execute(_READ_RESOLVED, parameters)
+    ]
+
+
 def _key(projection: Projection) -> dict[str, object]:
     return {"name": projection.name, "version": projection.version}
 
@@ -184,4 +227,11 @@ _READ_OPEN = text(
         AND p.projection_version = f.projection_version AND p.stream = f.stream
     WHERE f.projection = :name AND f.projection_version = :version AND f.resolution IS NULL
     ORDER BY f.position"""
+)
+_READ_RESOLVED = text(
+    """
+    SELECT position, stream, type, resolution, resolved_at, resolved_by, reason
+    FROM saga_engine.projection_failure
+    WHERE projection = :name AND projection_version = :version AND resolution IS NOT NULL
+    ORDER BY resolved_at DESC, position DESC LIMIT :limit"""
 )

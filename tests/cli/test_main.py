@@ -134,7 +134,7 @@ async def test_the_manual_names_every_command_and_every_exit_code():
     help_text = (await saga_engine("--help")).out
     commands = re.findall(r"^│ ([a-z][a-z-]+) ", help_text, re.MULTILINE)
     assert len(commands) >= 16
-    for app in ("dead-letters", "streams", "config"):
+    for app in ("dead-letters", "streams", "projections", "feeds", "config"):
         listing = (await saga_engine(app, "--help")).out
         commands += [f"{app} {name}" for name in re.findall(r"^│ ([a-z]+) ", listing, re.MULTILINE)]
     for name in commands:

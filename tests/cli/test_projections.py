@@ -82,11 +82,46 @@ async def test_a_stopped_projection_is_skipped_and_retried(stopped, migrated_url
     assert ran.json["projection"]["state"] == "active"
 
 
+async def test_who_skipped_an_event_and_why_is_shown(stopped, migrated_url):
+    done = await command(
+        *(migrated_url, "skip", "orders", stopped, "--reason", "a test order"),
+        *("--operator", "mara", "--json"),
+    )
+    assert (done.json["skipped"], done.json["position"]) == ("orders", stopped)
+    (resolved,) = (await command(migrated_url, "show", "orders", "--json")).json["projection"][
+        "resolved"
+    ]
+    assert resolved.pop("resolved_at")
+    assert resolved == {
+        "position": stopped,
+        "stream": "order-1",
+        "type": "order-placed",
+        "resolution": "skipped",
+        "resolved_by": "mara",
+        "reason": "a test order",
+    }
+    ran = await command(migrated_url, "show", "orders")
+    line = ran.out.splitlines()[-1].split("\t")
+    assert (line[0], line[3], *line[5:]) == (str(stopped), "skipped", "mara", "a test order")
+
+
+async def test_a_skip_needs_a_reason(stopped, migrated_url):
+    for options in ((), ("--reason", " ")):
+        ran = await command(migrated_url, "skip", "orders", stopped, *options)
+        assert ran.exit_code in (2, 4)
+        assert len(ran.err.splitlines()) == 1
+    ran = await command(migrated_url, "show", "orders", "--json")
+    assert (ran.json["projection"]["state"], ran.json["projection"]["resolved"]) == ("stopped", [])
+
+
 @pytest.mark.usefixtures("stopped")
 async def test_pause_and_resume(migrated_url):
     assert (await command(migrated_url, "pause", "history")).out == "history is paused.\n"
     assert (await command(migrated_url, "pause", "history")).exit_code == 4
     assert (await command(migrated_url, "resume", "history")).out == "history continues.\n"
+    assert (await command(migrated_url, "pause", "history", "--json")).json["paused"] == "history"
+    ran = await command(migrated_url, "resume", "history", "--json")
+    assert ran.json["resumed"] == "history"
 
 
 async def test_an_unknown_projection_exits_3(migrated_url):

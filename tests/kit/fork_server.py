@@ -27,9 +27,10 @@ COMMAND = Path(sys.executable).with_name("saga-engine")
 COMMAND_TIMEOUT_S = 60.0
 """Seconds for a command to exit."""
 _MODULES = (
-    *("bulk_output", "bulk_resolve", "config", "dead_letters", "definitions", "incident_guidance"),
-    *("incidents", "json_argument", "main", "migrate", "operator", "paging", "recover", "redrive"),
-    *("run_document", "runs", "services", "start", "streams", "tail", "token_key", "topology"),
+    *("bulk_output", "bulk_resolve", "config", "dead_letters", "definitions", "feeds"),
+    *("incident_guidance", "incidents", "json_argument", "main", "migrate", "operator", "paging"),
+    *("projections", "recover", "redrive", "run_document", "runs", "services", "start", "streams"),
+    *("tail", "token_key", "topology"),
 )
 
 
