@@ -124,3 +124,71 @@ async def test_a_projector_that_cannot_start_names_the_problem(migrated_url, dat
         ran = await saga_engine("projector", *modules, database_url=url, http_port="0")
         assert (ran.exit_code, words in ran.err) == (code, True), ran
         assert "Traceback" not in ran.err
+
+
+HANGING = """
+import itertools
+from sqlalchemy import Column, MetaData, Table, Text
+from saga_engine.events import Change, Projection, upsert
+
+notes = Table("note", MetaData(), Column("id", Text, primary_key=True))
+others = Table("other", MetaData(), Column("id", Text, primary_key=True))
+hanging = Projection("hanging", version=1, tables=[notes])
+healthy = Projection("healthy", version=1, tables=[others])
+
+@hanging.on("order-placed")
+def spin(data, recorded) -> Change:
+    if data["customer"] == "spin":
+        while True:
+            pass
+    if data["customer"] == "hang":
+        any(itertools.repeat(False))  # in C, without handling signals
+    return upsert(notes, key={"id": recorded.stream})
+
+@healthy.on("order-placed")
+def note(data, recorded) -> Change:
+    return upsert(others, key={"id": recorded.stream})
+"""
+
+
+@pytest.fixture
+async def hanging(tmp_path, database):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    async with database.transaction() as tx:
+        for table in ("note", "other"):
+            await tx.connection.exec_driver_sql(f"CREATE TABLE {table} (id text PRIMARY KEY)")
+    return tmp_path
+
+
+def hanging_projector(folder, url):
+    limits = {"mapping_timeout": "0.3", "mapping_hard_timeout": "2"}
+    return running_command(
+        *("projector", "hanging", "--port", "0"),
+        cwd=folder,
+        database_url=url,
+        **{**SETTINGS, **limits},
+    )
+
+
+async def test_a_function_that_does_not_return_stops_its_projection_alone(
+    event_store, database, migrated_url, hanging
+):
+    await append_one(event_store, "order-1", placed("spin"))
+    position = await append_one(event_store, "order-2", placed())
+    async with hanging_projector(hanging, migrated_url) as process:
+        stopped = await read_log_until(process, "projection.stopped")
+        assert stopped["projection"] == "hanging"
+        assert "spin did not return within 0.3 s" in stopped["problem"]
+        await wait_for_position(database, "healthy", position)
+        process.send_signal(signal.SIGTERM)
+        assert await exit_code_of(process) == 0
+
+
+async def test_a_function_that_cannot_be_interrupted_is_named_and_ends_the_process(
+    event_store, migrated_url, hanging
+):
+    await append_one(event_store, "order-1", placed("hang"))
+    async with hanging_projector(hanging, migrated_url) as process:
+        hung = await read_log_until(process, "user_code.hung")
+        assert (hung["function"], hung["command"]) == ("spin", "order-placed")
+        assert await exit_code_of(process) == -signal.SIGKILL
