@@ -19,8 +19,6 @@ from saga_engine.events.recorded import Recorded
 from saga_engine.settings import Settings
 from saga_engine.waiting import wait_for_event
 
-POLL_INTERVAL = 0.1
-"""Seconds between two looks for new events: a reader of the output does not notice them."""
 COLUMNS = ("position", "at", "stream", "version", "event", "data")
 
 
@@ -72,8 +70,9 @@ async def tail(
         raise ConfigurationError("--from is a position, 1 or higher.")
     LogFilter.create(tail_filter.type_, tail_filter.stream)  # or only the first event reports it
     printer = EventPrinter(as_json=as_json)
-    async with Events(settings=Settings.load()) as events:
-        follower = Follower(events, tail_filter, printer)
+    settings = Settings.load()
+    async with Events(settings=settings) as events:
+        follower = Follower(events, tail_filter, printer, settings.event_poll_interval_max)
         follower.position = await events.position() if from_ is None else from_ - 1
         try:
             await run_until_signaled(follower.run)
@@ -115,10 +114,20 @@ class Follower:
     Reads the log from a position on, and waits for new events at its end.
 
     `position` is the last position that was read.
+
+    Args:
+        events: reads them.
+        tail_filter: which events.
+        printer: prints them.
+        poll_interval: seconds between two looks for new events.
     """
 
     def __init__(
-        self, events: Events, tail_filter: TailFilterOptions, printer: EventPrinter
+        self,
+        events: Events,
+        tail_filter: TailFilterOptions,
+        printer: EventPrinter,
+        poll_interval: float,
     ) -> None:
         self.position = 0
         self._events = events
@@ -126,6 +135,7 @@ class Follower:
         self._streams = tail_filter.stream or None
         self._correlation = tail_filter.correlation
         self._printer = printer
+        self._poll_interval = poll_interval
 
     async def run(self, stop: asyncio.Event) -> None:
         """Print events until *stop* is set, or the output is lost."""
@@ -137,7 +147,7 @@ class Follower:
                 if not stop.is_set():
                     self.position = max(self.position, horizon)
             sys.stdout.flush()
-            await wait_for_event(stop, POLL_INTERVAL)
+            await wait_for_event(stop, self._poll_interval)
 
     async def _print_new(self, stop: asyncio.Event) -> None:
         async for event in self._events.read_all(
