@@ -9,7 +9,7 @@
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz      hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
-# make bench     processor time and throughput of the engine
+# make bench     processor time and throughput of runs and of events; BENCH=events for these alone
 # make reference writes docs/reference.md from the code
 # make diagrams  writes the state diagrams into README.md and docs/semantics.md
 # make clean     deletes the environment and the caches

@@ -1,1 +1,1 @@
-"""Benchmarks: place-order runs on private real servers, and a baseline without the engine."""
+"""Benchmarks on private real servers: runs of a saga, with a baseline; and events."""

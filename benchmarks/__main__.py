@@ -1,7 +1,8 @@
 """
-Measure the engine: `make bench BENCH="--runs 3000 --case complete --workers 1"`.
+Measure the engine: `make bench BENCH="runs --runs 3000 --case complete --workers 1"`.
 
-Starts a private RabbitMQ and a private PostgreSQL, a worker and the participants as processes, and
+There are two families of cases, `runs` and `events`; without a name both are measured. `runs`
+starts a private RabbitMQ and a private PostgreSQL, a worker and the participants as processes, and
 sends them place-order runs. Each case prints one JSON line:
 
     {"case", "runs", "runs_per_s", "p50_ms", "p99_ms", "cpu_s", "cpu_ms_per_run"}
@@ -13,18 +14,23 @@ The case `cli` prints one line for each command:
 
     {"case": "cli", "command", "cpu_s"}
 
+`events` appends events and fills read models from them, see `benchmarks.events`:
+
+    make bench BENCH="events --events 100000 --case rebuild-folded"
+
 `benchmarks.compare` compares two checkouts.
 """
 
 import argparse
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks import hostile
 from benchmarks.baseline import measure_baseline
 from benchmarks.cli_commands import measure_commands
+from benchmarks.events import cases as event_cases
 from benchmarks.load_generator import LoadGenerator, Measurement
 from benchmarks.processes import cpu_seconds, run_engine, start_servers
 
@@ -54,22 +60,37 @@ CASES = (
 )
 
 
+RUN_CASES = (*(case.name for case in CASES), "hostile", "cli")
+
+
 async def main() -> None:
-    """Run the cases named on the command line, or all."""
+    """Measure the cases named on the command line, or all of a family, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("family", nargs="?", choices=["runs", "events"])
     parser.add_argument("--runs", type=int, default=3000, help="runs per throughput case")
-    names = [*(case.name for case in CASES), "hostile", "cli"]
-    parser.add_argument("--case", action="append", choices=names)
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--events", type=int, default=1_000_000, help="events of a rebuild, even")
+    of_family = {"runs": RUN_CASES, "events": event_cases.NAMES}
+    parser.add_argument("--case", action="append", choices=[*RUN_CASES, *event_cases.NAMES])
     arguments = parser.parse_args()
-    case_names = arguments.case or names
-    cases = [case for case in CASES if case.name in case_names]
+    families = [arguments.family] if arguments.family else [*of_family]
+    names = {name for family in families for name in of_family[family]}
+    if arguments.case and not names.issuperset(arguments.case):
+        parser.error(f"{arguments.family} has the cases {', '.join(of_family[arguments.family])}")
+    names = set(arguments.case or names)
+    await measure_runs(names, arguments)
+    await event_cases.measure(names, arguments.events)
+
+
+async def measure_runs(names: Collection[str], arguments: argparse.Namespace) -> None:
+    """Measure the cases of runs that *names* has."""
+    cases = [case for case in CASES if case.name in names]
     if cases:
         await measure(cases, arguments)
-    if "hostile" in case_names:
+    if "hostile" in names:
         async with start_servers() as urls:
             print(json.dumps(await hostile.measure(urls, "objects-and-texts", 1000)), flush=True)
-    if "cli" in case_names:
+    if "cli" in names:
         async with start_servers() as urls:
             await measure_commands(urls)
 
