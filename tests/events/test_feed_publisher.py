@@ -217,6 +217,23 @@ async def test_a_refused_event_is_published_again_before_the_next_of_its_stream(
         assert len(received.ids) == len(expected)
 
 
+async def test_a_position_is_saved_only_after_the_events_up_to_it_are_confirmed(
+    events, event_url, development_broker, feed_database
+):
+    """A process that is killed before the confirm must not have passed the event."""
+    url = development_broker.url
+    async with raw_channel(url) as channel:
+        await bind_queue(channel, "billing")
+        received = await consume(channel, "billing")
+        development_broker.faults.on_publish(lambda _: True, drop_confirm)
+        last = await append_one(events, "order-1", placed())
+        async with running_feeds(event_url, url, [order_feed()], broker_confirm_timeout=2.0):
+            await received.wait_for(1)
+            assert (await stored_feed(feed_database)).position < last
+            await wait_for_feed(feed_database, last)
+        assert len(received.ids) == 2
+
+
 async def test_events_that_were_not_confirmed_are_published_again_with_the_same_id(
     events, event_url, development_broker, feed_database
 ):
