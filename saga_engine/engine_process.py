@@ -130,8 +130,8 @@ class EngineProcess(AsyncResource):
         """The part of the readiness that all processes have: the broker, and the shutdown."""
         readiness: Readiness = {"shutting_down": "it is stopping" if self._shutting_down else None}
         if self._connections is not None:
-            readiness["publishing"] = _connection_problem(self._connections.publish.status)
-            readiness["consuming"] = _connection_problem(self._connections.consume.status)
+            readiness["publishing"] = connection_problem(self._connections.publish.status)
+            readiness["consuming"] = connection_problem(self._connections.consume.status)
         return readiness
 
     async def _shut_down(self, work: asyncio.Task[None], *, immediately: bool = False) -> bool:
@@ -169,7 +169,8 @@ class EngineProcess(AsyncResource):
         """Prepare for the cancellation of work that did not finish before the deadline."""
 
 
-def _connection_problem(status: ConnectionStatus) -> str | None:
+def connection_problem(status: ConnectionStatus) -> str | None:
+    """Return what is wrong with a connection in a sentence; None: nothing."""
     if status.state is ConnectionState.CONNECTED:
         return None
     return status.problem or f"it is {status.state}"

@@ -35,7 +35,7 @@ be written; 124 timed out; 129, 130, 143 ended by a signal; 137 killed by the wa
 _COMMANDS = (
     ("worker", "services:worker", "Run a worker for the sagas of some modules."),
     ("participant", "services:participant", "Run the participants of some modules."),
-    ("projector", "services:projector", "Run the projections of some modules."),
+    ("projector", "services:projector", "Run the projections and feeds of some modules."),
     ("start", "start:start", "Start a run."),
     ("wait", "start:wait", "Wait until a run is finished."),
     ("list", "runs:list_runs", "List runs, the newest first."),

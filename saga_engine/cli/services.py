@@ -15,6 +15,7 @@ from saga_engine.cli.graceful_shutdown import (
 )
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.errors import ConfigurationError
+from saga_engine.events.feed import Feed
 from saga_engine.events.projection import Projection
 from saga_engine.events.service import ProjectorService
 from saga_engine.loading import load_objects
@@ -83,22 +84,28 @@ def participant(*modules: str, port: Port = None, host: Host = None) -> None:
 
 def projector(*modules: str, port: Port = None, host: Host = None) -> None:
     """
-    Run the projections of some modules, until the process is stopped.
+    Run the projections and feeds of some modules, until the process is stopped.
 
     The first SIGTERM or SIGINT finishes the batches in progress and exits 0; the second exits at
     once.
 
     Args:
-        modules: Any number of MODULE or MODULE:PROJECTION.
+        modules: Any number of MODULE or MODULE:NAME.
     """
     exit_on_stop_signals()
     settings = _load_settings(port, host)
     settings.require_database_url()
-    projections = _load_all(modules, Projection, settings)
+    loaded = _load_all(modules, (Projection, Feed), settings)
+    projections = [each for each in loaded if isinstance(each, Projection)]
+    feeds = [each for each in loaded if isinstance(each, Feed)]
+    if feeds:
+        settings.require_broker_url()
     _run_service(
         settings,
         Program.PROJECTOR,
-        lambda emit, time_limit: ProjectorService(projections, settings, emit, time_limit),
+        lambda emit, time_limit: ProjectorService(
+            projections, settings, emit, time_limit, feeds=feeds
+        ),
     )
 
 
@@ -195,7 +202,9 @@ def _load_settings(port: int | None, host: str | None) -> Settings:
     return Settings.load(**{name: value for name, value in overrides.items() if value is not None})
 
 
-def _load_all(modules: tuple[str, ...], kind: type[Any], settings: Settings) -> list[Any]:
+def _load_all(
+    modules: tuple[str, ...], kind: type[Any] | tuple[type[Any], ...], settings: Settings
+) -> list[Any]:
     """Load the objects of some modules in order, each once."""
     if not modules:
         raise ConfigurationError("Name a module, for example: examples.place_order.sagas")

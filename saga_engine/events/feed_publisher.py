@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from saga_engine.amqp.connection import ConnectionStatus, SupervisedConnection
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
-from saga_engine.engine_process import connection_events
+from saga_engine.engine_process import connection_events, connection_problem
 from saga_engine.errors import StoreError
 from saga_engine.events import feed_rules, feed_table
 from saga_engine.events.event_log import EventLog
@@ -79,9 +79,9 @@ class FeedPublisher(AsyncResource):
         await resources.enter_async_context(self._connection)
 
     @property
-    def connection_status(self) -> ConnectionStatus:
-        """The status of the connection to the broker."""
-        return self._connection.status
+    def problem(self) -> str | None:
+        """What is wrong with the connection to the broker; None: nothing."""
+        return connection_problem(self._connection.status)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set and what was sent is confirmed; then the leases end, too."""

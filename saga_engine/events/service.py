@@ -1,8 +1,8 @@
 """
-The composition root of a projector process: its projections, their monitor and its shutdown.
+The composition root of a projector process: projections, feeds, their monitor, the shutdown.
 
-After `stop` is set, `run` ends when the batches in progress are committed and the leases are ended,
-or at the deadline; another process then continues from the checkpoints.
+After `stop` is set, `run` ends when the batches in progress are committed or confirmed and the
+leases are ended, or at the deadline; another process then continues from the checkpoints.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 
 from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
+from saga_engine.events.feed import Feed
+from saga_engine.events.feed_publisher import FeedPublisher
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_monitor import ProjectionMonitor
 from saga_engine.events.projector import Projector
@@ -29,21 +31,25 @@ from saga_engine.vocabulary import Program
 
 class ProjectorService(EngineProcess):
     """
-    The projections of one process; `async with` opens their database, `run` runs them.
+    The projections and feeds of one process; `async with` opens them, `run` runs them.
 
-    Any number of processes may run the same projections; each is run by one of them at a time.
+    Any number of processes may run the same ones; each is run by one of them at a time.
 
     Args:
         projections: their names and tables are different.
-        settings: `database_url` is the database of the events and of the tables.
+        settings: `database_url` is the database of the events and of the tables; `broker_url` is
+            needed for feeds only.
         emit: takes telemetry events.
         time_limit: interrupts calls of pure functions.
+        feeds: their names are different.
 
     Raises:
-        DefinitionError: a projection breaks a rule.
-        ConfigurationError: there is no database URL.
+        DefinitionError: a projection or a feed breaks a rule.
+        ConfigurationError: there is no database URL, or no broker URL for feeds.
         StoreError: on entering, when the database is not usable; see Projector. Later, the service
             waits for a database that is unavailable.
+        BrokerError: on entering, when the broker is not usable; see FeedPublisher. Later, feeds
+            wait for it.
     """
 
     def __init__(
@@ -52,11 +58,18 @@ class ProjectorService(EngineProcess):
         settings: Settings,
         emit: Observer,
         time_limit: CallTimeLimit = NO_TIME_LIMIT,
+        *,
+        feeds: Sequence[Feed] = (),
     ) -> None:
         super().__init__(Program.PROJECTOR, settings, emit)
         url = settings.require_database_url()
         self._projections = projections
         self._projector = Projector(projections, url, settings, emit, time_limit)
+        self._feeds = (
+            FeedPublisher(feeds, url, settings.require_broker_url(), settings, emit)
+            if feeds
+            else None
+        )
         # Of its own, so that busy projections neither delay it nor hide that they are stuck.
         self._database = Database(url, settings, EVENT_DATABASE)
         self._monitor = ProjectionMonitor(
@@ -66,26 +79,37 @@ class ProjectorService(EngineProcess):
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
         await resources.enter_async_context(self._projector)
+        if self._feeds:
+            await resources.enter_async_context(self._feeds)
         names = tuple(each.name for each in self._projections)
         self._emit(ProjectionsRegistered(projections=names))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run the projections until *stop* is set, then shut down within `shutdown_timeout`."""
+        """Run everything until *stop* is set, then shut down within `shutdown_timeout`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._monitor.run(stop))
-            work = group.create_task(self._projector.run(stop))
+            work = group.create_task(self._work(stop))
             self._emit(ProcessReady(program=self._program))
             await stop.wait()
             clean = await self._shut_down(work)
         self._emit(ProcessStopped(program=self._program, clean=clean))
 
+    async def _work(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._projector.run(stop))
+            if self._feeds:
+                group.create_task(self._feeds.run(stop))
+
     async def readiness(self) -> Readiness:
         """Report each dependency of the process; see Readiness."""
-        return {
+        readiness: Readiness = {
             "database": await self._database_problem(),
             "projections": self._monitor.problem,
             **self._process_readiness(),
         }
+        if self._feeds:
+            readiness["publishing"] = self._feeds.problem
+        return readiness
 
     async def _database_problem(self) -> str | None:
         try:

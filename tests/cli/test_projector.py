@@ -15,10 +15,13 @@ from tests.kit.command_line import (
     running_command,
     saga_engine,
 )
+from tests.kit.connections import raw_channel
+from tests.kit.feeds import bind_queue, receive_from, stored_feed, wait_for_feed
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import (
     append_one,
     append_orders,
+    cancelled,
     check_read_model,
     placed,
     projection_database,
@@ -27,6 +30,7 @@ from tests.kit.projections import (
 )
 
 ORDERS = "tests.kit.projected_orders"
+PUBLISHED = "tests.kit.published_orders"
 SETTINGS: dict[str, Any] = {
     "projection_lease": "1",
     "projection_monitor_interval": "0.1",
@@ -46,10 +50,9 @@ async def event_store(migrated_url):
         yield client
 
 
-def projector(url, *modules):
-    return running_command(
-        *("projector", *(modules or (ORDERS,)), "--port", "0"), database_url=url, **SETTINGS
-    )
+def projector(url, *modules, **settings):
+    arguments = ("projector", *(modules or (ORDERS,)), "--port", "0")
+    return running_command(*arguments, database_url=url, **SETTINGS, **settings)
 
 
 async def address_of(process):
@@ -96,6 +99,32 @@ async def test_a_projector_fills_its_tables_and_reports_itself(event_store, data
     assert (await stored(database, "history")).owner is None
 
 
+async def test_a_projector_publishes_feeds_beside_its_projections(
+    event_store, database, migrated_url, broker_url
+):
+    async with raw_channel(broker_url) as channel:
+        await bind_queue(channel, "billing", "order.order-placed")
+        received = await receive_from(channel, "billing")
+        async with projector(migrated_url, ORDERS, PUBLISHED, broker_url=broker_url) as process:
+            where = await address_of(process)
+            position = await append_one(event_store, "order-1", placed())
+            await received.wait_for(1)
+            await wait_for_feed(database, position)
+            await wait_for_position(database, "orders", position)
+            assert await http_get(f"{where}/readyz") == (200, '{"status":"ok"}\n')
+            await metric_until(
+                where,
+                'saga_messages_published_total{exchange="saga.feed",outcome="confirmed"} 1.0',
+            )
+            await append_one(event_store, "order-1", cancelled())
+            stopped = await read_log_until(process, "feed.stopped")
+            process.send_signal(signal.SIGTERM)
+            assert await exit_code_of(process) == 0
+        received.check([each async for each in event_store.read_all(types=["order-placed"])])
+    assert (stopped["feed"], stopped["stream"]) == ("orders", "order-1")
+    assert (await stored_feed(database)).owner is None
+
+
 async def test_another_projector_continues_after_a_kill(event_store, database, migrated_url):
     async with projector(migrated_url) as first:
         await read_log_until(first, "projection.acquired")
@@ -117,8 +146,9 @@ async def test_a_projector_that_cannot_start_names_the_problem(migrated_url, dat
         ((), migrated_url, 2, "Name a module"),
         ((ORDERS,), "", 2, "SAGA_ENGINE_DATABASE_URL is not set"),
         (("examples.place_order.sagas",), migrated_url, 2, "declares no Projection"),
-        ((f"{ORDERS}:missing",), migrated_url, 2, "has no Projection named 'missing'"),
+        ((f"{ORDERS}:missing",), migrated_url, 2, "has no Projection or Feed named 'missing'"),
         ((ORDERS,), database_url, 5, "saga-engine migrate"),
+        ((PUBLISHED,), migrated_url, 2, "SAGA_ENGINE_BROKER_URL is not set"),
     )
     for modules, url, code, words in cases:
         ran = await saga_engine("projector", *modules, database_url=url, http_port="0")

@@ -17,9 +17,9 @@ from tests.kit.events import EventRecorder
 from tests.kit.feeds import (
     ORDERS,
     bind_queue,
-    consume,
     every_event,
     order_feed,
+    receive_from,
     running_feeds,
     stored_feed,
     wait_for_feed,
@@ -35,7 +35,7 @@ async def test_every_event_is_published_in_the_order_of_its_stream(
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         await append_orders(events, 6)
         feed = order_feed()
         async with running_feeds(event_url, broker_url, [feed], feed_batch_size=batch_size):
@@ -53,7 +53,7 @@ async def test_messages_survive_a_restart_of_the_broker(
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         position = await append_one(events, "order-1", placed())
         async with running_feeds(event_url, broker_url, [order_feed()]):
             await wait_for_feed(feed_database, position)
@@ -64,7 +64,7 @@ async def test_messages_survive_a_restart_of_the_broker(
 async def test_a_feed_publishes_what_it_selects(events, event_url, broker_url, feed_database):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         for stream in ("order-1", "order-2", "account-1", "orders-1"):
             await append_one(events, stream, placed(), cancelled())
         feed = order_feed(streams=["order-*"], types=["order-placed"])
@@ -85,7 +85,7 @@ async def test_another_process_continues_after_the_last_confirmed_event(
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         for seed in range(4):
             async with running_feeds(event_url, broker_url, [order_feed()]) as emitted:
                 (acquired,) = await emitted.wait_for(FeedAcquired)
@@ -118,7 +118,7 @@ async def test_a_feed_that_another_process_has_moved_continues_there(
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         await append_orders(events, 5)
         async with running_feeds(event_url, development_broker.url, [order_feed()]) as emitted:
             await wait_for_feed(feed_database, await events.position())
@@ -136,7 +136,7 @@ async def test_events_that_no_queue_is_bound_for_are_skipped_and_counted(
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing", "*.order-placed")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         await append_one(events, "order-1", placed(), cancelled(), placed())
         await append_one(events, "order-2", cancelled())
         async with running_feeds(event_url, broker_url, [order_feed()]) as emitted:
@@ -154,7 +154,7 @@ async def test_a_feed_stops_at_an_event_that_no_queue_is_bound_for(
 ):
     async with raw_channel(broker_url) as channel:
         await bind_queue(channel, "billing", "*.order-placed")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         await append_one(events, "order-1", placed(), cancelled(), placed())
         last = await append_one(events, "order-2", placed())
         feed = order_feed(unroutable="stop")
@@ -199,7 +199,7 @@ async def test_a_refused_event_is_published_again_before_the_next_of_its_stream(
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         refused: set[str] = set()
 
         def first_time(message) -> bool:
@@ -224,7 +224,7 @@ async def test_a_position_is_saved_only_after_the_events_up_to_it_are_confirmed(
     url = development_broker.url
     async with raw_channel(url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         development_broker.faults.on_publish(lambda _: True, drop_confirm)
         last = await append_one(events, "order-1", placed())
         async with running_feeds(event_url, url, [order_feed()], broker_confirm_timeout=2.0):
@@ -239,7 +239,7 @@ async def test_events_that_were_not_confirmed_are_published_again_with_the_same_
 ):
     async with raw_channel(development_broker.url) as channel:
         await bind_queue(channel, "billing")
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         development_broker.faults.on_publish(
             lambda message: message.routing_key == "order.order-cancelled",
             drop_confirm,
@@ -284,7 +284,7 @@ async def test_a_feed_waits_for_a_full_queue_and_loses_no_event(
         expected = await every_event(events)
         async with running_feeds(event_url, rabbitmq_url, [order_feed()]) as emitted:
             await emitted.wait_for(MessagesPublished, outcome=PublishOutcome.NACKED)
-            received = await consume(channel, "billing")
+            received = await receive_from(channel, "billing")
             await wait_for_feed(feed_database, await events.position())
         await received.wait_for(len(expected))
         received.check(expected)

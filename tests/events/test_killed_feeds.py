@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from tests.kit.connections import raw_channel
-from tests.kit.feeds import bind_queue, consume, every_event, wait_for_feed
+from tests.kit.feeds import bind_queue, every_event, receive_from, wait_for_feed
 from tests.kit.killed_process import KilledProcess
 from tests.kit.programs import sleep
 from tests.kit.projections import append_orders
@@ -32,7 +32,7 @@ async def test_killed_processes_publish_every_event_in_order(
 
     async with raw_channel(rabbitmq_url) as channel:
         await bind_queue(channel, "billing", arguments={"x-queue-type": "quorum"})
-        received = await consume(channel, "billing")
+        received = await receive_from(channel, "billing")
         for process in processes:
             await process.start()
         async with asyncio.TaskGroup() as tasks:

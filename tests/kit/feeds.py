@@ -137,7 +137,7 @@ class Received:
             assert orjson.loads(message.body) == event.data
 
 
-async def consume(channel: AbstractChannel, queue: str) -> Received:
+async def receive_from(channel: AbstractChannel, queue: str) -> Received:
     """Receive the messages of a queue from now on; a message is gone when it was received."""
     received = Received()
     await channel.basic_consume(queue, received, no_ack=True)

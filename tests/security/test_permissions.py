@@ -23,6 +23,7 @@ from saga_engine.events import (
     Append,
     Events,
     append_in,
+    feed_actions,
     projection_actions,
     snapshot_table,
 )
@@ -41,6 +42,7 @@ from saga_engine.telemetry.events import (
     BrokerConnectionChanged,
     DatabaseUnavailable,
     Emitter,
+    FeedStopped,
     InternalErrorCaught,
     MessageDeadLettered,
     ProcessReady,
@@ -53,7 +55,14 @@ from tests.kit.command_line import saga_engine
 from tests.kit.connections import raw_channel
 from tests.kit.engine import FAST_SETTINGS
 from tests.kit.events import EventRecorder
-from tests.kit.projections import append_one, placed, projection_database, wait_for_position
+from tests.kit.feeds import order_feed, receive_from, running_feeds, wait_for_feed
+from tests.kit.projections import (
+    append_one,
+    cancelled,
+    placed,
+    projection_database,
+    wait_for_position,
+)
 from tests.kit.projector_service import running_service
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.servers import running_postgres
@@ -257,6 +266,33 @@ async def test_a_projectors_role_has_the_rights_that_projections_need(service_ro
         "DELETE FROM saga_engine.projection",
     ):
         assert await service_roles.refuses("order_views", statement)
+
+
+async def test_the_user_and_the_role_of_a_projector_have_the_rights_that_feeds_need(
+    broker, service_roles
+):
+    """A consumer with its own queue receives the events of orders."""
+    database_url, broker_url = service_roles.url("order_views"), broker.url("projector")
+    async with raw_channel(broker.url("billing")) as channel:
+        await channel.queue_declare("billing", durable=True, arguments={"x-queue-type": "quorum"})
+        await channel.queue_bind("billing", "saga.feed", "order.order-placed")
+        received = await receive_from(channel, "billing")
+        async with Events(service_roles.url("orders"), settings=Settings()) as events:
+            await append_one(events, "order-4", placed())
+            last = await append_one(events, "order-4", cancelled())
+        feed = order_feed("restricted", unroutable="stop", streams=["order-4"])
+        async with (
+            running_feeds(database_url, broker_url, [feed]) as emitted,
+            Database(database_url, Settings(), EVENT_DATABASE) as database,
+        ):
+            [stopped] = await emitted.wait_for(FeedStopped)
+            await received.wait_for(1)
+            operator = projection_actions.Operator("ann", "a test")
+            async with database.transaction() as tx:
+                await feed_actions.discard(tx, "restricted", stopped.position, operator)
+            await wait_for_feed(database, last, "restricted")
+            assert not emitted.matching(DatabaseUnavailable)
+        assert len(received.ids) == 1
 
 
 class RestrictedPrograms:
