@@ -131,6 +131,30 @@ async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
     assert reports[1][-2:] == ["ivo 2 1000", "mara 1 1200"]
 
 
+async def test_the_consumer_of_the_page_receives_the_events_of_its_feed(
+    directory, database_url, broker_url
+):
+    urls = {"database_url": database_url, "broker_url": broker_url}
+    prepare = "saga-engine migrate --events\npython place.py"
+    assert (await run(directory, prepare, database_url))[0] == 0
+    consumer = await asyncio.create_subprocess_exec(
+        *(sys.executable, "billing.py"),
+        env=environment(**urls),
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert consumer.stdout
+    async with asyncio.timeout(60):
+        assert await consumer.stdout.readline() == b"The queue is bound.\n"
+        command = "saga-engine projector feeds"
+        async with service(command, cwd=directory, **urls) as process:
+            await read_log_until(process, "feed.acquired")
+            line = (await consumer.stdout.readline()).decode()
+    assert line.startswith("order-o-1 {")
+    consumer.kill()
+    await consumer.wait()
+
+
 async def test_the_tests_that_the_page_shows_pass(directory, database_url):
     code, out, err = await run(directory, "python -m pytest -q -p no:cacheprovider", database_url)
     assert code == 0, out + err
