@@ -14,7 +14,7 @@ from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_hold import HorizonHold, find_hold
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
-from saga_engine.events.projection_table import ProjectionState
+from saga_engine.events.projection_table import ProjectionState, StoredProjection
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import (
@@ -44,6 +44,40 @@ class Standstill:
         return now - self.since
 
 
+class StallDetector:
+    """
+    Finds the projections of a process that do not move although they should.
+
+    Args:
+        owner: the process. A projection that no process runs is its concern, too.
+        timeout: seconds without a move.
+    """
+
+    def __init__(self, owner: str, timeout: float) -> None:
+        self._owner = owner
+        self._timeout = timeout
+        self._positions: dict[str, Standstill] = {}
+
+    def find(self, lags: Sequence[ProjectionLag], horizon: int, now: float) -> list[str]:
+        """Describe each projection that stands still, given the positions now."""
+        problems = [self._problem(each.projection, horizon, now) for each in lags]
+        return [each for each in problems if each]
+
+    def _problem(self, stored: StoredProjection, horizon: int, now: float) -> str | None:
+        standstill = self._positions.setdefault(stored.name, Standstill(stored.position, now))
+        unmoved_s = standstill.observe(stored.position, now)
+        is_due = stored.state is ProjectionState.ACTIVE and stored.owner in (self._owner, None)
+        if not is_due or stored.position >= horizon:
+            standstill.since = now
+            return None
+        if unmoved_s < self._timeout:
+            return None
+        return (
+            f"projection {stored.name} has been at position {stored.position} for"
+            f" {unmoved_s:.0f} s, and there are events up to {horizon}"
+        )
+
+
 class ProjectionMonitor:
     """
     Measures periodically, and emits what it finds.
@@ -66,19 +100,18 @@ class ProjectionMonitor:
     ) -> None:
         self._database = database
         self._keys = {(each.name, each.version) for each in projections}
-        self._owner = owner
         self._settings = settings
         self._emit = emit
         self._last_horizon: int | None = None
         self._hold = Standstill(_NO_HOLD, 0.0)
         self._reported_hold = _NO_HOLD
-        self._positions: dict[str, Standstill] = {}
-        self._stalled: dict[str, str] = {}
+        self._detector = StallDetector(owner, settings.projection_stall_timeout)
+        self._stalled: list[str] = []
 
     @property
     def problem(self) -> str | None:
         """Which projections of this process do not move, as a sentence; None: all do."""
-        return "; ".join(self._stalled.values()) or None
+        return "; ".join(self._stalled) or None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Measure until *stop* is set."""
@@ -103,11 +136,7 @@ class ProjectionMonitor:
         lags = [each for each in found if _key(each) in self._keys]
         now = asyncio.get_running_loop().time()
         held_s = self._hold.observe(horizon if hold else _NO_HOLD, now)
-        self._stalled = {
-            lag.projection.name: problem
-            for lag in lags
-            if (problem := self._standstill_problem(lag, horizon, now))
-        }
+        self._stalled = self._detector.find(lags, horizon, now)
         self._emit(
             ProjectionsMeasured(
                 horizon=horizon,
@@ -121,21 +150,6 @@ class ProjectionMonitor:
         self._last_horizon = horizon
         if hold is not None:
             self._report_hold(hold, horizon, held_s)
-
-    def _standstill_problem(self, lag: ProjectionLag, horizon: int, now: float) -> str | None:
-        stored = lag.projection
-        standstill = self._positions.setdefault(stored.name, Standstill(stored.position, now))
-        unmoved_s = standstill.observe(stored.position, now)
-        is_due = stored.state is ProjectionState.ACTIVE and stored.owner in (self._owner, None)
-        if not is_due or stored.position >= horizon:
-            standstill.since = now
-            return None
-        if unmoved_s < self._settings.projection_stall_timeout:
-            return None
-        return (
-            f"projection {stored.name} has been at position {stored.position} for"
-            f" {unmoved_s:.0f} s, and there are events up to {horizon}"
-        )
 
     def _report_hold(self, hold: HorizonHold, horizon: int, age_s: float) -> None:
         """Report once for each horizon that a transaction holds for too long."""
