@@ -54,6 +54,7 @@ class EventType:
         version: the newest version of its schema, from 1; events are written with it.
         model: the class of its content.
         payload_type: reads and writes that class.
+        model_call: names that class in errors and for the time limit.
         source_location: `file:line` of the declaration.
         upcasters: by the version that they read.
     """
@@ -62,6 +63,7 @@ class EventType:
     version: int
     model: type
     payload_type: PayloadType
+    model_call: UserCodeCall
     source_location: str
     upcasters: dict[int, Upcaster]
 
@@ -78,7 +80,7 @@ class EventType:
             PayloadError: it would be read back altered, or holds what cannot be stored.
             UserCodeError: the author's serializer raised, or was interrupted.
         """
-        data = call_user_code(time_limit, self._model_call, self.payload_type.write, event)
+        data = call_user_code(time_limit, self.model_call, self.payload_type.write, event)
         return EventData(self.name, self.version, data)
 
     def read_data(self, data: Json, time_limit: CallTimeLimit = NO_TIME_LIMIT) -> Any:
@@ -89,7 +91,7 @@ class EventType:
             PayloadError: it does not fit.
             UserCodeError: the author's validator raised, or was interrupted.
         """
-        return call_user_code(time_limit, self._model_call, self.payload_type.read, data)
+        return call_user_code(time_limit, self.model_call, self.payload_type.read, data)
 
     def read(self, recorded: Recorded, time_limit: CallTimeLimit = NO_TIME_LIMIT) -> Any:
         """
@@ -106,10 +108,6 @@ class EventType:
         except UserCodeError as error:
             problem = f"{error.call.function} {error.text}{error.detail}"
             raise unreadable(recorded, problem, f"Correct {error.call.source_location}.") from None
-
-    @property
-    def _model_call(self) -> UserCodeCall:
-        return event_code_call(type_name(self.model), self.source_location, self.name)
 
     def _newest_data(self, recorded: Recorded, time_limit: CallTimeLimit) -> Json:
         version = recorded.schema_version
@@ -212,6 +210,7 @@ def declare_event_type(model: Any, name: Any, version: Any, location: str) -> Ev
         version=version,
         model=model,
         payload_type=payload_type,
+        model_call=event_code_call(type_name(model), location, name),
         source_location=location,
         upcasters={},
     )

@@ -193,7 +193,8 @@ class PayloadType:
         return data
 
     def _read(self, body: bytes) -> Any:
-        return self._adapter.validate_json(body, by_alias=True)
+        # The adapter's own method checks its arguments first, for a quarter of the time.
+        return self._adapter.validator.validate_json(body, by_alias=True)
 
     def _to_json_bytes(self, data: Json) -> bytes:
         body = to_json_bytes(data)
