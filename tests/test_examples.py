@@ -20,6 +20,8 @@ from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.worker import Worker
+from tests.kit.connections import raw_channel
+from tests.kit.feeds import bind_queue, receive_from, running_feeds
 from tests.kit.greeter import run_services
 from tests.kit.projections import running_projector
 
@@ -153,6 +155,25 @@ async def test_an_order_of_version_1_reads_as_one_of_version_2(migrated_url):
         ]
     assert confirmed[0].state == confirmed[1].state
     assert confirmed[0].state.total == module.PRICES["tea"] * 2
+
+
+async def test_the_shop_publishes_orders_that_are_confirmed_or_cancelled(migrated_url, broker_url):
+    module = importlib.import_module("examples.shop.orders")
+    feed = importlib.import_module("examples.shop.feeds").decided_orders
+    create = module.CreateOrder(
+        customer="mara", items={"tea": 1}, created_at=datetime(2026, 11, 30, 12, tzinfo=UTC)
+    )
+    async with raw_channel(broker_url) as channel, Events(migrated_url) as events:
+        await bind_queue(channel, "shipping", "order.*")
+        received = await receive_from(channel, "shipping")
+        for number in (1, 2):
+            await events.handle(module.orders, number, create)
+        await events.handle(module.orders, 1, module.ConfirmOrder(charge_id="c-1"))
+        await events.handle(module.orders, 2, module.CancelOrder(reason="too late"))
+        async with running_feeds(migrated_url, broker_url, [feed]):
+            await received.wait_for(2)
+        types = {"order-confirmed", "order-cancelled"}
+        received.check([each async for each in events.read_all(types=types)])
 
 
 async def test_the_shops_read_model_is_what_a_replay_of_its_orders_says(migrated_url, monkeypatch):

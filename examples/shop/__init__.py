@@ -6,6 +6,7 @@ An event-sourced shop: an order is the fold of its events, and a saga confirms i
     messages        the messages of that saga
     services        the participants; the shop's steps and its events are committed together
     projections     the read model: an order by its id, the orders of a customer
+    feeds           orders that are confirmed or cancelled, published to RabbitMQ
     create_tables   creates the tables of the read model
 
 The events are in the database of the shop, which may be the engine's:
@@ -14,7 +15,7 @@ The events are in the database of the shop, which may be the engine's:
     python -m examples.shop.create_tables
     saga-engine worker examples.shop.sagas
     saga-engine participant examples.shop.services --port 9465
-    saga-engine projector examples.shop.projections --port 9466
+    saga-engine projector examples.shop.projections examples.shop.feeds --port 9466
     saga-engine start checkout --wait --input \
         '{"order_id": "o-1", "customer": "mara", "items": {"tea": 2}, "card": "ok"}'
 """
