@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from saga_engine.errors import DefinitionError, SagaEngineError, UnreadableEvent
+from saga_engine.errors import DefinitionError, SagaEngineError, SchemaMismatch, UnreadableEvent
 from saga_engine.events.change import Change
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.change_writer import write_changes
@@ -27,7 +27,7 @@ from saga_engine.payload.guard import (
     call_user_code,
     class_name,
 )
-from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres.sqlalchemy_errors import sqlstate_of, translate_error
 from saga_engine.store.database import SqlAlchemyTransaction
 
 _EVENTS_FOLDER = __file__.rpartition("/")[0] + "/"
@@ -196,7 +196,12 @@ def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
     wrapped = isinstance(error, SqlHandlerError | TransactionEnded)
     cause = error.__cause__ if wrapped and error.__cause__ else error
     known = cause if isinstance(cause, SagaEngineError) else translate_error(cause, "the database")
-    if known is not None:
+    if isinstance(known, SchemaMismatch):  # of the projection's tables, not of the event tables
+        text = (
+            "The database lacks a table, column or function that the projection uses (SQLSTATE"
+            f" {sqlstate_of(cause)}). Create it as the projection declares it, then retry."
+        )
+    elif known is not None:
         text = str(known)
     elif isinstance(cause, UserCodeError):
         text = f"{cause.call.function} {cause.text}{cause.detail}."

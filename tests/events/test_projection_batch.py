@@ -126,6 +126,24 @@ async def test_a_poison_event_in_a_sql_function_is_found_and_its_effects_are_und
     ]
 
 
+@pytest.mark.parametrize("is_sql", [False, True])
+async def test_a_missing_table_is_reported_as_one_of_the_projection(events, database, is_sql):
+    projection = orders_projection()
+    if is_sql:
+        projection = Projection("orders", version=1, tables=[BY_ID])
+
+        @projection.on(Placed)
+        async def placed_function(event, recorded, connection) -> None:
+            await connection.exec_driver_sql("DELETE FROM order_by_id")
+
+    await append_one(events, "order-1", placed())
+    one = await applier(database, projection)
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("DROP TABLE order_by_id")
+    (poison,) = (await one.apply(await next_batch(events))).poison
+    assert "that the projection uses (SQLSTATE 42P01). Create it" in poison.error
+
+
 async def test_several_streams_are_parked_in_one_batch(events, database):
     for n in range(6):
         await append_one(events, f"order-{n % 3}", placed("poison" if n in {1, 2} else "ada"))
