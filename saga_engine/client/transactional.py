@@ -5,11 +5,8 @@ The start is recorded in the engine's tables over the caller's connection, so no
 no broker is needed. A worker executes it once the caller has committed; nothing here commits.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.client.handle import RunHandle
@@ -25,8 +22,7 @@ from saga_engine.errors import Conflict, NotFound
 from saga_engine.identifiers import uuid7
 from saga_engine.payload.encryption import PayloadEncryption, input_associated_data
 from saga_engine.payload.limits import BodyLimits
-from saga_engine.postgres import encoding
-from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres import caller_connection
 from saga_engine.protocol.limits import body_limits
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
@@ -64,7 +60,8 @@ async def start_in_transaction(
         settings: codec and limits; by default the environment's, which is read once.
 
     Raises:
-        InvalidInput: the input does not match the saga, cannot be stored or exceeds a limit.
+        InvalidInput: the input does not match the saga, cannot be stored or exceeds a limit; or
+            the connection is in autocommit, or its transaction has failed.
         NotFound: no worker has ever loaded a saga of that name. Not checked with a definition, so
             that a service may be rolled out before the worker.
         Conflict: the key belongs to a run with another input.
@@ -107,8 +104,8 @@ def _new_start(
 async def _record_start(
     connection: AsyncConnection, request: NewStart, encryption: PayloadEncryption
 ) -> RunHandle:
-    with _translated_errors():
-        await encoding.check_from_driver(connection, "of the caller's connection")
+    with caller_connection.translated_errors():
+        await caller_connection.check(connection)
         started = await checked_requests.record_start(
             SqlAlchemyTransaction(connection), request, encryption
         )
@@ -133,17 +130,6 @@ def _limits_from_environment() -> tuple[BodyLimits, int]:
 def _limits_from(settings: Settings) -> tuple[BodyLimits, int]:
     """Return the limits of a body, and the bytes of a text."""
     return body_limits(settings), settings.max_request_text_bytes
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        known_error = translate_error(error, "the caller's connection")
-        if known_error is None:
-            raise
-        raise known_error from error
 
 
 def _unknown_saga(name: str, version: int | None) -> NotFound:

@@ -28,6 +28,7 @@ from saga_engine.events.transactional import (
     translated_errors,
 )
 from saga_engine.message_context import MessageContext
+from saga_engine.postgres import caller_connection
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store.database import SqlAlchemyTransaction
@@ -115,7 +116,8 @@ async def handle_in(
     Raises:
         Rejected: the command is not allowed in that state.
         WrongVersion: another transaction has appended to the stream.
-        InvalidInput: the id, the command or an event does not fit, or exceeds a limit.
+        InvalidInput: the id, the command or an event does not fit, or exceeds a limit; or the
+            connection is in autocommit, or its transaction has failed.
         DecisionFailed: the function of the command failed.
         UnreadableEvent: this code cannot read the stream.
         SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first:
@@ -128,6 +130,7 @@ async def handle_in(
 
     append = partial(append_in, connection, context=context, settings=settings)
     with translated_errors():
+        await caller_connection.check(connection)
         return await _handle_in(SqlAlchemyTransaction(connection), given, append, settings)
 
 

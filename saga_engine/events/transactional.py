@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import SchemaMismatch, StoreLockTimeout
@@ -16,8 +15,7 @@ from saga_engine.events import stream_table
 from saga_engine.events.append import Append, Appended, checked_events, metadata_json
 from saga_engine.events.stream_table import ConcurrentAppend
 from saga_engine.message_context import MessageContext, current_context
-from saga_engine.postgres import encoding
-from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres import caller_connection
 from saga_engine.settings import Settings
 from saga_engine.store.database import SqlAlchemyTransaction
 
@@ -47,7 +45,8 @@ async def append_in(
         settings: limits; by default the environment's, which are read once.
 
     Raises:
-        InvalidInput: a name or an event cannot be stored, or exceeds a limit.
+        InvalidInput: a name or an event cannot be stored, or exceeds a limit; or the connection is
+            in autocommit, or its transaction has failed.
         WrongVersion: a stream is not what its append expected.
         SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first:
             repeat the transaction.
@@ -65,7 +64,7 @@ async def append_in(
             )
 
     with translated_errors():
-        await encoding.check_from_driver(connection, "of the caller's connection")
+        await caller_connection.check(connection)
         return await retry_concurrent(attempt, settings.event_append_attempts)
 
 
@@ -99,16 +98,12 @@ def settings_from_environment() -> Settings:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise errors of the caller's connection as errors of the engine."""
+    """As those of `caller_connection`; what is missing are event tables."""
     try:
-        yield
-    except SQLAlchemyError as error:
-        known_error = translate_error(error, "of the caller's connection")
-        if known_error is None:
-            raise
-        if isinstance(known_error, SchemaMismatch):
-            known_error = SchemaMismatch(
-                "The database of the caller's connection lacks an event table, column or function"
-                " of this version. Run `saga-engine migrate --events` on it."
-            )
-        raise known_error from error
+        with caller_connection.translated_errors():
+            yield
+    except SchemaMismatch as error:
+        raise SchemaMismatch(
+            "The database of your connection lacks an event table, column or function of this"
+            " version. Run `saga-engine migrate --events` on it."
+        ) from error.__cause__

@@ -2,6 +2,7 @@
 Connecting to PostgreSQL, for the engine's store and for the participants' own databases.
 
     url                 the URL of a database, parsed
+    caller_connection   the connection of a caller, in whose transaction the engine executes
     connect             a connection pool for a URL, with the TLS settings of the URL
     failover            several hosts in one URL: the one that accepts writes
     pool                which connections of a pool may be used again

@@ -20,6 +20,9 @@ from saga_engine.errors import (
     StoreUnavailable,
 )
 
+YOUR_CONNECTION = "your connection"
+"""Stands for the address of a server, when the caller has connected to it."""
+
 _MISSING_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no table, schema, column, function
 _INVALID_DATA = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -37,7 +40,8 @@ _UNAVAILABLE_MESSAGES = {
     " (sslmode=verify-full in the database URL), a client certificate, or another user",
     "28": "refuses the user or the password; check the database URL",
     "3D000": "has no database of that name; create it, or check the database URL",
-    "42501": "does not give the role the rights it needs; the owner of the schema has them",
+    "42501": "does not give the role the rights it needs. The owner of the schema has them, and"
+    " section 3 of docs/security.md lists what to grant to another role",
     "08003": "cut the connection. If it always does, see its log: it may refuse our certificate",
     "08P01": "or a connection pooler before it broke off. The pooler may have no connection free in"
     " time, or may not know the database or the user; its log says which",
@@ -50,7 +54,8 @@ _UNAVAILABLE_MESSAGES = {
     "58": "has trouble with its disk or its system",
     "40": "undid the transaction because of another one",
     "25006": "is a standby or read-only",
-    "25P0": "ended a transaction that was idle for too long",
+    "25P03": "ended a transaction that was idle for too long",
+    "25P04": "ended a transaction that took too long",
     "26000": f"has forgotten a prepared statement. {_POOLER_HINT}",
     "42P05": f"has another prepared statement of that name. {_POOLER_HINT}",
     "0A000": "has a cached plan that a schema change made stale",
@@ -63,14 +68,14 @@ def translate_error(error: BaseException | None, address: str) -> SagaEngineErro
 
     Args:
         error: an error that asyncpg raised.
-        address: the server, for the message.
+        address: the server, for the message; or YOUR_CONNECTION.
     """
     if isinstance(error, asyncpg.PostgresError):
         return _translate_sqlstate(error, address)
     if isinstance(error, asyncpg.DataError | UnicodeError):
         return StoreRefused("PostgreSQL cannot hold a value: it is outside its column's type.")
     problem = _connection_problem(error)
-    return StoreUnavailable(f"PostgreSQL at {address} {problem}.") if problem else None
+    return StoreUnavailable(f"{_server(address)} {problem}.") if problem else None
 
 
 def is_stale_connection(error: BaseException | None) -> bool:
@@ -126,28 +131,31 @@ def _connection_problem(error: BaseException | None) -> str:
     return "lost the connection" if connection_lost else ""
 
 
+def _server(address: str) -> str:
+    """Name the server at the beginning of a sentence."""
+    return f"PostgreSQL {'on' if address == YOUR_CONNECTION else 'at'} {address}"
+
+
 def _translate_sqlstate(error: asyncpg.PostgresError, address: str) -> SagaEngineError | None:
     code = error.sqlstate or ""
     if code in _MISSING_SCHEMA:
         return SchemaMismatch(
-            f"The database {address} lacks a table, column or function of this version."
+            f"{_server(address)} lacks a table, column or function of this version."
             " Run `saga-engine migrate`."
         )
     if code.startswith(_INVALID_DATA):
         violated = getattr(error, "constraint_name", None) or type(error).__name__
         return StoreRefused(f"PostgreSQL refuses the data for good: {violated} (SQLSTATE {code}).")
     if code == _LOCK_NOT_AVAILABLE:
-        return StoreLockTimeout(
-            f"PostgreSQL at {address} did not get a lock in time (SQLSTATE {code})."
-        )
+        return StoreLockTimeout(f"{_server(address)} did not get a lock in time (SQLSTATE {code}).")
     if code == _SERIALIZATION_FAILURE:
         return SerializationFailure(
-            f"PostgreSQL at {address} undid the transaction because another one was first (SQLSTATE"
+            f"{_server(address)} undid the transaction because another one was first (SQLSTATE"
             f" {code}). Roll it back and repeat it from its beginning."
         )
     for length in range(len(code), 1, -1):
         if code[:length] in _UNAVAILABLE_MESSAGES:
             return StoreUnavailable(
-                f"PostgreSQL at {address} {_UNAVAILABLE_MESSAGES[code[:length]]} (SQLSTATE {code})."
+                f"{_server(address)} {_UNAVAILABLE_MESSAGES[code[:length]]} (SQLSTATE {code})."
             )
     return None

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from saga_engine.client import start_in_transaction
@@ -43,6 +44,21 @@ async def test_a_rolled_back_transaction_starts_nothing_and_frees_the_key(shop, 
         handle = await start_in_transaction(connection, "greet", ANN, key="o-1")
     await client.result(handle.run_id, timeout=20)
     assert greeter.greeted == ["Ann"]
+
+
+async def test_a_connection_without_a_transaction_is_refused(shop):
+    """Its start would be committed, also if the order is rolled back."""
+    async with shop.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        with pytest.raises(InvalidInput, match="Your connection is in autocommit"):
+            await start_in_transaction(connection, "greet", ANN)
+
+
+async def test_a_transaction_that_has_failed_is_named(shop):
+    async with shop.connect() as connection:
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT 1/0"))
+        with pytest.raises(InvalidInput, match="Your transaction has failed"):
+            await start_in_transaction(connection, "greet", ANN)
 
 
 async def test_a_session_can_be_used(shop, client):

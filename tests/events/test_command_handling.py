@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine import Participant, Rejected
@@ -170,6 +171,22 @@ async def test_in_the_transaction_of_the_caller_a_conflict_is_raised_and_it_rema
         done = await handle_in(mine, wallets, "w1", Deposit(amount=1))
         assert (done.version, done.state.balances) == (2, {"EUR": 8})
     assert len(await stream(events)) == 2
+
+
+async def test_a_connection_that_has_no_transaction_or_a_failed_one_is_refused(
+    events: Events, user_engine: AsyncEngine
+):
+    engine = user_engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        for amount in (1, 0):  # 0 causes no event
+            with pytest.raises(InvalidInput, match="Your connection is in autocommit"):
+                await handle_in(connection, wallets, "w1", Deposit(amount=amount))
+    async with user_engine.connect() as connection:
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT 1/0"))
+        with pytest.raises(InvalidInput, match="Your transaction has failed"):
+            await handle_in(connection, wallets, "w1", Deposit(amount=1))
+    assert await stream(events) == []
 
 
 async def test_a_rejection_leaves_the_transaction_of_the_caller_usable(

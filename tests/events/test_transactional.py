@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -111,6 +112,28 @@ async def test_an_append_that_is_refused_before_it_is_sent_leaves_the_transactio
             await append_in(connection, Append("order", [placed()]))
         await append_in(connection, Append("order-1", [placed()]))
     assert await streams(events) == ["order-1"]
+
+
+@pytest.mark.parametrize("reads_first", [False, True])
+async def test_a_connection_without_a_transaction_is_refused(
+    events: Events, user_engine: AsyncEngine, reads_first: bool
+):
+    """Nothing may be committed that the caller cannot roll back."""
+    engine = user_engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        if reads_first:
+            await connection.execute(text("SELECT 1"))
+        with pytest.raises(InvalidInput, match="Your connection is in autocommit"):
+            await append_in(connection, Append("order-1", [placed()]))
+    assert await streams(events) == []
+
+
+async def test_a_transaction_that_has_failed_is_named(user_engine: AsyncEngine):
+    async with user_engine.connect() as connection:
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT 1/0"))
+        with pytest.raises(InvalidInput, match="Your transaction has failed"):
+            await append_in(connection, Append("order-1", [placed()]))
 
 
 async def test_a_database_without_event_tables_is_refused_with_a_sentence(database_url: str):

@@ -36,6 +36,8 @@ def server_error(sqlstate: str, **fields: str) -> asyncpg.PostgresError:
         ("57P01", StoreUnavailable),
         ("53300", StoreUnavailable),
         ("25006", StoreUnavailable),
+        ("25P03", StoreUnavailable),
+        ("25P04", StoreUnavailable),
         ("28P01", StoreUnavailable),
         ("42501", StoreUnavailable),
     ],
@@ -51,8 +53,15 @@ def test_a_violated_constraint_is_named():
     assert "pending_request_kind" in str(found)
 
 
+def test_missing_rights_are_listed_in_the_documentation():
+    found = errors.translate_error(server_error("42501"), "db")
+    assert "section 3 of docs/security.md lists what to grant" in str(found)
+
+
 def test_an_error_in_a_statement_is_not_translated():
     assert errors.translate_error(server_error("42601"), "db") is None
+    for no_transaction_or_a_failed_one in ("25P01", "25P02"):
+        assert errors.translate_error(server_error(no_transaction_or_a_failed_one), "db") is None
     assert errors.translate_error(ValueError("x"), "db") is None
 
 
