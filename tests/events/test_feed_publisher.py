@@ -11,7 +11,7 @@ from saga_engine.events.projection_actions import Operator
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import FeedAcquired, FeedStopped, MessagesPublished
-from tests.kit.broker_faults import drop_confirm, nack
+from tests.kit.broker_faults import abort_before_confirm, drop_confirm, nack
 from tests.kit.connections import raw_channel
 from tests.kit.events import EventRecorder
 from tests.kit.feeds import (
@@ -254,6 +254,24 @@ async def test_events_that_were_not_confirmed_are_published_again_with_the_same_
         assert len(emitted.matching(MessagesPublished, outcome=PublishOutcome.UNKNOWN)) == 2
         received.check(await every_event(events))
         assert len(received.ids) == 6
+
+
+async def test_a_feed_goes_on_after_its_connection_was_lost(
+    events, event_url, development_broker, feed_database
+):
+    async with raw_channel(development_broker.url) as channel:
+        await bind_queue(channel, "billing")
+        received = await receive_from(channel, "billing")
+        rule = development_broker.faults.on_publish(
+            lambda message: message.routing_key == "order.order-cancelled",
+            abort_before_confirm,
+            max_count=3,
+        )
+        await append_orders(events, 10)
+        async with running_feeds(event_url, development_broker.url, [order_feed()]):
+            await wait_for_feed(feed_database, await events.position())
+        assert rule.fired_count == 3
+        received.check(await every_event(events))
 
 
 async def test_a_feed_keeps_its_lease_while_it_waits_for_confirms(
