@@ -126,7 +126,7 @@ async def progress(tx: Transaction, projection: Projection) -> tuple[int, Projec
     if row is None:
         raise NotFound(
             f"Projection {projection.name!r}, version {projection.version}, is not in this"
-            " database. Run a projector with it."
+            " database. Run `saga-engine projector MODULE` with its module."
         )
     return row.position, ProjectionState(row.state)
 

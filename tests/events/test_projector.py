@@ -184,7 +184,7 @@ async def test_projections_that_break_a_rule_are_refused(event_url):
 
 async def test_a_writer_waits_until_its_own_writes_are_in_the_tables(events, event_url, database):
     projection = orders_projection()
-    with pytest.raises(NotFound, match="Run a projector with it"):
+    with pytest.raises(NotFound, match="Run `saga-engine projector MODULE`"):
         await events.caught_up(projection, position := 1)
     async with running_projector(event_url, [projection]):
         for n in range(20):

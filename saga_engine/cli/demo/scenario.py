@@ -184,5 +184,7 @@ Next:
       the saga that ran, as a diagram
   $EDITOR examples/trip/saga.py
       a saga in 30 lines
+  docs/events.md
+      event-sourced aggregates and projections, from an empty directory
   README.md, "Going to production"
       run it on your own RabbitMQ and PostgreSQL"""
