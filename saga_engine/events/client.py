@@ -193,6 +193,8 @@ class Events(AsyncResource):
                 page = await read_page(tx, self._log, log_filter, (after, horizon), self._settings)
             for event in page.events:
                 yield event
+            if page.position == after:
+                return  # the horizon is lower than it was
             after = page.position
 
     async def caught_up(self, projection: Projection, position: int, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - the user's

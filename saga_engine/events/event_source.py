@@ -19,7 +19,12 @@ class EventSource:
     settings: Settings
 
     async def read(self, log_filter: LogFilter, after: int, max_events: int) -> LogPage:
-        """Read up to *max_events* events after a position, up to the horizon that was seen last."""
+        """
+        Read up to *max_events* events after a position, up to the horizon that was seen last.
+
+        Raises:
+            StoreUnavailable: the database is out of reach, or has lost the position.
+        """
         async with self.database.transaction() as tx:
             return await read_page(
                 tx, self.log, log_filter, (after, self.horizon.position), self.settings, max_events

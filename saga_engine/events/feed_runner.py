@@ -77,7 +77,8 @@ class FeedRunner:
             if self._now() >= self._renew_at and await self._acquire() != self._saved:
                 raise NotOwner
             horizon, interval = self._source.horizon, self._settings.event_poll_interval_max
-            if not await horizon.wait_beyond(self._passed, interval):
+            is_beyond = await horizon.wait_beyond(self._passed, interval)
+            if not is_beyond and horizon.position == self._passed:
                 await self._save_passed()
                 continue
             page = await self._source.read(

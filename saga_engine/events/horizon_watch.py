@@ -34,10 +34,15 @@ class HorizonWatch:
         return True
 
     async def look(self) -> bool:
-        """Ask for the horizon once; whether it has moved."""
+        """
+        Ask for the horizon once; whether it is another one.
+
+        It can be lower: a transaction announces a position that it has read a moment before, and a
+        failover may lose positions.
+        """
         async with self._database.transaction() as tx:
             position = await positions.horizon(tx)
-        if position <= self.position:
+        if position == self.position:
             return False
         self.position = position
         moved, self._moved = self._moved, asyncio.Event()

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from saga_engine.errors import InvalidInput
-from saga_engine.events import run_journal, stream_table
+from saga_engine.errors import InvalidInput, StoreUnavailable
+from saga_engine.events import positions, run_journal, stream_table
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.recorded import Recorded
 from saga_engine.postgres.statement import Transaction
@@ -74,7 +74,7 @@ async def read_page(
     tx: Transaction,
     log: EventLog,
     log_filter: LogFilter,
-    positions: tuple[int, int],
+    bounds: tuple[int, int],
     settings: Settings,
     max_events: int | None = None,
 ) -> LogPage:
@@ -85,14 +85,20 @@ async def read_page(
         tx: at READ COMMITTED.
         log: of that database.
         log_filter: which events.
-        positions: continue after the first; the second is the horizon, from an earlier statement.
+        bounds: continue after the first position; the second one is the last to read. Nothing is
+            read beyond the horizon now: an earlier one may be of a primary that has failed, and
+            this one has not seen all of its positions.
         settings: how much is read at once.
         max_events: how many events at most; None: the setting event_batch_size.
+
+    Raises:
+        StoreUnavailable: the position to continue after was never drawn in this database.
     """
     max_events = max_events or settings.event_batch_size
-    after, horizon = positions
-    until = min(horizon, after + settings.event_window)
+    after, last = bounds
+    until = min(last, await positions.horizon(tx), after + settings.event_window)
     if until <= after:
+        await _check_drawn(tx, after)
         return LogPage((), after)
     parameters = {
         "after": after,
@@ -112,6 +118,13 @@ async def read_page(
         events = events[:max_events]
         position = events[-1].position
     return LogPage(events, position)
+
+
+async def _check_drawn(tx: Transaction, position: int) -> None:
+    last_position = await positions.last_drawn(tx)
+    if position > last_position:
+        problem = positions.lost_position(position, last_position)
+        raise StoreUnavailable(f"Events cannot be read: {problem}.")
 
 
 def _like_pattern(name: str) -> str:

@@ -25,4 +25,20 @@ async def horizon(tx: Transaction) -> int:
     return found
 
 
+async def last_drawn(tx: Transaction) -> int:
+    """Return the last position that was drawn; no checkpoint is above it. 0: there is no event."""
+    found: int = (await tx.execute(_LAST_DRAWN)).scalar_one()
+    return found
+
+
+def lost_position(position: int, last_position: int) -> str:
+    """Say that a database has lost a position, and what to do, in a sentence."""
+    return (
+        f"position {position} does not exist: the database has drawn positions up to"
+        f" {last_position}. A failover or a restore has lost events. New events would get positions"
+        " that were read before: do what docs/operations.md says about events that were lost"
+    )
+
+
+_LAST_DRAWN = text("SELECT last_value FROM saga_engine.event_position")
 _HORIZON = text("SELECT saga_engine.event_horizon()")

@@ -2,7 +2,8 @@
 Measures the horizon and the lag of projections, and notices those that do not move.
 
 It reads what is stored, not what the loops of this process believe: a loop that has ended, or waits
-without end, is visible. A projection is healthy when its position moves or equals the horizon.
+without end, is visible. A projection is healthy when its position moves or equals the horizon, and
+is one that the database has drawn.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.errors import StoreError
+from saga_engine.events import positions
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_hold import HorizonHold, find_hold
 from saga_engine.events.projection import Projection
@@ -132,11 +134,13 @@ class ProjectionMonitor:
         async with self._database.transaction() as tx:
             log = await EventLog.load(tx)
             horizon, found = await read_lags(tx, log)
+            last_position = await positions.last_drawn(tx)
             hold = await find_hold(tx, horizon)
         lags = [each for each in found if _key(each) in self._keys]
         now = asyncio.get_running_loop().time()
         held_s = self._hold.observe(horizon if hold else _NO_HOLD, now)
-        self._stalled = self._detector.find(lags, horizon, now)
+        lost = [problem for each in lags if (problem := _lost_problem(each, last_position))]
+        self._stalled = lost + self._detector.find(lags, horizon, now)
         self._emit(
             ProjectionsMeasured(
                 horizon=horizon,
@@ -165,6 +169,14 @@ class ProjectionMonitor:
                 state=hold.state,
             )
         )
+
+
+def _lost_problem(lag: ProjectionLag, last_position: int) -> str | None:
+    stored = lag.projection
+    if stored.position <= last_position:
+        return None
+    lost = positions.lost_position(stored.position, last_position)
+    return f"projection {stored.name} cannot continue: {lost}"
 
 
 def _key(lag: ProjectionLag) -> tuple[str, int]:

@@ -76,9 +76,9 @@ class ProjectionRunner:
         while not stop.is_set():
             if self._now() >= self._renew_at:
                 await self._renew()
-            if not await self._source.horizon.wait_beyond(
-                self._passed, self._settings.event_poll_interval_max
-            ):
+            horizon, interval = self._source.horizon, self._settings.event_poll_interval_max
+            is_beyond = await horizon.wait_beyond(self._passed, interval)
+            if not is_beyond and horizon.position == self._passed:
                 await self._save_passed()
                 continue
             result = await self._apply_next()
@@ -126,6 +126,8 @@ class ProjectionRunner:
         log_filter = LogFilter.create(self._types, [stream])
         while (next_position := self._applier.parked.get(stream)) is not None:
             page = await self._source.read(log_filter, next_position - 1, self._size.events)
+            if page.position < next_position:
+                return  # the horizon is lower than it was
             events = [each for each in page.events if each.position <= self._saved]
             batch = EventBatch(self._saved, page.position, events)
             result = await self._applier.retry_stream(stream, batch)

@@ -6,6 +6,7 @@ import pytest
 
 from saga_engine.events.horizon_watch import HorizonWatch
 from saga_engine.settings import Settings
+from tests.kit.event_database import connected
 from tests.kit.projections import append_one, placed, projection_database
 
 
@@ -34,3 +35,14 @@ async def test_a_look_reports_whether_it_has_moved(events, database):
     await append_one(events, "order-1", placed())
     assert await watch.look()
     assert not await watch.look()
+
+
+async def test_a_lower_horizon_is_known(events, database, event_url):
+    """A standby that is promoted may lack the last positions."""
+    watch = HorizonWatch(database, Settings())
+    await append_one(events, "order-1", placed(), placed())
+    await watch.look()
+    async with connected(event_url) as other:
+        await other.execute("SELECT setval('saga_engine.event_position', 1)")
+    assert await watch.look()
+    assert watch.position == 1

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from saga_engine.errors import InvalidInput
+from saga_engine.errors import InvalidInput, StoreUnavailable
 from saga_engine.events import Append, EventData, Events, positions
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.log_page import LogFilter, LogPage, read_page
@@ -88,3 +88,33 @@ def test_a_pattern_has_one_asterisk_at_its_end(pattern: str):
 def test_a_single_text_is_not_a_collection_of_names():
     with pytest.raises(InvalidInput, match="types is one text"):
         LogFilter.create("order-placed", None)
+
+
+async def test_a_page_does_not_pass_positions_that_are_drawn_again(
+    events: Events, event_database: Database
+):
+    """A primary that has failed had position 33; the one that was promoted has one event."""
+    await events.append(Append("order-1", [placed()]))
+    async with event_database.transaction() as tx:
+        log = await EventLog.load(tx)
+        page = await read_page(tx, log, EVERYTHING, (0, 33), Settings())
+    assert (len(page.events), page.position) == (1, 1)
+
+
+async def test_a_position_that_was_never_drawn_is_refused(events: Events, event_database: Database):
+    await events.append(Append("order-1", [placed()]))
+    async with event_database.transaction() as tx:
+        log = await EventLog.load(tx)
+        with pytest.raises(StoreUnavailable, match=r"position 33 does not exist.*up to 1"):
+            await read_page(tx, log, EVERYTHING, (33, 40), Settings())
+
+
+async def test_a_position_above_a_horizon_that_went_down_has_no_events_yet(
+    events: Events, event_database: Database, event_url: str
+):
+    """A transaction announces what it has read; meanwhile others may have appended."""
+    await events.append(Append("order-1", [placed()] * 3))
+    async with connected(event_url) as other, event_database.transaction() as tx:
+        await other.execute("SELECT pg_advisory_lock_shared((23147::bigint << 48) | 1)")
+        log = await EventLog.load(tx)
+        assert await read_page(tx, log, EVERYTHING, (3, 3), Settings()) == LogPage((), 3)

@@ -175,3 +175,10 @@ async def test_a_running_projection_has_no_problem(events, event_url, database):
 
 def test_the_metric_has_every_state():
     assert PROJECTION_STATE.values == tuple(map(str, ProjectionState))
+
+
+async def test_a_projection_at_a_position_that_was_never_drawn_is_a_problem(events, monitored):
+    position = await append_one(events, "order-1", placed())
+    await monitored.change(f"position = {position + 1}")
+    problem = await monitored.measure()
+    assert f"projection orders cannot continue: position {position + 1} does not exist" in problem

@@ -5,11 +5,18 @@ import asyncio
 import pytest
 
 from saga_engine.errors import Conflict, DefinitionError, NotFound, SchemaMismatch, TimedOut
+from saga_engine.events import Append, Events
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.projector import Projector
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import ProjectionAcquired, ProjectionStopped, StreamParked
+from saga_engine.telemetry.events import (
+    DatabaseUnavailable,
+    ProjectionAcquired,
+    ProjectionStopped,
+    StreamParked,
+)
+from tests.kit.event_database import connected
 from tests.kit.events import EventRecorder
 from tests.kit.projections import (
     append_one,
@@ -203,3 +210,41 @@ async def test_a_writer_waits_until_its_own_writes_are_in_the_tables(events, eve
 async def test_it_stops_within_its_poll_interval(event_url, database):
     async with asyncio.timeout(20), running_projector(event_url, [orders_projection()]) as emitted:
         await emitted.wait_for(ProjectionAcquired)
+
+
+LOSE_EVENTS = """
+BEGIN;
+LOCK TABLE saga_engine.projection IN ACCESS EXCLUSIVE MODE;
+DELETE FROM saga_engine.stream_event WHERE position > 10;
+UPDATE saga_engine.projection SET position = 10;
+SELECT setval('saga_engine.event_position', 10);
+TRUNCATE orders_by_customer, order_by_id;
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND datname = current_database();
+COMMIT"""
+
+
+async def test_events_after_a_failover_that_lost_positions_are_applied(events, event_url, database):
+    """What a standby has that was promoted before it received positions 11 to 100."""
+    async with running_projector(event_url, [orders_projection()]):
+        lost = await append_one(events, "order-1", *[placed()] * 100)
+        await wait_for_position(database, "orders", lost)
+        async with connected(event_url) as other:
+            await other.execute(LOSE_EVENTS)
+        async with Events(event_url) as after_failover:
+            appends = [Append(f"order-new-{number}", [placed()]) for number in range(5)]
+            last = (await after_failover.append(*appends)).position
+            await after_failover.caught_up(orders_projection(), last, 20.0)
+    assert last < lost
+    async with connected(event_url) as other:
+        assert await other.fetchval("SELECT count(*) FROM order_by_id") == 5
+
+
+async def test_a_checkpoint_that_was_never_drawn_is_named(events, event_url, database):
+    async with running_projector(event_url, [orders_projection()]) as emitted:
+        position = await append_one(events, "order-1", placed())
+        await wait_for_position(database, "orders", position)
+        async with connected(event_url) as other:
+            await other.execute("UPDATE saga_engine.projection SET position = 1000")
+        (reported,) = await emitted.wait_for(DatabaseUnavailable)
+    assert "position 1000 does not exist" in reported.problem
