@@ -171,6 +171,9 @@ def _change(
 ) -> Change:
     try:
         shape = shape_of(table)
+        for each in (key, put, add):
+            if type(each) is not dict:
+                shape.check_mapping(each)
         names = (kind, *key, None, *put, None, *add)
         if names not in shape.checked:
             check_names(shape, kind, key=key, put=put, add=add)

@@ -6,6 +6,7 @@ stores as Python has them; a SQL handler can write every other type.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -13,9 +14,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from sqlalchemy import types
 from sqlalchemy.dialects import postgresql
+
+from saga_engine.payload.payload import is_storable
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types it as untyped
 
@@ -23,6 +26,12 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy t
 _MAX_EXPONENT = 131_071
 _MAX_SCALE = 16_383
 """The digits of a NUMERIC before and after the point (PostgreSQL manual, 8.1.2)."""
+
+
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""U+0000 as JSON is written; an even number of backslashes before it are characters themselves."""
+
+_INTEGER_BITS = {"smallint": 16, "integer": 32, "bigint": 64}
 
 
 class ValueRefused(ValueError):
@@ -58,10 +67,14 @@ def column_type(sql_type: Any) -> ColumnType | None:
 
 def _integer(sql_type: types.Integer) -> ColumnType:
     array_type = sql_type.compile(dialect=_DIALECT).lower()
+    bits = _INTEGER_BITS.get(array_type, 64)
+    limit = 2 ** (bits - 1)
 
     def accept(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueRefused("takes an int")
+        if not -limit <= value < limit:
+            raise ValueRefused(f"takes an int of {bits} bits")
         return value
 
     return ColumnType(array_type, "", accept, can_add=True)
@@ -71,6 +84,7 @@ def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
     scale = sql_type.scale
     if sql_type.precision is not None and scale is None:
         scale = 0  # NUMERIC(10) has none
+    whole_digits = None if sql_type.precision is None else sql_type.precision - (scale or 0)
 
     def accept(value: Any) -> Decimal:
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
@@ -84,6 +98,8 @@ def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
         if scale is not None and -exponent > scale:
             # PostgreSQL would round it, and the sum of rounded numbers depends on their order.
             raise ValueRefused(f"takes at most {scale} digits after the point")
+        if whole_digits is not None and number and number.adjusted() >= whole_digits:
+            raise ValueRefused(f"takes at most {whole_digits} digits before the point")
         return number
 
     return ColumnType("numeric", "", accept, can_add=True)
@@ -107,10 +123,14 @@ def _boolean(_type: Any) -> ColumnType:
     return ColumnType("boolean", "", _instance_of(bool, "takes a bool"))
 
 
-def _text(_type: Any) -> ColumnType:
+def _text(sql_type: types.String) -> ColumnType:
     def accept(value: Any) -> str:
         if not isinstance(value, str):
             raise ValueRefused("takes a str")
+        if not is_storable(value):
+            raise ValueRefused("takes text without U+0000 and without lone surrogates")
+        if sql_type.length is not None and len(value) > sql_type.length:
+            raise ValueRefused(f"takes at most {sql_type.length} characters")
         return str(value)
 
     # As text, because a cast to varchar(10) cuts what an assignment refuses.
@@ -182,14 +202,19 @@ def _binary(_type: Any) -> ColumnType:
 
 
 def _json(sql_type: types.JSON) -> ColumnType:
+    cast = sql_type.compile(dialect=_DIALECT).lower()
+
     def accept(value: Any) -> str:
         try:
-            # NaN becomes a constant that PostgreSQL refuses, and not null.
-            return to_json(value, inf_nan_mode="constants").decode()
-        except (PydanticSerializationError, UnicodeEncodeError):
+            body = to_json(value, inf_nan_mode="constants")
+            from_json(body, allow_inf_nan=False)
+        except (PydanticSerializationError, UnicodeEncodeError, ValueError):
             raise ValueRefused("takes what can be written as JSON") from None
+        if cast == "jsonb" and _ESCAPED_NUL.search(body):
+            raise ValueRefused("takes JSON without U+0000")
+        return body.decode()
 
-    return ColumnType("text", sql_type.compile(dialect=_DIALECT).lower(), accept)
+    return ColumnType("text", cast, accept)
 
 
 def _instance_of(python_type: type, expected: str) -> Callable[[Any], Any]:

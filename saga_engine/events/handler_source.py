@@ -83,6 +83,8 @@ def _check_call(call: ast.Call, function: Callable[..., Any], tables: Sequence[T
         for argument in ("key", signature.put, signature.add)
     )
     if key is not None and put is not None and add is not None:
+        if signature.kind is ChangeKind.UPDATE and not put | add:
+            raise TableProblem(f"The change of {table.fullname} names no column.", "Name one.")
         change.check_names(shape_of(table), signature.kind, key=key, put=put, add=add)
 
 

@@ -9,10 +9,10 @@ transaction and executes any SQL; it is called for each event, in order.
 import inspect
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from sqlalchemy import Table
 
@@ -24,6 +24,8 @@ from saga_engine.events.recorded import Recorded
 from saga_engine.payload.guard import UserCodeCall
 from saga_engine.payload.mapping import source_location_of
 from saga_engine.payload.payload import type_name
+
+_JSON_TYPES = (dict, list, str, int, float, bool, type(None))
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -80,12 +82,24 @@ class Projection:
         self.source_location = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         self.name = name
         self.version = version
-        self.tables = tuple(tables)
         self.on_poison = on_poison
         self.handlers: dict[str, EventHandler] = {}
+        self.has_invalid_declarations = False
+        self.tables = self._tables(tables)
 
     def __repr__(self) -> str:
         return f"Projection({self.name!r}, version={self.version}, events={list(self.handlers)})"
+
+    def _tables(self, tables: object) -> tuple[Table, ...]:
+        if isinstance(tables, Iterable) and not isinstance(tables, str):
+            return tuple(tables)
+        self.has_invalid_declarations = True
+        problem = (
+            f"Projection {str(self.name)[:80]!r} has a {type_name(type(tables))} as its tables."
+        )
+        fix = "Give a list: tables=[...]."
+        raise_or_collect(DefinitionError(problem, location=self.source_location, fix=fix))
+        return (tables,) if isinstance(tables, Table) else ()
 
     def on(self, event: type | str) -> Callable[[Function], Function]:
         """
@@ -93,6 +107,8 @@ class Projection:
 
         The decorated function is called with the event and its `Recorded`. It returns a change, a
         list of changes, or None. An async function gets the connection as well, and returns None.
+        Annotate the event with its class, the second parameter with `Recorded`, and the result:
+        `Change`, `list[Change]` or `Change | None`, of an async function `None`.
 
         Args:
             event: the class of an event that an aggregate declares; or a type by its name, then
@@ -102,11 +118,13 @@ class Projection:
             DefinitionError: the class is not an event, the function does not fit, or the event has
                 a function already.
         """
+        _require_event(event)
 
         def decorate(function: Function) -> Function:
             try:
                 self._add(event, function)
             except DefinitionError as error:
+                self.has_invalid_declarations = True
                 raise_or_collect(error)
             return function
 
@@ -132,6 +150,16 @@ class Projection:
             function=function,
             call=event_code_call(function.__name__, location, name),
             is_sql=is_sql,
+        )
+
+
+def _require_event(event: object) -> None:
+    """Refuse `@projection.on` without parentheses, which passes the function as the event."""
+    if inspect.isfunction(event):
+        raise DefinitionError(
+            f"{event.__name__} is declared without an event.",
+            location=source_location_of(event),
+            fix="Write @....on(Event).",
         )
 
 
@@ -165,7 +193,7 @@ def _check_signature(
     ):
         kind = "async function" if is_sql else "function"
         raise DefinitionError(
-            f"{function.__name__} has {len(parameters)} parameters.",
+            f"{function.__name__} does not take what it gets.",
             location=location,
             fix=f"Give this {kind} {len(expected)}: {', '.join(expected)}.",
         )
@@ -177,6 +205,13 @@ def _check_signature(
             location=location,
             fix="Annotate its first parameter with the event of the decorator.",
         )
+    if isinstance(event, str) and not _takes_json(hints.get(parameters[0].name, Any)):
+        raise DefinitionError(
+            f"{function.__name__} takes {type_name(first)}, and gets the JSON of {event!r}.",
+            location=location,
+            fix=f"Write @....on({type_name(first)}), or annotate the parameter with"
+            " dict[str, Any].",
+        )
     second = hints.get(parameters[1].name, Recorded)
     if second is not Recorded:
         raise DefinitionError(
@@ -185,6 +220,17 @@ def _check_signature(
             fix="Annotate it with Recorded, which has the stream, the position and the time.",
         )
     _check_result(function, hints, location, is_sql=is_sql)
+
+
+def _takes_json(annotation: Any) -> bool:
+    """Whether data that is read from JSON can be what an annotation says."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return all(_takes_json(each) for each in get_args(annotation))
+    python_type = get_origin(annotation) or annotation
+    # Any is a class since Python 3.11.
+    if python_type is Any or not isinstance(python_type, type) or is_typeddict(python_type):
+        return True
+    return any(issubclass(each, python_type) for each in _JSON_TYPES)
 
 
 def _hints(function: Callable[..., Any], location: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def problems(projections: Iterable[Projection]) -> Problems:
     for projection in projections:
         yield from _check_header(projection)
         yield from _check_tables(projection)
-        if not projection.handlers:
+        if not projection.handlers and not projection.has_invalid_declarations:
             yield _problem(projection, "handles no event", "Declare functions with @....on(Event).")
         event_types = [each.event_type for each in projection.handlers.values() if each.event_type]
         yield from missing_upcasters(event_types)
@@ -68,7 +68,7 @@ def _check_header(projection: Projection) -> Problems:
 
 
 def _check_tables(projection: Projection) -> Problems:
-    if not projection.tables:
+    if not projection.tables and not projection.has_invalid_declarations:
         yield _problem(projection, "has no table", "Give tables=[...]: every table it writes.")
     for table in projection.tables:
         declared: object = table

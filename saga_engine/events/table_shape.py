@@ -47,6 +47,14 @@ class TableShape:
     summable: frozenset[str]
     checked: set[tuple[object, ...]] = field(default_factory=set, compare=False, repr=False)
 
+    def check_mapping(self, values: object) -> None:
+        """Raise TableProblem unless *values* has names of columns and their values."""
+        if not isinstance(values, Mapping):
+            raise TableProblem(
+                f"A change of {self.name} got {type(values).__name__} instead of a dict.",
+                'Give the names of columns and their values: {"id": event.order_id}.',
+            )
+
     def check_key(self, names: Iterable[str]) -> None:
         """Raise TableProblem unless *names* are those of the primary key."""
         given = set(names)
@@ -106,8 +114,14 @@ def shape_of(table: Table) -> TableShape:
     The shape of a table.
 
     Raises:
-        TableProblem: it has no primary key, or one that no change could name.
+        TableProblem: it is not a table, or no change could name its rows by a primary key.
     """
+    given: object = table
+    if not isinstance(given, Table):
+        raise TableProblem(
+            f"A change got {type(given).__name__} instead of a table.",
+            "Give a Table of SQLAlchemy Core; of a mapped class, its __table__.",
+        )
     shape = _SHAPES.get(table)
     if shape is None:
         shape = _SHAPES[table] = _read(table)

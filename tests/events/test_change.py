@@ -97,3 +97,20 @@ def test_a_change_takes_a_few_microseconds_of_python_calls():
     finally:
         sys.setprofile(None)
     assert calls < 30
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda: delete("customers", key=KEY), "got str instead of a table"),
+        (lambda: delete(CUSTOMERS, key=1), "customers got int instead of a dict"),
+        (lambda: put(CUSTOMERS, key=KEY, values=["name"]), "got list instead of a dict"),
+        (lambda: put(CUSTOMERS, key=KEY, values={"orders": 2**40}), "takes an int of 32 bits"),
+    ],
+)
+def test_an_argument_that_is_not_what_it_should_be_is_refused_at_the_line_of_the_call(
+    change, problem
+):
+    with pytest.raises(DefinitionError, match=problem) as caught:
+        change()
+    assert caught.value.location == f"{__file__}:{change.__code__.co_firstlineno}"

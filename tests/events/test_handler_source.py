@@ -89,6 +89,14 @@ def test_what_the_source_does_not_show_is_left_to_the_call():
     check_calls(computed, [ORDERS])
 
 
+def test_a_change_of_no_column_is_refused():
+    def nothing(event, recorded):
+        return put(ORDERS, key={"id": event.id}, values={})
+
+    with pytest.raises(DefinitionError, match="names no column"):
+        check_calls(nothing, [ORDERS])
+
+
 def test_a_table_of_the_enclosing_function_is_checked():
     closed_over = ORDERS
 

@@ -1,7 +1,8 @@
 """A function of a projection that cannot work is refused where it is declared."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from saga_engine.errors import DefinitionError, collect_errors
 from saga_engine.events.change import Change
 from saga_engine.events.projection import Projection
+from saga_engine.events.projection_rules import problems
 from saga_engine.events.recorded import Recorded
 from tests.kit.read_model import BY_ID, Cancelled, Placed, history_projection, orders_projection
 
@@ -151,3 +153,54 @@ def test_mistakes_are_collected_for_the_check_command():
 
     assert len(errors) == 2
     assert projection.handlers == {}
+
+
+def test_a_function_of_a_name_takes_json():
+    def a_class(projection):
+        @projection.on("order-placed")  # here
+        def placed(event: Placed, recorded: Recorded) -> Change: ...
+
+    def a_class_or_none(projection):
+        @projection.on("order-placed")  # here
+        def placed(event: Placed | None, recorded: Recorded) -> Change: ...
+
+    for each in (a_class, a_class_or_none):
+        assert "gets the JSON of 'order-placed'. Write @....on(" in refused(each)
+
+
+@pytest.mark.parametrize(
+    "annotation", [Any, object, dict, dict[str, Any], Mapping[str, Any], list[int], dict | None]
+)
+def test_json_is_annotated_in_many_ways(annotation):
+    def placed(event: annotation, recorded: Recorded) -> Change: ...
+
+    declared().on("order-placed")(placed)
+
+
+def test_a_decorator_without_an_event_names_the_function():
+    def declare(projection):
+        @projection.on  # here
+        def placed(event: Placed, recorded: Recorded) -> Change: ...
+
+    assert "placed is declared without an event. Write @....on(Event)." in refused(declare)
+
+
+def test_a_table_that_is_not_in_a_list_is_refused_where_the_projection_is_declared():
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.raises(DefinitionError, match="has a Table as its tables") as caught:
+        Projection("orders", version=1, tables=BY_ID)
+    assert caught.value.location == f"{__file__}:{line}"
+
+
+def test_a_mistake_is_reported_alone():
+    with collect_errors() as errors:
+        projection = Projection("orders", version=1, tables=BY_ID)
+
+        @projection.on(Placed)
+        def placed(event: Placed) -> Change: ...
+
+    assert [each.problem for each in errors] == [
+        "Projection 'orders' has a Table as its tables.",
+        "placed does not take what it gets.",
+    ]
+    assert not list(problems([projection]))

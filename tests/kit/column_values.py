@@ -51,4 +51,8 @@ STORED: list[tuple[Any, Any]] = [
     (LargeBinary(), b"\x00\xff"),
     (JSON(), [1, {"a": None}]),
     (JSONB(), {"a": "é", "n": 2**70}),
+    (JSONB(), {"a": "\\u0000"}),
+    (JSON(), "\0"),
+    (Numeric(5, 2), Decimal("-999.99")),
+    (String(3), "äöü"),
 ]
