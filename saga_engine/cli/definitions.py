@@ -151,13 +151,18 @@ def _summary(found: Saga | Aggregate | Projection | Feed) -> str:
         return f"{found.name}: feed, valid"
     if isinstance(found, Aggregate):
         events, commands = len(found.folds), len(found.commands)
-        return f"{found.name}: {events} events, {commands} commands, valid"
+        counts = f"{_count(events, 'event')}, {_count(commands, 'command')}"
+        return f"{found.name}: {counts}, valid"
     counts = (
-        f"{len(found.steps)} steps"
+        _count(len(found.steps), "step")
         if isinstance(found, Saga)
-        else f"{len(found.handlers)} events, {len(found.tables)} tables"
+        else f"{_count(len(found.handlers), 'event')}, {_count(len(found.tables), 'table')}"
     )
     return f"{found.name} version {found.version}: {counts}, valid"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _projection_json(projection: Projection) -> dict[str, Any]:

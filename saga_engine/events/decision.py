@@ -72,7 +72,9 @@ def decide(
         _state_data(aggregate, state, time_limit)
     except UserCodeError as error:
         problem = f"failed: {error.call.function} {error.text}{error.detail}"
-        raise _failed(spec, problem, f"Correct {error.call.source_location}.") from None
+        fix = f"Correct {error.call.source_location}."
+        # For a traceback in the caller's process: what the author's code raised.
+        raise _failed(spec, problem, fix) from error.__context__
     except PayloadError as error:
         raise _failed(spec, f"has a result that cannot be stored: {error}") from None
     return Decision(tuple(events), values, state)
@@ -87,6 +89,10 @@ class _Rejection:
 
 def _command_spec(aggregate: Aggregate, command: Any) -> CommandSpec:
     spec = aggregate.commands.get(type(command))
+    if isinstance(command, type):
+        raise InvalidInput(
+            f"The command is the class {type_name(command)}. Give an instance of it."
+        )
     if spec is None:
         names = ", ".join(sorted(each.__name__ for each in aggregate.commands)) or "none"
         raise InvalidInput(

@@ -103,7 +103,13 @@ class EventType:
         try:
             return self.read_data(self._newest_data(recorded, time_limit), time_limit)
         except PayloadError as error:
-            fix = "Correct the model, or declare an upcaster: stored events are not changed."
+            last = self.upcasters.get(self.version - 1)
+            fix = (
+                f"Correct {last.call.function} ({last.call.source_location}): it gives version"
+                f" {self.version}."
+                if last is not None and recorded.schema_version < self.version
+                else "Correct the model, or declare an upcaster: stored events are not changed."
+            )
             raise unreadable(recorded, f"its data {error}", fix) from None
         except UserCodeError as error:
             problem = f"{error.call.function} {error.text}{error.detail}"

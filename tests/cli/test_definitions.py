@@ -27,7 +27,7 @@ def shop(tmp_path):
 
 async def test_a_valid_module_is_found_from_the_working_directory(shop):
     ran = await saga_engine("check", "valid", cwd=shop)
-    assert (ran.exit_code, ran.out) == (0, "orders version 1: 1 steps, valid\n")
+    assert (ran.exit_code, ran.out) == (0, "orders version 1: 1 step, valid\n")
     checked = (await saga_engine("check", "valid:orders", "--json", cwd=shop)).json
     assert (checked["valid"], checked["sagas"][0]["steps"]) == (True, ["place"])
 
@@ -69,7 +69,7 @@ def place(order: Order, command: Place) -> Placed:
 async def test_a_module_may_declare_aggregates_without_sagas(shop):
     (shop / "orders.py").write_text(AGGREGATE)
     ran = await saga_engine("check", "orders", cwd=shop)
-    assert (ran.exit_code, ran.out) == (0, "order: 1 events, 1 commands, valid\n")
+    assert (ran.exit_code, ran.out) == (0, "order: 1 event, 1 command, valid\n")
     [aggregate] = (await saga_engine("check", "orders", "--json", cwd=shop)).json["aggregates"]
     assert aggregate["location"].startswith(f"{shop}/orders.py:")
     assert (aggregate["events"], aggregate["commands"]) == ({"order-placed": 1}, ["Place"])
@@ -107,7 +107,7 @@ async def test_projections_are_checked_with_the_aggregates_of_their_events(shop)
     (shop / "orders.py").write_text(AGGREGATE + PROJECTION)
     ran = await saga_engine("check", "orders", cwd=shop)
     assert ran.exit_code == 0, ran.err
-    assert ran.out.splitlines()[1] == "totals version 1: 1 events, 1 tables, valid"
+    assert ran.out.splitlines()[1] == "totals version 1: 1 event, 1 table, valid"
     [projection] = (await saga_engine("check", "orders", "--json", cwd=shop)).json["projections"]
     assert (projection["events"], projection["tables"]) == (["order-placed"], ["totals"])
     wrong = PROJECTION.replace("version=1", "version=0")

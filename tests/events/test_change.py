@@ -102,9 +102,9 @@ def test_a_change_takes_a_few_microseconds_of_python_calls():
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda: delete("customers", key=KEY), "got str instead of a table"),
-        (lambda: delete(CUSTOMERS, key=1), "customers got int instead of a dict"),
-        (lambda: put(CUSTOMERS, key=KEY, values=["name"]), "got list instead of a dict"),
+        (lambda: delete("customers", key=KEY), "got str instead of a table"),  # type: ignore[arg-type]
+        (lambda: delete(CUSTOMERS, key=1), "customers got int instead of a dict"),  # type: ignore[arg-type]
+        (lambda: put(CUSTOMERS, key=KEY, values=["name"]), "got list instead of a dict"),  # type: ignore[arg-type]
         (lambda: put(CUSTOMERS, key=KEY, values={"orders": 2**40}), "takes an int of 32 bits"),
     ],
 )

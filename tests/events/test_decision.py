@@ -155,3 +155,16 @@ def test_an_event_that_its_own_fold_cannot_apply_is_refused():
 def test_a_state_that_a_snapshot_would_alter_is_refused():
     failed = failure(counting(next_state=Count.model_construct(value="x")))  # type: ignore[arg-type]
     assert "cannot be stored: Count does not fit Count" in failed.problem
+
+
+def test_a_failed_command_keeps_what_its_function_raised_as_the_cause():
+    cause = ValueError("the payload")
+    with pytest.raises(DecisionFailed) as caught:
+        decide(counting(error=cause), Count(), Tally())
+    assert caught.value.__cause__ is cause
+    assert "payload" not in str(caught.value)
+
+
+def test_the_class_of_a_command_is_not_a_command():
+    with pytest.raises(InvalidInput, match="The command is the class Tally"):
+        decide(counting(), Count(), Tally)

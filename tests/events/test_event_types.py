@@ -221,3 +221,14 @@ def test_each_older_version_needs_an_upcaster():
     (error,) = missing_upcasters([event_type, DEPOSITED])
     assert error.problem == "Event 'sold' has version 4, and nothing reads version 1 and 3."
     assert error.fix == 'Declare @....upcast("sold", version=1).'
+
+
+def test_data_of_an_upcaster_that_does_not_fit_names_that_upcaster():
+    event_type = new_event_type(version=2)
+
+    def add_price(data: dict[str, Any]) -> dict[str, Any]:
+        return {"cost": data["cost"]}
+
+    add_upcaster(event_type, 1, add_price, "shop.py:9")
+    with pytest.raises(UnreadableEvent, match=r"Correct add_price \(shop.py:9\)"):
+        event_type.read(recorded(1, EventData("sold", 1, {"cost": 3})))
