@@ -173,10 +173,10 @@ class StoreReadTooLarge(StoreError):
 
 class SerializationFailure(StoreUnavailable):
     """
-    Another transaction was first (SQLSTATE 40001), and this one can only be rolled back.
+    Another transaction was first (SQLSTATE 40001, or 40P01: a deadlock); this one is rolled back.
 
-    The caller repeats its own transaction from its beginning, as with every transaction at
-    REPEATABLE READ or SERIALIZABLE.
+    The caller repeats its own transaction from its beginning. That happens at REPEATABLE READ and
+    SERIALIZABLE; a deadlock at every level, when two transactions lock the same in another order.
     """
 
 

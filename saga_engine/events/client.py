@@ -88,10 +88,12 @@ class Events(AsyncResource):
         events = checked_events(appends, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
-        async def append(tx: Transaction) -> Appended:
-            return await stream_table.append(tx, events, metadata, self._settings)
+        async def attempt(conflicts: int) -> Appended:
+            async def append(tx: Transaction) -> Appended:
+                if conflicts:
+                    await stream_table.queue(tx, {event.stream for event in events})
+                return await stream_table.append(tx, events, metadata, self._settings)
 
-        async def attempt() -> Appended:
             return await commit(self._database, append, lambda done: done, self._settings)
 
         return await retry_concurrent(attempt, self._settings.event_append_attempts)
@@ -129,8 +131,10 @@ class Events(AsyncResource):
         given = AggregateCommand.create(aggregate, aggregate_id, command, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
-        async def attempt(start: LoadedAggregate | None) -> Handled:
+        async def attempt(start: LoadedAggregate | None, conflicts: int) -> Handled:
             async def handle(tx: Transaction) -> Handled:
+                if conflicts:
+                    await stream_table.queue(tx, [given.stream])
                 append = partial(self._append_in, tx, metadata)
                 return await handle_once(tx, self._log, given, append, self._settings, start)
 

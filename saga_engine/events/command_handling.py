@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.errors import StoreLockTimeout, WrongVersion
+from saga_engine.errors import SerializationFailure, StoreLockTimeout, WrongVersion
 from saga_engine.events import aggregate_rules, aggregate_stream
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.aggregate_stream import LoadedAggregate, LongReplay
@@ -120,8 +120,8 @@ async def handle_in(
             connection is in autocommit, or its transaction has failed.
         DecisionFailed: the function of the command failed.
         UnreadableEvent: this code cannot read the stream.
-        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first:
-            repeat the transaction.
+        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first; or
+            there was a deadlock, at any level: repeat the transaction.
         SchemaMismatch: the database has no event tables; run `saga-engine migrate --events`.
         StoreError: the database refused.
     """
@@ -151,14 +151,15 @@ def appended_by(handled: Handled) -> Appended:
 
 
 async def retry_conflicts(
-    attempt: Callable[[LoadedAggregate | None], Awaitable[Handled]], attempts: int
+    attempt: Callable[[LoadedAggregate | None, int], Awaitable[Handled]], attempts: int
 ) -> Handled:
     """
     Handle a command, again if another transaction has appended to the stream since the load.
 
     Args:
         attempt: loads, decides and appends in a transaction, which it rolls back if it raises; the
-            load continues what an earlier attempt has replayed.
+            load continues what an earlier attempt has replayed. Its second argument is
+            how many attempts were too late before.
         attempts: how often; attempts that only replay a part of a long stream do not count.
 
     Raises:
@@ -168,10 +169,10 @@ async def retry_conflicts(
     conflicts = 0
     while conflicts < attempts:
         try:
-            return await attempt(start)
+            return await attempt(start, conflicts)
         except LongReplay as replay:
             start = replay.loaded
-        except (WrongVersion, ConcurrentAppend):
+        except (WrongVersion, ConcurrentAppend, SerializationFailure):
             conflicts += 1
     raise StoreLockTimeout(
         f"In {attempts} attempts (command_attempts) other transactions appended to the stream"

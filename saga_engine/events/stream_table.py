@@ -6,7 +6,7 @@ another one that is not committed yet.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from saga_engine.errors import WrongVersion
@@ -17,12 +17,26 @@ from saga_engine.events.recorded import Recorded
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.settings import Settings
 
+_QUEUE_KEY = 23148
+"""First half of the keys of advisory locks in which appends to a stream queue; no other has it."""
+
 _STATE_CODES = {StreamState.NEW: 0, StreamState.ANY: -1, StreamState.EXISTING: -2}
 """How a statement reads an expected state, among versions."""
 
 
 class ConcurrentAppend(Exception):
     """Another transaction has appended to a stream since the statement began: roll back, retry."""
+
+
+async def queue(tx: Transaction, streams: Collection[str]) -> None:
+    """
+    Wait for one's turn among the appends to *streams* that were too late before.
+
+    A retry begins with this, before it reads a stream. Otherwise all that wait for one append try
+    again at once, and all but one of them are too late again. First attempts do not queue: most
+    streams have one writer at a time, and a lock costs a round trip.
+    """
+    await tx.execute(_QUEUE, {"key": _QUEUE_KEY, "streams": [*streams]})
 
 
 async def append(
@@ -181,6 +195,15 @@ _APPEND = text(
     SELECT c.stream, c.actual, c.is_expected, count(a.stream), max(a.position)
     FROM checked AS c LEFT JOIN appended AS a ON a.stream = c.stream
     GROUP BY c.stream, c.actual, c.is_expected"""
+)
+
+# In one order of all streams, so that no two wait for each other.
+_QUEUE = text(
+    """
+    SELECT pg_advisory_xact_lock(CAST(:key AS integer), hash)
+    FROM (
+        SELECT DISTINCT hashtext(stream) AS hash FROM unnest(CAST(:streams AS text[])) AS s(stream)
+        ORDER BY hash) AS hashes"""
 )
 
 _READ = text(

@@ -10,7 +10,7 @@ from functools import cache
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.errors import SchemaMismatch, StoreLockTimeout
+from saga_engine.errors import SchemaMismatch, SerializationFailure, StoreLockTimeout
 from saga_engine.events import stream_table
 from saga_engine.events.append import Append, Appended, checked_events, metadata_json
 from saga_engine.events.stream_table import ConcurrentAppend
@@ -48,8 +48,8 @@ async def append_in(
         InvalidInput: a name or an event cannot be stored, or exceeds a limit; or the connection is
             in autocommit, or its transaction has failed.
         WrongVersion: a stream is not what its append expected.
-        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first:
-            repeat the transaction.
+        SerializationFailure: at REPEATABLE READ or SERIALIZABLE, another transaction was first; or
+            there was a deadlock, at any level: repeat the transaction.
         SchemaMismatch: the database has no event tables; run `saga-engine migrate --events`.
         StoreError: the database refused.
     """
@@ -57,32 +57,36 @@ async def append_in(
     events = checked_events(appends, settings)
     metadata = metadata_json(context or current_context(), settings)
 
-    async def attempt() -> Appended:
+    async def attempt(conflicts: int) -> Appended:
+        tx = SqlAlchemyTransaction(connection)
         async with connection.begin_nested():
-            return await stream_table.append(
-                SqlAlchemyTransaction(connection), events, metadata, settings
-            )
+            if conflicts:
+                await stream_table.queue(tx, {event.stream for event in events})
+            return await stream_table.append(tx, events, metadata, settings)
 
     with translated_errors():
         await caller_connection.check(connection)
         return await retry_concurrent(attempt, settings.event_append_attempts)
 
 
-async def retry_concurrent(attempt: Callable[[], Awaitable[Appended]], attempts: int) -> Appended:
+async def retry_concurrent(
+    attempt: Callable[[int], Awaitable[Appended]], attempts: int
+) -> Appended:
     """
     Append, again if another transaction was first. It then knows what that one appended.
 
     Args:
-        attempt: appends, and rolls back what it has appended if it raises.
+        attempt: appends, and rolls back what it has appended if it raises; its argument is
+            how many attempts were too late before.
         attempts: how often.
 
     Raises:
         StoreLockTimeout: another transaction was first in every attempt.
     """
-    for _ in range(attempts):
+    for conflicts in range(attempts):
         try:
-            return await attempt()
-        except ConcurrentAppend:
+            return await attempt(conflicts)
+        except (ConcurrentAppend, SerializationFailure):
             continue
     raise StoreLockTimeout(
         f"In {attempts} attempts (event_append_attempts) other transactions appended to the same"

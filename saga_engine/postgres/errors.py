@@ -29,7 +29,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 # No connection, a read-only server, no disk space or memory, or an error of the operating system.
 _UNAVAILABLE = ("08", "28", "3D", "57P", "53", "58", "25006")
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
-_SERIALIZATION_FAILURE = "40001"
+_SERIALIZATION_FAILURE = ("40001", "40P01")  # a conflict, a deadlock
 _STALE_STATEMENT = ("0A000", "26000")
 _POOLER_HINT = (
     "If a connection pooler is in between, make the engine with prepared_statement_cache_size=0 and"
@@ -148,7 +148,7 @@ def _translate_sqlstate(error: asyncpg.PostgresError, address: str) -> SagaEngin
         return StoreRefused(f"PostgreSQL refuses the data for good: {violated} (SQLSTATE {code}).")
     if code == _LOCK_NOT_AVAILABLE:
         return StoreLockTimeout(f"{_server(address)} did not get a lock in time (SQLSTATE {code}).")
-    if code == _SERIALIZATION_FAILURE:
+    if code in _SERIALIZATION_FAILURE:
         return SerializationFailure(
             f"{_server(address)} undid the transaction because another one was first (SQLSTATE"
             f" {code}). Roll it back and repeat it from its beginning."

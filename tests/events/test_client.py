@@ -112,6 +112,18 @@ async def test_appends_that_expect_nothing_are_all_appended(events: Events):
     assert sorted(numbers[::2]) == [*range(40)]
 
 
+async def test_appends_to_the_same_streams_in_opposite_orders_are_all_appended(event_url: str):
+    """Each locks its streams in its own order, and PostgreSQL undoes one of two that deadlock."""
+    names = ("order-1", "order-2")
+    async with Events(event_url, settings=Settings(event_batch_size=1)) as events:
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                in_order = names if number % 2 else names[::-1]
+                appends = [Append(each, [placed()]) for each in in_order]
+                group.create_task(events.append(*appends))
+        assert [len(await read(events, each)) for each in names] == [4, 4]
+
+
 async def test_an_append_gives_up_when_others_are_always_first(event_url: str):
     settings = Settings(event_append_attempts=1)
     insert = (

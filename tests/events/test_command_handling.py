@@ -123,6 +123,21 @@ async def test_a_command_is_decided_again_if_another_transaction_was_first(
         assert len(await stream(events)) == attempts
 
 
+async def test_commands_for_one_busy_stream_are_all_decided(event_url: str):
+    """A command that was too late twice would be so again and again, without an order of them."""
+    settings = Settings(database_pool_size=25)
+    async with Events(event_url, settings=settings) as events:
+
+        async def deposit() -> None:
+            for _ in range(3):
+                await events.handle(wallets, "w1", Deposit(amount=1))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(50):
+                group.create_task(deposit())
+        assert len(await stream(events)) == 150
+
+
 async def test_a_conflict_does_not_replay_a_long_stream_again():
     done = Handled(stream="wallet-w1", version=3, position=9, events=(), state=Wallet())
     first, second = LoadedAggregate(state=Wallet(), version=7), LoadedAggregate(state=Wallet())
@@ -130,15 +145,15 @@ async def test_a_conflict_does_not_replay_a_long_stream_again():
     results: list[Exception | Handled] = [LongReplay(first), LongReplay(second), conflict, done]
     starts = []
 
-    async def attempt(start: LoadedAggregate | None) -> Handled:
-        starts.append(start)
+    async def attempt(start: LoadedAggregate | None, conflicts: int) -> Handled:
+        starts.append((start, conflicts))
         result = results.pop(0)
         if isinstance(result, Exception):
             raise result
         return result
 
     assert await retry_conflicts(attempt, 2) is done
-    assert starts == [None, first, second, second]
+    assert starts == [(None, 0), (first, 0), (second, 0), (second, 1)]
 
 
 async def test_in_the_transaction_of_the_caller_events_and_rows_are_committed_together(

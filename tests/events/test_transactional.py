@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import InvalidInput, SchemaMismatch, SerializationFailure, WrongVersion
@@ -102,6 +102,32 @@ async def test_above_read_committed_a_conflict_is_a_serialization_failure(
         await append_in(connection, Append("order-1", [placed()], 1))
         await connection.commit()
     assert await streams(events) == ["order-1", "order-1"]
+
+
+async def test_a_deadlock_of_two_transactions_is_a_serialization_failure(
+    events: Events, user_engine: AsyncEngine, event_url: str
+):
+    """Each waits for the stream that the other one has appended to."""
+    async with user_engine.connect() as mine, user_engine.connect() as other:
+        await append_in(mine, Append("order-1", [placed()]))
+        await append_in(other, Append("order-2", [placed()]))
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(undone(mine, Append("order-2", [placed()])))
+            second = group.create_task(undone(other, Append("order-1", [placed()])))
+    [message] = [found for found in (first.result(), second.result()) if found]
+    assert "40P01" in message
+    assert "repeat it from its beginning" in message
+
+
+async def undone(connection: AsyncConnection, append: Append) -> str:
+    """Append and commit; the text of the error if that is undone."""
+    try:
+        await append_in(connection, append)
+    except SerializationFailure as error:
+        await connection.rollback()
+        return str(error)
+    await connection.commit()
+    return ""
 
 
 async def test_an_append_that_is_refused_before_it_is_sent_leaves_the_transaction_usable(

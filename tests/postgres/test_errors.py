@@ -32,7 +32,7 @@ def server_error(sqlstate: str, **fields: str) -> asyncpg.PostgresError:
         ("22P02", StoreRefused),
         ("55P03", StoreLockTimeout),
         ("40001", SerializationFailure),
-        ("40P01", StoreUnavailable),
+        ("40P01", SerializationFailure),
         ("57P01", StoreUnavailable),
         ("53300", StoreUnavailable),
         ("25006", StoreUnavailable),
