@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 from typing import Self
 
+from saga_engine.errors import InvalidInput
+
 
 class AsyncResource(ABC):
     """
@@ -19,7 +21,7 @@ class AsyncResource(ABC):
     enters a task group last.
     """
 
-    _resources: AsyncExitStack
+    _resources: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
@@ -28,7 +30,22 @@ class AsyncResource(ABC):
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        await self._resources.aclose()
+        resources, self._resources = self._resources, None
+        if resources is not None:
+            await resources.aclose()
+
+    def require_open(self) -> None:
+        """
+        Check that this is called within `async with`.
+
+        Raises:
+            InvalidInput: it was not entered, or was left.
+        """
+        if self._resources is None:
+            name = type(self).__name__
+            raise InvalidInput(
+                f"{name} is not open. Use it within `async with {name}(...) as {name.lower()}:`."
+            )
 
     @abstractmethod
     async def _open(self, resources: AsyncExitStack) -> None:

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from saga_engine.errors import InvalidInput
 from saga_engine.lifecycle import AsyncResource
 
 
@@ -49,6 +50,16 @@ async def test_what_was_opened_is_closed_if_opening_fails():
         async with resource:
             pass
     assert resource.record == ["open first", "close first"]
+
+
+async def test_a_resource_is_used_only_while_it_is_open():
+    resource = RecordingResource()
+    with pytest.raises(InvalidInput, match="is not open"):
+        resource.require_open()
+    async with resource:
+        resource.require_open()
+    with pytest.raises(InvalidInput, match="RecordingResource is not open"):
+        resource.require_open()
 
 
 async def test_an_exception_of_the_block_is_raised_as_it_is():

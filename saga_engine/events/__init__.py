@@ -5,6 +5,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     client            Events: appends and reads, with a connection pool of its own
     transactional     append_in: appends in the caller's transaction
     commit_outcome    whether an append was committed whose COMMIT was not answered
+    arguments         what callers pass, checked before it is used
     append            Append and Appended: what is appended, checked, and the result
     stream_table      the table of streams: appending, and reading one stream
     run_journal       the journals of runs as events, in the engine's database

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from saga_engine.errors import DefinitionError, InvalidInput, raise_or_collect
+from saga_engine.events.arguments import require_instance
 from saga_engine.events.event_types import (
     EventType,
     UpcastFunction,
@@ -305,6 +306,12 @@ class Aggregate:
                 location=location,
                 fix=f"Return the next {state}, and annotate the result with it.",
             )
+
+
+def require_aggregate(given: object) -> None:
+    """Raise InvalidInput if *given* is not an aggregate."""
+    fix = 'Give the object that Aggregate("order", state=Order) has made.'
+    require_instance(given, Aggregate, "The aggregate", fix)
 
 
 def fold_of(aggregate: Aggregate, event_class: object) -> Fold | None:

@@ -1,5 +1,6 @@
 """An append: events for one stream, checked against what can be stored, and its result."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import orjson
 
 from saga_engine.errors import InvalidInput
-from saga_engine.events.event_types import event_type_of
+from saga_engine.events.arguments import MAX_VERSION, require_instance
+from saga_engine.events.event_types import EVENT_NAME_RULE, event_type_of, is_event_name
 from saga_engine.events.expected_version import ANY, ExpectedVersion, StreamState
 from saga_engine.events.recorded import EventData
 from saga_engine.message_context import MessageContext
@@ -26,7 +28,8 @@ from saga_engine.store.json_column import dumps
 RUN_PREFIX = "run-"
 """How the names of streams of runs begin; only the engine appends to these."""
 
-_MAX_VERSION = 2**31 - 1
+_UNUSABLE_CHARACTER = re.compile("[*\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""`*` ends a pattern of names. The others divide a line, or are not seen at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,17 @@ def checked_events(appends: Sequence[Append], settings: Settings) -> list[NewEve
     Raises:
         InvalidInput: a name, an expected version or an event cannot be stored.
     """
+    if not appends:
+        raise InvalidInput("Nothing is appended. Give at least one Append.")
+    for append in appends:
+        fix = 'Give each as an argument: Append("order-o-1", [event]).'
+        require_instance(append, Append, "What is appended", fix)
+        require_instance(
+            append.events,
+            list | tuple,
+            f"What is appended to stream {append.stream!r}",
+            "Give a list, also of one event.",
+        )
     count = sum(len(append.events) for append in appends)
     if count > settings.max_append_events:
         raise InvalidInput(
@@ -107,6 +121,8 @@ def metadata_json(context: MessageContext, settings: Settings) -> str:
     Raises:
         InvalidInput: a part cannot be stored.
     """
+    fix = 'Give MessageContext(correlation_id=..., causation_id=..., actor="mara").'
+    require_instance(context, MessageContext, "The context", fix)
     known = {
         name: value
         for name in ("correlation_id", "causation_id", "actor")
@@ -119,16 +135,26 @@ def metadata_json(context: MessageContext, settings: Settings) -> str:
 
 def check_stream(stream: str, settings: Settings) -> None:
     """Raise InvalidInput if *stream* is not the name of a stream that users append to."""
+    check_stream_name(stream, settings)
+    if stream.startswith(RUN_PREFIX):
+        raise InvalidInput(
+            f"Stream {stream!r} belongs to a run, whose events only the engine appends. Give your"
+            " aggregate another name than 'run'."
+        )
+
+
+def check_stream_name(stream: str, settings: Settings) -> None:
+    """Raise InvalidInput if *stream* is not the name of a stream."""
     _check_text("The name of a stream", stream, settings.max_stream_name_bytes)
     aggregate, hyphen, entity = stream.partition("-")
     if not (aggregate and hyphen and entity):
         raise InvalidInput(
             f"{stream!r} is not the name of a stream. It is <aggregate>-<id>, such as order-o-1."
         )
-    if stream.startswith(RUN_PREFIX):
+    if found := _UNUSABLE_CHARACTER.search(stream):
         raise InvalidInput(
-            f"Stream {stream!r} belongs to a run, whose events only the engine appends. Give your"
-            " aggregate another name than 'run'."
+            f"{stream!r} is not the name of a stream: it has the character {found.group()!r}. A"
+            " name has no `*`, which ends a pattern of names, and no control characters."
         )
 
 
@@ -137,7 +163,7 @@ def _check_append(append: Append, settings: Settings) -> None:
     if not append.events:
         raise InvalidInput(f"The append to stream {append.stream!r} has no events.")
     expected = append.expected
-    is_version = type(expected) is int and 0 <= expected <= _MAX_VERSION
+    is_version = type(expected) is int and 0 <= expected <= MAX_VERSION
     if not is_version and not isinstance(expected, StreamState):
         raise InvalidInput(
             f"The append to stream {append.stream!r} expects {expected!r}, which is neither a"
@@ -164,9 +190,13 @@ def _event_data(append: Append, event: object) -> EventData:
 
 
 def _checked_event(append: Append, event: EventData, settings: Settings) -> NewEvent:
-    _check_text("The type of an event", event.type, settings.max_stream_name_bytes)
+    if not is_event_name(event.type):
+        raise InvalidInput(
+            f"{event.type!r:.80} for stream {append.stream!r} is not the name of an event."
+            f" {EVENT_NAME_RULE}"
+        )
     subject = f"The event {event.type!r} for stream {append.stream!r}"
-    if type(event.schema_version) is not int or not 1 <= event.schema_version <= _MAX_VERSION:
+    if type(event.schema_version) is not int or not 1 <= event.schema_version <= MAX_VERSION:
         raise InvalidInput(
             f"{subject} has the schema version {event.schema_version!r}; the first one is 1."
         )

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,19 @@ from saga_engine.errors import Conflict, TimedOut
 from saga_engine.events import positions, projection_table, run_journal, stream_table
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.aggregate_stream import LoadedAggregate
-from saga_engine.events.append import Append, Appended, checked_events, metadata_json
+from saga_engine.events.append import (
+    Append,
+    Appended,
+    check_stream_name,
+    checked_events,
+    metadata_json,
+)
+from saga_engine.events.arguments import (
+    MAX_POSITION,
+    MAX_VERSION,
+    require_instance,
+    require_number,
+)
 from saga_engine.events.command_handling import (
     AggregateCommand,
     Handled,
@@ -85,6 +97,7 @@ class Events(AsyncResource):
                 time; nothing was appended.
             StoreUnavailable: nothing was appended, unless the text says that this is unknown.
         """
+        self.require_open()
         events = checked_events(appends, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
@@ -128,6 +141,7 @@ class Events(AsyncResource):
             StoreLockTimeout: other transactions were first in every attempt; nothing was appended.
             StoreUnavailable: nothing was appended, unless the text says that this is unknown.
         """
+        self.require_open()
         given = AggregateCommand.create(aggregate, aggregate_id, command, self._settings)
         metadata = metadata_json(context or current_context(), self._settings)
 
@@ -141,6 +155,10 @@ class Events(AsyncResource):
             return await commit(self._database, handle, appended_by, self._settings)
 
         return await retry_conflicts(attempt, self._settings.command_attempts)
+
+    def _transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        self.require_open()
+        return self._database.transaction()
 
     async def _append_in(self, tx: Transaction, metadata: str, append: Append) -> Appended:
         events = checked_events([append], self._settings)
@@ -156,11 +174,14 @@ class Events(AsyncResource):
             after: the version to continue after; 0: from the first event.
 
         Raises:
+            InvalidInput: it is not the name of a stream, or not a version.
             StoreUnavailable: the database is out of reach; continue after the last version.
         """
+        check_stream_name(stream, self._settings)
+        require_number(after, "The version to read after", MAX_VERSION)
         table = run_journal if run_journal.is_run(stream) else stream_table
         while True:
-            async with self._database.transaction() as tx:
+            async with self._transaction() as tx:
                 events = await table.read(tx, self._log, stream, after, self._settings)
             if not events:
                 return
@@ -172,7 +193,7 @@ class Events(AsyncResource):
         self,
         *,
         after: int = 0,
-        types: Collection[str] | None = None,
+        types: Collection[str | type] | None = None,
         streams: Collection[str] | None = None,
     ) -> AsyncIterator[Recorded]:
         """
@@ -183,17 +204,18 @@ class Events(AsyncResource):
 
         Args:
             after: the position to continue after; 0: from the first event.
-            types: only events of these types; None: all.
+            types: only events of these types, by name or class; None: all.
             streams: only these streams, or `order-*` for all that begin with `order-`; None: all.
 
         Raises:
-            InvalidInput: a pattern cannot be read.
+            InvalidInput: an argument does not fit: no event or stream can have such a name.
             StoreUnavailable: the database is out of reach; continue after the last position.
         """
+        require_number(after, "The position to read after", MAX_POSITION)
         log_filter = LogFilter.create(types, streams)
         horizon = await self.position()
         while after < horizon:
-            async with self._database.transaction() as tx:
+            async with self._transaction() as tx:
                 page = await read_page(tx, self._log, log_filter, (after, horizon), self._settings)
             for event in page.events:
                 yield event
@@ -214,17 +236,22 @@ class Events(AsyncResource):
             timeout: seconds to wait. A projector lags by milliseconds; it may not run.
 
         Raises:
+            InvalidInput: an argument does not fit.
             NotFound: no projector has registered the projection.
             Conflict: the projection is stopped or paused before the position.
             TimedOut: it has not reached the position in time.
             StoreUnavailable: the database is out of reach.
         """
+        fix = 'Give the object that Projection("orders", ...) has made.'
+        require_instance(projection, Projection, "The projection", fix)
+        require_number(position, "The position to wait for", MAX_POSITION)
+        require_instance(timeout, int | float, "The timeout", "Give seconds.")
         polls = Backoff(self._settings.event_poll_interval, self._settings.event_poll_interval_max)
         reached, state = 0, ProjectionState.ACTIVE
         try:
             async with asyncio.timeout(timeout):
                 for poll in itertools.count():
-                    async with self._database.transaction() as tx:
+                    async with self._transaction() as tx:
                         reached, state = await projection_table.progress(tx, projection)
                     if reached >= position or state is not ProjectionState.ACTIVE:
                         break
@@ -239,5 +266,5 @@ class Events(AsyncResource):
 
     async def position(self) -> int:
         """Return the horizon: `read_all` reads every event up to this position, now and later."""
-        async with self._database.transaction() as tx:
+        async with self._transaction() as tx:
             return await positions.horizon(tx)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import SerializationFailure, StoreLockTimeout, WrongVersion
 from saga_engine.events import aggregate_rules, aggregate_stream
-from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.aggregate import Aggregate, require_aggregate
 from saga_engine.events.aggregate_stream import LoadedAggregate, LongReplay
 from saga_engine.events.append import Append, Appended, check_stream
 from saga_engine.events.decision import decide
@@ -77,8 +77,9 @@ class AggregateCommand:
 
         Raises:
             DefinitionError: the aggregate breaks a rule.
-            InvalidInput: the id cannot be that of a stream.
+            InvalidInput: it is not an aggregate, or the id cannot be that of a stream.
         """
+        require_aggregate(aggregate)
         aggregate_rules.check(aggregate)
         stream = aggregate.stream(aggregate_id)
         check_stream(stream, settings)

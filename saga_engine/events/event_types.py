@@ -25,8 +25,12 @@ from saga_engine.payload.mapping import declared_type
 from saga_engine.payload.payload import PayloadError, PayloadType, type_name
 from saga_engine.vocabulary import Json
 
-EVENT_NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z", re.ASCII)
+_EVENT_NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z", re.ASCII)
 MAX_EVENT_NAME_BYTES = 127  # it becomes part of a routing key, which has at most 255 bytes
+EVENT_NAME_RULE = (
+    'Use words of letters, digits, - and _ with dots between them, such as "order-placed", at most'
+    f" {MAX_EVENT_NAME_BYTES} bytes."
+)
 MAX_SCHEMA_VERSION = 1_000
 """Each version but the newest needs an upcaster, so there are few."""
 
@@ -175,6 +179,15 @@ def event_type_of(model: object) -> EventType | None:
     return vars(model).get(_DECLARATION)  # a subclass is another event
 
 
+def is_event_name(name: object) -> bool:
+    """Whether an event can have that name, with a declaration or without; see EVENT_NAME_RULE."""
+    return (
+        isinstance(name, str)
+        and _EVENT_NAME_PATTERN.match(name) is not None
+        and len(name) <= MAX_EVENT_NAME_BYTES
+    )
+
+
 def declare_event_type(model: Any, name: Any, version: Any, location: str) -> EventType:
     """
     Declare the event that a class is.
@@ -190,11 +203,11 @@ def declare_event_type(model: Any, name: Any, version: Any, location: str) -> Ev
     Raises:
         DefinitionError: an argument does not fit, or the class is declared already.
     """
-    if not _is_event_name(name):
+    if not is_event_name(name):
         raise DefinitionError(
             f"{str(name)[:80]!r} is not the name of an event.",
             location=location,
-            fix='Use words of letters, digits, - and _ with dots between them: "order-placed".',
+            fix=EVENT_NAME_RULE,
         )
     if not _is_schema_version(version):
         raise DefinitionError(
@@ -281,14 +294,6 @@ def missing_upcasters(event_types: Sequence[EventType]) -> list[DefinitionError]
         for each in event_types
         if (missing := each.missing_versions)
     ]
-
-
-def _is_event_name(name: object) -> bool:
-    return (
-        isinstance(name, str)
-        and EVENT_NAME_PATTERN.match(name) is not None
-        and len(name) <= MAX_EVENT_NAME_BYTES
-    )
 
 
 def _is_schema_version(version: object) -> bool:

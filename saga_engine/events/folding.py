@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from saga_engine.events.aggregate import Aggregate, Fold
+from saga_engine.events.aggregate import Aggregate, Fold, require_aggregate
+from saga_engine.events.arguments import require_instance
 from saga_engine.events.event_types import unreadable
 from saga_engine.events.recorded import Recorded
 from saga_engine.payload.guard import (
@@ -37,10 +38,18 @@ def replay(
         time_limit: interrupts each call into the author's code.
 
     Raises:
+        InvalidInput: an argument is of another class.
         UnreadableEvent: the aggregate does not declare it, cannot read it, or its fold failed.
     """
-    state = aggregate.state_class() if state is None else state
+    require_aggregate(aggregate)
+    require_instance(events, Iterable, "What is replayed", "Give the events of a stream.")
+    if state is None:
+        state = aggregate.state_class()
+    fix = f"Give a {type_name(aggregate.state_class)}, or none."
+    require_instance(state, aggregate.state_class, "The state", fix)
     for recorded in events:
+        fix = "Give events as Events.read reads them."
+        require_instance(recorded, Recorded, "What is replayed", fix)
         fold = aggregate.folds.get(recorded.type)
         if fold is None:
             problem = f"aggregate {aggregate.name!r} does not declare it"

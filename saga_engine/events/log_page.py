@@ -13,12 +13,16 @@ from typing import Self
 
 from saga_engine.errors import InvalidInput, StoreUnavailable
 from saga_engine.events import positions, run_journal, stream_table
+from saga_engine.events.arguments import require_instance
 from saga_engine.events.event_log import EventLog
+from saga_engine.events.event_types import EVENT_NAME_RULE, event_type_of, is_event_name
 from saga_engine.events.recorded import Recorded
+from saga_engine.payload.payload import is_storable, type_name
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 
 _ANY_CHARACTERS = "*"
+_HYPHEN = "-"
 _LIKE_SPECIAL = str.maketrans({each: f"\\{each}" for each in "\\%_"})
 
 
@@ -36,22 +40,25 @@ class LogFilter:
     streams: Sequence[str] | None = None
 
     @classmethod
-    def create(cls, types: Collection[str] | None, streams: Collection[str] | None) -> Self:
+    def create(cls, types: Collection[str | type] | None, streams: Collection[str] | None) -> Self:
         """
         Make a filter.
 
         Args:
-            types: names of event types; None: all.
+            types: names of event types, or their classes; None: all.
             streams: names of streams, or `order-*` for all that begin with `order-`; None: all.
 
         Raises:
-            InvalidInput: a `*` is not at the end of a name, or a single text was given.
+            InvalidInput: what was given is not a collection, or no event or stream can have such a
+                name.
         """
         for given, name in ((types, "types"), (streams, "streams")):
             if isinstance(given, str):
                 raise InvalidInput(f"{name} is one text. Give a collection of names: [{given!r}].")
+            if given is not None:
+                require_instance(given, Collection, name, "Give a collection, such as a list.")
         return cls(
-            None if types is None else sorted(types),
+            None if types is None else sorted(map(_type_name, types)),
             None if streams is None else sorted(map(_like_pattern, streams)),
         )
 
@@ -127,8 +134,26 @@ async def _check_drawn(tx: Transaction, position: int) -> None:
         raise StoreUnavailable(f"Events cannot be read: {problem}.")
 
 
+def _type_name(given: str | type) -> str:
+    event_type = event_type_of(given)
+    if event_type is not None:
+        return event_type.name
+    if isinstance(given, type):
+        raise InvalidInput(
+            f"{type_name(given)} is not the class of an event. Import the module that declares it,"
+            " or give the name of the event."
+        )
+    if not is_event_name(given):
+        raise InvalidInput(f"{given!r:.80} is not the name of an event. {EVENT_NAME_RULE}")
+    return given
+
+
 def _like_pattern(name: str) -> str:
+    given: object = name
+    if not isinstance(given, str) or not is_storable(name):
+        raise InvalidInput(f"{name!r:.80} is not a pattern of streams. Write order-o-1 as a text.")
     prefix = name.removesuffix(_ANY_CHARACTERS)
-    if not name or _ANY_CHARACTERS in prefix:
+    is_pattern = prefix != name
+    if not name or _ANY_CHARACTERS in prefix or not (is_pattern or _HYPHEN in name):
         raise InvalidInput(f"{name!r} is not a pattern of streams. Write order-o-1, or order-*.")
-    return prefix.translate(_LIKE_SPECIAL) + ("%" if prefix != name else "")
+    return prefix.translate(_LIKE_SPECIAL) + ("%" if is_pattern else "")

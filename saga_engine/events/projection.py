@@ -18,7 +18,13 @@ from sqlalchemy import Table
 
 from saga_engine.errors import DefinitionError, raise_or_collect
 from saga_engine.events.change import Change
-from saga_engine.events.event_types import EventType, event_code_call, event_type_of
+from saga_engine.events.event_types import (
+    EVENT_NAME_RULE,
+    EventType,
+    event_code_call,
+    event_type_of,
+    is_event_name,
+)
 from saga_engine.events.handler_source import check_calls
 from saga_engine.events.recorded import Recorded
 from saga_engine.payload.guard import UserCodeCall
@@ -165,6 +171,12 @@ def _require_event(event: object) -> None:
 
 def _named_event(event: type | str, location: str) -> tuple[str, EventType | None]:
     if isinstance(event, str):
+        if not is_event_name(event):
+            raise DefinitionError(
+                f"{event[:80]!r} is not the name of an event.",
+                location=location,
+                fix=EVENT_NAME_RULE,
+            )
         return event, None
     event_type = event_type_of(event)
     if event_type is None:

@@ -43,6 +43,9 @@ def check(*appends: Append) -> list:
         ("order-\ud800", "that PostgreSQL can store"),
         ("order-" + "é" * 130, "has more than 255 bytes"),
         (7, "must be a text"),
+        ("order-*", r"has the character '\*'.*ends a pattern of names"),
+        ("order-1\n", r"has the character '\\n'"),
+        ("order-\u2028", "no control characters"),
     ],
 )
 def test_the_name_of_a_stream_is_checked(stream: Any, sentence: str):
@@ -90,8 +93,10 @@ def test_data_that_would_be_read_as_something_else_is_refused(data: Any):
     [
         (placed(text="x" * 100), "max_event_bytes allows.*Store the data elsewhere"),
         (placed(amount=1e90), "max_event_bytes allows"),
-        (EventData("", 1, {}), "The type of an event must be a text"),
-        (EventData("x" * 256, 1, {}), "The type of an event has more than 255 bytes"),
+        (EventData("", 1, {}), "'' for stream 'order-1' is not the name of an event"),
+        (EventData("x" * 128, 1, {}), "is not the name of an event.*at most 127 bytes"),
+        (EventData("Fee Charged", 1, {}), "'Fee Charged' for stream 'order-1' is not the name"),
+        (EventData(7, 1, {}), "7 for stream 'order-1' is not the name of an event"),  # type: ignore[arg-type]
         (EventData("order-placed", 0, {}), "has the schema version 0; the first one is 1"),
         (Undeclared(total=1), "has a Undeclared, which is not an event. Declare its class"),
     ],
@@ -104,6 +109,29 @@ def test_an_event_is_checked(event: Any, sentence: str):
 def test_an_append_without_events_is_refused():
     with pytest.raises(InvalidInput, match="has no events"):
         check(Append("order-1", []))
+
+
+@pytest.mark.parametrize(
+    ("appends", "sentence"),
+    [
+        ((), r"Nothing is appended\. Give at least one Append"),
+        (("order-1", placed()), r"What is appended is of the class str\. Give each as an argument"),
+        (([Append("order-1", [placed()])],), "What is appended is of the class list"),
+        ((Append("order-1", placed()),), "is of the class EventData. Give a list"),  # type: ignore[arg-type]
+        ((Append("order-1", "placed"),), "is of the class str. Give a list"),
+    ],
+)
+def test_what_is_not_an_append_is_refused(appends: Any, sentence: str):
+    with pytest.raises(InvalidInput, match=sentence):
+        check(*appends)
+
+
+@pytest.mark.parametrize("context", ["mara", {"actor": "mara"}])
+def test_what_is_not_a_context_is_refused(context: Any):
+    with pytest.raises(
+        InvalidInput, match=r"The context is of the class \w+\. Give MessageContext"
+    ):
+        metadata_json(context, SETTINGS)
 
 
 def test_a_stream_is_given_once():

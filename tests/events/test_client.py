@@ -1,16 +1,28 @@
 """Appending and reading over a connection pool of its own."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC
+from typing import Any
 
 import pytest
 
-from saga_engine.errors import SchemaMismatch, StoreLockTimeout, WrongVersion
-from saga_engine.events import ANY, EXISTING, NEW, Append, EventData, Events, MessageContext
+from saga_engine.errors import InvalidInput, SchemaMismatch, StoreLockTimeout, WrongVersion
+from saga_engine.events import (
+    ANY,
+    EXISTING,
+    NEW,
+    Append,
+    EventData,
+    Events,
+    MessageContext,
+    Projection,
+)
 from saga_engine.message_context import handling
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 from tests.kit.event_database import connected, placed
+from tests.kit.wallet import Deposit, Deposited, wallets
 
 
 async def read(events: Events, stream: str, after: int = 0) -> list:
@@ -211,6 +223,59 @@ async def test_a_reader_does_not_pass_an_open_append(events: Events, event_url: 
         await opened.commit()
     assert [event.stream for event in await read_all(events)] == ["order-1", "order-2"]
     assert await events.position() == done.position
+
+
+async def test_a_client_is_used_only_while_it_is_open(event_url: str):
+    events = Events(event_url, settings=Settings())
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: events.append(Append("order-1", [placed()])),
+        lambda: events.handle(wallets, "w1", Deposit(amount=1)),
+        lambda: read(events, "order-1"),
+        lambda: read_all(events),
+        events.position,
+        lambda: events.caught_up(Projection("orders", version=1, tables=[]), 1),
+    ]
+    for _ in ("before it is entered", "after it was left"):
+        for call in calls:
+            with pytest.raises(InvalidInput, match="Events is not open"):
+                await call()
+        async with events:
+            assert await read_all(events) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"stream": None}, "The name of a stream must be a text"),
+        ({"stream": "nonsense"}, "'nonsense' is not the name of a stream"),
+        ({"stream": "order-1", "after": "1"}, "The version to read after is '1'"),
+        ({"stream": "order-1", "after": -1}, "The version to read after is -1"),
+        ({"stream": "run-1", "after": 2**31}, "Give an integer, from 0 to"),
+    ],
+)
+async def test_what_cannot_be_read_is_refused(events: Events, arguments: Any, sentence: str):
+    with pytest.raises(InvalidInput, match=sentence):
+        await read(events, **arguments)
+
+
+@pytest.mark.parametrize("after", ["1", -1, 2**63, None])
+async def test_what_is_not_a_position_is_refused(events: Events, after: Any):
+    with pytest.raises(InvalidInput, match="Give an integer, from 0 to"):
+        await read_all(events, after=after)
+    with pytest.raises(InvalidInput, match="Give an integer, from 0 to"):
+        await events.caught_up(Projection("orders", version=1, tables=[]), after)
+
+
+async def test_what_is_not_a_projection_is_not_waited_for(events: Events):
+    orders: Any = "orders"
+    with pytest.raises(InvalidInput, match="The projection is of the class str"):
+        await events.caught_up(orders, 1)
+
+
+async def test_events_are_selected_by_their_class(events: Events):
+    await events.handle(wallets, "w1", Deposit(amount=1))
+    await events.append(Append("order-1", [placed()]))
+    assert [each.type for each in await read_all(events, types={Deposited})] == ["wallet-deposited"]
 
 
 async def test_a_database_without_event_tables_is_refused_with_a_sentence(database_url: str):

@@ -232,10 +232,26 @@ async def test_events_carry_the_context_that_is_given_or_current(
     ]
 
 
-@pytest.mark.parametrize("aggregate_id", ["", None, "x" * 255, "\0"])
+@pytest.mark.parametrize("aggregate_id", ["", None, "x" * 255, "\0", "*", "w\n1"])
 async def test_an_id_that_names_no_stream_is_refused(events: Events, aggregate_id):
     with pytest.raises(InvalidInput):
         await events.handle(wallets, aggregate_id, Deposit(amount=1))
+
+
+async def test_what_is_not_an_aggregate_or_not_a_context_is_refused(
+    events: Events, user_engine: AsyncEngine
+):
+    wallet: Any = "wallet"
+    mara: Any = "mara"
+    with pytest.raises(InvalidInput, match="The aggregate is of the class str"):
+        await events.handle(wallet, "w1", Deposit(amount=1))
+    with pytest.raises(InvalidInput, match="The context is of the class str"):
+        await events.handle(wallets, "w1", Deposit(amount=1), context=mara)
+    async with user_engine.begin() as connection:
+        with pytest.raises(InvalidInput, match="The aggregate is of the class str"):
+            await handle_in(connection, wallet, "w1", Deposit(amount=1))
+    with pytest.raises(InvalidInput, match="The connection is a AsyncEngine"):
+        await handle_in(user_engine, wallets, "w1", Deposit(amount=1))  # type: ignore[arg-type]
 
 
 async def test_an_aggregate_that_breaks_a_rule_handles_no_command(events: Events):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from saga_engine import Rejected
-from saga_engine.errors import UnreadableEvent
+from saga_engine.errors import InvalidInput, UnreadableEvent
 from saga_engine.events import Aggregate, Recorded, replay
 from saga_engine.events.decision import decide
 from saga_engine.events.recorded import EventData
@@ -38,6 +38,20 @@ commands = st.one_of(
     st.builds(Close),
 )
 HISTORIES = settings(max_examples=1000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("wallet", []), "The aggregate is of the class str"),
+        ((wallets, ["x"]), "What is replayed is of the class str. Give events"),
+        ((wallets, None), "What is replayed is of the class NoneType"),
+        ((wallets, [], "state"), "The state is of the class str. Give a Wallet"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(arguments: Any, sentence: str):
+    with pytest.raises(InvalidInput, match=sentence):
+        replay(*arguments)
 
 
 def history(decided: list[Any]) -> list[Recorded]:

@@ -1,6 +1,7 @@
 """Pages of all events: bounded, complete up to their position, and in order."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.event_database import connected, placed
+from tests.kit.wallet import Deposit, Deposited
 
 EVERYTHING = LogFilter()
 RARE = LogFilter.create(["order-rare"], None)
@@ -83,6 +85,30 @@ async def test_nothing_is_read_beyond_the_horizon(events: Events, event_database
 def test_a_pattern_has_one_asterisk_at_its_end(pattern: str):
     with pytest.raises(InvalidInput, match="Write order-o-1, or order-"):
         LogFilter.create(None, [pattern])
+
+
+@pytest.mark.parametrize("name", ["order", "order-\0", 7, None])
+def test_what_no_stream_is_named_is_refused(name: Any):
+    with pytest.raises(InvalidInput, match="is not a pattern of streams"):
+        LogFilter.create(None, [name])
+
+
+def test_an_event_is_selected_by_its_class():
+    assert LogFilter.create([Deposited, "other"], None).types == ["other", "wallet-deposited"]
+    with pytest.raises(InvalidInput, match="Deposit is not the class of an event"):
+        LogFilter.create([Deposit], None)
+
+
+@pytest.mark.parametrize("name", ["Fee Charged", "", "x\0", 7])
+def test_what_no_event_is_named_is_refused(name: Any):
+    with pytest.raises(InvalidInput, match=r"is not the name of an event\. Use words"):
+        LogFilter.create([name], None)
+
+
+@pytest.mark.parametrize("given", [7, Deposited])
+def test_what_is_not_a_collection_is_refused(given: Any):
+    with pytest.raises(InvalidInput, match="Give a collection, such as a list"):
+        LogFilter.create(given, None)
 
 
 def test_a_single_text_is_not_a_collection_of_names():

@@ -55,6 +55,14 @@ def test_a_class_that_is_not_an_event_is_refused():
     assert "Other is not an event. Declare it with" in refused(declare)
 
 
+def test_a_name_that_no_event_has_is_refused():
+    def declare(projection):
+        @projection.on("Fee Charged")  # here
+        def charged(event, recorded: Recorded) -> Change: ...
+
+    assert "'Fee Charged' is not the name of an event. Use words" in refused(declare)
+
+
 def test_an_event_has_one_function():
     def declare(projection):
         @projection.on(Placed)
