@@ -123,7 +123,8 @@ class Events(AsyncResource):
         Handle a command of an aggregate: load it, decide, append the events.
 
         If another transaction appends to the stream first, the aggregate is loaded and the command
-        is decided again, up to `command_attempts` times.
+        is decided again, up to `command_attempts` times. The functions of the aggregate run in the
+        caller's thread, without a time limit: one that does not return blocks its event loop.
 
             done = await events.handle(orders, "o-1", PlaceOrder(customer="mara"))
 

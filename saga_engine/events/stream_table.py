@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from saga_engine.errors import WrongVersion
+from saga_engine.errors import StoreLockTimeout, WrongVersion
 from saga_engine.events.append import Appended, NewEvent
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.expected_version import StreamState
 from saga_engine.events.recorded import Recorded
-from saga_engine.postgres.statement import Transaction, text
+from saga_engine.postgres.sqlalchemy_errors import sqlstate_of
+from saga_engine.postgres.statement import Rows, Transaction, text
 from saga_engine.settings import Settings
 
 _QUEUE_KEY = 23148
@@ -22,6 +23,9 @@ _QUEUE_KEY = 23148
 
 _STATE_CODES = {StreamState.NEW: 0, StreamState.ANY: -1, StreamState.EXISTING: -2}
 """How a statement reads an expected state, among versions."""
+
+
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class ConcurrentAppend(Exception):
@@ -66,8 +70,8 @@ async def append(
         for event in batch:
             counts[event.stream] += 1
             numbers.append(counts[event.stream])
-        rows = await tx.execute(
-            _APPEND,
+        rows = await _execute_append(
+            tx,
             {
                 "expected_stream": [*expected],
                 "expected_version": [*expected.values()],
@@ -81,6 +85,20 @@ async def append(
         )
         position = max(position, _check_appended(rows.all(), batch, versions))
     return Appended(position, versions)
+
+
+async def _execute_append(tx: Transaction, parameters: Mapping[str, Any]) -> Rows:
+    try:
+        return await tx.execute(_APPEND, parameters)
+    except Exception as error:
+        if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
+            raise
+        streams = parameters["expected_stream"]
+        others = f" or {len(streams) - 1} others" if len(streams) > 1 else ""
+        raise StoreLockTimeout(
+            f"Another transaction that appends to stream {streams[0]!r}{others}, or locks its"
+            " table, did not end in time. Nothing was appended. End that transaction, or try again."
+        ) from error
 
 
 def _check_appended(

@@ -8,7 +8,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.errors import InvalidInput, SchemaMismatch, SerializationFailure, WrongVersion
+from saga_engine.errors import (
+    InvalidInput,
+    SchemaMismatch,
+    SerializationFailure,
+    StoreLockTimeout,
+    WrongVersion,
+)
 from saga_engine.events import ANY, NEW, Append, Events, MessageContext, append_in
 from saga_engine.settings import Settings
 from tests.kit.event_database import connected, placed
@@ -138,6 +144,18 @@ async def test_an_append_that_is_refused_before_it_is_sent_leaves_the_transactio
             await append_in(connection, Append("order", [placed()]))
         await append_in(connection, Append("order-1", [placed()]))
     assert await streams(events) == ["order-1"]
+
+
+async def test_a_stream_that_another_transaction_holds_is_named(
+    events: Events, user_engine: AsyncEngine
+):
+    async with user_engine.begin() as mine, user_engine.connect() as other:
+        await append_in(other, Append("order-1", [placed()]))
+        await mine.execute(text("SET LOCAL lock_timeout = '50ms'"))
+        with pytest.raises(StoreLockTimeout, match=r"stream 'order-1'.*End that transaction"):
+            await append_in(mine, Append("order-1", [placed()]))
+        await append_in(mine, Append("order-2", [placed()]))
+    assert await streams(events) == ["order-2"]
 
 
 @pytest.mark.parametrize("reads_first", [False, True])
