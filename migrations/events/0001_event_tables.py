@@ -132,17 +132,19 @@ BEGIN
     RETURN least(last_drawn, announced);
 END $$"""
 
-# The primary key is the optimistic lock of appends.
+# The primary key is the optimistic lock of appends. `data` is json: jsonb would change the order of
+# keys and numbers such as 1e16 and -0.0, and a state could differ from the one that was decided on.
 _STREAM_EVENT = """
 CREATE TABLE saga_engine.stream_event (
-    stream text COLLATE "C" NOT NULL,
+    stream text COLLATE "C" NOT NULL CHECK (stream NOT LIKE 'run-%'),
     version integer NOT NULL CHECK (version > 0),
     position bigint NOT NULL DEFAULT nextval('saga_engine.event_position'),
-    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp()
+        CHECK (recorded_at BETWEEN '2000-01-01Z' AND '3000-01-01Z'),
     type text NOT NULL,
     schema_version integer NOT NULL,
-    data jsonb NOT NULL,
-    metadata jsonb NOT NULL,
+    data json NOT NULL,
+    metadata jsonb NOT NULL CHECK (jsonb_typeof(metadata) = 'object'),
     PRIMARY KEY (stream, version)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.1)"""
 
@@ -155,12 +157,16 @@ _STREAM_EVENT_ANNOUNCE = """
 CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.stream_event
     FOR EACH STATEMENT EXECUTE FUNCTION saga_engine.announce_before_insert()"""
 
+# Also in a session that sets session_replication_role, as tools that copy tables do.
+_STREAM_EVENT_ANNOUNCE_ALWAYS = """
+ALTER TABLE saga_engine.stream_event ENABLE ALWAYS TRIGGER announce_positions"""
+
 _SNAPSHOT = """
 CREATE TABLE saga_engine.snapshot (
     stream text COLLATE "C" PRIMARY KEY,
     version integer NOT NULL,
     fingerprint text NOT NULL,
-    state jsonb NOT NULL
+    state json NOT NULL
 ) WITH (fillfactor = 70)"""
 
 _REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"
@@ -169,7 +175,8 @@ _STATEMENTS = (
     *(_EVENT_SCHEMA_REVISION, _RECORD_REVISION, _EVENT_LOG, _CREATE_EVENT_LOG),
     *(_EVENT_POSITION, _DRAW_FIRST_POSITION),
     *(_ANNOUNCE_POSITIONS, _ANNOUNCE_BEFORE_INSERT, _DRAW_POSITIONS, _EVENT_HORIZON),
-    *(_STREAM_EVENT, _STREAM_EVENT_POSITION, _STREAM_EVENT_ANNOUNCE, _SNAPSHOT),
+    *(_STREAM_EVENT, _STREAM_EVENT_POSITION, _STREAM_EVENT_ANNOUNCE),
+    *(_STREAM_EVENT_ANNOUNCE_ALWAYS, _SNAPSHOT),
     _REVOKE_FROM_PUBLIC,
 )
 

@@ -11,7 +11,7 @@ from saga_engine.errors import InvalidInput
 from saga_engine.events.arguments import MAX_VERSION, require_instance
 from saga_engine.events.event_types import EVENT_NAME_RULE, event_type_of, is_event_name
 from saga_engine.events.expected_version import ANY, ExpectedVersion, StreamState
-from saga_engine.events.recorded import EventData
+from saga_engine.events.recorded import ORIGIN_NAMES, EventData
 from saga_engine.message_context import MessageContext
 from saga_engine.payload.guard import UserCodeError
 from saga_engine.payload.limits import BodyLimits, LimitName, find_violation
@@ -123,11 +123,7 @@ def metadata_json(context: MessageContext, settings: Settings) -> str:
     """
     fix = 'Give MessageContext(correlation_id=..., causation_id=..., actor="mara").'
     require_instance(context, MessageContext, "The context", fix)
-    known = {
-        name: value
-        for name in ("correlation_id", "causation_id", "actor")
-        if (value := getattr(context, name)) is not None
-    }
+    known = {name: value for name in ORIGIN_NAMES if (value := getattr(context, name)) is not None}
     for name, value in known.items():
         _check_text(f"The {name} of an append", value, settings.max_request_text_bytes)
     return dumps(known)

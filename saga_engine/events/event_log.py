@@ -15,7 +15,8 @@ from uuid import UUID
 
 import orjson
 
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.recorded import ORIGIN_NAMES, Recorded
+from saga_engine.events.undecoded_event import UndecodedEvent
 from saga_engine.postgres.statement import Transaction, text
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,7 +59,11 @@ class EventLog:
                 metadata as JSON.
         """
         stream, version, place, position, recorded_at, name, schema_version, data, metadata = row
-        return Recorded(
+        try:
+            decoded, kind = orjson.loads(data), Recorded
+        except orjson.JSONDecodeError:
+            decoded, kind = None, UndecodedEvent
+        return kind(
             stream=stream,
             version=version,
             place=place,
@@ -67,9 +72,18 @@ class EventLog:
             schema_version=schema_version,
             recorded_at=recorded_at,
             id=self.event_id(stream, version, place, recorded_at),
-            data=orjson.loads(data),
-            **orjson.loads(metadata),
+            data=decoded,
+            **_origin(metadata),
         )
+
+
+def _origin(metadata: str) -> dict[str, str]:
+    """Read the origin of an event. Rows of other programs may have more, or something else."""
+    try:
+        known = orjson.loads(metadata)
+    except orjson.JSONDecodeError:
+        return {}
+    return {name: known[name] for name in ORIGIN_NAMES if isinstance(known.get(name), str)}
 
 
 _LOAD = text(

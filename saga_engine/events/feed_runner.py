@@ -20,6 +20,7 @@ from saga_engine.events.feed_rules import event_filter
 from saga_engine.events.feed_table import FeedKey, Progress
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.recorded import Recorded
+from saga_engine.events.undecoded_event import UndecodedEvent
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.protocol.topology import FEED
 from saga_engine.telemetry.events import FeedAcquired, FeedStopped, MessagesPublished
@@ -118,7 +119,8 @@ class FeedRunner:
         Raises:
             NotOwner: the lease was lost. The events may have been published.
         """
-        messages = [encode_event(each, self._source.log.id) for each in events]
+        readable = [each for each in events if not isinstance(each, UndecodedEvent)]
+        messages = [encode_event(each, self._source.log.id) for each in readable]
         async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(self._publisher.publish(messages))
             is_owner = True
@@ -126,7 +128,11 @@ class FeedRunner:
                 await asyncio.wait([publishing], timeout=max(0.0, self._renew_at - self._now()))
                 if not publishing.done():
                     is_owner = await self._keep_lease()
-        outcomes = publishing.result()
+        published = iter(publishing.result())
+        outcomes = [
+            PublishOutcome.UNPUBLISHABLE if isinstance(each, UndecodedEvent) else next(published)
+            for each in events
+        ]
         self._report_published(outcomes)
         if not is_owner:
             raise NotOwner
@@ -174,6 +180,8 @@ class FeedRunner:
             await self._save(FeedBatch((), self._saved, self._passed, self._unroutable))
 
     def _problem(self, event: Recorded, outcome: PublishOutcome) -> str:
+        if isinstance(event, UndecodedEvent):
+            return "The data of the event cannot be read as JSON. Discard the event."
         message = encode_event(event, self._source.log.id)
         retry = f"then run `saga-engine feeds retry {self._key.name}`; or discard the event."
         if outcome is PublishOutcome.UNROUTABLE:

@@ -6,6 +6,9 @@ from uuid import UUID
 
 from saga_engine.vocabulary import Json
 
+ORIGIN_NAMES = ("correlation_id", "causation_id", "actor")
+"""What is stored of the origin of an event, beside its data."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:

@@ -50,7 +50,7 @@ _READ = text(
 _WRITE = text(
     """
     INSERT INTO saga_engine.snapshot AS stored (stream, version, fingerprint, state)
-    VALUES (:stream, :version, :fingerprint, CAST(CAST(:state AS text) AS jsonb))
+    VALUES (:stream, :version, :fingerprint, CAST(CAST(:state AS text) AS json))
     ON CONFLICT (stream) DO UPDATE SET version = excluded.version,
         fingerprint = excluded.fingerprint, state = excluded.state
     WHERE stored.version < excluded.version OR stored.fingerprint <> excluded.fingerprint"""

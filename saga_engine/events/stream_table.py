@@ -199,7 +199,7 @@ _APPEND = text(
     ), appended AS (
         INSERT INTO saga_engine.stream_event
             (stream, version, type, schema_version, data, metadata)
-        SELECT n.stream, c.actual + n.number, n.type, n.schema_version, n.data::jsonb,
+        SELECT n.stream, c.actual + n.number, n.type, n.schema_version, n.data::json,
             CAST(:metadata AS jsonb)
         FROM unnest(CAST(:stream AS text[]), CAST(:number AS integer[]), CAST(:type AS text[]),
             CAST(:schema_version AS integer[]), CAST(:data AS text[])) WITH ORDINALITY

@@ -20,7 +20,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
 
 from saga_engine.store.tables import SCHEMA
 
@@ -38,7 +38,12 @@ event_log = Table(
 stream_event = Table(
     "stream_event",
     metadata,
-    Column("stream", Text(collation="C"), primary_key=True),
+    Column(
+        "stream",
+        Text(collation="C"),
+        CheckConstraint("stream NOT LIKE 'run-%'"),
+        primary_key=True,
+    ),
     Column("version", Integer, CheckConstraint("version > 0"), primary_key=True),
     Column(
         "position",
@@ -49,13 +54,14 @@ stream_event = Table(
     Column(
         "recorded_at",
         TIMESTAMP(timezone=True),
+        CheckConstraint("recorded_at BETWEEN '2000-01-01Z' AND '3000-01-01Z'"),
         nullable=False,
         server_default=func.clock_timestamp(),
     ),
     Column("type", Text, nullable=False),
     Column("schema_version", Integer, nullable=False),
-    Column("data", JSONB, nullable=False),
-    Column("metadata", JSONB, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("metadata", JSONB, CheckConstraint("jsonb_typeof(metadata) = 'object'"), nullable=False),
 )
 Index("stream_event_position", stream_event.c.position, unique=True)
 
@@ -65,7 +71,7 @@ snapshot = Table(
     Column("stream", Text(collation="C"), primary_key=True),
     Column("version", Integer, nullable=False),
     Column("fingerprint", Text, nullable=False),
-    Column("state", JSONB, nullable=False),
+    Column("state", JSON, nullable=False),
 )
 
 projection = Table(

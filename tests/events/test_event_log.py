@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
+import asyncpg
+import pytest
+
 from saga_engine.events import Append, Events
 from saga_engine.events.event_log import EventLog
 from tests.kit.event_database import connected, placed
@@ -42,3 +45,27 @@ async def test_the_ids_of_stored_events_are_made_of_the_id_of_their_log(
         log = EventLog(await connection.fetchval("SELECT id FROM saga_engine.event_log"))
         at = await connection.fetchval("SELECT recorded_at FROM saga_engine.stream_event")
     assert [event.id async for event in events.read_all()] == [log.event_id("order-1", 1, 0, at)]
+
+
+INSERT = """
+INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)
+VALUES ('order-1', $1, 'order-placed', 1, $2, $3)"""
+
+
+@pytest.mark.parametrize("metadata", ['{"tenant": "a"}', '{"actor": 1}', '{"actor": 1e400}'])
+async def test_metadata_of_other_programs_is_ignored(events: Events, event_url: str, metadata: str):
+    async with connected(event_url) as other:
+        await other.execute(INSERT, 1, "{}", metadata)
+    [event] = [event async for event in events.read_all()]
+    assert (event.actor, event.correlation_id) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("metadata", "'[]'"), ("recorded_at", "'infinity'"), ("recorded_at", "'4000-01-01 BC'")],
+)
+async def test_a_row_that_no_driver_reads_is_refused(event_url: str, column: str, value: str):
+    async with connected(event_url) as other:
+        await other.execute(INSERT, 1, "{}", "{}")
+        with pytest.raises(asyncpg.CheckViolationError):
+            await other.execute(f"UPDATE saga_engine.stream_event SET {column} = {value}")

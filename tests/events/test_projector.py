@@ -248,3 +248,18 @@ async def test_a_checkpoint_that_was_never_drawn_is_named(events, event_url, dat
             await other.execute("UPDATE saga_engine.projection SET position = 1000")
         (reported,) = await emitted.wait_for(DatabaseUnavailable)
     assert "position 1000 does not exist" in reported.problem
+
+
+async def test_an_event_that_is_not_readable_json_stops_the_projection_at_it(
+    events, event_url, database
+):
+    """Another program has inserted it. An operator can skip it, as each poison event."""
+    async with connected(event_url) as other:
+        await other.execute(
+            "INSERT INTO saga_engine.stream_event"
+            " (stream, version, type, schema_version, data, metadata)"
+            " VALUES ('order-1', 1, 'order-placed', 1, '1e400', '{}')"
+        )
+    async with running_projector(event_url, [orders_projection()]) as emitted:
+        (stopped,) = await emitted.wait_for(ProjectionStopped)
+    assert "its data cannot be read as JSON" in stopped.problem

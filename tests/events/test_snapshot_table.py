@@ -42,3 +42,11 @@ async def test_an_older_snapshot_does_not_replace_a_newer_one_of_the_same_code(
         await snapshot_table.write(tx, "order-1", fingerprint, StoredSnapshot(version, {}))
         found = await snapshot_table.read(tx, "order-1", fingerprint)
     assert found == StoredSnapshot(kept, {})
+
+
+async def test_a_snapshot_keeps_the_order_of_keys(event_database: Database):
+    snapshot = StoredSnapshot(7, {"may": 1e16, "april": -0.0})
+    async with event_database.transaction() as tx:
+        await snapshot_table.write(tx, "order-1", "a", snapshot)
+        found = await snapshot_table.read(tx, "order-1", "a")
+    assert repr(found and found.state) == repr(snapshot.state)

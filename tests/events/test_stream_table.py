@@ -1,12 +1,17 @@
 """The statements on the table of streams."""
 
+import asyncpg
 import pytest
 
 from saga_engine.errors import StoreRefused
-from saga_engine.events import Append, Events
+from saga_engine.events import Append, EventData, Events
+from saga_engine.vocabulary import Json
 from tests.kit.event_database import connected, placed
 
 ROWS = "SELECT stream, version, position FROM saga_engine.stream_event ORDER BY position"
+INSERT = """
+INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)
+VALUES ('{stream}', 1, 'order-placed', 1, '{{}}', '{{}}')"""
 
 
 async def test_positions_are_drawn_in_the_order_of_the_events(events: Events, event_url: str):
@@ -28,3 +33,27 @@ async def test_a_position_is_stored_once(event_url: str):
         await connection.execute("SELECT setval('saga_engine.event_position', 0)")
         with pytest.raises(StoreRefused, match="stream_event_position"):
             await events.append(Append("order-2", [placed()]))
+
+
+async def test_data_is_read_as_it_was_appended(events: Events):
+    """A type that sorts keys, or changes numbers, would change what a state is folded from."""
+    data: Json = {"may": 1, "april": {"z": -0.0, "a": 1e16}, "b": [1e-7, 2**63]}
+    await events.append(Append("order-1", [EventData("order-placed", 1, data)]))
+    [event] = [each async for each in events.read("order-1")]
+    assert repr(event.data) == repr(data)
+
+
+async def test_only_the_engine_appends_to_streams_of_runs(event_url: str):
+    insert = INSERT.format(stream="run-00000000-0000-7000-8000-000000000001")
+    async with connected(event_url) as connection:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute(insert)
+
+
+async def test_a_session_that_copies_tables_announces_its_positions(events: Events, event_url: str):
+    """Other triggers do not fire in it."""
+    async with connected(event_url) as copying, copying.transaction():
+        await copying.execute("SET LOCAL session_replication_role = replica")
+        await copying.execute(INSERT.format(stream="order-1"))
+        await events.append(Append("order-2", [placed()]))
+        assert await events.position() == 0

@@ -231,6 +231,7 @@ async def test_a_services_role_has_the_rights_that_its_events_need(service_roles
     await engine.dispose()
     for statement in (
         "UPDATE saga_engine.stream_event SET data = '{}'",
+        "INSERT INTO saga_engine.stream_event (stream, position) VALUES ('order-9', 7)",
         "DELETE FROM saga_engine.stream_event",
         "TRUNCATE saga_engine.stream_event",
         "UPDATE saga_engine.event_log SET id = gen_random_uuid()",
