@@ -81,10 +81,14 @@ CREATE TABLE saga_engine.journal (
 # of 610 us for the INSERT of 50 rows.
 _JOURNAL_POSITION = "CREATE INDEX journal_position ON saga_engine.journal (position)"
 
-# On the table itself, so that it also fires for each of its partitions.
+# It fires for rows that are inserted into the table itself; `add_partition` adds one for those that
+# a tool inserts into a partition. ALWAYS: also in a session that sets session_replication_role.
 _JOURNAL_ANNOUNCE = """
 CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.journal
     FOR EACH STATEMENT EXECUTE FUNCTION saga_engine.announce_before_insert()"""
+
+_JOURNAL_ANNOUNCE_ALWAYS = """
+ALTER TABLE ONLY saga_engine.journal ENABLE ALWAYS TRIGGER announce_positions"""
 
 # A run is updated about five times, and runs that started together are updated together. With half
 # of each page free 85 of 100 updates of a batch were HOT, with a third of it free 65. At the
@@ -101,6 +105,13 @@ DECLARE
 BEGIN
     EXECUTE format('CREATE TABLE saga_engine.%I PARTITION OF saga_engine.%I %s WITH (%s)',
         parent || '_' || suffix, parent, bounds, storage);
+    IF parent = 'journal' THEN
+        EXECUTE format('CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.%I'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION saga_engine.announce_before_insert()',
+            parent || '_' || suffix);
+        EXECUTE format('ALTER TABLE saga_engine.%I ENABLE ALWAYS TRIGGER announce_positions',
+            parent || '_' || suffix);
+    END IF;
 END $$"""
 
 # The lower bound of a month is the UUIDv7 of its first millisecond with every other bit zero
@@ -810,6 +821,7 @@ _STATEMENTS = (
     *(_SCHEMA_REVISION, _RECORD_REVISION),
     *(_DEFINITION, _RUN, _RUN_WAKE, _RUN_STATUS, _RUN_FINISHED),
     *(_JOURNAL, _JOURNAL_POSITION, _JOURNAL_ANNOUNCE),
+    _JOURNAL_ANNOUNCE_ALWAYS,
     *(_ADD_PARTITION, _MONTH_BOUND, _ADD_MONTH_PARTITION, _MISSING_PARTITIONS),
     *(_ADD_PARTITIONS, _IS_VALID_RUN_ID),
     "SELECT saga_engine.add_partition('run', 'default', 'DEFAULT')",

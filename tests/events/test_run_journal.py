@@ -138,3 +138,18 @@ async def test_the_range_is_found_by_an_index(migrated_url: str):
     plan = "\n".join(row[0] for row in rows)
     assert "Seq Scan" not in plan
     assert 'Index Cond: (("position" >= ' in plan
+
+
+@pytest.mark.parametrize("table", ["journal", "journal_default"])
+async def test_rows_that_a_tool_copies_are_announced(migrated_url, table):
+    """Also into a partition, and in a session in which other triggers do not fire."""
+    async with connected(migrated_url) as copying, copying.transaction():
+        await copying.execute("SET LOCAL session_replication_role = replica")
+        await copying.execute(
+            f"INSERT INTO saga_engine.{table} VALUES (gen_random_uuid(), 1, now(), 1, '[]')"
+        )
+        locks = await copying.fetchval(
+            "SELECT count(*) FROM pg_locks"
+            " WHERE locktype = 'advisory' AND classid::bigint >> 16 = 23147"
+        )
+    assert locks == 1
