@@ -31,7 +31,7 @@ from saga_engine.events.event_types import (
 )
 from saga_engine.events.fingerprint import snapshot_fingerprint
 from saga_engine.events.returned_events import returned_classes
-from saga_engine.events.source_hash import source_hash
+from saga_engine.events.source_hash import modules_of, source_hash
 from saga_engine.payload.guard import UserCodeCall
 from saga_engine.payload.mapping import source_location_of, type_hints_of
 from saga_engine.payload.payload import PayloadType, type_name
@@ -208,8 +208,9 @@ class Aggregate:
     def _add_sources(self, *declared: Any) -> None:
         """Hash the modules that make the state, for its snapshots; see `fingerprint`."""
         for each in declared:
-            if each.__module__ not in self.source_hashes:
-                self.source_hashes[each.__module__] = source_hash(each.__module__)
+            for module in modules_of(each):
+                if module not in self.source_hashes:
+                    self.source_hashes[module] = source_hash(module)
 
     def _add_fold(self, function: Function, name: str, version: int) -> None:
         location = source_location_of(function, '@....event("order-placed")')

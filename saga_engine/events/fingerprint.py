@@ -3,7 +3,8 @@ Which code a snapshot was made by: a hash of the state's schema and of the sourc
 
 A snapshot is used only by code with the same fingerprint; other code replays the stream. What folds
 call is part of them, so the whole source of each module is in the hash that declares the state, an
-event, a fold or an upcaster. A fold must not depend on other modules of the author's.
+event, a fold or an upcaster, or a base class or a field's class of a state or an event. A fold must
+not depend on other modules of the author's.
 """
 
 import hashlib

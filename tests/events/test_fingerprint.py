@@ -64,6 +64,28 @@ def test_a_change_of_a_fold_of_what_it_calls_or_of_the_state_changes_it(fingerpr
     assert fingerprint_of(MODULE) != fingerprint_of(MODULE.replace(old, new))
 
 
+@pytest.mark.parametrize(
+    "used",
+    [
+        ("class Order(BaseModel):", "class Order(Base):"),
+        ("    total: int = 0", "    total: int = 0\n    lines: list[Base | None] = []"),
+    ],
+    ids=["base class", "class of a field"],
+)
+def test_a_change_of_a_class_of_another_module_that_the_state_uses_changes_it(
+    fingerprint_of, tmp_path, monkeypatch, used
+):
+    base = "from pydantic import BaseModel\n\nclass Base(BaseModel):\n    pass\n"
+    source = "from fingerprinted_base import Base\n" + MODULE.replace(*used)
+    found = []
+    for module in (base, base + "    def round(self) -> int:\n        return 1\n"):
+        (tmp_path / "fingerprinted_base.py").write_text(module)
+        monkeypatch.delitem(sys.modules, "fingerprinted_base", raising=False)
+        found.append(fingerprint_of(source))
+    assert None not in found
+    assert found[0] != found[1]
+
+
 def test_it_is_that_of_the_code_that_was_imported_even_if_the_file_is_replaced_later(
     fingerprint_of, tmp_path
 ):
