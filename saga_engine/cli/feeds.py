@@ -42,7 +42,7 @@ async def _transaction() -> AsyncIterator[SqlAlchemyTransaction]:
 async def list_feeds(*, as_json: AsJson = False) -> None:
     """List the feeds of a database."""
     async with _transaction() as tx:
-        lags = await read_lags(tx, await EventLog.load(tx))
+        _, lags = await read_lags(tx, await EventLog.load(tx))
     documents = [*map(_document, lags)]
     if as_json:
         print_json({"feeds": documents})
@@ -60,7 +60,7 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
         name: Of the feed.
     """
     async with _transaction() as tx:
-        lags = await read_lags(tx, await EventLog.load(tx), name)
+        _, lags = await read_lags(tx, await EventLog.load(tx), name)
         if not lags:
             raise NotFound(f"There is no feed {name!r}. A projector registers it.")
         feed = lags[0].feed

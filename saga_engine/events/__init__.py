@@ -36,6 +36,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     feed_failures     the events that feeds could not publish
     feed_actions      what an operator does with a feed
     feed_lag          how far feeds are behind the horizon
+    feed_monitor      the lag of feeds, and which of them do not move
     feed_runner       one feed in one process: publish, wait for the confirms, save the position
     feed_publisher    FeedPublisher: the process that publishes feeds
     cloud_event       an event as a message of a feed: CloudEvents 1.0
@@ -43,6 +44,8 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projector         Projector: the process that runs projections
     projection_runner  the loop of one projection: leases, batches, retries
     projection_monitor  the lag of projections, and which of them do not move
+    stall_detector    which projections or feeds do not move although they should
+    progress_monitor  measures the projections and feeds of a process periodically
     horizon_hold      which transaction holds the horizon back
     projection_batch  one transaction of a projection, and finding the event that breaks it
     projection_table  how far each projection is, and which process runs it

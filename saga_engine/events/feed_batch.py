@@ -29,6 +29,7 @@ class FeedBatch:
         self, events: Sequence[Recorded], after: int, until: int, unroutable: Unroutable
     ) -> None:
         self.position = after
+        self._published = 0
         self._skipped = 0
         self.failed: tuple[Recorded, PublishOutcome] | None = None
         self._until = until
@@ -78,6 +79,11 @@ class FeedBatch:
         skipped, self._skipped = self._skipped, 0
         return skipped
 
+    def take_published(self) -> int:
+        """Return how many events up to `position` were confirmed, as `take_skipped` does."""
+        published, self._published = self._published, 0
+        return published
+
     def _remove(self, event: Recorded, outcome: PublishOutcome) -> None:
         queue = self._streams[event.stream]
         queue.popleft()
@@ -94,4 +100,5 @@ class FeedBatch:
         while self._waiting and self._waiting[0].position in self._done:
             outcome = self._done.pop(self._waiting.popleft().position)
             self._skipped += outcome is PublishOutcome.UNROUTABLE
+            self._published += outcome is PublishOutcome.CONFIRMED
         self.position = self._waiting[0].position - 1 if self._waiting else self._until

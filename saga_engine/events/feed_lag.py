@@ -26,19 +26,24 @@ class FeedLag:
     lag_seconds: float
 
 
-async def read_lags(tx: Transaction, log: EventLog, name: str | None = None) -> Sequence[FeedLag]:
+async def read_lags(
+    tx: Transaction, log: EventLog, name: str | None = None
+) -> tuple[int, Sequence[FeedLag]]:
     """
-    Read the lag of all feeds or of those of one name, by name.
+    Read the horizon, and the lag of all feeds or of those of one name.
 
     Args:
         tx: at READ COMMITTED, on the primary.
         log: of that database.
         name: of a feed; None: all.
+
+    Returns:
+        The horizon, and the feeds by name.
     """
     horizon = await positions.horizon(tx)
     stored = await feed_table.read(tx, name)
     ages = await read_ages(tx, log, [each.position for each in stored], horizon)
-    return [
+    return horizon, [
         FeedLag(each, max(0, horizon - each.position), ages.get(each.position, 0.0))
         for each in stored
     ]

@@ -70,6 +70,7 @@ class FeedPublisher(AsyncResource):
         self._settings = settings
         self._loop = OwnedLoop(Operation.FEED, settings, emit)
         self._log: EventLog
+        self._runners: list[FeedRunner] = []
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
@@ -83,16 +84,30 @@ class FeedPublisher(AsyncResource):
         """What is wrong with the connection to the broker; None: nothing."""
         return connection_problem(self._connection.status)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The feeds that this process declares."""
+        return frozenset(each.name for each in self._feeds)
+
+    @property
+    def waiting_for_broker(self) -> frozenset[str]:
+        """Feeds that wait for the connection, or for a queue that does not take their events."""
+        if self.problem:
+            return self.names
+        return frozenset(each.name for each in self._runners if each.waits_for_broker)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set and what was sent is confirmed; then the leases end, too."""
         horizon = HorizonWatch(self._database, self._settings)
         source = EventSource(self._database, self._log, horizon, self._settings)
         publisher = Publisher(self._connection)
+        self._runners = [
+            FeedRunner(each, source, publisher, self.owner, self._loop) for each in self._feeds
+        ]
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._loop.watch(horizon, stop))
-                for feed in self._feeds:
-                    runner = FeedRunner(feed, source, publisher, self.owner, self._loop)
+                for runner in self._runners:
                     tasks.create_task(runner.run(stop))
         finally:
             await self._release()

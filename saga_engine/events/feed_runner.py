@@ -23,7 +23,12 @@ from saga_engine.events.recorded import Recorded
 from saga_engine.events.undecoded_event import UndecodedEvent
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.protocol.topology import FEED
-from saga_engine.telemetry.events import FeedAcquired, FeedStopped, MessagesPublished
+from saga_engine.telemetry.events import (
+    FeedAcquired,
+    FeedEventsPassed,
+    FeedStopped,
+    MessagesPublished,
+)
 from saga_engine.waiting import wait_for_event
 
 
@@ -53,8 +58,14 @@ class FeedRunner:
         self._settings = source.settings
         self._saved = 0  # the position that is stored
         self._passed = 0  # no event that the feed selects is between the two
+        self.waits_for_broker = False  # it has refused events; what came before is saved
         self._renew_at = 0.0
         self._save_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name of the feed."""
+        return self._key.name
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the feed until *stop* is set, whenever this process can be its owner."""
@@ -62,12 +73,14 @@ class FeedRunner:
 
     def turn_failed(self) -> None:
         """Begin again at the position that is stored."""
+        self.waits_for_broker = False
 
     async def acquire(self) -> bool:
         """Take the lease; False when the feed is stopped or has another owner."""
         position = await self._acquire()
         if position is None:
             return False
+        self.waits_for_broker = False
         self._set_position(position)
         self._loop.emit(FeedAcquired(feed=self._key.name, sink=self._key.sink, position=position))
         return True
@@ -106,9 +119,11 @@ class FeedRunner:
             batch.record(zip(events, outcomes, strict=True))
             if PublishOutcome.NACKED in outcomes or PublishOutcome.UNKNOWN in outcomes:
                 await self._save(batch)
+                self.waits_for_broker = True
                 await wait_for_event(stop, backoff.delay(retries))
                 retries += 1
             else:
+                self.waits_for_broker = False
                 retries = 0
         await self._save(batch, is_finished=not batch.next_events())
 
@@ -171,6 +186,7 @@ class FeedRunner:
             if failed:
                 await feed_failures.stop(tx, self._key, failed[0], problem)
         self._set_position(batch.position)
+        self._report_passed(batch.take_published(), progress.skipped)
         if failed:
             self._report_stopped(failed[0], problem)
 
@@ -209,6 +225,17 @@ class FeedRunner:
         for outcome in dict.fromkeys(outcomes):
             self._loop.emit(
                 MessagesPublished(exchange=FEED, outcome=outcome, messages=outcomes.count(outcome))
+            )
+
+    def _report_passed(self, published: int, skipped: int) -> None:
+        if published or skipped:
+            self._loop.emit(
+                FeedEventsPassed(
+                    feed=self._key.name,
+                    sink=self._key.sink,
+                    published=published,
+                    skipped=skipped,
+                )
             )
 
     def _report_stopped(self, event: Recorded, problem: str) -> None:

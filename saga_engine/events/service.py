@@ -12,7 +12,9 @@ from contextlib import AsyncExitStack
 from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
 from saga_engine.events.feed import Feed
+from saga_engine.events.feed_monitor import FeedMonitor
 from saga_engine.events.feed_publisher import FeedPublisher
+from saga_engine.events.progress_monitor import Measured, ProgressMonitor
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_monitor import ProjectionMonitor
 from saga_engine.events.projector import Projector
@@ -21,6 +23,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import (
+    FeedsRegistered,
     Observer,
     ProcessReady,
     ProcessStopped,
@@ -72,15 +75,23 @@ class ProjectorService(EngineProcess):
         )
         # Of its own, so that busy projections neither delay it nor hide that they are stuck.
         self._database = Database(url, settings, EVENT_DATABASE)
-        self._monitor = ProjectionMonitor(
+        self._projection_monitor = ProjectionMonitor(
             self._database, projections, self._projector.owner, settings, emit
         )
+        self._feed_monitor = (
+            FeedMonitor(self._database, self._feeds, settings, emit) if self._feeds else None
+        )
+        measured: list[Measured] = [self._projection_monitor]
+        if self._feed_monitor:
+            measured.append(self._feed_monitor)
+        self._monitor = ProgressMonitor(measured, settings, emit)
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
         await resources.enter_async_context(self._projector)
         if self._feeds:
             await resources.enter_async_context(self._feeds)
+            self._emit(FeedsRegistered(feeds=tuple(sorted(self._feeds.names))))
         names = tuple(each.name for each in self._projections)
         self._emit(ProjectionsRegistered(projections=names))
 
@@ -104,10 +115,11 @@ class ProjectorService(EngineProcess):
         """Report each dependency of the process; see Readiness."""
         readiness: Readiness = {
             "database": await self._database_problem(),
-            "projections": self._monitor.problem,
+            "projections": self._projection_monitor.problem,
             **self._process_readiness(),
         }
-        if self._feeds:
+        if self._feeds and self._feed_monitor:
+            readiness["feeds"] = self._feed_monitor.problem
             readiness["publishing"] = self._feeds.problem
         return readiness
 

@@ -42,13 +42,13 @@ class ProjectionSettings(BaseModel):
 
     projection_monitor_interval: Seconds = Field(
         5.0,
-        description="Seconds between two measurements of the horizon and of the lag of projections;"
-        " each is a few statements that read one index entry for each projection",
+        description="Seconds between two measurements of the horizon and of the lag of projections"
+        " and feeds; each is a few statements that read one index entry for each of them",
     )
     projection_stall_timeout: Seconds = Field(
         30.0,
-        description="Seconds after which a process is not ready when a projection it runs neither"
-        " moves nor has reached the horizon. The default is six times the longest backoff",
+        description="Seconds after which a process is not ready when a projection or a feed it runs"
+        " neither moves nor has reached the horizon. The default is six times the longest backoff",
     )
     horizon_hold_warning: Seconds = Field(
         5.0,

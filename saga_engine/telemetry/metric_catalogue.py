@@ -61,6 +61,7 @@ VERSION = Label("version")
 STEP = Label("step")
 COMMAND = Label("command")
 PROJECTION = Label("projection")
+FEED = Label("feed")
 QUEUE = Label("queue")
 EXCHANGE = Label("exchange")
 DIRECTION = _closed("direction", Direction)
@@ -80,6 +81,8 @@ CONNECTION = _closed("connection", ConnectionRole)
 OPERATION = _closed("operation", Operation)
 BARRIER_REASON = _closed("reason", BarrierResult)
 PROJECTION_STATE = Label("state", ("active", "paused", "stopped"))
+FEED_STATE = Label("state", ("active", "stopped"))
+FEED_OUTCOME = Label("outcome", ("published", "skipped"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +252,19 @@ _PROJECTION_METRICS = (
     _counter("saga_projection_failures_total", "Events that cannot be applied.", PROJECTION),
 )
 
+_FEED_METRICS = (
+    _gauge("saga_feed_lag_events", "Positions up to the horizon.", FEED),
+    _gauge("saga_feed_lag_seconds", "Age of the next event.", FEED),
+    _gauge("saga_feed_state", "1 for the state of the feed.", FEED, FEED_STATE),
+    _gauge(
+        "saga_feed_waiting_for_broker",
+        "1 while this process cannot publish the feed because of the broker.",
+        FEED,
+    ),
+    _counter("saga_feed_events_total", "Events that feeds have passed.", FEED, FEED_OUTCOME),
+    _counter("saga_feed_failures_total", "Events that cannot be published.", FEED),
+)
+
 _BACKLOG_METRICS = (
     _backlog_gauge("saga_runs", "Unfinished runs.", SAGA, RUN_STATUS),
     _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", SAGA),
@@ -278,5 +294,6 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     *_PROCESS_METRICS,
     *_PARTICIPANT_METRICS,
     *_PROJECTION_METRICS,
+    *_FEED_METRICS,
     *_BACKLOG_METRICS,
 )

@@ -86,6 +86,7 @@ class LabelNames:
         self._steps: set[tuple[str, str]] = set()
         self._commands: set[str] = set()
         self._projections: set[str] = set()
+        self._feeds: set[str] = set()
         self._codes: dict[str, set[str]] = {}
 
     def register_saga(self, saga: str, version: int, steps: Collection[str]) -> None:
@@ -101,6 +102,10 @@ class LabelNames:
     def register_projections(self, names: Iterable[str]) -> None:
         """Allow the names of a projector's projections."""
         self._projections.update(names)
+
+    def register_feeds(self, names: Iterable[str]) -> None:
+        """Allow the names of a projector's feeds."""
+        self._feeds.update(names)
 
     def saga(self, name: str) -> str:
         """The label value for a saga."""
@@ -121,6 +126,10 @@ class LabelNames:
     def projection(self, name: str) -> str:
         """The label value for a projection."""
         return name if name in self._projections else OTHER
+
+    def feed(self, name: str) -> str:
+        """The label value for a feed."""
+        return name if name in self._feeds else OTHER
 
     def code(self, label: str, value: str) -> str:
         """

@@ -40,6 +40,7 @@ class Metrics:
             **self._process_handlers(),
             **self._participant_handlers(),
             **self._projection_handlers(),
+            **self._feed_handlers(),
         }
         self._series.create(each for each in metric_catalogue.METRIC_CATALOGUE if not each.backlog)
         ProcessCollector(registry=self._registry)
@@ -209,6 +210,16 @@ class Metrics:
             events.ProjectionsMeasured: self._projections_measured,
         }
 
+    def _feed_handlers(self) -> EventHandlers:
+        return {
+            events.FeedsRegistered: lambda e: self._register_feeds(e.feeds),
+            events.FeedEventsPassed: self._feed_events_passed,
+            events.FeedStopped: lambda e: self._series.increment(
+                "saga_feed_failures_total", self._names.feed(e.feed)
+            ),
+            events.FeedsMeasured: self._feeds_measured,
+        }
+
     def _step_labels(self, saga: str, step: str, direction: Direction) -> tuple[str, str, str]:
         return self._names.saga(saga), self._names.step(saga, step), direction
 
@@ -245,16 +256,48 @@ class Metrics:
         self._series.observe("saga_projection_batch_duration_seconds", event.duration_s, projection)
 
     def _projections_measured(self, event: events.ProjectionsMeasured) -> None:
-        set_gauge, projection = self._series.set, self._names.projection
         self._series.increment("saga_events_appended_total", amount=event.appended)
-        set_gauge("saga_event_horizon_age_seconds", event.horizon_age_s)
+        self._series.set("saga_event_horizon_age_seconds", event.horizon_age_s)
+        states = metric_catalogue.PROJECTION_STATE.values
+        self._set_progress("saga_projection", event, self._names.projection, states)
+
+    def _register_feeds(self, feeds: Collection[str]) -> None:
+        """Allow the names of feeds as label values, and set their counters to 0."""
+        self._names.register_feeds(feeds)
+        for feed in feeds:
+            for outcome in metric_catalogue.FEED_OUTCOME.values:
+                self._series.increment("saga_feed_events_total", feed, outcome, amount=0)
+            self._series.increment("saga_feed_failures_total", feed, amount=0)
+
+    def _feed_events_passed(self, event: events.FeedEventsPassed) -> None:
+        feed = self._names.feed(event.feed)
+        increment = self._series.increment
+        increment("saga_feed_events_total", feed, "published", amount=event.published)
+        increment("saga_feed_events_total", feed, "skipped", amount=event.skipped)
+
+    def _feeds_measured(self, event: events.FeedsMeasured) -> None:
+        states = metric_catalogue.FEED_STATE.values
+        self._set_progress("saga_feed", event, self._names.feed, states)
+        for name in event.states:
+            is_waiting = name in event.waiting_for_broker
+            self._series.set("saga_feed_waiting_for_broker", is_waiting, self._names.feed(name))
+
+    def _set_progress(
+        self,
+        prefix: str,
+        event: events.ProjectionsMeasured | events.FeedsMeasured,
+        label: Callable[[str], str],
+        states: Collection[str],
+    ) -> None:
+        """Set lag and state of each projection or feed."""
+        set_gauge = self._series.set
         for name, lag in event.lag_events.items():
-            set_gauge("saga_projection_lag_events", lag, projection(name))
+            set_gauge(f"{prefix}_lag_events", lag, label(name))
         for name, seconds in event.lag_s.items():
-            set_gauge("saga_projection_lag_seconds", seconds, projection(name))
+            set_gauge(f"{prefix}_lag_seconds", seconds, label(name))
         for name, current in event.states.items():
-            for state in metric_catalogue.PROJECTION_STATE.values:
-                set_gauge("saga_projection_state", state == current, projection(name), state)
+            for state in states:
+                set_gauge(f"{prefix}_state", state == current, label(name), state)
 
     def _messages_consumed(self, event: events.MessagesConsumed) -> None:
         queue = self._names.code("queue", event.queue)

@@ -53,6 +53,7 @@ def test_of_each_stream_one_event_at_a_time_is_published():
     assert batch.position == 3
     record(batch, CONFIRMED)
     assert (next_positions(batch), batch.position, batch.take_skipped()) == ([], 100, 0)
+    assert (batch.take_published(), batch.take_published()) == (5, 0)
 
 
 @pytest.mark.parametrize("outcome", [NACKED, UNKNOWN])

@@ -1,13 +1,10 @@
-"""What the monitor of a projector measures, and which projections it finds standing still."""
-
-from datetime import UTC, datetime
+"""What the monitor of projections measures, and what it reports."""
 
 import pytest
 
 from saga_engine.events import Append
-from saga_engine.events.projection_lag import ProjectionLag
-from saga_engine.events.projection_monitor import ProjectionMonitor, StallDetector
-from saga_engine.events.projection_table import ProjectionState, StoredProjection
+from saga_engine.events.projection_monitor import ProjectionMonitor
+from saga_engine.events.projection_table import ProjectionState
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import HorizonHeld, ProjectionsMeasured
 from saga_engine.telemetry.metric_catalogue import PROJECTION_STATE
@@ -76,65 +73,6 @@ async def test_a_projection_that_does_not_move_is_a_problem_until_it_moves(event
     assert await monitored.measure() is not None
     await monitored.change(f"position = {position}")
     assert await monitored.measure(2) is None
-
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def at(position, *, state=ProjectionState.ACTIVE, owner="this", name="orders"):
-    """A projection at a position, as it is stored."""
-    stored = StoredProjection(
-        name=name, version=1, state=state, position=position, owner=owner, updated_at=NOW
-    )
-    return [ProjectionLag(stored, 0, 0.0)]
-
-
-@pytest.fixture
-def detector():
-    return StallDetector("this", 30)
-
-
-def test_a_projection_stands_still_after_the_timeout_and_until_it_moves(detector):
-    assert detector.find(at(5), 9, 100) == []
-    assert detector.find(at(5), 9, 129) == []
-    assert detector.find(at(5), 9, 130) == [
-        "projection orders has been at position 5 for 30 s, and there are events up to 9"
-    ]
-    assert detector.find(at(6), 9, 131) == []
-    assert detector.find(at(6), 9, 160) == []
-    assert len(detector.find(at(6), 9, 161)) == 1
-
-
-def test_a_projection_at_the_horizon_may_stand_still(detector):
-    assert detector.find(at(9), 9, 100) == []
-    assert detector.find(at(9), 9, 1000) == []
-
-
-def test_the_time_at_the_horizon_does_not_count(detector):
-    detector.find(at(9), 9, 100)
-    detector.find(at(9), 9, 1000)
-    assert detector.find(at(9), 10, 1029) == []
-    assert len(detector.find(at(9), 10, 1030)) == 1
-
-
-@pytest.mark.parametrize("state", [ProjectionState.PAUSED, ProjectionState.STOPPED])
-def test_a_paused_or_stopped_projection_need_not_move(detector, state):
-    detector.find(at(5), 9, 100)
-    assert detector.find(at(5, state=state), 9, 200) == []
-    assert detector.find(at(5), 9, 229) == []
-    assert len(detector.find(at(5), 9, 230)) == 1
-
-
-@pytest.mark.parametrize(("owner", "is_found"), [("this", True), ("another", False), (None, True)])
-def test_a_projection_that_another_process_runs_is_its_problem(detector, owner, is_found):
-    detector.find(at(5, owner=owner), 9, 100)
-    assert bool(detector.find(at(5, owner=owner), 9, 130)) is is_found
-
-
-def test_projections_stand_still_each_for_itself(detector):
-    detector.find([*at(5), *at(5, name="history")], 9, 100)
-    [problem] = detector.find([*at(5), *at(6, name="history")], 9, 130)
-    assert "orders" in problem
 
 
 async def test_lag_state_and_appended_events_are_emitted(events, monitored):

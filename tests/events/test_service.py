@@ -1,5 +1,7 @@
 """A projector process: its readiness and its shutdown."""
 
+from typing import Any
+
 import pytest
 
 from saga_engine.errors import ConfigurationError, SchemaMismatch
@@ -64,7 +66,7 @@ async def test_it_runs_projections_and_ends_its_leases_when_it_stops(events, eve
 
 
 async def test_it_is_not_ready_while_a_projection_cannot_move(events, event_url, database):
-    limits = {"projection_stall_timeout": 0.2, "database_lock_timeout": 0.1}
+    limits: dict[str, Any] = {"projection_stall_timeout": 0.2, "database_lock_timeout": 0.1}
     async with running_service(event_url, **limits) as (service, _):
         await wait_for_position(database, "orders", await append_one(events, "order-1", placed()))
 

@@ -160,6 +160,14 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         event_type="order-placed",
         problem="placed raised ValueError at projections.py:12.",
     ),
+    events.FeedsRegistered(feeds=("orders",)),
+    events.FeedEventsPassed(feed="orders", sink="exchange", published=50, skipped=3),
+    events.FeedsMeasured(
+        lag_events={"orders": 8},
+        lag_s={"orders": 0.75},
+        states={"orders": "active"},
+        waiting_for_broker=("orders",),
+    ),
     events.FeedAcquired(feed="orders", sink="exchange", position=41),
     events.FeedStopped(
         feed="orders",

@@ -36,7 +36,13 @@ from saga_engine.telemetry.events.emitter import (
     Emitter,
     describe_error,
 )
-from saga_engine.telemetry.events.feed_events import FeedAcquired, FeedStopped
+from saga_engine.telemetry.events.feed_events import (
+    FeedAcquired,
+    FeedEventsPassed,
+    FeedsMeasured,
+    FeedsRegistered,
+    FeedStopped,
+)
 from saga_engine.telemetry.events.handler_events import (
     BarrierHit,
     HandlerAbandoned,
@@ -100,7 +106,10 @@ __all__ = [
     "Emitter",
     "EventLoopLagMeasured",
     "FeedAcquired",
+    "FeedEventsPassed",
     "FeedStopped",
+    "FeedsMeasured",
+    "FeedsRegistered",
     "HandlerAbandoned",
     "HandlerFailed",
     "HandlerFinished",

@@ -1,6 +1,14 @@
 """Telemetry events about feeds: which process runs them, and events they cannot publish."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedsRegistered:
+    """This process can run these feeds."""
+
+    feeds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +21,24 @@ class FeedAcquired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedEventsPassed:
+    """
+    A feed has saved its position after events.
+
+    Args:
+        feed: its name.
+        sink: where its events go.
+        published: how many of them the broker has confirmed.
+        skipped: for how many no queue was bound.
+    """
+
+    feed: str
+    sink: str
+    published: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedStopped:
     """An event cannot be published, so the feed waits for an operator to retry or discard it."""
 
@@ -22,3 +48,24 @@ class FeedStopped:
     stream: str
     event_type: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedsMeasured:
+    """
+    How far the feeds are that this process declares.
+
+    Every projector measures the same database, so aggregate the metrics with max, never with sum.
+
+    Args:
+        lag_events: of each feed, in positions.
+        lag_s: of each feed, the age of its next event.
+        states: of each feed.
+        waiting_for_broker: those that this process cannot publish because the broker is unavailable
+            or a queue is full.
+    """
+
+    lag_events: Mapping[str, int] = field(default_factory=dict)
+    lag_s: Mapping[str, float] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    waiting_for_broker: tuple[str, ...] = ()

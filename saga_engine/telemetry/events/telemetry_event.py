@@ -15,7 +15,13 @@ from saga_engine.telemetry.events.connection_events import (
     DatabaseRecovered,
     DatabaseUnavailable,
 )
-from saga_engine.telemetry.events.feed_events import FeedAcquired, FeedStopped
+from saga_engine.telemetry.events.feed_events import (
+    FeedAcquired,
+    FeedEventsPassed,
+    FeedsMeasured,
+    FeedsRegistered,
+    FeedStopped,
+)
 from saga_engine.telemetry.events.handler_events import (
     BarrierHit,
     HandlerAbandoned,
@@ -74,7 +80,8 @@ TelemetryEvent: TypeAlias = (
     | ProcessReady | ProcessStopping | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
     | ProjectionsRegistered | ProjectionAcquired | ProjectionBatchApplied | ProjectionStopped
-    | StreamParked | ProjectionsMeasured | HorizonHeld | FeedAcquired | FeedStopped
+    | StreamParked | ProjectionsMeasured | HorizonHeld | FeedsRegistered | FeedAcquired
+    | FeedEventsPassed | FeedStopped | FeedsMeasured
     | BacklogCounted | EventLoopLagMeasured | ObserverFailed
 )  # fmt: skip
 

@@ -1,0 +1,68 @@
+"""
+Measures the lag of feeds, and notices those that do not move.
+
+A feed is healthy when its position moves or equals the horizon, or while it waits for the broker:
+that the broker is unreachable is a problem of the connection, and a full queue is one of its
+consumer.
+"""
+
+import asyncio
+
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.feed_lag import read_lags
+from saga_engine.events.feed_publisher import FeedPublisher
+from saga_engine.events.stall_detector import StallDetector
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.telemetry.events import FeedsMeasured, Observer
+from saga_engine.telemetry.operations import Operation
+
+
+class FeedMonitor:
+    """
+    Measures the feeds of a process, and emits what it finds.
+
+    Args:
+        database: of the events and the feeds.
+        publisher: of the feeds that this process declares.
+        settings: what counts as a standstill.
+        emit: takes telemetry events.
+    """
+
+    operation = Operation.FEED
+
+    def __init__(
+        self, database: Database, publisher: FeedPublisher, settings: Settings, emit: Observer
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._emit = emit
+        self._detector = StallDetector("feed", publisher.owner, settings.projection_stall_timeout)
+        self._stalled: list[str] = []
+
+    @property
+    def problem(self) -> str | None:
+        """Which feeds of this process do not move, as a sentence; None: all do."""
+        return "; ".join(self._stalled) or None
+
+    async def measure(self) -> None:
+        """
+        Measure once.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        async with self._database.transaction() as tx:
+            horizon, found = await read_lags(tx, await EventLog.load(tx))
+        lags = [each for each in found if each.feed.name in self._publisher.names]
+        waiting = self._publisher.waiting_for_broker
+        now = asyncio.get_running_loop().time()
+        self._stalled = self._detector.find([each.feed for each in lags], horizon, now, waiting)
+        self._emit(
+            FeedsMeasured(
+                lag_events={each.feed.name: each.lag_events for each in lags},
+                lag_s={each.feed.name: each.lag_seconds for each in lags},
+                states={each.feed.name: str(each.feed.state) for each in lags},
+                waiting_for_broker=tuple(sorted(waiting)),
+            )
+        )
