@@ -226,7 +226,7 @@ class DecisionBuilder:
             case StepKind.PIVOT:
                 did_nothing = declared.read_only or outcome is Outcome.REJECTED
                 return did_nothing or declared.compensation_spec is not None
-            case StepKind.RETRIABLE:
+            case _:  # StepKind.RETRIABLE
                 return False
 
     def _retry_at(self, step: str, direction: Direction) -> datetime | None:

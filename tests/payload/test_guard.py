@@ -11,7 +11,13 @@ from saga_engine import Saga
 from saga_engine.decider.decide import decide
 from saga_engine.decider.triggers import Start
 from saga_engine.payload.encryption import EncryptionError, PayloadEncryption
-from saga_engine.payload.guard import TimeLimitExceeded, UserCodeCall, UserCodeError, call_user_code
+from saga_engine.payload.guard import (
+    NO_TIME_LIMIT,
+    TimeLimitExceeded,
+    UserCodeCall,
+    UserCodeError,
+    call_user_code,
+)
 from saga_engine.payload.ports import PayloadPorts
 from saga_engine.vocabulary import Status
 from tests.kit.decider_scenario import ACTION, NOON, DeciderScenario
@@ -275,3 +281,7 @@ def test_the_run_goes_on_with_a_fixed_mapping():
     scenario.resolves("retry")
     assert scenario.sent_commands == ["card.charge#1"]
     assert scenario.status is Status.RUNNING
+
+
+def test_the_reference_names_a_default_without_a_time_limit():
+    assert repr(NO_TIME_LIMIT) == "NO_TIME_LIMIT"
