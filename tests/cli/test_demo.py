@@ -23,7 +23,8 @@ async def test_the_demo_loses_and_duplicates_no_effect():
     )
     out, err = (part.decode() for part in await process.communicate())
     assert process.returncode == 0, out + err
-    summary = dict(line.rsplit(None, 1) for line in out.splitlines() if line.startswith("  "))
+    report = out.partition("\nNext:")[0]
+    summary = dict(line.rsplit(None, 1) for line in report.splitlines() if line.startswith("  "))
     counts = {name.strip(): value for name, value in summary.items()}
     assert counts["completed"] == "22"
     assert counts["compensated"] == "8"

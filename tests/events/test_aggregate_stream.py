@@ -17,7 +17,9 @@ from tests.kit.event_database import connected, wait_for_waiting_append
 from tests.kit.wallet import Deposit, Wallet, Withdraw, wallets
 
 DEPOSITED = EventData("wallet-deposited", 3, {"amount": 7, "currency": "EUR"})
-OTHER_STATE = "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
+OTHER_STATE = (
+    "UPDATE saga_engine.snapshot SET state = jsonb_set(state::jsonb, '{balances,EUR}', '100')::json"
+)
 
 
 async def snapshot_of(url: str) -> tuple[int, str] | None:
@@ -62,10 +64,7 @@ async def test_the_state_is_that_of_the_snapshot_and_the_events_after_it(
     async with Events(event_url, settings=Settings(snapshot_interval=3)) as events:
         for _ in range(5):
             await events.handle(wallets, "w1", Deposit(amount=1))
-        changed = (
-            "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
-        )
-        await run_sql(user_engine, changed)
+        await run_sql(user_engine, OTHER_STATE)
         assert await balances(events) == {"EUR": 102}
 
 
@@ -83,10 +82,7 @@ async def test_a_snapshot_of_other_code_or_of_another_history_is_not_used(
     async with Events(event_url, settings=Settings(snapshot_interval=3)) as events:
         for _ in range(5):
             await events.handle(wallets, "w1", Deposit(amount=1))
-        poisoned = (
-            "UPDATE saga_engine.snapshot SET state = jsonb_set(state, '{balances,EUR}', '100')"
-        )
-        await run_sql(user_engine, poisoned)
+        await run_sql(user_engine, OTHER_STATE)
         await run_sql(user_engine, f"UPDATE saga_engine.snapshot SET {change}")
         assert await balances(events) == {"EUR": 5}
 
