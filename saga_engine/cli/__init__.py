@@ -27,6 +27,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     config               config show
     demo/                demo
     database             opening the database; run ids
+    event_database       opening a database of events
     json_argument        JSON and durations as arguments
     paging               pages of a listing, and the command for the next page
     output               JSON documents, tables and lines

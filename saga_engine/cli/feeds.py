@@ -1,12 +1,12 @@
 """`saga-engine feeds`: how far feeds are, and what an operator does with them."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from saga_engine.cli.event_database import Reason, event_transaction
 from saga_engine.cli.operator import Operator, operator_or_login_name
 from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
 from saga_engine.errors import NotFound
@@ -14,9 +14,6 @@ from saga_engine.events import feed_actions, feed_failures, projection_actions
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_lag import FeedLag, read_lags
 from saga_engine.events.feed_table import FeedKey
-from saga_engine.settings import Settings
-from saga_engine.store.database import Database, SqlAlchemyTransaction
-from saga_engine.store.schema import EVENT_DATABASE
 
 app = App(name="feeds", help="List, show, retry, discard and rewind.")
 
@@ -25,23 +22,11 @@ TABLE_COLUMNS = (
     *("lag events", "lag s", "skipped", "owner"),
 )
 
-Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
-
-
-@asynccontextmanager
-async def _transaction() -> AsyncIterator[SqlAlchemyTransaction]:
-    settings = Settings.load()
-    async with (
-        Database(settings.require_database_url(), settings, EVENT_DATABASE) as database,
-        database.transaction() as tx,
-    ):
-        yield tx
-
 
 @app.command(name="list")
 async def list_feeds(*, as_json: AsJson = False) -> None:
     """List the feeds of a database."""
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx))
     documents = [*map(_document, lags)]
     if as_json:
@@ -59,7 +44,7 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
     Args:
         name: Of the feed.
     """
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx), name)
         if not lags:
             raise NotFound(f"There is no feed {name!r}. A projector registers it.")
@@ -89,7 +74,7 @@ async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> N
         name: Of the feed.
     """
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         position = await feed_actions.retry(tx, name, acting)
     print_line(f"{name} goes on with the event at position {position}.")
 
@@ -106,7 +91,7 @@ async def discard(
         position: Of the event, as `feeds show` prints it.
     """
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         await feed_actions.discard(tx, name, position, acting)
     print_line(f"{name} goes on without the event at position {position}.")
 
@@ -124,7 +109,7 @@ async def rewind(
     Args:
         name: Of the feed.
     """
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         await feed_actions.rewind(tx, name, to)
     print_line(f"{name} continues after position {to}.")
 

@@ -1,21 +1,18 @@
 """`saga-engine projections`: what projections do, and what an operator does with them."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, astuple
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
+from saga_engine.cli.event_database import Reason, event_transaction
 from saga_engine.cli.operator import Operator, operator_or_login_name
 from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
 from saga_engine.errors import NotFound
 from saga_engine.events import projection_actions, projection_failures
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
-from saga_engine.settings import Settings
-from saga_engine.store.database import Database, SqlAlchemyTransaction
-from saga_engine.store.schema import EVENT_DATABASE
 
 app = App(name="projections", help="List, show, pause, resume, retry and skip.")
 
@@ -26,23 +23,11 @@ RESOLVED_COLUMNS = ("position", "stream", "event", "resolution", "at", "operator
 RESOLVED_LIMIT = 100
 """Resolved failures that `show` prints, the last ones."""
 
-Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
-
-
-@asynccontextmanager
-async def _transaction() -> AsyncIterator[SqlAlchemyTransaction]:
-    settings = Settings.load()
-    async with (
-        Database(settings.require_database_url(), settings, EVENT_DATABASE) as database,
-        database.transaction() as tx,
-    ):
-        yield tx
-
 
 @app.command(name="list")
 async def list_projections(*, as_json: AsJson = False) -> None:
     """List the projections of a database."""
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx))
     documents = [*map(_document, lags)]
     if as_json:
@@ -60,7 +45,7 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
     Args:
         name: Of the projection.
     """
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx), name)
         if not lags:
             raise NotFound(f"There is no projection {name!r}. A projector registers it.")
@@ -100,7 +85,7 @@ async def pause(name: str, /, *, as_json: AsJson = False) -> None:
     Args:
         name: Of the projection.
     """
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         await projection_actions.pause(tx, name)
     _print_done(f"{name} is paused.", {"paused": name}, as_json=as_json)
 
@@ -113,7 +98,7 @@ async def resume(name: str, /, *, as_json: AsJson = False) -> None:
     Args:
         name: Of the projection.
     """
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         await projection_actions.resume(tx, name)
     _print_done(f"{name} continues.", {"resumed": name}, as_json=as_json)
 
@@ -129,7 +114,7 @@ async def retry(
         name: Of the projection.
     """
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         number = await projection_actions.retry(tx, name, acting)
     done = {"retried": name, "failures": number}
     _print_done(f"{number} failures of {name} are tried again.", done, as_json=as_json)
@@ -153,7 +138,7 @@ async def skip(
         position: Of the event, as `projections show` prints it.
     """
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
-    async with _transaction() as tx:
+    async with event_transaction() as tx:
         await projection_actions.skip(tx, name, position, acting)
     done = {"skipped": name, "position": position}
     text = f"{name} goes on without the event at position {position}."
