@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from saga_engine.cli.event_database import Reason, event_transaction
 from saga_engine.cli.operator import Operator, operator_or_login_name
 from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
-from saga_engine.errors import NotFound
 from saga_engine.events import feed_actions, feed_failures, projection_actions
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_lag import FeedLag, read_lags
@@ -47,7 +46,7 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
     async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx), name)
         if not lags:
-            raise NotFound(f"There is no feed {name!r}. A projector registers it.")
+            raise feed_actions.not_found(name)
         feed = lags[0].feed
         failure = await feed_failures.read_open(tx, FeedKey(feed.name, feed.sink))
     document = _document(lags[0])

@@ -9,7 +9,6 @@ from cyclopts import App
 from saga_engine.cli.event_database import Reason, event_transaction
 from saga_engine.cli.operator import Operator, operator_or_login_name
 from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
-from saga_engine.errors import NotFound
 from saga_engine.events import projection_actions, projection_failures
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
@@ -48,7 +47,7 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
     async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx), name)
         if not lags:
-            raise NotFound(f"There is no projection {name!r}. A projector registers it.")
+            raise projection_actions.not_found(name)
         version = lags[-1].projection.version
         failures = await projection_failures.read_open(tx, name, version)
         resolved = await projection_failures.read_resolved(tx, name, version, RESOLVED_LIMIT)

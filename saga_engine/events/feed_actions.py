@@ -77,10 +77,17 @@ async def rewind(tx: Transaction, name: str, position: int) -> None:
 
 async def _lock(tx: Transaction, name: str) -> StoredFeed:
     if not await feed_table.lock(tx, FeedKey(name, Sink.EXCHANGE)):
-        raise NotFound(f"There is no feed {name!r}. A projector registers it.")
+        raise not_found(name)
     (found,) = await feed_table.read(tx, name)
     return found
 
 
 def _key(feed: StoredFeed) -> FeedKey:
     return FeedKey(feed.name, feed.sink)
+
+
+def not_found(name: str) -> NotFound:
+    """Make the error for a feed that the database does not have."""
+    return NotFound(
+        f"There is no feed {name!r}. `saga-engine feeds list` shows those that were registered."
+    )

@@ -116,7 +116,7 @@ async def _change(
 async def _find(tx: Transaction, name: str) -> StoredProjection:
     found = await projection_table.read(tx, name)
     if not found:
-        raise NotFound(f"There is no projection {name!r}. A projector registers it.")
+        raise not_found(name)
     return found[-1]
 
 
@@ -171,3 +171,11 @@ _PURGE = text(
         WHERE projection = :name AND projection_version = :version AND resolution IS NOT NULL
         ORDER BY resolved_at DESC OFFSET :kept)"""
 )
+
+
+def not_found(name: str) -> NotFound:
+    """Make the error for a projection that the database does not have."""
+    return NotFound(
+        f"There is no projection {name!r}. `saga-engine projections list` shows those that were"
+        " registered."
+    )
