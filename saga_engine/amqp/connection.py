@@ -34,9 +34,6 @@ from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole, ConnectionState
 
-CLOSE_TIMEOUT = 2.0
-"""Seconds for the close handshake; the broker also notices a closed socket without it."""
-
 RPC_TIMEOUT = 3.0
 """
 Seconds that the broker may take to open or close a channel; after that it counts as unreachable. A
@@ -129,7 +126,7 @@ class SupervisedConnection(AsyncResource):
         self._connected.clear()
         self._publishable.clear()
         if self._connection:
-            await driver.close(self._connection, CLOSE_TIMEOUT)
+            await driver.close(self._connection, driver.CLOSE_TIMEOUT)
 
     async def wait_connected(self) -> AmqpConnection:
         """Wait until the connection is open, and return it."""
@@ -263,7 +260,7 @@ class SupervisedConnection(AsyncResource):
         try:
             await declare_topology(connection, self.topology, self.settings.broker_connect_timeout)
         except BaseException:
-            await driver.close(connection, CLOSE_TIMEOUT)
+            await driver.close(connection, driver.CLOSE_TIMEOUT)
             raise
         connection.on_blocked = lambda reason: self._connection_blocked(connection, reason)
         connection.on_unblocked = lambda: self._connection_unblocked(connection)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 
 from saga_engine.amqp import driver
 from saga_engine.amqp.batch_budget import BatchBudget, DeliveryBuffer
-from saga_engine.amqp.connection import CLOSE_TIMEOUT, SupervisedConnection
+from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer_watchdog import ConsumerWatchdog
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.amqp.driver import AmqpConnection
@@ -79,7 +79,7 @@ class Consumer(AsyncResource):
     async def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
         if channel:
-            await driver.close(channel, CLOSE_TIMEOUT)
+            await driver.close(channel, driver.CLOSE_TIMEOUT)
 
     @property
     def generation(self) -> int:
@@ -157,7 +157,7 @@ class Consumer(AsyncResource):
                 driver.translate_errors("Consuming could not be cancelled"),
             ):
                 for tag in channel.queue_by_consumer_tag:
-                    await channel.basic_cancel(tag, timeout=CLOSE_TIMEOUT)
+                    await channel.basic_cancel(tag, timeout=driver.CLOSE_TIMEOUT)
 
     async def bind(self, binding: Binding) -> None:
         """

@@ -1,9 +1,9 @@
 """
 The AMQP driver: errors, cancellations and private hooks of aiormq, handled in one place.
 
-An error of aiormq leaves this package as BrokerUnavailable. A CancelledError leaves it only when
-the calling task was cancelled: aiormq cancels the calls that wait on a connection that is lost,
-which would look like a cancellation of the caller.
+An error of aiormq leaves this package as BrokerUnavailable. A CancelledError leaves it when the
+calling task was cancelled, and only then: aiormq cancels the calls that wait on a connection that
+is lost, which would look like a cancellation of the caller, and its calls can lose one.
 """
 
 import asyncio
@@ -40,6 +40,9 @@ _UNBLOCKED_HOOK = "_Connection__handle_connection_unblocked"
 
 _AIORMQ_LOGGERS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
 _IN_ENGINE_CALL: ContextVar[bool] = ContextVar("_IN_ENGINE_CALL", default=False)
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds for the close handshake; the broker also notices a closed socket without it."""
 
 FRAME_BUFFER_SIZE = 100
 """Frames buffered between the reader of a connection and a channel; at most 13 MB."""
@@ -113,7 +116,7 @@ def translate_errors(action: str, *, allow_refusals: bool = False) -> Iterator[N
     unchanged, for a caller that handles it.
     """
     try:
-        with _mark_engine_call():
+        with _mark_engine_call(), _keep_cancellation():
             yield
     except asyncio.CancelledError:
         task = asyncio.current_task()
@@ -126,6 +129,26 @@ def translate_errors(action: str, *, allow_refusals: bool = False) -> Iterator[N
         if allow_refusals and isinstance(error, _DECLARATION_REFUSALS):
             raise
         raise BrokerUnavailable(f"{action}: {str(error) or 'the connection was lost'}.") from error
+
+
+@contextmanager
+def _keep_cancellation() -> Iterator[None]:
+    """
+    Raise CancelledError if the task was cancelled inside, even if the driver ended normally.
+
+    aiormq uses asyncio.wait_for, which before Python 3.12 loses a cancellation that arrives
+    together with the response (python/cpython#86296).
+    """
+    task = asyncio.current_task()
+    earlier = task.cancelling() if task is not None else 0
+    try:
+        yield
+    except Exception as error:
+        if task is not None and task.cancelling() > earlier:
+            raise asyncio.CancelledError from error
+        raise
+    if task is not None and task.cancelling() > earlier:
+        raise asyncio.CancelledError
 
 
 async def open_channel(

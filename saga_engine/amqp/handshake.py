@@ -46,6 +46,9 @@ async def open_connection(url: str, role: ConnectionRole, seconds: float) -> Amq
         with driver.translate_errors(f"RabbitMQ at {address} is out of reach"):
             async with asyncio.timeout(seconds):
                 await connection.connect()
+    except asyncio.CancelledError:
+        await driver.close(connection, driver.CLOSE_TIMEOUT)  # it may be open already
+        raise
     except BrokerUnavailable as error:
         if tls_problem := tls.handshake_problem(error.__cause__, tls.BROKER_PARAMETERS):
             raise BrokerUnavailable(f"RabbitMQ at {address} {tls_problem}.") from error.__cause__

@@ -13,6 +13,7 @@ from saga_engine.errors import BrokerUnavailable
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole, ConnectionState
 from tests.kit.connections import FAST_RECONNECT, StateRecorder, open_connection, wait_until
+from tests.kit.misbehaving_participant import turn_of_the_loop
 from tests.kit.programs import sleep
 from tests.kit.proxy import running_proxy
 
@@ -41,6 +42,21 @@ async def test_lost_connection_is_reopened_each_time(broker_url):
     assert states[0] is ConnectionState.CONNECTED
     assert states[-1] is ConnectionState.CLOSED
     assert states.count(ConnectionState.CONNECTED) == 4
+
+
+@LONG_ON_RABBITMQ
+async def test_a_cancellation_while_a_connection_opens_is_never_lost(broker_url):
+    async def use() -> None:
+        async with open_connection(broker_url):
+            await asyncio.Event().wait()
+
+    for turns in range(0, 600, 6):
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(use())
+            for _ in range(turns):
+                await turn_of_the_loop()
+            task.cancel()
+        assert task.cancelled(), f"cancelled after {turns} turns of the event loop"
 
 
 async def test_dropped_connection_is_replaced(broker_url):

@@ -122,7 +122,7 @@ async def test_a_cancellation_of_the_caller_stays_one():
         (ChannelNotFoundEntity("no queue"), BrokerUnavailable, "no queue"),
     ],
 )
-def test_an_error_of_the_driver_is_an_unavailable_broker(raised, expected, text):
+async def test_an_error_of_the_driver_is_an_unavailable_broker(raised, expected, text):
     unavailable = pytest.raises(BrokerUnavailable, match=f"It could not be sent: .*{text}")
     with unavailable as found, driver.translate_errors("It could not be sent"):
         raise raised
@@ -130,12 +130,12 @@ def test_an_error_of_the_driver_is_an_unavailable_broker(raised, expected, text)
     assert found.value.__cause__ is raised
 
 
-def test_a_bug_is_raised_as_it_is():
+async def test_a_bug_is_raised_as_it_is():
     with pytest.raises(KeyError), driver.translate_errors("It could not be sent"):
         raise KeyError
 
 
-def test_a_refused_declaration_is_raised_as_it_is_on_request():
+async def test_a_refused_declaration_is_raised_as_it_is_on_request():
     action = "It could not be declared"
     refused = pytest.raises(ChannelPreconditionFailed)
     with refused, driver.translate_errors(action, allow_refusals=True):
@@ -167,3 +167,38 @@ async def test_a_channel_that_does_not_close_in_time_is_reported(broker_url):
         proxy.drop_open_connections()
         assert not await driver.close(channel, 0.1)
         supervised.drop_connection(connection, "it does not answer")
+
+
+async def test_a_cancellation_that_the_driver_loses_is_raised():
+    async def lose_it(then) -> None:
+        with driver.translate_errors("It failed"):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                then()  # as asyncio.wait_for does before Python 3.12
+
+    def fail() -> None:
+        raise AMQPError("it was closed")
+
+    for then in (lambda: None, fail):
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(lose_it(then))
+            await turn_of_the_loop()
+            task.cancel()
+        assert task.cancelled()
+
+
+async def test_a_call_after_a_cancellation_succeeds():
+    async def clean_up() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            with driver.translate_errors("It failed"):
+                await turn_of_the_loop()
+        return "closed"
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(clean_up())
+        await turn_of_the_loop()
+        task.cancel()
+    assert task.result() == "closed"
