@@ -6,8 +6,11 @@ An event-sourced shop: an order is the fold of its events, and a saga confirms i
     messages        the messages of that saga
     services        the participants; the shop's steps and its events are committed together
     projections     the read model: an order by its id, the orders of a customer
-    feeds           orders that are confirmed or cancelled, published to RabbitMQ
+    feeds           what happens to orders, published to RabbitMQ
+    database        where the events and the read model are
     create_tables   creates the tables of the read model
+    show_order      asks the read model for an order, and for the orders of its customer
+    replay          compares the read model with a replay of all events
 
 The events are in the database of the shop, which may be the engine's:
 
@@ -18,4 +21,6 @@ The events are in the database of the shop, which may be the engine's:
     saga-engine projector examples.shop.projections examples.shop.feeds --port 9466
     saga-engine start checkout --wait --input \
         '{"order_id": "o-1", "customer": "mara", "items": {"tea": 2}, "card": "ok"}'
+    python -m examples.shop.show_order o-1
+    python -m examples.shop.replay
 """

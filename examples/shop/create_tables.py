@@ -4,17 +4,17 @@ import asyncio
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from examples.shop.database import database_url
 from examples.shop.projections import metadata
-from examples.shop.services import DATABASE_URL
 
 
-async def create_tables() -> None:
+async def create_tables(url: str) -> None:
     """Create those that do not exist."""
-    engine = create_async_engine(DATABASE_URL)
+    engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     await engine.dispose()
 
 
 if __name__ == "__main__":
-    asyncio.run(create_tables())
+    asyncio.run(create_tables(database_url()))

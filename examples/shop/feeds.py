@@ -1,7 +1,7 @@
-"""The feed of the shop: which orders are confirmed and cancelled, for programs beside it."""
+"""The feed of the shop: what happens to its orders, for programs beside it."""
 
-from examples.shop.orders import OrderCancelled, OrderConfirmed
+from examples.shop.orders import OrderCancelled, OrderConfirmed, OrderCreated
 from saga_engine.events import Feed
 
-decided_orders = Feed("decided-orders", types=[OrderConfirmed, OrderCancelled])
-decided_orders.to_exchange()
+shop_feed = Feed("shop-orders", types=[OrderCreated, OrderConfirmed, OrderCancelled])
+shop_feed.to_exchange()

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     select,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from examples.shop.orders import OrderCancelled, OrderConfirmed, OrderCreated
@@ -28,6 +29,7 @@ shop_order = Table(
     metadata,
     Column("order_id", Text, primary_key=True),
     Column("customer", Text, nullable=False, index=True),
+    Column("items", JSONB, nullable=False),
     Column("total", Numeric(12, 2), nullable=False),
     Column("currency", Text, nullable=False),
     Column("status", Text, nullable=False),
@@ -49,6 +51,7 @@ shop_orders = Projection("shop_orders", version=1, tables=[shop_order, shop_cust
 def created(event: OrderCreated, recorded: Recorded) -> list[Change]:
     row = {
         "customer": event.customer,
+        "items": event.items,
         "total": event.total,
         "currency": event.currency,
         "status": "created",

@@ -5,11 +5,10 @@ A step and its events are one transaction with the barrier: a command that arriv
 once. Where an aggregate rejects a command, the step is rejected. Card "declined" is rejected.
 """
 
-import os
-
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from examples.shop.database import database_url
 from examples.shop.messages import (
     Cancel,
     Charge,
@@ -23,9 +22,7 @@ from examples.shop.orders import CancelOrder, ConfirmOrder, CreateOrder, orders
 from saga_engine import Participant, Rejected
 from saga_engine.events import handle_in
 
-DATABASE_URL = os.environ.get("SHOP_DATABASE_URL") or os.environ["SAGA_ENGINE_DATABASE_URL"]
-
-shop = Participant("shop", database=DATABASE_URL)
+shop = Participant("shop", database=database_url())
 bank = Participant("bank")
 
 

@@ -23,7 +23,6 @@ from tests.kit.command_line import (
     environment,
     read_log_until,
     running_command,
-    saga_engine,
 )
 from tests.kit.event_database import connected
 
@@ -77,8 +76,8 @@ def directory(tmp_path: Path) -> Path:
 
 def service(command: str, **more: Any) -> Any:
     """The process that a command of the page starts in the background, on another port."""
-    words = command.removesuffix(" &").split()[1:]
-    return running_command(*words[:2], "--port", str(free_port()), **more)
+    words = command.removesuffix(" &").partition(" --port")[0].split()[1:]
+    return running_command(*words, "--port", str(free_port()), **more)
 
 
 async def run(directory: Path, script: str, url: str) -> tuple[int | None, str, str]:
@@ -196,23 +195,22 @@ async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop)
     assert not has_data(line)
 
 
-async def test_a_checkout_of_the_page_completes(database_url, broker_url):
+async def test_the_shop_of_the_page_prints_what_the_page_shows(database_url, broker_url):
     urls = {"database_url": database_url, "broker_url": broker_url}
-    prepare, start = [
-        block.body.replace("\\\n", "").splitlines() for block in BLOCKS if block.needs_engine
-    ]
-    assert prepare.pop(0).startswith("export SAGA_ENGINE_BROKER_URL=")
+    prepare, start = [block for block in BLOCKS if block.needs_engine]
+    shown = BLOCKS[BLOCKS.index(start) + 1]
     async with AsyncExitStack() as processes:
-        for command in prepare:
-            if not command.endswith(" &"):
-                assert (await saga_engine(*command.split()[1:], **urls)).exit_code == 0
-                continue
-            process = await processes.enter_async_context(service(command, **urls))
-            await read_log_until(process, "process.ready")
-        _, out, err = await run(
-            REPOSITORY, f"export SAGA_ENGINE_BROKER_URL='{broker_url}'\n{start[0]}", database_url
-        )
+        for command in prepare.body.splitlines():
+            if command.endswith(" &"):
+                process = await processes.enter_async_context(service(command, **urls))
+                await read_log_until(process, "process.ready")
+            elif not command.startswith("export SAGA_ENGINE_BROKER_URL="):
+                code, _, err = await run(REPOSITORY, command, database_url)
+                assert code == 0, err
+        script = f"export SAGA_ENGINE_BROKER_URL='{broker_url}'\n{start.body}"
+        _, out, err = await run(REPOSITORY, script, database_url)
     assert "completed" in out, err
+    assert (shown.language, out[-len(shown.body) :]) == ("text", shown.body), err
 
 
 def test_an_excerpt_is_in_its_file():

@@ -1,11 +1,16 @@
 """
 `saga-engine demo`: place orders on real processes, inject faults, and verify the effects.
 
-    scenario     place orders, send a malformed message, kill the worker, wait, verify
-    orders       the orders to place, and the status each must reach
-    servers      the servers and processes
-    display      a live table on a terminal, plain lines elsewhere
-    comparison   the effect log of the services, compared with the statuses of the runs
+    scenario         the two parts, one after the other, and the report
+    place_order      the first part: place orders, send a malformed message, kill the worker
+    comparison       the effect log of the services, compared with the statuses of the runs
+    shop             the second part: event-sourced orders; kill the projector
+    feed_queue       what arrives at the exchange of feeds
+    feed_comparison  that, compared with the events
+    orders           the orders to place, and the status each must reach
+    placement        places an order, and waits for its run
+    servers          the servers and processes
+    display          a live table on a terminal, plain lines elsewhere
 """
 
 import asyncio
@@ -18,10 +23,11 @@ from saga_engine.cli.output import print_stderr
 
 def demo() -> None:
     """
-    Run the place-order example under faults, and verify that no effect is lost or duplicated.
+    Run the examples place_order and shop under faults, and verify effects, read model and feed.
 
     Without SAGA_ENGINE_DATABASE_URL and SAGA_ENGINE_BROKER_URL it starts its own PostgreSQL and a
-    development broker. Exit 1 if an effect was lost or happened twice.
+    development broker. Exit 1 if an effect was lost or happened twice, if the read model is not
+    what a replay of the events says, or if an event did not reach the exchange.
     """
     sys.exit(asyncio.run(_run_until_signaled()))
 

@@ -18,8 +18,8 @@ from saga_engine.vocabulary import Status
 class Display:
     """Prints events, and the status of each order when its run finishes."""
 
-    def __init__(self, orders: Sequence[DemoOrder]) -> None:
-        self._orders = orders
+    def __init__(self) -> None:
+        self._orders: list[DemoOrder] = []
         self._statuses: dict[str, Status] = {}
         self._started_at = time.monotonic()
         self._console = Console()
@@ -28,7 +28,6 @@ class Display:
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
-            self._live.update(self._table(), refresh=True)
         return self
 
     def __exit__(
@@ -39,6 +38,12 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
+
+    def add_orders(self, orders: Sequence[DemoOrder]) -> None:
+        """Show the statuses of these orders from now on."""
+        self._orders += orders
+        if self._live:
+            self._live.update(self._table(), refresh=True)
 
     def print_event(self, text: str) -> None:
         """Print an event with the seconds since the start."""

@@ -62,13 +62,19 @@ class DemoServers:
     processes: list[ServerProcess] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
 
-    async def start(self, *command: str) -> ServerProcess:
-        """Start `saga-engine COMMAND` as a process and wait until it is ready."""
+    async def start(self, *command: str, database_url: str = "") -> ServerProcess:
+        """
+        Start `saga-engine COMMAND` as a process and wait until it is ready.
+
+        Args:
+            command: its words.
+            database_url: of the process; by default the engine's database.
+        """
         port = free_port()
         process = await ServerProcess.start(
             (sys.executable, "-m", "saga_engine", *command, "--port", str(port)),
             log_path=self.log_path,
-            environment=self._environment(),
+            environment=self._environment(database_url or self.database_url),
         )
         self.processes.append(process)
         self.ports.append(port)
@@ -94,14 +100,15 @@ class DemoServers:
             for process in self.processes:
                 group.create_task(process.stop(signal.SIGTERM, STOP_TIMEOUT))
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, database_url: str) -> dict[str, str]:
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "SAGA_ENGINE_DATABASE_URL": self.database_url,
+            "SAGA_ENGINE_DATABASE_URL": database_url,
             "SAGA_ENGINE_BROKER_URL": self.broker_url,
             "SAGA_ENGINE_LOG_FORMAT": "console",
             "PLACE_ORDER_DATABASE_URL": self.shop_database_url,
+            "SHOP_DATABASE_URL": self.shop_database_url,
         }
 
 
