@@ -53,7 +53,7 @@ def test_every_fault_is_in_the_page():
 UNNAMED = {
     f"{kind} between {who} and {server}"
     for kind in ("cut", "stalled", "half-open", "vanished", "refused", "delayed", "throttled")
-    for who in ("worker", "participant")
+    for who in ("worker", "participant", "projector")
     for server in ("RabbitMQ", "PostgreSQL")
 }
 """Of these combinations the page names only the most important ones."""

@@ -8,12 +8,14 @@ from tests.faults.kinds import (
     network,
     postgres,
     processes,
+    projectors,
     rabbitmq,
     transactions,
 )
 
 GROUPS: tuple[tuple[Fault, ...], ...] = (
     processes.FAULTS,
+    projectors.FAULTS,
     network.FAULTS,
     rabbitmq.FAULTS,
     postgres.FAULTS,

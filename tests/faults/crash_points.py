@@ -51,6 +51,11 @@ def has_dead_letters(arguments: Sequence[Any], _result: Any) -> bool:
     return bool(arguments[1])
 
 
+def has_steps(arguments: Sequence[Any], _result: Any) -> bool:
+    """Only batches of a projection that write something."""
+    return bool(arguments[2])
+
+
 @dataclass(frozen=True)
 class CrashPoint:
     """Before or after a call of the engine; `matches` selects which of its calls count."""
@@ -95,7 +100,23 @@ PARTICIPANT_CRASH_POINTS = {
     ),
     "after-reply": CrashPoint("before", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
 }
-CRASH_POINTS = WORKER_CRASH_POINTS | PARTICIPANT_CRASH_POINTS
+PROJECTOR_CRASH_POINTS = {
+    # a projection: effects, checkpoint, commit
+    "after-projected-rows": CrashPoint(
+        "after", "saga_engine.events.projection_batch", "execute", has_steps
+    ),
+    "after-checkpoint": CrashPoint("after", "saga_engine.events.projection_table", "save"),
+    "after-projection-commit": CrashPoint(
+        "after", "saga_engine.events.projection_batch", "BatchApplier.apply"
+    ),
+    # a feed: publish, confirm, position, commit
+    "after-feed-publish": CrashPoint(
+        "after", "saga_engine.amqp.confirm_channel", "ConfirmChannel.send_batch"
+    ),
+    "after-feed-confirm": CrashPoint("before", "saga_engine.events.feed_table", "save"),
+    "after-feed-position": CrashPoint("after", "saga_engine.events.feed_table", "save"),
+}
+CRASH_POINTS = WORKER_CRASH_POINTS | PARTICIPANT_CRASH_POINTS | PROJECTOR_CRASH_POINTS
 
 
 def install_crash(crash_point_name: str, nth_call: int) -> None:

@@ -18,20 +18,22 @@ from uuid import uuid4
 
 import asyncpg
 from pamqp.commands import Basic
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.amqp.url import split_hosts
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.protocol.topology import REPLIES, REQUESTS, queue_policy
 from saga_engine.store.migrate import upgrade
-from tests.faults import workload
+from tests.faults import event_workload, workload
+from tests.faults.feed_consumer import FeedConsumer
 from tests.kit.connections import raw_channel
 from tests.kit.programs import SupervisedProgram, sleep, wait_until_true
 from tests.kit.proxy import TcpProxy
 from tests.kit.rabbitmq import RabbitMQServer
 
-WORKERS, PARTICIPANTS = 2, 2
+WORKERS, PARTICIPANTS, PROJECTORS = 2, 2, 2
 VHOST, USER = "faults", "workload"
-ROLE = "plain"  # Owns the databases: connection limits do not apply to a superuser.
+ROLE = "plain"  # Owns the database: connection limits do not apply to a superuser.
 OTHER_ROLE = "neighbour"  # Another application on the same server.
 READY_TIMEOUT_S = 60.0  # Seconds in which a process must be ready again after any fault.
 POLL_INTERVAL_S = 0.1  # Seconds between attempts to reach an unavailable server.
@@ -69,18 +71,25 @@ class FaultEnvironment:
         self.directory: Path = directory
         self.workers: list[ManagedProcess] = []
         self.participants: list[ManagedProcess] = []
+        self.projectors: list[ManagedProcess] = []
         # Secrets that must never be logged: an occurrence is a leak.
         self.password = f"canary-password-{seed}-{secrets.token_hex(8)}"
         self.role_password = f"canary-role-{seed}-{secrets.token_hex(8)}"
         self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
-        self.broker_url = self.engine_url = self.participant_url = ""
+        self.feed_consumer: FeedConsumer
+        self.broker_url = self.engine_url = ""
         self.malformed_message_ids: set[str] = set()
         self.requests_lost = False  # A fault emptied a queue: clients must repeat requests.
+        self.feed_messages_lost = False  # The same of the feed's queue: rewind the feed.
         self.broker_drops_commands = False  # A fault made the broker dead-letter commands.
 
     @property
-    def processes(self) -> list[ManagedProcess]:
+    def consuming_processes(self) -> list[ManagedProcess]:
         return [*self.workers, *self.participants]
+
+    @property
+    def processes(self) -> list[ManagedProcess]:
+        return [*self.consuming_processes, *self.projectors]
 
     @property
     def canaries(self):
@@ -89,16 +98,21 @@ class FaultEnvironment:
         return [self.secret, self.password, self.role_password, superuser]
 
     async def prepare(self):
-        """Create the databases, and what the broker needs."""
+        """Create the database, and what the broker needs."""
         self.engine_url = await self.postgres.create_database("engine")
-        self.participant_url = await self.postgres.create_database("workload")
         for role in (ROLE, OTHER_ROLE):
             await self.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{self.role_password}'")
-        for database in ("engine", "workload"):
-            await self.execute(f"ALTER DATABASE {database} OWNER TO {ROLE}")
+        await self.execute(f"ALTER DATABASE engine OWNER TO {ROLE}")
         await upgrade(self.as_role(self.engine_url))
-        await self.execute(workload.CREATE_EFFECT_LOG, url=self.as_role(self.participant_url))
+        await self.execute(workload.CREATE_EFFECT_LOG, url=self.as_role(self.engine_url))
+        await self._create_projected_tables()
         await self.prepare_broker()
+
+    async def _create_projected_tables(self):
+        engine = create_async_engine(self.as_role(self.engine_url))
+        async with engine.begin() as connection:
+            await connection.run_sync(event_workload.metadata.create_all)
+        await engine.dispose()
 
     async def prepare_broker(self):
         """Create the virtual host with its user and its policy, as an operator does."""
@@ -119,9 +133,7 @@ class FaultEnvironment:
     def switch_postgres(self, postgres):
         """Connect new connections to another server; open connections stay at the old one."""
         old, new = (urlsplit(each.url).netloc for each in (self.postgres, postgres))
-        self.engine_url, self.participant_url = (
-            url.replace(old, new) for url in (self.engine_url, self.participant_url)
-        )
+        self.engine_url = self.engine_url.replace(old, new)
         self.postgres = postgres
         for member in self.processes:
             member.database_proxy.set_target(postgres.url)
@@ -209,9 +221,7 @@ class FaultEnvironment:
 
 
 @asynccontextmanager
-async def fault_environment(
-    directory, seed, *, workers=WORKERS, participants=PARTICIPANTS, broker=RabbitMQServer
-):
+async def fault_environment(directory, seed, *, broker=RabbitMQServer):
     """
     Run servers and processes during the block; logs and data are in `directory`.
 
@@ -223,30 +233,29 @@ async def fault_environment(
         environment = FaultEnvironment(rabbit, postgres, directory, seed)
         owned.push_async_callback(environment.stop_postgres)
         await environment.prepare()
+        environment.feed_consumer = await owned.enter_async_context(
+            FeedConsumer(environment.broker_url)
+        )
         sagas = ("tests.faults.workload:order_saga", "tests.faults.workload:journey_saga")
-        for number in range(workers):
-            environment.workers.append(
-                await _start_process(owned, environment, "worker", sagas, number)
-            )
-        for number in range(participants):
-            member = await _start_process(
-                owned, environment, "participant", ("tests.faults.workload",), number
-            )
-            environment.participants.append(member)
+        for command, modules, members, count in (
+            ("worker", sagas, environment.workers, WORKERS),
+            ("participant", ("tests.faults.workload",), environment.participants, PARTICIPANTS),
+            ("projector", ("tests.faults.event_workload",), environment.projectors, PROJECTORS),
+        ):
+            for number in range(count):
+                started = await _start_process(owned, environment, command, modules, number)
+                members.append(started)
         await environment.wait_all_ready()
         yield environment
 
 
 async def _start_process(owned, fault_environment: FaultEnvironment, command, modules, number):
-    database = fault_environment.as_role(
-        fault_environment.engine_url if command == "worker" else fault_environment.participant_url
-    )
-    store = await _proxy(owned, database)
+    store = await _proxy(owned, fault_environment.as_role(fault_environment.engine_url))
     alone = len(split_hosts(fault_environment.broker_url)) == 1
     broker = await _proxy(owned, fault_environment.broker_url) if alone else None
     environment = {
         "SAGA_ENGINE_BROKER_URL": broker.url if broker else fault_environment.broker_url,
-        "SAGA_ENGINE_DATABASE_URL" if command == "worker" else workload.DATABASE: store.url,
+        workload.DATABASE if command == "participant" else "SAGA_ENGINE_DATABASE_URL": store.url,
         "SAGA_ENGINE_LOG_LEVEL": "info",
         "SAGA_ENGINE_LOG_FORMAT": "json",
         "SAGA_ENGINE_LOG_THROTTLE_INTERVAL": "0.001",  # log each line
@@ -279,3 +288,7 @@ def workers_of(environment: FaultEnvironment) -> list[ManagedProcess]:
 
 def participants_of(environment: FaultEnvironment) -> list[ManagedProcess]:
     return environment.participants
+
+
+def projectors_of(environment: FaultEnvironment) -> list[ManagedProcess]:
+    return environment.projectors

@@ -13,7 +13,7 @@ RESUME_LIMIT_S = 10.0
 RESTART_RESUME_LIMIT_S = 15.0
 """The same after the restart of a server, counted from when it accepts connections."""
 
-WORKERS, PARTICIPANTS = ("workers",), ("participants",)
+WORKERS, PARTICIPANTS, PROJECTORS = ("workers",), ("participants",), ("projectors",)
 RABBITMQ, POSTGRESQL = ("rabbitmq",), ("postgresql",)
 """What a fault may need exclusively while others are active."""
 

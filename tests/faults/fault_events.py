@@ -19,9 +19,12 @@ EXPECTED_HANDLER_ERRORS = re.compile(
     r"|(DBAPI|Interface|Internal|Operational)Error"
     r" at \S+/sqlalchemy/dialects/postgresql/asyncpg\.py:\d+"
     r"|(Connection\w*|Timeout)Error at \S+/asyncio/\w+\.py:\d+"
-    r"|StoreUnavailable: .*"
+    r"|(StoreUnavailable|StoreLockTimeout|SerializationFailure|WrongVersion): .*"
 )
-"""Errors that the workload's commands may have: by their scenario, or without their database."""
+"""
+Errors that the workload's commands may have: by their scenario, without their database, or because
+another step of the job has appended to its stream first.
+"""
 
 
 class FaultEventScanner:

@@ -17,7 +17,7 @@ from tests.faults.environment import UNAVAILABLE_ERRORS, FaultEnvironment
 from tests.kit.connections import open_connection
 from tests.kit.programs import sleep, wait_until_true
 
-RATE = 16  # Runs per second: as many as two cores process beside the suite.
+RATE = 12  # Runs per second, with their events: as many as two cores process beside the suite.
 MAX_UNFINISHED = 5 * RATE
 """
 Maximum number of unfinished runs: the backlog of an outage must not disturb the next fault.

@@ -146,9 +146,7 @@ class PromiseChecker:
 
     async def _effects(self, run_ids):
         job_ids = [self._load.requested[each].job_id for each in run_ids]
-        rows = await self._environment.execute(
-            _EFFECTS, job_ids, url=self._environment.participant_url
-        )
+        rows = await self._environment.execute(_EFFECTS, job_ids)
         found = defaultdict(list)
         for job_id, step, direction in rows:
             found[job_id].append((step, direction))

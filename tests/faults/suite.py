@@ -3,8 +3,8 @@ The suite: injects faults in turn and mixed under constant load, and checks ever
 
 Each kind of fault is injected its number of times. After each, the suite measures how long it takes
 until a run that was started after its end completes. After a group of kinds it waits until all runs
-have finished, and checks P1 to P7 for each. A violation counts for every kind of fault during the
-run. The result is a table.
+have finished, and checks P1 to P7 for each, and E1 to E6 of the events. A violation of a run counts
+for every kind of fault during the run. The result is a table.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from random import Random
 from time import monotonic
 
 from tests.faults.environment import READY_TIMEOUT_S, FaultEnvironment
+from tests.faults.event_promise_checker import EventPromiseChecker
 from tests.faults.fault import Fault
 from tests.faults.load_generator import MIN_UNFINISHED, LoadGenerator
 from tests.faults.promise_checker import PromiseChecker
@@ -25,7 +26,7 @@ MIXED = "mixed at random"
 EXTRA_ATTEMPTS = 1  # Attempts of one kind beyond its number of times.
 MAX_CONCURRENT_FAULTS = 3  # Maximum number of concurrent faults.
 PROGRESS_TIMEOUT_S = 90.0  # Seconds after which there is no progress.
-PROMISE = re.compile(r"\bP[1-7]: ")
+PROMISE = re.compile(r"\b(P[1-7]|E[1-6]): ")
 
 
 @dataclass
@@ -60,6 +61,7 @@ class FaultSuite:
 
     def __post_init__(self):
         self._checker = PromiseChecker(self.environment, self.load)
+        self._event_checker = EventPromiseChecker(self.environment)
         self._unchecked: list[FaultResult] = []  # whose runs are not checked yet
         self._started_at = monotonic()
 
@@ -158,6 +160,7 @@ class FaultSuite:
             last.violations.append("P6: messages or commands are left")
         self._checker.malformed_message_ids = self.environment.malformed_message_ids
         findings = await self._checker.check()
+        findings.violations += [(each, None) for each in await self._event_checker.check()]
         for violation, interval in findings.violations:
             affected = [row for row in rows if interval and row.overlaps(interval)]
             for row in affected or [last]:
@@ -174,6 +177,7 @@ class FaultSuite:
     async def recheck_all(self):
         """Check every run again: a late message may have changed a finished run."""
         self._checker.forget_checked()
+        self._event_checker.forget_checked()
         before, self.statuses = self.statuses, Counter()
         self._unchecked.append(FaultResult("all of them, again"))
         await self.check_promises()

@@ -16,12 +16,15 @@ BYTES = 512 * 1024 * 1024  # The size of the disk, in memory.
 CHUNK_BYTES = 1024 * 1024
 UNAVAILABLE_REASON = "" if os.geteuid() == 0 else "mounting a tmpfs, to fill a disk, needs root"
 
-GROWING_TABLES = ("saga_engine.journal", "saga_engine.outbox")
+GROWING_TABLES = (
+    *("saga_engine.journal", "saga_engine.outbox", "saga_engine.stream_event"),
+    *("effect_log", "event_record", "stream_view"),
+)
 LOCK_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 
 class Tablespace:
-    """Holds the journal, the outbox and the effect log during the block."""
+    """Holds GROWING_TABLES during the block."""
 
     def __init__(self, environment: FaultEnvironment):
         self._environment = environment
@@ -67,15 +70,12 @@ class Tablespace:
 
     async def _move_to(self, name):
         for row in await self._environment.execute(_GROWING_TABLES, list(GROWING_TABLES)):
-            await self._alter(row["name"], name, self._environment.engine_url)
-        await self._alter("effect_log", name, self._environment.participant_url)
+            await self._alter(row["name"], name)
 
-    async def _alter(self, table, space, url):
+    async def _alter(self, table, space):
         async def has_moved():
             try:
-                await self._environment.execute(
-                    f"ALTER TABLE {table} SET TABLESPACE {space}", url=url
-                )
+                await self._environment.execute(f"ALTER TABLE {table} SET TABLESPACE {space}")
             except LOCK_ERRORS:
                 return False
             return True

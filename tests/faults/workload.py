@@ -6,7 +6,8 @@ The workload of the fault suite: two sagas, their participants, and the log of t
 
 `order` has three sequential steps. `journey` books three things concurrently, pays (the pivot) and
 prints a ticket. The scenario of a job says what its participants do. They log each effect as a row
-of `effect_log`, in a database of their own that has nothing of the engine.
+of `effect_log`, and append its events (`event_workload.py`), in the database of the engine: so one
+projector reads these and the journals of the runs.
 """
 
 import os
@@ -21,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine import CommandContext, Participant, Rejected, Retry, Saga
+from tests.faults.event_workload import append_effect
 from tests.kit.programs import sleep
 
 DATABASE = "SHOP_DATABASE_URL"
@@ -192,7 +194,8 @@ async def _perform(job: Job, tx: AsyncConnection, context: CommandContext) -> St
             "attempt": context.attempt,
         },
     )
-    await sleep(random.uniform(*HANDLER_SECONDS))
+    await append_effect(tx, job.job_id, context.step, str(context.direction))
+    await sleep(random.uniform(*HANDLER_SECONDS))  # readers of events wait for this transaction
     if applies and scenario == "slow" and context.attempt == 1:
         await tx.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": SLOW_S})
     return StepResult(step=context.step, secret=job.secret)

@@ -1,4 +1,4 @@
-"""The clock of a worker or participant is an hour off; only the database's clock counts."""
+"""The clock of a process is an hour off; only the database's clock counts."""
 
 from datetime import timedelta
 from functools import partial
@@ -7,7 +7,7 @@ from random import Random
 
 from tests.faults.environment import FaultEnvironment
 from tests.faults.event_log_watcher import EventLogWatcher
-from tests.faults.fault import PARTICIPANTS, WORKERS, Fault
+from tests.faults.fault import PARTICIPANTS, PROJECTORS, WORKERS, Fault
 from tests.kit.programs import sleep
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -62,5 +62,17 @@ FAULTS = (
         partial(skew_clock, "participants", -1),
         times=2,
         exclusive_resources=PARTICIPANTS,
+    ),
+    Fault(
+        "a projector's clock 1 h ahead",
+        partial(skew_clock, "projectors", 1),
+        times=1,
+        exclusive_resources=PROJECTORS,
+    ),
+    Fault(
+        "a projector's clock 1 h behind",
+        partial(skew_clock, "projectors", -1),
+        times=1,
+        exclusive_resources=PROJECTORS,
     ),
 )

@@ -23,6 +23,8 @@ PROXY_BY_LEG = {
     "participant and PostgreSQL": lambda each, random: (
         random.choice(each.participants).database_proxy
     ),
+    "projector and RabbitMQ": lambda each, random: random.choice(each.projectors).broker_proxy,
+    "projector and PostgreSQL": lambda each, random: random.choice(each.projectors).database_proxy,
 }
 """Chooses a process of an environment, and the proxy to one of its servers."""
 
@@ -159,6 +161,7 @@ CI_KINDS = (
     "half-open between worker and PostgreSQL",
     "stalled between participant and RabbitMQ",
     "vanished between participant and PostgreSQL",
+    "half-open between projector and RabbitMQ",
 )
 
 FAULTS = (

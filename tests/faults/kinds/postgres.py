@@ -168,7 +168,7 @@ async def _wait_for_writers_to_end(environment: FaultEnvironment):
 
 
 async def fill_the_disk(environment: FaultEnvironment, random: Random):
-    """Fill the disk of the journal, the outbox and the effect log."""
+    """Fill the disk of tables that grow: of runs, of effects and of events."""
     async with (
         Tablespace(environment) as space,
         expect_logged(environment, process="SQLSTATE 53100") as logs,

@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 
 from tests.faults.crash_points import PARTICIPANT_CRASH_POINTS, WORKER_CRASH_POINTS
-from tests.faults.environment import FaultEnvironment
+from tests.faults.environment import FaultEnvironment, participants_of, workers_of
 from tests.faults.fault import PARTICIPANTS, WORKERS, Fault
 from tests.kit.programs import EXIT_UNAVAILABLE, sleep
 
@@ -121,25 +121,17 @@ async def _cause_rare_calls(environment: FaultEnvironment, process, crash_point,
             await sleep(0.5)
 
 
-def workers(environment: FaultEnvironment):
-    return environment.workers
-
-
-def participants(environment: FaultEnvironment):
-    return environment.participants
-
-
 FAULTS = (
     Fault(
         "SIGKILL of a worker",
-        partial(kill, workers),
+        partial(kill, workers_of),
         times=4,
         ci_times=2,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "SIGKILL of a participant",
-        partial(kill, participants),
+        partial(kill, participants_of),
         times=4,
         ci_times=1,
         exclusive_resources=PARTICIPANTS,
@@ -154,34 +146,34 @@ FAULTS = (
     Fault("every worker killed every 2 s", kill_again_and_again, times=2, ci_times=1),
     Fault(
         "SIGSTOP of a worker",
-        partial(pause, workers),
+        partial(pause, workers_of),
         times=3,
         ci_times=1,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "SIGSTOP of a participant",
-        partial(pause, participants),
+        partial(pause, participants_of),
         times=3,
         exclusive_resources=PARTICIPANTS,
     ),
     Fault(
         "SIGTERM of a worker",
-        partial(shut_down, workers),
+        partial(shut_down, workers_of),
         times=3,
         ci_times=1,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "SIGTERM of a participant",
-        partial(shut_down, participants),
+        partial(shut_down, participants_of),
         times=3,
         exclusive_resources=PARTICIPANTS,
     ),
     *(
         Fault(
             f"worker crashes {crash_point}",
-            partial(crash, workers, crash_point),
+            partial(crash, workers_of, crash_point),
             times=2 if crash_point == "in-outbox-resend" else 3,
             ci_times=int(crash_point in ("after-commit", "after-confirm")),
         )
@@ -190,7 +182,7 @@ FAULTS = (
     *(
         Fault(
             f"participant crashes {crash_point}",
-            partial(crash, participants, crash_point),
+            partial(crash, participants_of, crash_point),
             times=2,
             ci_times=int(crash_point == "after-effect"),
         )

@@ -31,7 +31,7 @@ MINUTES_30 = 1_800_000  # RabbitMQ's consumer timeout, in milliseconds.
 
 async def kill(environment: FaultEnvironment, _random: Random):
     """SIGKILL, like a power cut; the fault ends when it accepts connections again."""
-    hearing = EventLogWatcher(environment.processes)
+    hearing = EventLogWatcher(environment.consuming_processes)
     await environment.rabbit.sync_metadata()
     environment.rabbit.kill()
     await environment.rabbit.restart()
@@ -44,7 +44,7 @@ async def kill(environment: FaultEnvironment, _random: Random):
 
 async def restart(environment: FaultEnvironment, _random: Random):
     """SIGTERM and a start: it closes all connections, and is available after some seconds."""
-    hearing = EventLogWatcher(environment.processes)
+    hearing = EventLogWatcher(environment.consuming_processes)
     await environment.rabbit.restart()
     over = await environment.database_now()
     await hearing.wait_for_all(
@@ -61,7 +61,7 @@ async def wipe(environment: FaultEnvironment, _random: Random):
     await environment.rabbit.restart(wipe_data=True)
     await hearing.wait_for_all("broker_connection.changed", problem="refuses this user")
     await environment.prepare_broker()
-    environment.requests_lost = True
+    environment.requests_lost = environment.feed_messages_lost = True
 
 
 async def stop(environment: FaultEnvironment, random: Random):
@@ -77,7 +77,7 @@ async def stop(environment: FaultEnvironment, random: Random):
 
 async def stop_beyond_heartbeat(environment: FaultEnvironment, _random: Random):
     """SIGSTOP, for longer than the heartbeat timeout."""
-    hearing = EventLogWatcher(environment.processes)
+    hearing = EventLogWatcher(environment.consuming_processes)
     os.kill(environment.rabbit.pid, signal.SIGSTOP)
     await sleep(PEER_TIMEOUT_S + 2.0)
     os.kill(environment.rabbit.pid, signal.SIGCONT)

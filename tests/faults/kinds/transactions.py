@@ -11,7 +11,14 @@ from random import Random
 
 import asyncpg
 
-from tests.faults.environment import FaultEnvironment, asyncpg_url, participants_of, workers_of
+from tests.faults.environment import (
+    FaultEnvironment,
+    asyncpg_url,
+    participants_of,
+    projectors_of,
+    workers_of,
+)
+from tests.faults.event_workload import HELD
 from tests.faults.fault import Fault
 from tests.faults.log_watcher import expect_logged
 from tests.kit.programs import sleep, wait_until_true
@@ -61,10 +68,10 @@ async def lock_journal(environment: FaultEnvironment, _random: Random):
 
 async def lock_effect_log(environment: FaultEnvironment, _random: Random):
     """Lock the table of the participants, for longer than the timeout of their commands."""
-    async with _external_transaction(environment.participant_url) as other:
+    async with _external_transaction(environment.engine_url) as other:
         await other.execute("LOCK TABLE effect_log IN EXCLUSIVE MODE")
         await sleep(LOCK_SECONDS / 2)
-        [[waiting]] = await environment.execute(_WAITING, url=environment.participant_url)
+        [[waiting]] = await environment.execute(_WAITING)
     assert waiting, "no transaction waited for the table"
 
 
@@ -76,6 +83,17 @@ async def hold_snapshot(environment: FaultEnvironment, _random: Random):
         await sleep(LOCK_SECONDS)
         [[has_snapshot]] = await environment.execute(_HAS_SNAPSHOT, other.get_server_pid())
         assert has_snapshot, "the transaction has no snapshot"
+        await _wait_for_other_runs(environment, since)
+
+
+async def hold_position(environment: FaultEnvironment, random: Random):
+    """Another application appends and ends later: readers of all events wait for it."""
+    async with _external_transaction(environment.engine_url) as other:
+        since = await environment.database_now()
+        [[held]] = await other.fetch(_APPEND, f"held-{random.getrandbits(64)}")
+        await sleep(LOCK_SECONDS / 2)
+        passed = await environment.execute(_PASSED, held)
+        assert not passed, f"E2: {passed} passed position {held}, which is not committed"
         await _wait_for_other_runs(environment, since)
 
 
@@ -91,27 +109,15 @@ async def abort_transactions(environment: FaultEnvironment, _random: Random):
     """Abort a share of them with a serialization failure or deadlock, some at COMMIT."""
     async with expect_logged(environment, process="SQLSTATE 40001"):
         await environment.execute(_CREATE_FAILING_TRIGGER)
-        await environment.execute(_CREATE_FAILING_TRIGGER, url=environment.participant_url)
-        engine_tables = [(table, environment.engine_url) for table in ("run", "journal", "outbox")]
-        tables = [(f"saga_engine.{table}", url) for table, url in engine_tables]
-        tables += [
-            ("effect_log", environment.participant_url),
-            ("saga_barrier", environment.participant_url),
-        ]
-        for table, url in tables:
-            await _retry_until_done(environment, _CREATE_STATEMENT_TRIGGER.format(table), url)
-        await _retry_until_done(environment, _CREATE_COMMIT_TRIGGER, environment.engine_url)
+        for table in _ABORTED_TABLES:
+            await _retry_until_done(environment, _CREATE_STATEMENT_TRIGGER.format(table))
+        await _retry_until_done(environment, _CREATE_COMMIT_TRIGGER)
         await sleep(6.0)
-        await _retry_until_done(
-            environment,
-            "DROP TRIGGER fail_commits ON saga_engine.outbox",
-            environment.engine_url,
-        )
-        for table, url in tables:
-            await _retry_until_done(environment, f"DROP TRIGGER fail_statements ON {table}", url)
+        await _retry_until_done(environment, "DROP TRIGGER fail_commits ON saga_engine.outbox")
+        for table in _ABORTED_TABLES:
+            await _retry_until_done(environment, f"DROP TRIGGER fail_statements ON {table}")
         over = await environment.database_now()
-        for url in (environment.engine_url, environment.participant_url):
-            await environment.execute("DROP FUNCTION fail_randomly", url=url)
+        await environment.execute("DROP FUNCTION fail_randomly")
         return over
 
 
@@ -119,9 +125,9 @@ async def change_tables(environment: FaultEnvironment, _random: Random):
     """Alter columns and an index while prepared statements use the table."""
     async with expect_logged(environment, process="SQLSTATE 0A000") as logs:
         for change, back in _CHANGES:
-            await _retry_until_done(environment, change, environment.engine_url)
+            await _retry_until_done(environment, change)
             await sleep(2.0)
-            await _retry_until_done(environment, back, environment.engine_url)
+            await _retry_until_done(environment, back)
         over = await environment.database_now()
         await logs.wait_for_process_log("SQLSTATE 0A000")
         return over
@@ -155,18 +161,24 @@ async def _wait_for_other_runs(environment: FaultEnvironment, since):
     assert completed, "P7: no other run completed"
 
 
-async def _retry_until_done(environment: FaultEnvironment, statement, url):
+async def _retry_until_done(environment: FaultEnvironment, statement):
     """Alter a table while others use it: with a lock timeout, and retries."""
 
     async def has_changed():
         try:
-            await environment.execute(statement, url=url)
+            await environment.execute(statement)
         except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
             return False
         return True
 
     await wait_until_true(has_changed)
 
+
+_ABORTED_TABLES = (
+    *("saga_engine.run", "saga_engine.journal", "saga_engine.outbox"),
+    *("effect_log", "saga_barrier"),
+    *("saga_engine.stream_event", "saga_engine.projection", "saga_engine.feed", "event_record"),
+)
 
 # The newest runs, whose replies come next. The oldest may only wait for a timer.
 _LOCK_NEWEST_RUNS = """
@@ -177,6 +189,12 @@ _WAITING = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 _HAS_SNAPSHOT = "SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = $1"
+_APPEND = f"""
+    INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)
+    VALUES ($1, 1, '{HELD}', 1, '{{}}', '{{}}') RETURNING position"""
+_PASSED = """
+    SELECT name FROM saga_engine.projection WHERE position >= $1
+    UNION ALL SELECT name FROM saga_engine.feed WHERE position >= $1"""
 _COMPLETED = """
     SELECT count(*) FROM saga_engine.run WHERE started_at > $1 AND status = 'completed'"""
 
@@ -217,11 +235,17 @@ FAULTS = (
         partial(lose_commit_answers, participants_of),
         times=1,
     ),
+    Fault(
+        "COMMIT answers of projectors are lost",
+        partial(lose_commit_answers, projectors_of),
+        times=1,
+    ),
     Fault("the server aborts transactions", abort_transactions, times=1),
     Fault("locks in the opposite order", lock_in_the_opposite_order, times=2),
     Fault("runs locked for 20 s", lock_runs, times=1),
     Fault("the journal locked for 20 s", lock_journal, times=1),
     Fault("the effect log locked for 10 s", lock_effect_log, times=1),
     Fault("a snapshot held for 20 s", hold_snapshot, times=1),
+    Fault("an appended event not committed for 10 s", hold_position, times=1, ci_times=1),
     Fault("tables altered while in use", change_tables, times=1),
 )
