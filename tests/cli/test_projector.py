@@ -125,6 +125,7 @@ async def test_a_projector_publishes_feeds_beside_its_projections(
     assert (await stored_feed(database)).owner is None
 
 
+@pytest.mark.long
 async def test_another_projector_continues_after_a_kill(event_store, database, migrated_url):
     async with projector(migrated_url) as first:
         await read_log_until(first, "projection.acquired")

@@ -33,6 +33,14 @@ BLOCK = re.compile(
     re.DOTALL,
 )
 MAY_BE_UNNAMED = ("sh", "sql", "text")
+ONE_BROKER_IS_LONG = pytest.mark.parametrize(
+    "broker_url",
+    [
+        pytest.param("development", marks=pytest.mark.long),
+        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+    ],
+    indirect=True,
+)
 NEEDS_ENGINE = ("saga-engine worker", "saga-engine start", "saga-engine participant")
 
 
@@ -131,6 +139,7 @@ async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
     assert reports[1][-2:] == ["ivo 2 1000", "mara 1 1200"]
 
 
+@ONE_BROKER_IS_LONG
 async def test_the_consumer_of_the_page_receives_the_events_of_its_feed(
     directory, database_url, broker_url
 ):
@@ -155,6 +164,7 @@ async def test_the_consumer_of_the_page_receives_the_events_of_its_feed(
     await consumer.wait()
 
 
+@pytest.mark.long
 async def test_every_script_of_the_page_runs_again(directory, database_url):
     scripts = ("projections.py", "place.py", "invoice.py")
     commands = [f"python {each}" for each in scripts for _ in range(2)]
@@ -175,7 +185,9 @@ def has_data(line: str) -> bool:
     return Path(unquote(line.partition("host=")[2].partition("&")[0].strip(" '\n"))).exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "postgres.py"),
@@ -195,6 +207,7 @@ async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop)
     assert not has_data(line)
 
 
+@ONE_BROKER_IS_LONG
 async def test_the_shop_of_the_page_prints_what_the_page_shows(database_url, broker_url):
     urls = {"database_url": database_url, "broker_url": broker_url}
     prepare, start = [block for block in BLOCKS if block.needs_engine]

@@ -37,7 +37,7 @@ commands = st.one_of(
     st.builds(Withdraw, amount=amounts, currency=currencies),
     st.builds(Close),
 )
-HISTORIES = settings(max_examples=1000)
+HISTORIES = pytest.mark.parametrize("histories", [100, pytest.param(1000, marks=pytest.mark.long)])
 
 
 @pytest.mark.parametrize(
@@ -84,37 +84,50 @@ def row_by_row(events: list[Recorded]) -> Wallet:
 
 
 @HISTORIES
-@given(st.lists(commands, max_size=12))
-def test_replay_equals_folding_row_by_row(decided):
-    events = history(decided)
-    assert replay(wallets, events) == row_by_row(events)
+def test_replay_equals_folding_row_by_row(histories):
+    @settings(max_examples=histories)
+    @given(st.lists(commands, max_size=12))
+    def check(decided):
+        events = history(decided)
+        assert replay(wallets, events) == row_by_row(events)
+
+    check()
 
 
 @HISTORIES
-@given(st.lists(commands, max_size=12), st.data())
-def test_a_snapshot_and_its_tail_equal_replay(decided, data):
-    events = history(decided)
-    at = data.draw(st.integers(0, len(events)))
-    snapshot = wallets.state_type.write(replay(wallets, events[:at]))
-    state = wallets.state_type.read(snapshot)
-    assert replay(wallets, events[at:], state) == replay(wallets, events)
+def test_a_snapshot_and_its_tail_equal_replay(histories):
+    @settings(max_examples=histories)
+    @given(st.lists(commands, max_size=12), st.data())
+    def check(decided, data):
+        events = history(decided)
+        at = data.draw(st.integers(0, len(events)))
+        snapshot = wallets.state_type.write(replay(wallets, events[:at]))
+        state = wallets.state_type.read(snapshot)
+        assert replay(wallets, events[at:], state) == replay(wallets, events)
+
+    check()
 
 
 @HISTORIES
-@given(st.lists(st.tuples(st.integers(0, 2**40), st.sampled_from([1, 2, 3])), max_size=12))
-def test_a_history_of_older_versions_equals_that_of_the_newest(deposits):
+def test_a_history_of_older_versions_equals_that_of_the_newest(histories):
     written = {1: lambda n: {"euros": n}, 2: lambda n: {"cents": n * 100}}
     newest = {3: lambda n: {"amount": n * 100, "currency": "EUR"}}
     forms = written | newest
 
-    def stream(version_of) -> list[Recorded]:
+    def stream(deposits, version_of) -> list[Recorded]:
         return [
             recorded(n, EventData("wallet-deposited", version, forms[version](amount)))
             for n, (amount, drawn) in enumerate(deposits, 1)
             for version in [version_of(drawn)]
         ]
 
-    assert replay(wallets, stream(lambda drawn: drawn)) == replay(wallets, stream(lambda _: 3))
+    @settings(max_examples=histories)
+    @given(st.lists(st.tuples(st.integers(0, 2**40), st.sampled_from([1, 2, 3])), max_size=12))
+    def check(deposits):
+        older = stream(deposits, lambda drawn: drawn)
+        assert replay(wallets, older) == replay(wallets, stream(deposits, lambda _: 3))
+
+    check()
 
 
 def test_the_state_of_an_empty_stream_is_the_first_state_and_each_time_a_new_one():

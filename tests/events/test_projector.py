@@ -39,7 +39,7 @@ async def database(event_url):
         yield database
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 5000])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.long), 7, 5000])
 async def test_tables_have_what_the_events_say(events, event_url, database, batch_size):
     await append_orders(events, 40)
     both = [orders_projection(), history_projection()]

@@ -97,10 +97,12 @@ async def stored(database: Database, name: str) -> StoredProjection:
 
 
 async def wait_for_position(database: Database, name: str, position: int) -> None:
-    """Wait until a projection has passed a position."""
+    """Wait until a projection has been registered and has passed a position."""
 
     async def passed() -> bool:
-        return (await stored(database, name)).position >= position
+        async with database.transaction() as tx:
+            found = await projection_table.read(tx, name)
+        return any(each.position >= position for each in found)
 
     await wait_until_true(passed, interval=0.01)
 
