@@ -47,6 +47,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     stall_detector    which projections or feeds do not move although they should
     progress_monitor  measures the projections and feeds of a process periodically
     horizon_hold      which transaction holds the horizon back
+    event_batch       the events of one transaction of a projection, and what became of them
     projection_batch  one transaction of a projection, and finding the event that breaks it
     projection_table  how far each projection is, and which process runs it
     projection_failures  events that a projection could not apply, and streams that wait for one
@@ -54,6 +55,8 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection_actions  pause, resume, retry and skip, for an operator
     event_application  from events to folded changes, and calls of SQL functions
     batch_size        how many events a projection applies in one transaction
+    interfaces        the database as the loops of projections and feeds use it
+    sql_event_store   that in PostgreSQL
     event_source      where the projections or feeds of a process read
     owned_loop        the loop of what one process runs at a time: lease, errors, another turn
     horizon_watch     one look at the horizon for all projections or feeds of a process

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_watch import HorizonWatch
-from saga_engine.events.log_page import LogFilter, LogPage, read_page
+from saga_engine.events.interfaces import EventStore
+from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class EventSource:
     """A database, the identity of its log, its horizon, and how much is read at once."""
 
-    database: Database
+    store: EventStore
     log: EventLog
     horizon: HorizonWatch
     settings: Settings
@@ -25,7 +25,6 @@ class EventSource:
         Raises:
             StoreUnavailable: the database is out of reach, or has lost the position.
         """
-        async with self.database.transaction() as tx:
-            return await read_page(
-                tx, self.log, log_filter, (after, self.horizon.position), self.settings, max_events
-            )
+        bounds = (after, self.horizon.position)
+        async with self.store.transaction() as tx:
+            return await tx.read_page(self.log, log_filter, bounds, self.settings, max_events)

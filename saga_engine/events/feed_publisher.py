@@ -20,6 +20,7 @@ from saga_engine.events.feed_runner import FeedRunner
 from saga_engine.events.feed_table import FeedKey
 from saga_engine.events.horizon_watch import HorizonWatch
 from saga_engine.events.owned_loop import OwnedLoop, process_owner
+from saga_engine.events.sql_event_store import SqlEventStore
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.topology import FEED_TOPOLOGY
 from saga_engine.settings import Settings
@@ -98,8 +99,9 @@ class FeedPublisher(AsyncResource):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until *stop* is set and what was sent is confirmed; then the leases end, too."""
-        horizon = HorizonWatch(self._database, self._settings)
-        source = EventSource(self._database, self._log, horizon, self._settings)
+        store = SqlEventStore(self._database)
+        horizon = HorizonWatch(store, self._settings)
+        source = EventSource(store, self._log, horizon, self._settings)
         publisher = Publisher(self._connection)
         self._runners = [
             FeedRunner(each, source, publisher, self.owner, self._loop) for each in self._feeds

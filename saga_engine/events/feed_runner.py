@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreError
-from saga_engine.events import feed_failures, feed_table
 from saga_engine.events.cloud_event import encode_event
 from saga_engine.events.event_source import EventSource
 from saga_engine.events.feed import Feed, Unroutable
@@ -163,9 +162,9 @@ class FeedRunner:
             return True
 
     async def _acquire(self) -> int | None:
-        async with self._source.database.transaction() as tx:
+        async with self._source.store.transaction() as tx:
             lease = self._settings.projection_lease
-            position = await feed_table.acquire(tx, self._key, self._owner, lease)
+            position = await tx.acquire_feed(self._key, self._owner, lease)
         self._plan_renewal()
         return position
 
@@ -179,12 +178,12 @@ class FeedRunner:
         failed = batch.failed if is_finished else None
         progress = Progress(self._saved, batch.position, batch.take_skipped())
         problem = self._problem(*failed) if failed else ""
-        async with self._source.database.transaction() as tx:
+        async with self._source.store.transaction() as tx:
             lease = self._settings.projection_lease
-            if not await feed_table.save(tx, self._key, progress, self._owner, lease):
+            if not await tx.save_feed(self._key, progress, self._owner, lease):
                 raise NotOwner
             if failed:
-                await feed_failures.stop(tx, self._key, failed[0], problem)
+                await tx.stop_feed(self._key, failed[0], problem)
         self._set_position(batch.position)
         self._report_passed(batch.take_published(), progress.skipped)
         if failed:

@@ -3,9 +3,8 @@
 import asyncio
 
 from saga_engine.backoff import Backoff
-from saga_engine.events import positions
+from saga_engine.events.interfaces import EventStore
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database
 from saga_engine.waiting import wait_for_event
 
 
@@ -17,9 +16,9 @@ class HorizonWatch:
     much, and is lost when the connection is.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, store: EventStore, settings: Settings) -> None:
         self.position = 0
-        self._database = database
+        self._store = store
         self._intervals = Backoff(settings.event_poll_interval, settings.event_poll_interval_max)
         self._moved = asyncio.Event()
 
@@ -40,8 +39,8 @@ class HorizonWatch:
         It can be lower: a transaction announces a position that it has read a moment before, and a
         failover may lose positions.
         """
-        async with self._database.transaction() as tx:
-            position = await positions.horizon(tx)
+        async with self._store.transaction() as tx:
+            position = await tx.horizon()
         if position == self.position:
             return False
         self.position = position

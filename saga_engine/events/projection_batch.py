@@ -8,7 +8,6 @@ committed. Then the projection stops, or parks the stream of that event and goes
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events import projection_failures, projection_table
@@ -20,6 +19,7 @@ from saga_engine.events.event_application import (
     plan,
     poison_of,
 )
+from saga_engine.events.event_batch import BatchResult, EventBatch
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_failures import PoisonEvent
@@ -30,39 +30,6 @@ from saga_engine.postgres.sqlalchemy_errors import translate_error
 from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
-
-
-@dataclass(frozen=True, slots=True)
-class EventBatch:
-    """
-    Events of one transaction.
-
-    Args:
-        after: the checkpoint that they follow.
-        until: the checkpoint after them.
-        events: those that the projection handles, in the order of their positions.
-    """
-
-    after: int
-    until: int
-    events: Sequence[Recorded]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """
-    What has become of a batch.
-
-    Args:
-        position: the checkpoint now.
-        poison: the events that could not be applied: each has parked its stream, or the only one
-            has stopped the projection.
-        stopped: whether it is stopped.
-    """
-
-    position: int
-    poison: tuple[PoisonEvent, ...] = ()
-    stopped: bool = False
 
 
 class BatchApplier:
@@ -132,6 +99,11 @@ class BatchApplier:
             # What the function has committed is not known, so the checkpoint does not move.
             async with self._locked(batch.after) as tx:
                 return await self._stop(tx, batch.after, [poison_of(error.recorded, error)])
+
+    async def retried_streams(self) -> list[str]:
+        """Read which parked streams an operator wants to be retried, the first request first."""
+        async with self._database.transaction() as tx:
+            return await projection_failures.retried_streams(tx, self._projection)
 
     async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
         """

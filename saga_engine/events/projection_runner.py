@@ -2,13 +2,13 @@
 
 import asyncio
 
-from saga_engine.events import projection_failures
 from saga_engine.events.batch_size import BatchSize
+from saga_engine.events.event_batch import BatchResult, EventBatch
 from saga_engine.events.event_source import EventSource
+from saga_engine.events.interfaces import ProjectionWriter
 from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
-from saga_engine.events.projection_batch import BatchApplier, BatchResult, EventBatch
 from saga_engine.events.projection_failures import PoisonEvent
 from saga_engine.telemetry.events import (
     Observer,
@@ -32,7 +32,7 @@ class ProjectionRunner:
     """
 
     def __init__(
-        self, projection: Projection, source: EventSource, applier: BatchApplier, emit: Observer
+        self, projection: Projection, source: EventSource, applier: ProjectionWriter, emit: Observer
     ) -> None:
         self._projection = projection
         self._source = source
@@ -116,9 +116,7 @@ class ProjectionRunner:
             raise NotOwner
         self._plan_renewal()
         if self._applier.parked:
-            async with self._source.database.transaction() as tx:
-                streams = await projection_failures.retried_streams(tx, self._projection)
-            for stream in streams:
+            for stream in await self._applier.retried_streams():
                 await self._retry(stream)
 
     async def _retry(self, stream: str) -> None:

@@ -17,6 +17,7 @@ from saga_engine.events.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.events.projection_runner import ProjectionRunner
+from saga_engine.events.sql_event_store import SqlEventStore
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
@@ -70,8 +71,9 @@ class Projector(AsyncResource):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the projections until *stop* is set; then their leases end, too."""
-        horizon = HorizonWatch(self._database, self._settings)
-        source = EventSource(self._database, self._log, horizon, self._settings)
+        store = SqlEventStore(self._database)
+        horizon = HorizonWatch(store, self._settings)
+        source = EventSource(store, self._log, horizon, self._settings)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._loop.watch(horizon, stop))

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from saga_engine.events.horizon_watch import HorizonWatch
+from saga_engine.events.sql_event_store import SqlEventStore
 from saga_engine.settings import Settings
 from tests.kit.event_database import connected
 from tests.kit.projections import append_one, placed, projection_database
@@ -17,7 +18,8 @@ async def database(event_url):
 
 
 async def test_all_that_wait_are_woken_when_it_moves(events, database):
-    watch, stop = HorizonWatch(database, Settings(event_poll_interval=0.001)), asyncio.Event()
+    settings, stop = Settings(event_poll_interval=0.001), asyncio.Event()
+    watch = HorizonWatch(SqlEventStore(database), settings)
     async with asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(watch.wait_beyond(0, 60.0)) for _ in range(3)]
         running = tasks.create_task(watch.run(stop))
@@ -30,7 +32,7 @@ async def test_all_that_wait_are_woken_when_it_moves(events, database):
 
 
 async def test_a_look_reports_whether_it_has_moved(events, database):
-    watch = HorizonWatch(database, Settings())
+    watch = HorizonWatch(SqlEventStore(database), Settings())
     assert not await watch.look()
     await append_one(events, "order-1", placed())
     assert await watch.look()
@@ -39,7 +41,7 @@ async def test_a_look_reports_whether_it_has_moved(events, database):
 
 async def test_a_lower_horizon_is_known(events, database, event_url):
     """A standby that is promoted may lack the last positions."""
-    watch = HorizonWatch(database, Settings())
+    watch = HorizonWatch(SqlEventStore(database), Settings())
     await append_one(events, "order-1", placed(), placed())
     await watch.look()
     async with connected(event_url) as other:

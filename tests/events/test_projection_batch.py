@@ -7,9 +7,10 @@ import pytest
 
 from saga_engine.errors import StoreLockTimeout
 from saga_engine.events import projection_failures, projection_table
+from saga_engine.events.event_batch import EventBatch
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
-from saga_engine.events.projection_batch import BatchApplier, EventBatch
+from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings

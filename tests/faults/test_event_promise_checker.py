@@ -22,9 +22,10 @@ from saga_engine.events import (
     transactional,
 )
 from saga_engine.events.event_application import execute
+from saga_engine.events.event_batch import BatchResult, EventBatch
 from saga_engine.events.feed_batch import FeedBatch
 from saga_engine.events.feed_runner import FeedRunner
-from saga_engine.events.projection_batch import BatchApplier, BatchResult, EventBatch
+from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.message_context import MessageContext
 from saga_engine.postgres.statement import Transaction
 from saga_engine.protocol.message import PublishOutcome

@@ -1,0 +1,40 @@
+"""The events that a projection applies in one transaction, and what has become of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.recorded import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """
+    Events of one transaction.
+
+    Args:
+        after: the checkpoint that they follow.
+        until: the checkpoint after them.
+        events: those that the projection handles, in the order of their positions.
+    """
+
+    after: int
+    until: int
+    events: Sequence[Recorded]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """
+    What has become of a batch.
+
+    Args:
+        position: the checkpoint now.
+        poison: the events that could not be applied: each has parked its stream, or the only one
+            has stopped the projection.
+        stopped: whether it is stopped.
+    """
+
+    position: int
+    poison: tuple[PoisonEvent, ...] = ()
+    stopped: bool = False

@@ -1,0 +1,58 @@
+"""
+The `EventStore` in PostgreSQL: one line for each method of `interfaces`.
+
+The functions and their statements are in the module of their table.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from saga_engine.events import feed_failures, feed_table, log_page, positions
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.feed_table import FeedKey, Progress
+from saga_engine.events.log_page import LogFilter, LogPage
+from saga_engine.events.recorded import Recorded
+from saga_engine.postgres.statement import Transaction
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+
+
+class SqlEventTransaction:
+    """An EventTransaction over one transaction of PostgreSQL."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    async def horizon(self) -> int:
+        return await positions.horizon(self._tx)
+
+    async def read_page(
+        self,
+        log: EventLog,
+        log_filter: LogFilter,
+        bounds: tuple[int, int],
+        settings: Settings,
+        max_events: int,
+    ) -> LogPage:
+        return await log_page.read_page(self._tx, log, log_filter, bounds, settings, max_events)
+
+    async def acquire_feed(self, key: FeedKey, owner: str, lease: float) -> int | None:
+        return await feed_table.acquire(self._tx, key, owner, lease)
+
+    async def save_feed(self, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
+        return await feed_table.save(self._tx, key, progress, owner, lease)
+
+    async def stop_feed(self, key: FeedKey, event: Recorded, problem: str) -> None:
+        await feed_failures.stop(self._tx, key, event, problem)
+
+
+class SqlEventStore:
+    """An EventStore over the connection pool of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlEventTransaction]:
+        async with self._database.transaction() as tx:
+            yield SqlEventTransaction(tx)
