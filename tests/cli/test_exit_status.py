@@ -11,7 +11,7 @@ from tests.kit.bash import run_in_bash
 from tests.kit.command_line import environment
 from tests.kit.stuck_runs import WHY, start_stuck_runs
 
-LOST_OUTPUT = [">/dev/full", "| true; exit ${PIPESTATUS[0]}"]
+LOST_OUTPUT = [">/dev/full", pytest.param("| true; exit ${PIPESTATUS[0]}", marks=pytest.mark.long)]
 
 
 async def run_command_in_bash(engine, *arguments, then):

@@ -28,7 +28,9 @@ async def do(command: dict) -> None:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 async def test_the_first_signal_shuts_down_and_the_second_exits_at_once(tmp_path, urls, number):
     (tmp_path / "slow.py").write_text(SLOW_SERVICES)
     (tmp_path / "sagas.py").write_text(SAGA)

@@ -126,7 +126,7 @@ MODULE = "tests.environments.order_saga"
     ("bouncer", "own_engine"),
     [
         ("as installed", ""),
-        ("parameters ignored", "unnamed"),
+        pytest.param("parameters ignored", "unnamed", marks=pytest.mark.long),
         pytest.param("as installed", "unnamed", marks=pytest.mark.long),
         pytest.param("session mode", "", marks=pytest.mark.long),
         pytest.param("session mode", "unnamed", marks=pytest.mark.long),
