@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from examples.shop.database import database_url
 from examples.shop.orders import OrderCreated, add_currency
 from examples.shop.projections import shop_customer, shop_order, shop_orders
+from saga_engine.errors import SagaEngineError
 from saga_engine.events import Events, Recorded
 
 Rows = dict[tuple[str, ...], dict[str, Any]]
@@ -108,7 +109,10 @@ async def _read_tables(connection: AsyncConnection, prefix: str) -> Rows:
 
 
 async def main() -> None:
-    comparison = await compare(database_url())
+    try:
+        comparison = await compare(database_url())
+    except SagaEngineError as error:
+        sys.exit(str(error))
     if comparison.differences:
         sys.exit("\n".join(comparison.differences))
     print(f"{len(comparison.rows)} rows, equal to a replay of all events")

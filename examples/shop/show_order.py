@@ -1,4 +1,4 @@
-"""Ask the read model for an order, and for all of its customer: `... show_order o-1`."""
+"""Show an order, and all of its customer: `python -m examples.shop.show_order o-1`."""
 
 import asyncio
 import sys
@@ -24,4 +24,6 @@ async def show(order_id: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Give the id of an order: python -m examples.shop.show_order o-1")
     asyncio.run(show(sys.argv[1]))

@@ -8,7 +8,14 @@ from cyclopts import App, Parameter
 
 from saga_engine.cli.event_database import Reason, event_transaction
 from saga_engine.cli.operator import Operator, operator_or_login_name
-from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
+from saga_engine.cli.output import (
+    AsJson,
+    print_done,
+    print_field,
+    print_json,
+    print_line,
+    print_table,
+)
 from saga_engine.events import feed_actions, feed_failures, projection_actions
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_lag import FeedLag, read_lags
@@ -20,6 +27,8 @@ TABLE_COLUMNS = (
     *("feed", "sink", "state", "position"),
     *("lag events", "lag s", "skipped", "owner"),
 )
+
+LABEL_WIDTH = len("stream_version")
 
 
 @app.command(name="list")
@@ -55,17 +64,19 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
         print_json({"feed": {**document, "failure": failed}})
         return
     for field, value in document.items():
-        print_field(field, value)
+        print_field(field, value, label_width=LABEL_WIDTH)
     if failed is None:
         print_line("Every event up to the position was published, skipped or discarded.")
         return
     print_line("The feed is stopped before this event:")
     for field, value in failed.items():
-        print_field(field, value)
+        print_field(field, value, label_width=LABEL_WIDTH)
 
 
 @app.command
-async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> None:
+async def retry(
+    name: str, /, *, reason: Reason, operator: Operator = None, as_json: AsJson = False
+) -> None:
     """
     Publish the event again at which a feed is stopped.
 
@@ -75,12 +86,19 @@ async def retry(name: str, /, *, reason: Reason, operator: Operator = None) -> N
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
     async with event_transaction() as tx:
         position = await feed_actions.retry(tx, name, acting)
-    print_line(f"{name} goes on with the event at position {position}.")
+    text = f"{name} goes on with the event at position {position}."
+    print_done(text, {"retried": name, "position": position}, as_json=as_json)
 
 
 @app.command
 async def discard(
-    name: str, position: int, /, *, reason: Reason, operator: Operator = None
+    name: str,
+    position: int,
+    /,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    as_json: AsJson = False,
 ) -> None:
     """
     Go on without the event at which a feed is stopped; consumers never receive it.
@@ -92,7 +110,8 @@ async def discard(
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
     async with event_transaction() as tx:
         await feed_actions.discard(tx, name, position, acting)
-    print_line(f"{name} goes on without the event at position {position}.")
+    text = f"{name} goes on without the event at position {position}."
+    print_done(text, {"discarded": name, "position": position}, as_json=as_json)
 
 
 @app.command
@@ -101,6 +120,7 @@ async def rewind(
     /,
     *,
     to: Annotated[int, Parameter(help="The position to continue after; 0: from the first event.")],
+    as_json: AsJson = False,
 ) -> None:
     """
     Publish events again, with the ids that they had.
@@ -110,7 +130,8 @@ async def rewind(
     """
     async with event_transaction() as tx:
         await feed_actions.rewind(tx, name, to)
-    print_line(f"{name} continues after position {to}.")
+    text = f"{name} continues after position {to}."
+    print_done(text, {"rewound": name, "position": to}, as_json=as_json)
 
 
 _COLUMN_FIELDS = (

@@ -45,6 +45,14 @@ def print_line(text: str) -> None:
     print(text)  # noqa: T201 - the output of a command
 
 
+def print_done(text: str, fields: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a command has done: a sentence, or one document."""
+    if as_json:
+        print_json(fields)
+    else:
+        print_line(text)
+
+
 def print_stderr(text: str) -> None:
     """Print a message, which is not data, to stderr."""
     standard_streams.write_stderr(text)

@@ -87,6 +87,21 @@ async def test_a_feed_is_rewound(stopped, migrated_url):
     assert (await feed(migrated_url))["position"] == 0
 
 
+async def test_an_action_prints_a_document_if_asked(stopped, migrated_url):
+    reason = ("--reason", "a test", "--json")
+    for words, expected in [
+        (("retry", "orders", *reason), {"retried": "orders", "position": stopped}),
+        (("rewind", "others", "--to", "0", "--json"), {"rewound": "others", "position": 0}),
+    ]:
+        assert (await command(migrated_url, *words)).json == {"schema_version": 1, **expected}
+
+
+async def test_a_discarded_event_is_in_the_document(stopped, migrated_url):
+    words = ("discard", "orders", str(stopped), "--reason", "a test", "--json")
+    document = (await command(migrated_url, *words)).json
+    assert document == {"schema_version": 1, "discarded": "orders", "position": stopped}
+
+
 async def test_an_unknown_feed_is_not_found(migrated_url):
     ran = await command(migrated_url, "show", "other")
     assert ran.exit_code == 3
