@@ -64,7 +64,7 @@ class Events(AsyncResource):
 
     Raises:
         ConfigurationError: on entering: there is no URL, or the database could lose confirmed
-            commits or cannot store every text.
+            commits, cannot store every text, or has a sequence of positions behind its events.
         SchemaMismatch: on entering: it has no event tables; run `saga-engine migrate --events`.
         StoreUnavailable: it is out of reach.
     """

@@ -6,6 +6,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     database             the pool and its transactions, by SQLAlchemy, for processes that serve
     session              one connection and its transactions, for commands that end at once
     database_check       what makes a database usable
+    position_sequence    whether new events get positions above those that are stored
     migrate              upgrading a database to this version's schema
     schema               whether this version of the code and a database's tables can work together
     tables               the tables, as data

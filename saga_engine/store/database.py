@@ -26,7 +26,7 @@ from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, translat
 from saga_engine.postgres.statement import Rows, Statement
 from saga_engine.postgres.url import parse_database_url
 from saga_engine.settings import Settings
-from saga_engine.store import database_check
+from saga_engine.store import database_check, position_sequence
 from saga_engine.store.json_column import dumps
 from saga_engine.store.schema import ENGINE_DATABASE, Lineages
 
@@ -90,7 +90,8 @@ class Database(AsyncResource):
     """
     A connection pool of one database; `async with` opens and closes it.
 
-    Entering it checks that the database is usable, see `check`.
+    Entering it checks that the database is usable, see `check`, and that new events get positions
+    above those that are stored, see `position_sequence`.
 
     Args:
         url: where it is.
@@ -108,6 +109,8 @@ class Database(AsyncResource):
     async def _open(self, resources: AsyncExitStack) -> None:
         resources.push_async_callback(self._engine.dispose)
         await self.check()
+        async with self.transaction() as tx:
+            await position_sequence.require_ahead(tx, self._address)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlAlchemyTransaction]:
