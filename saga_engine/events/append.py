@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -58,10 +59,12 @@ class Appended:
     Args:
         position: of the last event; a reader that has passed it has seen all of them.
         versions: the version of each stream now.
+        recorded_at: the time of the database when it stored the last event.
     """
 
     position: int
     versions: Mapping[str, int]
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,6 @@ from saga_engine.events.arguments import (
 from saga_engine.events.command_handling import (
     AggregateCommand,
     Handled,
-    appended_by,
     handle_once,
     retry_conflicts,
 )
@@ -102,12 +101,13 @@ class Events(AsyncResource):
         metadata = metadata_json(context or current_context(), self._settings)
 
         async def attempt(conflicts: int) -> Appended:
-            async def append(tx: Transaction) -> Appended:
+            async def append(tx: Transaction) -> tuple[Appended, Appended]:
                 if conflicts:
                     await stream_table.queue(tx, {event.stream for event in events})
-                return await stream_table.append(tx, events, metadata, self._settings)
+                done = await stream_table.append(tx, events, metadata, self._settings)
+                return done, done
 
-            return await commit(self._database, append, lambda done: done, self._settings)
+            return await commit(self._database, append, self._settings)
 
         return await retry_concurrent(attempt, self._settings.event_append_attempts)
 
@@ -147,13 +147,13 @@ class Events(AsyncResource):
         metadata = metadata_json(context or current_context(), self._settings)
 
         async def attempt(start: LoadedAggregate | None, conflicts: int) -> Handled:
-            async def handle(tx: Transaction) -> Handled:
+            async def handle(tx: Transaction) -> tuple[Handled, Appended | None]:
                 if conflicts:
                     await stream_table.queue(tx, [given.stream])
                 append = partial(self._append_in, tx, metadata)
                 return await handle_once(tx, self._log, given, append, self._settings, start)
 
-            return await commit(self._database, handle, appended_by, self._settings)
+            return await commit(self._database, handle, self._settings)
 
         return await retry_conflicts(attempt, self._settings.command_attempts)
 

@@ -141,14 +141,11 @@ async def _handle_in(
     start: LoadedAggregate | None = None
     while True:
         try:
-            return await handle_once(tx, _NO_IDS, given, append, settings, start)
+            handled, _ = await handle_once(tx, _NO_IDS, given, append, settings, start)
         except LongReplay as replay:
             start = replay.loaded
-
-
-def appended_by(handled: Handled) -> Appended:
-    """Return what a command has appended."""
-    return Appended(handled.position, {handled.stream: handled.version})
+        else:
+            return handled
 
 
 async def retry_conflicts(
@@ -188,7 +185,7 @@ async def handle_once(
     append: AppendFunction,
     settings: Settings,
     start: LoadedAggregate | None,
-) -> Handled:
+) -> tuple[Handled, Appended | None]:
     """
     Load an aggregate, decide a command and append its events, in one transaction.
 
@@ -200,6 +197,9 @@ async def handle_once(
         settings: limits, and how often snapshots are written.
         start: what an earlier call has replayed, see LongReplay; None: nothing.
 
+    Returns:
+        What the command did, and what was appended; None: nothing.
+
     Raises:
         LongReplay: the stream has more events than one transaction replays.
         WrongVersion, ConcurrentAppend: another transaction has appended to the stream.
@@ -208,16 +208,17 @@ async def handle_once(
     aggregate, stream = given.aggregate, given.stream
     loaded = await aggregate_stream.load(tx, log, aggregate, stream, settings, start)
     decision = decide(aggregate, loaded.state, given.command)
-    version, position = loaded.version, loaded.position
+    version, position, appended = loaded.version, loaded.position, None
     if decision.events:
         appended = await append(Append(stream, decision.events, loaded.version))
         version, position = appended.versions[stream], appended.position
         if version - loaded.snapshot_version >= settings.snapshot_interval:
             await aggregate_stream.write_snapshot(tx, aggregate, stream, version, decision.state)
-    return Handled(
+    handled = Handled(
         stream=stream,
         version=version,
         position=position,
         events=decision.values,
         state=decision.state,
     )
+    return handled, appended

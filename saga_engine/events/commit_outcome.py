@@ -8,7 +8,7 @@ committed.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events.append import Appended
@@ -24,8 +24,7 @@ _POLL_INTERVAL = 0.05
 
 async def commit(
     database: Database,
-    work: Callable[[Transaction], Awaitable[Result]],
-    appended: Callable[[Result], Appended],
+    work: Callable[[Transaction], Awaitable[tuple[Result, Appended | None]]],
     settings: Settings,
 ) -> Result:
     """
@@ -33,23 +32,24 @@ async def commit(
 
     Args:
         database: opens the transaction.
-        work: appends in it.
-        appended: says what was appended, from the result of *work*.
+        work: appends in it, and returns its result and what it has appended; None: nothing, so
+            that the result is right whether it was committed or not.
         settings: after `database_transaction_timeout` seconds the outcome stays unknown.
 
     Raises:
         StoreUnavailable: nothing was committed, unless the text says that this is unknown.
         StoreError: as *work* and `Database.transaction` do.
     """
-    result: Result | None = None
+    done: tuple[Result, Appended | None] | None = None
     try:
         async with database.transaction() as tx:
-            result = await work(tx)
+            done = await work(tx)
     except StoreUnavailable as error:
-        if result is None:
+        if done is None:
             raise
-        await _require_committed(database, appended(result), settings, error)
-    return result
+        if done[1] is not None:
+            await _require_committed(database, done[1], settings, error)
+    return done[0]
 
 
 async def _require_committed(
@@ -73,10 +73,21 @@ async def _was_committed(database: Database, appended: Appended) -> bool:
                 ended = (await tx.execute(_HAS_ENDED, {"position": appended.position})).scalar_one()
                 if ended:
                     rows = await tx.execute(_LAST_EVENT, {"position": appended.position})
-                    return any(appended.versions.get(row[0]) == row[1] for row in rows)
+                    return any(_is_last_of(appended, row) for row in rows)
         except StoreUnavailable:
             pass
         await asyncio.sleep(_POLL_INTERVAL)
+
+
+def _is_last_of(appended: Appended, row: Any) -> bool:
+    """
+    Whether the row is the last event that was appended.
+
+    The time distinguishes it from an event of another append, which got the same position and
+    version because a failover has lost both.
+    """
+    version = appended.versions.get(row.stream)
+    return (version, appended.recorded_at) == (row.version, row.recorded_at)
 
 
 # After a crash the sequence may be behind what the lost transaction drew.
@@ -86,5 +97,7 @@ _HAS_ENDED = text(
         OR (SELECT last_value < :position FROM saga_engine.event_position)"""
 )
 _LAST_EVENT = text(
-    "SELECT stream, version FROM saga_engine.stream_event WHERE position = :position"
+    """
+    SELECT stream, version, recorded_at FROM saga_engine.stream_event
+    WHERE position = :position"""
 )

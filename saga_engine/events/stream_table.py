@@ -60,7 +60,7 @@ async def append(
         ConcurrentAppend: another transaction was first, and a retry will know what it did.
     """
     versions: dict[str, int] = {}
-    position = 0
+    last: Any = None
     for batch in _batches(events, settings):
         expected = {
             event.stream: versions.get(event.stream, _version_code(event)) for event in batch
@@ -83,8 +83,8 @@ async def append(
                 "metadata": metadata,
             },
         )
-        position = max(position, _check_appended(rows.all(), batch, versions))
-    return Appended(position, versions)
+        last = _check_appended(rows.all(), batch, versions)
+    return Appended(last.position, versions, last.recorded_at)
 
 
 async def _execute_append(tx: Transaction, parameters: Mapping[str, Any]) -> Rows:
@@ -102,19 +102,17 @@ async def _execute_append(tx: Transaction, parameters: Mapping[str, Any]) -> Row
 
 
 def _check_appended(
-    rows: Sequence[tuple[str, int, bool, int, int]],
-    batch: Sequence[NewEvent],
-    versions: dict[str, int],
-) -> int:
-    """Set the versions of the streams of a batch, and return its last position."""
+    rows: Sequence[Any], batch: Sequence[NewEvent], versions: dict[str, int]
+) -> Any:
+    """Set the versions of the streams of a batch, and return the row of its last event."""
     expected = {event.stream: event.expected for event in batch}
-    for stream, actual, is_expected, _, _ in rows:
-        if not is_expected:
-            raise WrongVersion(stream, expected[stream], actual)
-    if sum(count for *_, count, _ in rows) != len(batch):
+    for row in rows:
+        if not row.is_expected:
+            raise WrongVersion(row.stream, expected[row.stream], row.actual)
+    if sum(row.appended for row in rows) != len(batch):
         raise ConcurrentAppend
-    versions.update({stream: actual + count for stream, actual, _, count, _ in rows})
-    return max(position for *_, position in rows)
+    versions.update({row.stream: row.actual + row.appended for row in rows})
+    return max(rows, key=lambda row: row.position)
 
 
 def _version_code(event: NewEvent) -> int:
@@ -208,9 +206,11 @@ _APPEND = text(
         WHERE (SELECT bool_and(is_expected) FROM checked)
         ORDER BY n.place
         ON CONFLICT (stream, version) DO NOTHING
-        RETURNING stream, position
+        RETURNING stream, position, recorded_at
     )
-    SELECT c.stream, c.actual, c.is_expected, count(a.stream), max(a.position)
+    SELECT c.stream, c.actual, c.is_expected, count(a.stream) AS appended,
+        max(a.position) AS position,
+        (array_agg(a.recorded_at ORDER BY a.position DESC))[1] AS recorded_at
     FROM checked AS c LEFT JOIN appended AS a ON a.stream = c.stream
     GROUP BY c.stream, c.actual, c.is_expected"""
 )
