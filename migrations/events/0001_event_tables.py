@@ -161,12 +161,14 @@ CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.stream_event
 _STREAM_EVENT_ANNOUNCE_ALWAYS = """
 ALTER TABLE saga_engine.stream_event ENABLE ALWAYS TRIGGER announce_positions"""
 
+# One for each version of the code that is deployed, so that they do not replace each other's.
 _SNAPSHOT = """
 CREATE TABLE saga_engine.snapshot (
-    stream text COLLATE "C" PRIMARY KEY,
-    version integer NOT NULL,
+    stream text COLLATE "C" NOT NULL,
     fingerprint text NOT NULL,
-    state json NOT NULL
+    version integer NOT NULL,
+    state json NOT NULL,
+    PRIMARY KEY (stream, fingerprint)
 ) WITH (fillfactor = 70)"""
 
 _REVOKE_FROM_PUBLIC = "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA saga_engine FROM PUBLIC"

@@ -69,8 +69,8 @@ snapshot = Table(
     "snapshot",
     metadata,
     Column("stream", Text(collation="C"), primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
     Column("version", Integer, nullable=False),
-    Column("fingerprint", Text, nullable=False),
     Column("state", JSON, nullable=False),
 )
 
