@@ -19,13 +19,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import SchemaMismatch, StoreLockTimeout
 from saga_engine.postgres import encoding
 from saga_engine.postgres.connect import create_database_engine
-from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres.sqlalchemy_errors import sqlstate_of, translate_error
 from saga_engine.postgres.url import parse_database_url
 from saga_engine.store import schema
 from saga_engine.store.database import SqlAlchemyTransaction
@@ -39,6 +40,7 @@ _LOCK_HINT = (
     "A transaction holds a table that the migration changes; nothing was changed. End it"
     " (pg_stat_activity shows the oldest), then run `saga-engine migrate` again."
 )
+_INSUFFICIENT_PRIVILEGE = "42501"
 _CONNECT_TIMEOUT = 60.0  # asyncpg's default, explicit because the hosts of a URL share it
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -58,7 +60,8 @@ async def upgrade(
     *retry_window* seconds. A database that a newer version has migrated is not changed.
 
     Raises:
-        SchemaMismatch: the database is ahead, and this version cannot work with it.
+        SchemaMismatch: the database is ahead, and this version cannot work with it; or it has
+            tables that no migration of this version has made.
         StoreLockTimeout: another transaction held a table in each try; nothing was changed.
         StoreUnavailable: the database is unavailable, or the role may not create a schema.
         ConfigurationError: its encoding is not UTF8.
@@ -83,7 +86,26 @@ async def _upgrade_once(url: str, lineages: Lineages, lock_timeout: float) -> No
         await connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}"))
         for lineage in lineages:
             if await _is_behind(connection, lineage):
-                await connection.run_sync(_upgrade, lineage)
+                try:
+                    await connection.run_sync(_upgrade, lineage)
+                except SQLAlchemyError as error:
+                    if not _is_about_an_object(sqlstate_of(error)):
+                        raise
+                    raise _unknown_schema(url, lineage) from error
+
+
+def _is_about_an_object(sqlstate: str) -> bool:
+    """Whether a table, a column or a function exists already, is missing or is another one."""
+    return sqlstate.startswith("42") and sqlstate != _INSUFFICIENT_PRIVILEGE
+
+
+def _unknown_schema(url: str, lineage: Lineage) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"The database {parse_database_url(url).without_password} has tables in the schema {SCHEMA}"
+        f" to which the migrations of this version ({lineage.name}) do not apply: an unreleased"
+        " version made them. Nothing was changed. Create the database anew, or restore it from a"
+        " backup of a released version."
+    )
 
 
 async def outdated_reason(url: str, lineages: Lineages = ENGINE_DATABASE) -> str | None:

@@ -15,10 +15,11 @@ from saga_engine.events.tables import metadata as event_metadata
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
-from saga_engine.store.schema import ENGINE_DATABASE, EVENT_DATABASE, EVENTS, Lineage
+from saga_engine.store.schema import ENGINE_DATABASE, EVENT_DATABASE, EVENTS, Lineage, Lineages
 from tests.kit.schema_drift import drift, unpooled_engine
 
 EVENT_TABLES = [table.name for table in event_metadata.tables.values()]
+MONTH_BOUND = "CREATE FUNCTION saga_engine.month_bound(timestamp) RETURNS uuid RETURN NULL::uuid"
 MIGRATIONS = Path(saga_engine.__file__).parent.parent / "migrations"
 
 
@@ -94,6 +95,29 @@ async def test_a_database_of_a_newer_version_is_not_changed(migrated_url: str):
     assert "newer version" in (await migrate.outdated_reason(migrated_url) or "")
     with pytest.raises(SchemaMismatch, match="newer version"):
         await migrate.upgrade(migrated_url)
+
+
+@pytest.mark.parametrize(
+    ("lineages", "made_before"),
+    [
+        (EVENT_DATABASE, "CREATE SEQUENCE saga_engine.event_position"),
+        (EVENT_DATABASE, "CREATE TABLE saga_engine.stream_event (stream text)"),
+        (ENGINE_DATABASE, "CREATE TABLE saga_engine.run (run_id text)"),
+        (ENGINE_DATABASE, MONTH_BOUND),
+    ],
+)
+async def test_a_database_that_an_unreleased_version_has_made_is_named_and_not_changed(
+    database_url: str, lineages: Lineages, made_before: str
+):
+    connecting = unpooled_engine(database_url)
+    async with connecting.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA saga_engine"))
+        await connection.execute(text(made_before))
+    with pytest.raises(SchemaMismatch, match=r"an unreleased version made them\. Nothing was ch"):
+        await migrate.upgrade(database_url, lineages)
+    async with connecting.connect() as connection:
+        assert await connection.scalar(text("SELECT to_regclass('saga_engine.journal')")) is None
+    await connecting.dispose()
 
 
 async def test_the_tables_and_migrations_of_the_user_are_not_changed(database_url: str):
