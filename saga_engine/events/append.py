@@ -69,13 +69,14 @@ class Appended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """One event that can be stored; `data` is JSON."""
+    """One event that can be stored; `data` is JSON, of `size` bytes in UTF-8."""
 
     stream: str
     expected: ExpectedVersion
     type: str
     schema_version: int
     data: str = field(repr=False)
+    size: int
 
 
 def checked_events(appends: Sequence[Append], settings: Settings) -> list[NewEvent]:
@@ -223,6 +224,7 @@ def _checked_event(append: Append, event: EventData, settings: Settings) -> NewE
         type=event.type,
         schema_version=event.schema_version,
         data=body.decode(),
+        size=len(body),
     )
 
 

@@ -125,11 +125,11 @@ def _batches(events: Sequence[NewEvent], settings: Settings) -> Iterator[list[Ne
     size = 0
     for event in events:
         full = len(batch) == settings.event_batch_size
-        if batch and (full or size + len(event.data) > settings.event_batch_bytes):
+        if batch and (full or size + event.size > settings.event_batch_bytes):
             yield batch
             batch, size = [], 0
         batch.append(event)
-        size += len(event.data)
+        size += event.size
     yield batch
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from saga_engine.errors import StoreRefused
 from saga_engine.events import Append, EventData, Events
+from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 from tests.kit.event_database import connected, placed
 
@@ -12,6 +13,13 @@ ROWS = "SELECT stream, version, position FROM saga_engine.stream_event ORDER BY 
 INSERT = """
 INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)
 VALUES ('{stream}', 1, 'order-placed', 1, '{{}}', '{{}}')"""
+
+COUNT_STATEMENTS = """
+CREATE TABLE statement ();
+CREATE FUNCTION count_statement() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO statement DEFAULT VALUES; RETURN NULL; END $$;
+CREATE TRIGGER count_statement AFTER INSERT ON saga_engine.stream_event
+    FOR EACH STATEMENT EXECUTE FUNCTION count_statement()"""
 
 
 async def test_positions_are_drawn_in_the_order_of_the_events(events: Events, event_url: str):
@@ -57,3 +65,16 @@ async def test_a_session_that_copies_tables_announces_its_positions(events: Even
         await copying.execute(INSERT.format(stream="order-1"))
         await events.append(Append("order-2", [placed()]))
         assert await events.position() == 0
+
+
+async def test_a_statement_appends_no_more_bytes_than_the_setting_allows(event_url: str):
+    """Of texts whose characters have two bytes, half as many events."""
+    async with connected(event_url) as other:
+        await other.execute(COUNT_STATEMENTS)
+    events = [EventData("order-placed", 1, "é" * 100)] * 6
+    async with (
+        Events(event_url, settings=Settings(event_batch_bytes=450)) as client,
+        connected(event_url) as other,
+    ):
+        await client.append(Append("order-1", events))
+        assert await other.fetchval("SELECT count(*) FROM statement") == 3
