@@ -25,6 +25,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     message_context  the message that is being handled, for the events of its handler
     containment     keeps user code from stopping the event loop
     alarm_signal    the signal and the timer that interrupt user code
+    call_time_limit  interrupts a call into user code that takes too long
     loading         imports the user's modules and finds what they declare
     lifecycle       opening and closing resources with `async with`
     engine_process  the two broker connections and the shutdown of every process

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from saga_engine.call_time_limit import SignalTimeLimit
 from saga_engine.cli.graceful_shutdown import (
     exit_on_stop_signals,
     run_contained,
@@ -33,7 +34,6 @@ from saga_engine.telemetry.metrics import Metrics
 from saga_engine.telemetry.nonblocking_stream import flush_before_exit, nonblocking_writer
 from saga_engine.telemetry.throttle import Throttle
 from saga_engine.vocabulary import Program
-from saga_engine.worker.time_limit import SignalTimeLimit
 from saga_engine.worker.worker import Worker
 
 LOG = logging.getLogger("saga_engine")

@@ -230,7 +230,7 @@ class StuckCallReport:
 
 
 _HEADER_BYTES = 12
-"""Bytes before a note: see `worker.time_limit`, which is not imported here."""
+"""Bytes before a note: see `call_time_limit`, which is not imported here."""
 
 
 class _BackgroundTask:
@@ -273,7 +273,7 @@ def _settings(config: dict[str, Any]) -> Any:
 
 
 def _read_call(snapshot: bytes) -> list[str]:
-    from saga_engine.worker.time_limit import decode_call_note  # noqa: PLC0415 - see above
+    from saga_engine.call_time_limit import decode_call_note  # noqa: PLC0415 - see above
 
     return decode_call_note(snapshot)[1]
 

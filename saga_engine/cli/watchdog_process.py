@@ -21,10 +21,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import saga_engine
+from saga_engine.call_time_limit import CALL_NOTE_BYTES
 from saga_engine.cli.watchdog import FALLBACK_KILL_SIGNAL, STOP_SIGNALS
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Emitter, WatchdogLost, WatchdogRestarted
-from saga_engine.worker.time_limit import CALL_NOTE_BYTES
 
 CHECK_INTERVAL = 1.0
 """Seconds between two checks whether it still runs."""
@@ -40,7 +40,7 @@ class WatchdogProcess:
     """
     The watchdog process of this process.
 
-    `memory` is where calls of user code are noted; see `worker.time_limit`.
+    `memory` is where calls of user code are noted; see `call_time_limit`.
     """
 
     def __init__(self, settings: Settings, memory_fd: int, signal_fd: int) -> None:

@@ -19,6 +19,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     aggregate_rules   what makes aggregates valid
     aggregate_stream  the state of an aggregate from its snapshot and the events after it
     command_handling  handle_in: load an aggregate, decide a command, append its events
+    command_time_limit  the time limit of calls into an aggregate's code
     event_types       an event's name, version and model, and the upcasters of older versions
     returned_events   which events a command may return, and which it has returned
     folding           from the events of a stream to the state of its aggregate

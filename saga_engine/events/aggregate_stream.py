@@ -12,15 +12,17 @@ from typing import Any
 
 from saga_engine.events import snapshot_table, stream_table
 from saga_engine.events.aggregate import Aggregate
+from saga_engine.events.command_time_limit import CommandTimeLimit
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.event_types import event_code_call, unreadable
 from saga_engine.events.folding import replay
 from saga_engine.events.recorded import Recorded
 from saga_engine.events.snapshot_table import StoredSnapshot
-from saga_engine.payload.guard import NO_TIME_LIMIT, UserCodeError, call_user_code
+from saga_engine.payload.guard import UserCodeError, call_user_code
 from saga_engine.payload.payload import PayloadError, type_name
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +74,11 @@ async def load(
         LongReplay: not all of its events were replayed.
         UnreadableEvent: its code does not know an event of the stream, or cannot read or apply it.
     """
+    time_limit = CommandTimeLimit(settings.mapping_timeout)
     is_complete = False
     if start is not None:
         loaded = replace(start, state=copy.deepcopy(start.state))
-    elif found := await _load_snapshot(tx, log, aggregate, stream, settings):
+    elif found := await _load_snapshot(tx, log, aggregate, stream, settings, time_limit):
         loaded, is_complete = found
     else:
         loaded = LoadedAggregate(state=aggregate.state_class())
@@ -85,23 +88,37 @@ async def load(
         events, is_complete = await stream_table.read_page(
             tx, log, stream, loaded.version, settings
         )
-        loaded = _add_events(aggregate, loaded, events)
+        loaded = _add_events(aggregate, loaded, events, time_limit)
     if not is_complete:
         raise LongReplay(loaded)
     return loaded
 
 
 async def write_snapshot(
-    tx: Transaction, aggregate: Aggregate, stream: str, version: int, state: Any
+    tx: Transaction, aggregate: Aggregate, stream: str, version: int, state: Json
 ) -> None:
-    """Write the state of an aggregate after the event of *version*, unless its code is unknown."""
+    """
+    Write the state of an aggregate, unless its code is unknown.
+
+    Args:
+        tx: a transaction.
+        aggregate: its declarations.
+        stream: which one.
+        version: of the last event that the state includes.
+        state: as JSON.
+    """
     if aggregate.fingerprint is not None:
-        snapshot = StoredSnapshot(version, aggregate.state_type.write(state))
+        snapshot = StoredSnapshot(version, state)
         await snapshot_table.write(tx, stream, aggregate.fingerprint, snapshot)
 
 
 async def _load_snapshot(
-    tx: Transaction, log: EventLog, aggregate: Aggregate, stream: str, settings: Settings
+    tx: Transaction,
+    log: EventLog,
+    aggregate: Aggregate,
+    stream: str,
+    settings: Settings,
+    time_limit: CommandTimeLimit,
 ) -> tuple[LoadedAggregate, bool] | None:
     """Load a snapshot and the first events after it, and whether these are all; None without."""
     if aggregate.fingerprint is None:
@@ -116,7 +133,8 @@ async def _load_snapshot(
         return None
     try:
         call = event_code_call(type_name(aggregate.state_class), aggregate.source_location, "")
-        state = call_user_code(NO_TIME_LIMIT, call, aggregate.state_type.read, snapshot.state)
+        with time_limit.interrupting():
+            state = call_user_code(time_limit, call, aggregate.state_type.read, snapshot.state)
     except (PayloadError, UserCodeError):
         return None  # the replay reports what is wrong, if anything is
     loaded = LoadedAggregate(
@@ -125,11 +143,14 @@ async def _load_snapshot(
         position=events[0].position,
         snapshot_version=snapshot.version,
     )
-    return _add_events(aggregate, loaded, events[1:]), is_complete
+    return _add_events(aggregate, loaded, events[1:], time_limit), is_complete
 
 
 def _add_events(
-    aggregate: Aggregate, loaded: LoadedAggregate, events: Sequence[Recorded]
+    aggregate: Aggregate,
+    loaded: LoadedAggregate,
+    events: Sequence[Recorded],
+    time_limit: CommandTimeLimit,
 ) -> LoadedAggregate:
     for expected, event in enumerate(events, loaded.version + 1):
         if event.version != expected:
@@ -137,9 +158,11 @@ def _add_events(
             raise unreadable(event, problem, "Restore the events that were removed.")
     if not events:
         return loaded
+    with time_limit.interrupting():
+        state = replay(aggregate, events, loaded.state, time_limit)
     return replace(
         loaded,
-        state=replay(aggregate, events, loaded.state),
+        state=state,
         version=events[-1].version,
         position=events[-1].position,
     )

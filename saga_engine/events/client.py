@@ -124,7 +124,7 @@ class Events(AsyncResource):
 
         If another transaction appends to the stream first, the aggregate is loaded and the command
         is decided again, up to `command_attempts` times. The functions of the aggregate run in the
-        caller's thread, without a time limit: one that does not return blocks its event loop.
+        event loop of the caller, each for at most `mapping_timeout` seconds.
 
             done = await events.handle(orders, "o-1", PlaceOrder(customer="mara"))
 

@@ -19,6 +19,7 @@ from saga_engine.events import aggregate_rules, aggregate_stream
 from saga_engine.events.aggregate import Aggregate, require_aggregate
 from saga_engine.events.aggregate_stream import LoadedAggregate, LongReplay
 from saga_engine.events.append import Append, Appended, check_stream
+from saga_engine.events.command_time_limit import CommandTimeLimit
 from saga_engine.events.decision import decide
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.stream_table import ConcurrentAppend
@@ -207,13 +208,17 @@ async def handle_once(
     """
     aggregate, stream = given.aggregate, given.stream
     loaded = await aggregate_stream.load(tx, log, aggregate, stream, settings, start)
-    decision = decide(aggregate, loaded.state, given.command)
+    time_limit = CommandTimeLimit(settings.mapping_timeout)
+    with time_limit.interrupting():
+        decision = decide(aggregate, loaded.state, given.command, time_limit)
     version, position, appended = loaded.version, loaded.position, None
     if decision.events:
         appended = await append(Append(stream, decision.events, loaded.version))
         version, position = appended.versions[stream], appended.position
         if version - loaded.snapshot_version >= settings.snapshot_interval:
-            await aggregate_stream.write_snapshot(tx, aggregate, stream, version, decision.state)
+            await aggregate_stream.write_snapshot(
+                tx, aggregate, stream, version, decision.state_data
+            )
     handled = Handled(
         stream=stream,
         version=version,

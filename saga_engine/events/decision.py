@@ -34,11 +34,13 @@ class Decision:
         events: as they are appended.
         values: the same, as instances of their classes.
         state: after them.
+        state_data: the same, as JSON.
     """
 
     events: tuple[EventData, ...]
     values: tuple[Any, ...]
     state: Any
+    state_data: Json
 
 
 def decide(
@@ -69,7 +71,7 @@ def decide(
         for each in values:
             event, state = _decide_event(aggregate, spec, state, each, time_limit)
             events.append(event)
-        _state_data(aggregate, state, time_limit)
+        state_data = _state_data(aggregate, state, time_limit)
     except UserCodeError as error:
         problem = f"failed: {error.call.function} {error.text}{error.detail}"
         fix = f"Correct {error.call.source_location}."
@@ -77,7 +79,7 @@ def decide(
         raise _failed(spec, problem, fix) from error.__context__
     except PayloadError as error:
         raise _failed(spec, f"has a result that cannot be stored: {error}") from None
-    return Decision(tuple(events), values, state)
+    return Decision(tuple(events), values, state, state_data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,12 @@ class CallTimeLimit(Protocol):
         """
 
     def leave(self) -> None:
-        """Stop the time. Nothing is raised after this."""
+        """
+        Stop the time. TimeLimitExceeded is not raised after this.
+
+        Raises:
+            UserCodeError: the call took too long and could not be interrupted.
+        """
 
 
 class NoTimeLimit:

@@ -13,8 +13,9 @@ class UserCodeSettings(BaseModel):
     mapping_timeout: Seconds = Field(
         2.0,
         description="Seconds a mapping function or validator may take before it is interrupted; the"
-        " run then gets an incident, mapping_failed. Mapping data takes microseconds, and the whole"
-        " batch waits for it",
+        " run then gets an incident, mapping_failed. A function of an aggregate or a pure one of a"
+        " projection as well: the command fails, the projection stops. Mapping data takes"
+        " microseconds, and the whole batch waits for it",
     )
     import_timeout: Seconds = Field(
         60.0,

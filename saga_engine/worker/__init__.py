@@ -25,7 +25,6 @@ The process
     loops                   the consume loop, and the tasks that run the duties
     periodic                calls one duty until the worker stops
     token_keys              reads the token keys again when a token is signed with an unknown key
-    time_limit              interrupts user code that runs too long
     timeslice               yields to the event loop during long computations
 
 Before the transaction

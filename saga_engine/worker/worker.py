@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
+from saga_engine.call_time_limit import TimeLimitedCodec
 from saga_engine.encryption.configuration import encryption_from
 from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
@@ -34,7 +35,6 @@ from saga_engine.vocabulary import Program
 from saga_engine.waiting import wait_for_event
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
 from saga_engine.worker.registry import validated
-from saga_engine.worker.time_limit import TimeLimitedCodec
 
 LAG_INTERVAL = 1.0
 """Seconds between two measurements of how late the event loop runs a timer."""

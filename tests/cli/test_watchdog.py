@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from saga_engine.call_time_limit import CALL_NOTE_BYTES, SignalTimeLimit
 from saga_engine.cli.watchdog import LOG_TIMEOUT, POLL_INTERVAL, RECORD_TIMEOUT, Watchdog
 from saga_engine.identifiers import uuid7
 from saga_engine.payload.guard import UserCodeCall
 from saga_engine.shutdown import ShutdownSchedule
-from saga_engine.worker.time_limit import CALL_NOTE_BYTES, SignalTimeLimit
 
 CALL = UserCodeCall("shop", str(uuid7()), "do", None, "shop.do", "do", "sagas.py:1")
 

@@ -8,6 +8,14 @@ import threading
 
 import pytest
 
+from saga_engine.call_time_limit import (
+    CALL_NOTE_BYTES,
+    TICKS_PER_TIMEOUT,
+    SignalTimeLimit,
+    TimeLimitedCodec,
+    decode_call_note,
+    encode_call_note,
+)
 from saga_engine.payload.encryption import (
     EncryptionError,
     PayloadEncryption,
@@ -19,14 +27,6 @@ from saga_engine.payload.encryption import (
 )
 from saga_engine.payload.guard import UserCodeCall, UserCodeError, call_user_code
 from saga_engine.vocabulary import Direction
-from saga_engine.worker.time_limit import (
-    CALL_NOTE_BYTES,
-    TICKS_PER_TIMEOUT,
-    SignalTimeLimit,
-    TimeLimitedCodec,
-    decode_call_note,
-    encode_call_note,
-)
 
 CALL = UserCodeCall(
     "shop", "r-1", "charge", Direction.ACTION, "card.charge", "charge", "sagas.py:1"

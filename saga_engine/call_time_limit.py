@@ -1,9 +1,9 @@
 """
 Interrupts user code: an interval timer raises TimeLimitExceeded in a call that runs too long.
 
-Python runs signal handlers in the main thread, so only a worker whose event loop runs there has
+Python runs signal handlers in the main thread, so only a process whose event loop runs there has
 this timer; a worker embedded in another thread has none. The timer ticks in fractions of the
-timeout while the worker is busy, because setting it for each call would cost two system calls. The
+timeout while the process is busy, because setting it for each call would cost two system calls. The
 handler counts the ticks of a call, so a process that was stopped for a minute still has the rest of
 its time when it continues. C code that does not return to the interpreter cannot be interrupted.
 For that case each call is noted in memory that another process reads; see `cli.watchdog`.
@@ -67,6 +67,11 @@ class SignalTimeLimit:
                 yield
             finally:
                 self._installed = self._timer_running = False
+
+    @property
+    def has_interrupted(self) -> bool:
+        """Whether the call in progress, or else the last one, was interrupted."""
+        return self._tick_count > TICKS_PER_TIMEOUT
 
     @property
     def call(self) -> UserCodeCall | None:
