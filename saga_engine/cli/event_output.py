@@ -4,11 +4,18 @@ from typing import Any
 
 import orjson
 
+from saga_engine.errors import UnreadableEvent
 from saga_engine.events.recorded import Recorded
+from saga_engine.events.undecoded_event import data_json
 
 
 def event_json(event: Recorded) -> dict[str, Any]:
-    """Return an event as it is in a document."""
+    """
+    Return an event as it is in a document.
+
+    One whose data cannot be read has null instead, and `unreadable` says why.
+    """
+    data, problem = _data_or_problem(event)
     return {
         "id": event.id,
         "stream": event.stream,
@@ -21,10 +28,19 @@ def event_json(event: Recorded) -> dict[str, Any]:
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
         "actor": event.actor,
-        "data": event.data,
+        "data": data and orjson.Fragment(data),
+        **({"unreadable": problem} if problem else {}),
     }
 
 
 def data_text(event: Recorded) -> str:
-    """Return the data of an event as JSON on one line."""
-    return orjson.dumps(event.data).decode()
+    """Return the data of an event as JSON on one line, or why it cannot be read."""
+    data, problem = _data_or_problem(event)
+    return f"({problem})" if data is None else data.decode()
+
+
+def _data_or_problem(event: Recorded) -> tuple[bytes | None, str]:
+    try:
+        return data_json(event), ""
+    except UnreadableEvent as error:
+        return None, error.problem

@@ -8,9 +8,8 @@ section 14). A message depends on nothing but its event, so a repeated one is th
 from datetime import UTC
 from uuid import UUID
 
-import orjson
-
 from saga_engine.events.recorded import Recorded
+from saga_engine.events.undecoded_event import data_json
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import FEED
 
@@ -25,6 +24,9 @@ def encode_event(event: Recorded, log_id: UUID) -> Message:
     Args:
         event: an event.
         log_id: the identity of the log that it is from.
+
+    Raises:
+        UnreadableEvent: its data is not JSON that can be read and written.
     """
     headers: dict[str, str | int | bool] = {
         "ce-specversion": "1.0",
@@ -46,7 +48,7 @@ def encode_event(event: Recorded, log_id: UUID) -> Message:
     return Message(
         exchange=FEED,
         routing_key=routing_key(event),
-        body=orjson.dumps(event.data),
+        body=data_json(event),
         message_id=str(event.id),
         headers=headers,
         timestamp=event.recorded_at,

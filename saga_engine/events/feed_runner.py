@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.backoff import Backoff
-from saga_engine.errors import StoreError
+from saga_engine.errors import StoreError, UnreadableEvent
 from saga_engine.events.cloud_event import encode_event
 from saga_engine.events.event_source import EventSource
 from saga_engine.events.feed import Feed, Unroutable
@@ -19,8 +19,7 @@ from saga_engine.events.feed_rules import event_filter
 from saga_engine.events.feed_table import FeedKey, Progress
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.recorded import Recorded
-from saga_engine.events.undecoded_event import UndecodedEvent
-from saga_engine.protocol.message import PublishOutcome
+from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import FEED
 from saga_engine.telemetry.events import (
     FeedAcquired,
@@ -133,8 +132,8 @@ class FeedRunner:
         Raises:
             NotOwner: the lease was lost. The events may have been published.
         """
-        readable = [each for each in events if not isinstance(each, UndecodedEvent)]
-        messages = [encode_event(each, self._source.log.id) for each in readable]
+        encoded = [self._encode(each) for each in events]
+        messages = [each for each in encoded if each is not None]
         async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(self._publisher.publish(messages))
             is_owner = True
@@ -144,13 +143,19 @@ class FeedRunner:
                     is_owner = await self._keep_lease()
         published = iter(publishing.result())
         outcomes = [
-            PublishOutcome.UNPUBLISHABLE if isinstance(each, UndecodedEvent) else next(published)
-            for each in events
+            PublishOutcome.UNPUBLISHABLE if each is None else next(published) for each in encoded
         ]
         self._report_published(outcomes)
         if not is_owner:
             raise NotOwner
         return outcomes
+
+    def _encode(self, event: Recorded) -> Message | None:
+        """Make the message of an event; None if its data cannot be read."""
+        try:
+            return encode_event(event, self._source.log.id)
+        except UnreadableEvent:
+            return None
 
     async def _keep_lease(self) -> bool:
         """Renew the lease; False when another process has changed the feed."""
@@ -195,9 +200,10 @@ class FeedRunner:
             await self._save(FeedBatch((), self._saved, self._passed, self._unroutable))
 
     def _problem(self, event: Recorded, outcome: PublishOutcome) -> str:
-        if isinstance(event, UndecodedEvent):
-            return "The data of the event cannot be read as JSON. Discard the event."
-        message = encode_event(event, self._source.log.id)
+        try:
+            message = encode_event(event, self._source.log.id)
+        except UnreadableEvent as error:
+            return f"The event cannot be published: {error.problem}. Discard the event."
         retry = f"then run `saga-engine feeds retry {self._key.name}`; or discard the event."
         if outcome is PublishOutcome.UNROUTABLE:
             return (

@@ -7,6 +7,8 @@ events around it are read, and an operator can skip it.
 
 from typing import Any, NoReturn
 
+import orjson
+
 from saga_engine.errors import UnreadableEvent
 from saga_engine.events.recorded import Recorded
 
@@ -22,15 +24,32 @@ class UndecodedEvent(Recorded):
     __slots__ = ()
 
     def _raise_unreadable(self) -> NoReturn:
-        raise UnreadableEvent(
-            stream=self.stream,
-            version=self.version,
-            event_type=self.type,
-            problem="its data cannot be read as JSON, because of its depth or of a number",
-            fix="Another program has inserted it. Skip it where it is read.",
-        )
+        raise _unreadable(self)
 
     def _ignore(self, data: Any) -> None:
         """Take what the constructor sets."""
 
     data = property(_raise_unreadable, _ignore)
+
+
+def data_json(event: Recorded) -> bytes:
+    """
+    Write the data of an event as JSON.
+
+    Raises:
+        UnreadableEvent: it cannot be read, or is nested too deep to be written.
+    """
+    try:
+        return orjson.dumps(event.data)
+    except TypeError:
+        raise _unreadable(event) from None
+
+
+def _unreadable(event: Recorded) -> UnreadableEvent:
+    return UnreadableEvent(
+        stream=event.stream,
+        version=event.version,
+        event_type=event.type,
+        problem="its data cannot be read as JSON, because of its depth or of a number",
+        fix="Another program has inserted it. Skip it where it is read.",
+    )

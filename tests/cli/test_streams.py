@@ -4,7 +4,7 @@ from saga_engine.events import Append, Events
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import RunFinished
 from tests.kit.command_line import saga_engine
-from tests.kit.event_database import placed
+from tests.kit.event_database import connected, placed
 
 
 @pytest.fixture
@@ -24,6 +24,34 @@ async def test_read_prints_the_events_of_a_stream_in_order(event_store, migrated
     assert [second[0], *second[3:]] == ["2", "order-placed", "1", '{"number":2}']
     assert int(first[1]) < int(second[1])
     assert (ran.exit_code, ran.err) == (0, "2 events.\n")
+
+
+async def test_an_event_that_cannot_be_read_hides_no_other(event_store, migrated_url):
+    """Another program has inserted it: no command could show the events after it."""
+    async with connected(migrated_url) as other:
+        await other.execute(
+            "INSERT INTO saga_engine.stream_event"
+            " (stream, version, type, schema_version, data, metadata)"
+            " VALUES ('order-1', 1, 'order-placed', 1, '1e400', '{}'),"
+            f" ('order-1', 2, 'order-placed', 1, '{'[' * 300}{']' * 300}', '{{}}')"
+        )
+    await event_store.append(Append("order-1", [placed(3)]))
+    read = ("streams", "read", "order-1")
+    ran = await saga_engine(*read, database_url=migrated_url)
+    data = [line.split("\t")[-1] for line in ran.out.splitlines()[1:]]
+    assert [each[:20] for each in data] == [
+        "(its data cannot be ",
+        "(its data cannot be ",
+        '{"number":3}',
+    ]
+    ran = await saga_engine(*read, "--json", database_url=migrated_url)
+    events = ran.json["events"]
+    assert [each["data"] for each in events] == [None, None, {"number": 3}]
+    assert ["cannot be read" in each.get("unreadable", "") for each in events] == [
+        True,
+        True,
+        False,
+    ]
 
 
 async def test_pages_follow_each_other_without_a_gap(event_store, migrated_url):

@@ -10,9 +10,15 @@ from saga_engine.events.feed_table import FeedState
 from saga_engine.events.projection_actions import Operator
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import FeedAcquired, FeedStopped, MessagesPublished
+from saga_engine.telemetry.events import (
+    FeedAcquired,
+    FeedStopped,
+    InternalErrorCaught,
+    MessagesPublished,
+)
 from tests.kit.broker_faults import abort_before_confirm, drop_confirm, nack
 from tests.kit.connections import raw_channel
+from tests.kit.event_database import connected
 from tests.kit.events import EventRecorder
 from tests.kit.feeds import (
     ORDERS,
@@ -27,6 +33,9 @@ from tests.kit.feeds import (
 from tests.kit.projections import append_one, append_orders, cancelled, placed
 
 OPERATOR = Operator("mara", "tested")
+INSERT = """
+INSERT INTO saga_engine.stream_event (stream, version, type, schema_version, data, metadata)
+VALUES ('order-1', 1, $1, 1, $2, $3)"""
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
@@ -192,6 +201,46 @@ async def test_a_feed_stops_at_an_event_that_exceeds_a_limit(
     assert "Its body has 5011 bytes; 4000 are allowed" in stopped.problem
     assert "max_body_bytes" in stopped.problem
     assert (await stored_feed(feed_database)).position == stopped.position - 1
+
+
+HOSTILE = {
+    "a number beyond a double": ("order-placed", "1e400", "{}", "cannot be read as JSON"),
+    "data too deep to be written": (
+        *("order-placed", "[" * 300 + "]" * 300, "{}"),
+        "cannot be read as JSON",
+    ),
+    "data too deep to be read": (
+        *("order-placed", "[" * 2000 + "]" * 2000, "{}"),
+        "cannot be read as JSON",
+    ),
+    "a long type": ("x" * 300, "{}", "{}", "Its routing key has 306 bytes"),
+    "a long actor": ("order-placed", "{}", f'{{"actor": "{"x" * 200_000}"}}', "Its headers have"),
+}
+
+
+@pytest.mark.parametrize("row", HOSTILE.values(), ids=[*HOSTILE])
+async def test_a_row_of_another_program_stops_the_feeds_that_select_it_and_no_other(
+    events, event_url, development_broker, feed_database, row
+):
+    async with raw_channel(development_broker.url) as channel:
+        await bind_queue(channel, "billing")
+        received = await receive_from(channel, "billing")
+        *inserted, problem = row
+        async with connected(event_url) as other:
+            await other.execute(INSERT, *inserted)
+        last = await append_one(events, "order-2", placed())
+        feeds = [order_feed(), order_feed("others", streams=["order-2"])]
+        async with running_feeds(event_url, development_broker.url, feeds) as emitted:
+            (stopped,) = await emitted.wait_for(FeedStopped)
+            await wait_for_feed(feed_database, last, "others")
+            assert (stopped.feed, stopped.stream) == ("orders", "order-1")
+            assert problem in stopped.problem
+            async with feed_database.transaction() as tx:
+                await feed_actions.discard(tx, "orders", stopped.position, OPERATOR)
+            await wait_for_feed(feed_database, last)
+        await received.wait_for(1)
+        received.check([each for each in await every_event(events) if each.position == last])
+        assert not emitted.matching(InternalErrorCaught)
 
 
 async def test_a_refused_event_is_published_again_before_the_next_of_its_stream(
