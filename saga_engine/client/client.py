@@ -97,6 +97,7 @@ class Client(AsyncResource):
             BrokerUnavailable: the broker is out of reach, or no worker has ever run on it.
             TimedOut: no worker answered in `client_timeout`; the run starts when there is one.
         """
+        self.require_open()
         name, requested_version = name_and_version(saga, version)
         run_id, max_key_bytes = uuid7(), self._settings.max_request_text_bytes
         encrypted_input = self._encryption.encrypt(
@@ -113,13 +114,12 @@ class Client(AsyncResource):
             f"Run {run_id} is requested and starts as soon as a worker accepts it.",
         )
         _raise_if_refused(answer, name)
-        actual_run_id = answer.run_id or run_id
         return RunHandle(
-            run_id=actual_run_id,
+            run_id=answer.run_id or run_id,
             saga=name,
             version=answer.run.version if answer.run else requested_version,
             key=key,
-            existing=actual_run_id != run_id,
+            existing=answer.run_id not in (None, run_id),
             status=answer.run.status if answer.run else None,
         )
 
@@ -136,6 +136,7 @@ class Client(AsyncResource):
             NotFound: there is no such run.
             BrokerUnavailable, TimedOut: there was no answer.
         """
+        self.require_open()
         request = StatusRequest(parse_run_id(run_id))
         answer = await self._requests.ask(request, "Nothing is known of the run.")
         if answer.run:
@@ -171,6 +172,7 @@ class Client(AsyncResource):
                 showed an open incident, the text names it.
             BrokerUnavailable: no worker has ever run on this broker.
         """
+        self.require_open()
         waiter = RunWaiter(parse_run_id(run_id), on_incident)
         try:
             async with (
@@ -199,6 +201,7 @@ class Client(AsyncResource):
             Conflict: it is finished or past its pivot; the text says which.
             BrokerUnavailable, TimedOut: there was no answer; the run may still be cancelled.
         """
+        self.require_open()
         request = CancelRequest(parse_run_id(run_id), reason, operator)
         consequence = "The cancel is recorded and may still happen."
         answer = await self._requests.ask(request, consequence)

@@ -102,6 +102,22 @@ async def test_a_broker_that_is_unavailable_or_refuses_is_an_immediate_error(rab
             pass
 
 
+async def test_a_client_is_used_only_while_it_is_open(settings):
+    client = Client(settings=settings)
+    calls = [
+        lambda: client.start("greet", ANN),
+        lambda: client.status(uuid7()),
+        lambda: client.result(uuid7(), timeout=1),
+        lambda: client.cancel(uuid7(), reason="late", operator="ann"),
+    ]
+    for _ in ("before it is entered", "after it was left"):
+        for call in calls:
+            with pytest.raises(InvalidInput, match=r"Client is not open\. Use it within"):
+                await call()
+        async with client:
+            pass
+
+
 async def test_an_error_in_the_block_leaves_the_client_as_it_is(settings):
     with pytest.raises(KeyError):
         async with Client(settings=settings):
