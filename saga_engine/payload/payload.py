@@ -124,17 +124,11 @@ class PayloadType:
         except PayloadError:
             raise
         except ValidationError as error:
-            value_type = type_name(type(value))
-            text, text_without_paths = (
-                _validation_message(self.python_type, error),
-                _mismatch_text(self.python_type),
-            )
-            raise PayloadError(
-                f"{value_type} {text}", f"{value_type} {text_without_paths}"
-            ) from None
+            text = self._unwritable_text(value)
+            raise PayloadError(f"{text} ({_problem_paths(error)})", text) from None
         except PydanticSerializationError:
-            text = f"{_mismatch_text(self.python_type)} (it cannot be written as JSON)"
-            raise PayloadError(f"{type_name(type(value))} {text}") from None
+            text = f"{self._unwritable_text(value)} (it cannot be written as JSON)"
+            raise PayloadError(text) from None
         except Exception as error:  # noqa: BLE001 - serializers and `__eq__` are the author's
             text = f"cannot be written as {type_name(self.python_type)} ({type(error).__name__})"
             raise PayloadError(f"{type_name(type(value))} {text}") from None
@@ -195,6 +189,15 @@ class PayloadType:
     def _read(self, body: bytes) -> Any:
         # The adapter's own method checks its arguments first, for a quarter of the time.
         return self._adapter.validator.validate_json(body, by_alias=True)
+
+    def _unwritable_text(self, value: Any) -> str:
+        value_type = type(value)
+        if value_type is not self.python_type or value_type.__module__ == "builtins":
+            return f"{type_name(value_type)} {_mismatch_text(self.python_type)}"
+        return (
+            f"{type_name(value_type)} was made or changed without validation, and does not fit its"
+            " class"
+        )
 
     def _to_json_bytes(self, data: Json) -> bytes:
         body = to_json_bytes(data)
@@ -301,11 +304,15 @@ def type_name(python_type: Any) -> str:
 
 
 def _validation_message(python_type: Any, error: ValidationError) -> str:
+    return f"{_mismatch_text(python_type)} ({_problem_paths(error)})"
+
+
+def _problem_paths(error: ValidationError) -> str:
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     # A custom validator's message may quote the value; the code of its type cannot.
     named = [f"{'.'.join(map(str, p['loc'])) or 'body'}: {p['type']}" for p in problems[:3]]
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{_mismatch_text(python_type)} ({'; '.join(named)}{more})"
+    return f"{'; '.join(named)}{more}"
 
 
 def _mismatch_text(python_type: Any) -> str:

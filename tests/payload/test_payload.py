@@ -109,6 +109,13 @@ def test_a_value_of_another_type_is_not_written(value):
         PayloadType(Line).write(value)
 
 
+def test_an_instance_that_was_not_validated_is_named_as_such():
+    """Not as one that does not fit the class that it is of."""
+    line = Line.model_construct(sku="A", amount="x", at="y")  # type: ignore[arg-type]
+    with pytest.raises(PayloadError, match=r"^Line was made or changed without validation, and do"):
+        PayloadType(Line).write(line)
+
+
 def test_none_is_written_only_where_it_is_declared():
     assert PayloadType(Line | None).write(None) is None
 
