@@ -7,7 +7,7 @@ changes and calls the async functions, in the order of the events.
 
 import asyncio
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +30,7 @@ from saga_engine.payload.guard import (
 from saga_engine.postgres.sqlalchemy_errors import sqlstate_of, translate_error
 from saga_engine.store.database import SqlAlchemyTransaction
 
-_EVENTS_FOLDER = __file__.rpartition("/")[0] + "/"
+_PACKAGE = __file__.rpartition("/events/")[0] + "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +211,21 @@ def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
 
 
 def _trace(error: BaseException) -> str:
-    """The author's lines that raised; without the texts of errors, which may have values."""
-    frames = [
+    """
+    Name the author's lines that raised, also where another error was made of theirs.
+
+    The texts of errors are left out, because they may have values.
+    """
+    frames = dict.fromkeys(
         f"{frame.filename}:{frame.lineno} in {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_EVENTS_FOLDER) and "/site-packages/" not in frame.filename
-    ]
+        for each in _chain(error)
+        for frame in traceback.extract_tb(each.__traceback__)
+        if not frame.filename.startswith(_PACKAGE) and "/site-packages/" not in frame.filename
+    )
     return "\n".join(frames)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

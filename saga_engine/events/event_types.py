@@ -117,7 +117,9 @@ class EventType:
             raise unreadable(recorded, f"its data {error}", fix) from None
         except UserCodeError as error:
             problem = f"{error.call.function} {error.text}{error.detail}"
-            raise unreadable(recorded, problem, f"Correct {error.call.source_location}.") from None
+            fix = f"Correct {error.call.source_location}."
+            # For a traceback in the caller's process: what the author's code raised.
+            raise unreadable(recorded, problem, fix) from error.__context__
 
     def _newest_data(self, recorded: Recorded, time_limit: CallTimeLimit) -> Json:
         version = recorded.schema_version

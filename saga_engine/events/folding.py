@@ -61,7 +61,8 @@ def replay(
         except UserCodeError as error:
             problem = f"{fold.call.function} {error.text}{error.detail}"
             fix = f"Correct the fold at {fold.call.source_location}."
-            raise unreadable(recorded, problem, fix) from None
+            # For a traceback in the caller's process: what the author's code raised.
+            raise unreadable(recorded, problem, fix) from error.__context__
     return state
 
 

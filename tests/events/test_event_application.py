@@ -78,6 +78,17 @@ def test_a_plan_ends_before_an_event_that_cannot_be_read_or_mapped(event, proble
     assert problem in made.poison.error
 
 
+def test_the_lines_of_a_pure_function_that_raised_are_kept():
+    def fail() -> Change:
+        raise KeyError("a value of the event")
+
+    made = plan(returning(fail), [recorded(1)], set(), NO_TIME_LIMIT)
+    assert made.poison is not None
+    lines = [line.rpartition(" ")[2] for line in made.poison.trace.splitlines()]
+    assert lines == ["placed", "fail"]
+    assert "value" not in made.poison.trace
+
+
 @pytest.mark.parametrize(
     ("result", "problem"),
     [

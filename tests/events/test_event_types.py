@@ -173,6 +173,7 @@ def test_data_that_does_not_fit_is_an_error_without_the_data():
 def test_an_upcaster_that_raises_is_an_error_with_its_line_and_without_the_data():
     error = unreadable(DEPOSITED, {"secret": 7}, 1)
     assert error.problem.startswith("to_cents raised KeyError at ")
+    assert type(error.__cause__) is KeyError
     assert "wallet.py:" in error.problem
     assert "secret" not in str(error)
 

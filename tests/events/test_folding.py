@@ -172,6 +172,7 @@ def test_a_fold_that_raises_is_an_error_of_that_event_without_values(error):
     assert f"fold raised {type(error).__name__} at {__file__}:" in caught.value.problem
     assert "hunter2" not in str(caught.value)
     assert "Correct the fold at" in caught.value.fix
+    assert caught.value.__cause__ is error, "a traceback shows what the author's code raised"
 
 
 def test_a_fold_that_forgets_to_return_is_an_error():
