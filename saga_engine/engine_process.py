@@ -1,11 +1,12 @@
 """
-What the processes of the engine have in common: two connections to the broker, and the shutdown.
+What the processes of the engine have in common: connections to the broker, lag, and the shutdown.
 
 A worker, a participant service and a client each publish over one connection and consume over the
 other; `amqp.connection` says why.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,8 +21,17 @@ from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.shutdown import ShutdownSchedule
-from saga_engine.telemetry.events import BrokerConnectionChanged, Observer, ProcessStopping
+from saga_engine.telemetry.events import (
+    BrokerConnectionChanged,
+    EventLoopLagMeasured,
+    Observer,
+    ProcessStopping,
+)
 from saga_engine.vocabulary import ConnectionRole, ConnectionState, Program
+from saga_engine.waiting import wait_for_event
+
+LAG_INTERVAL = 1.0
+"""Seconds between two measurements of how late the event loop runs a timer."""
 
 Readiness = dict[str, str | None]
 """Each dependency of a process, and what is wrong with it in a sentence; None: nothing."""
@@ -125,6 +135,14 @@ class EngineProcess(AsyncResource):
         )
         self._connections = connections
         return connections
+
+    async def _measure_loop_lag(self, stop: asyncio.Event) -> None:
+        """Measure periodically how late the event loop runs a timer, until *stop* is set."""
+        while not stop.is_set():
+            due = time.perf_counter() + LAG_INTERVAL
+            await wait_for_event(stop, LAG_INTERVAL)
+            if not stop.is_set():
+                self._emit(EventLoopLagMeasured(lag_s=max(0.0, time.perf_counter() - due)))
 
     def _process_readiness(self) -> Readiness:
         """The part of the readiness that all processes have: the broker, and the shutdown."""

@@ -99,6 +99,7 @@ class ProjectorService(EngineProcess):
         """Run everything until *stop* is set, then shut down within `shutdown_timeout`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._monitor.run(stop))
+            group.create_task(self._measure_loop_lag(stop))
             work = group.create_task(self._work(stop))
             self._emit(ProcessReady(program=self._program))
             await stop.wait()

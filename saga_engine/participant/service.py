@@ -119,6 +119,7 @@ class ParticipantService(EngineProcess):
                     for each in self._databases.values()
                 ),
                 *(group.create_task(each.run()) for each in self._outage_monitors.values()),
+                group.create_task(self._measure_loop_lag(stop)),
             ]
             dispatch_task = group.create_task(self._dispatcher.run())
             self._emit(ProcessReady(program=self._program))

@@ -7,7 +7,6 @@ or when `shutdown_timeout` is over. Unacknowledged messages are then redelivered
 """
 
 import asyncio
-import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
@@ -27,17 +26,12 @@ from saga_engine.store.database import Database
 from saga_engine.store.sql_store import SqlStore
 from saga_engine.telemetry.events import (
     Emitter,
-    EventLoopLagMeasured,
     ProcessReady,
     ProcessStopped,
 )
 from saga_engine.vocabulary import Program
-from saga_engine.waiting import wait_for_event
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
 from saga_engine.worker.registry import validated
-
-LAG_INTERVAL = 1.0
-"""Seconds between two measurements of how late the event loop runs a timer."""
 
 
 class Worker(EngineProcess):
@@ -99,13 +93,6 @@ class Worker(EngineProcess):
             await stop.wait()
             clean = await self._shut_down(loops_task)
         self._emit(ProcessStopped(program=self._program, clean=clean))
-
-    async def _measure_loop_lag(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            due = time.perf_counter() + LAG_INTERVAL
-            await wait_for_event(stop, LAG_INTERVAL)
-            if not stop.is_set():
-                self._emit(EventLoopLagMeasured(lag_s=max(0.0, time.perf_counter() - due)))
 
     async def readiness(self) -> Readiness:
         """Report each dependency of the worker; see Readiness."""

@@ -8,6 +8,7 @@ from saga_engine.errors import ConfigurationError, SchemaMismatch
 from saga_engine.events.service import ProjectorService
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
+    EventLoopLagMeasured,
     ProcessReady,
     ProcessStopped,
     ProcessStopping,
@@ -36,6 +37,12 @@ from tests.kit.read_model import orders_projection
 async def database(event_url):
     async with projection_database(event_url) as database:
         yield database
+
+
+async def test_it_reports_how_late_its_event_loop_is(event_url, database):
+    """As a worker does: all projections of the process wait for a function that blocks it."""
+    async with running_service(event_url) as (_, emitted):
+        await emitted.wait_for(EventLoopLagMeasured)
 
 
 async def test_it_runs_projections_and_ends_its_leases_when_it_stops(events, event_url, database):

@@ -9,6 +9,7 @@ from saga_engine.participant.service import ParticipantService
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
     BarrierHit,
+    EventLoopLagMeasured,
     MessagesConsumed,
     MessagesPublished,
     ProcessStopped,
@@ -40,6 +41,12 @@ async def test_a_command_is_performed_once_and_answered(broker_url, user_engine)
             assert reply.outcome is Outcome.SUCCEEDED
             assert reply.command_ref.run_id == charge.run_id
         assert await booking_rows(user_engine) == [("o-1", -1), ("o-1", 1)]
+
+
+async def test_it_reports_how_late_its_event_loop_is(broker_url):
+    """As a worker does: all handlers of the process wait for one that blocks it."""
+    async with running_service(broker_url, PaymentsParticipant()) as running:
+        await running.events.wait_for(EventLoopLagMeasured)
 
 
 async def test_a_rejection_and_a_failure_are_sent_with_their_texts(broker_url):
