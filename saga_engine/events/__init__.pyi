@@ -15,6 +15,7 @@ from saga_engine.events.expected_version import ANY as ANY
 from saga_engine.events.expected_version import EXISTING as EXISTING
 from saga_engine.events.expected_version import NEW as NEW
 from saga_engine.events.feed import Feed as Feed
+from saga_engine.events.folding import decode as decode
 from saga_engine.events.folding import replay as replay
 from saga_engine.events.projection import Projection as Projection
 from saga_engine.events.recorded import EventData as EventData

@@ -22,6 +22,28 @@ from saga_engine.payload.guard import (
 from saga_engine.payload.payload import type_name
 
 
+def decode(
+    aggregate: Aggregate, recorded: Recorded, time_limit: CallTimeLimit = NO_TIME_LIMIT
+) -> Any:
+    """
+    Turn a stored event into an instance of its class, as the folds of its aggregate get it.
+
+        async for recorded in events.read("order-o-1"):
+            event = decode(orders, recorded)
+
+    Args:
+        aggregate: whose event it is.
+        recorded: an event of any version; upcasters lead to the newest.
+        time_limit: interrupts each call into the author's code.
+
+    Raises:
+        InvalidInput: an argument is of another class.
+        UnreadableEvent: the aggregate does not declare it, or cannot read it.
+    """
+    require_aggregate(aggregate)
+    return _fold_of(aggregate, recorded).event_type.read(recorded, time_limit)
+
+
 def replay(
     aggregate: Aggregate,
     events: Iterable[Recorded],
@@ -48,13 +70,7 @@ def replay(
     fix = f"Give a {type_name(aggregate.state_class)}, or none."
     require_instance(state, aggregate.state_class, "The state", fix)
     for recorded in events:
-        fix = "Give events as Events.read reads them."
-        require_instance(recorded, Recorded, "What is replayed", fix)
-        fold = aggregate.folds.get(recorded.type)
-        if fold is None:
-            problem = f"aggregate {aggregate.name!r} does not declare it"
-            fix = "Deploy the code that declares it, or declare a fold for it."
-            raise unreadable(recorded, problem, fix)
+        fold = _fold_of(aggregate, recorded)
         event = fold.event_type.read(recorded, time_limit)
         try:
             state = apply_event(aggregate, fold, state, event, time_limit)
@@ -64,6 +80,17 @@ def replay(
             # For a traceback in the caller's process: what the author's code raised.
             raise unreadable(recorded, problem, fix) from error.__context__
     return state
+
+
+def _fold_of(aggregate: Aggregate, recorded: Recorded) -> Fold:
+    fix = "Give events as Events.read reads them."
+    require_instance(recorded, Recorded, "The event", fix)
+    fold = aggregate.folds.get(recorded.type)
+    if fold is None:
+        problem = f"aggregate {aggregate.name!r} does not declare it"
+        fix = "Deploy the code that declares it, or declare a fold for it."
+        raise unreadable(recorded, problem, fix)
+    return fold
 
 
 def apply_event(

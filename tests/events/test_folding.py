@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from saga_engine import Rejected
 from saga_engine.errors import InvalidInput, UnreadableEvent
-from saga_engine.events import Aggregate, Recorded, replay
+from saga_engine.events import Aggregate, Recorded, decode, replay
 from saga_engine.events.decision import decide
 from saga_engine.events.recorded import EventData
 from saga_engine.payload.guard import TimeLimitExceeded, UserCodeCall
@@ -44,7 +44,7 @@ HISTORIES = pytest.mark.parametrize("histories", [100, pytest.param(1000, marks=
     ("arguments", "sentence"),
     [
         (("wallet", []), "The aggregate is of the class str"),
-        ((wallets, ["x"]), "What is replayed is of the class str. Give events"),
+        ((wallets, ["x"]), "The event is of the class str. Give events"),
         ((wallets, None), "What is replayed is of the class NoneType"),
         ((wallets, [], "state"), "The state is of the class str. Give a Wallet"),
     ],
@@ -52,6 +52,23 @@ HISTORIES = pytest.mark.parametrize("histories", [100, pytest.param(1000, marks=
 def test_what_cannot_be_replayed_is_refused(arguments: Any, sentence: str):
     with pytest.raises(InvalidInput, match=sentence):
         replay(*arguments)
+
+
+def test_an_event_is_decoded_as_its_class_in_its_newest_version():
+    old = recorded(1, EventData("wallet-deposited", 1, {"euros": 7}))
+    assert decode(wallets, old) == Deposited(amount=700, currency="EUR")
+    assert old.data == {"euros": 7}, "what was stored is not changed"
+
+
+def test_what_cannot_be_decoded_is_refused():
+    other = recorded(1, EventData("order-placed", 1, {}))
+    with pytest.raises(UnreadableEvent, match="aggregate 'wallet' does not declare it"):
+        decode(wallets, other)
+    wrong: Any = "wallet"
+    with pytest.raises(InvalidInput, match="The aggregate is of the class str"):
+        decode(wrong, other)
+    with pytest.raises(InvalidInput, match="The event is of the class str"):
+        decode(wallets, wrong)
 
 
 def history(decided: list[Any]) -> list[Recorded]:
