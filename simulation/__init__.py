@@ -1,8 +1,9 @@
 """
 Deterministic simulation: the real engine over models of its servers, in virtual time.
 
-The worker, the participant kit and the decider run unchanged, over models in memory of the engine's
-database (`store.interfaces.Store`), of the barrier's table and of RabbitMQ. The model of the
+The worker, the participant kit, the decider and the loops of projections and feeds run unchanged,
+over models in memory of the engine's database (`store.interfaces.Store`), of the barrier's table,
+of the event tables (`events.interfaces`) and of RabbitMQ. The model of the
 database stores the columns that the store's records are written as, and reads them as the store
 does. The event loop has a clock that jumps to the next timer, so an hour takes as long as the work
 in it. Everything random is drawn from a seed: the same seed gives
@@ -14,7 +15,8 @@ the same simulation, statement by statement.
 
 In the fault phase clients start runs, processes crash between any two of their effects, and
 messages are lost, duplicated and delayed. Then the faults end, every run must finish without help,
-and the promises P1 to P7 of docs/reliability.md are checked.
+and the promises P1 to P7 and E1 to E6 of
+docs/reliability.md are checked.
 
     make simulate SEEDS=1000 RUNS=100 BASE=1        many simulations; prints a summary
     pytest tests/simulation                         what `make test` and `make test-all` run
@@ -35,7 +37,8 @@ into the real code for one test. No package of the wheel imports this one.
     virtual_time       an event loop in virtual time
     monitor            P6, checked during the simulation
     promises           P1 to P5 of each run, checked at the end
-    final_checks       everything that is checked at the end
+    event_checks       E1 to E6, checked at the end
+    final_checks       what is checked of runs at the end
     repro              a failing simulation as a file, and how it is reduced
     broker_model       the model of RabbitMQ
     memory_database    the model of PostgreSQL: transactions, row locks, snapshots
@@ -53,6 +56,9 @@ into the real code for one test. No package of the wheel imports this one.
     request_checks     bounds that functions of PostgreSQL check
     partition_model    monthly partitions
     barrier_model      the barrier's table
+    event_model        streams, positions and the horizon, checkpoints, projected tables
+    effect_events      what the services append, and the projection and the feed of it
+    projector          a process that runs them
     services_model     transactions of the simulated services: the barrier, and what handlers write
 """
 

@@ -145,6 +145,11 @@ class PublisherModel:
         """Whether the broker currently blocks this publisher."""
         return self._blocked_until > asyncio.get_running_loop().time()
 
+    def unpublishable_reason(self, message: Message) -> str:
+        """Why the broker could never take a message: messages are small here."""
+        del message
+        return ""
+
     async def publish(self, messages: Sequence[Message]) -> list[PublishOutcome]:
         """Publish a batch; return the outcome of each message, in order."""
         fault = await self._process.pass_point(FaultPoint.PUBLISH)

@@ -12,6 +12,8 @@ SETTINGS = Settings(
     outbox_cleanup_interval=2.0,
     outbox_resend_after=8.0,
     maintenance_interval=120.0,
+    event_poll_interval=0.2,
+    event_poll_interval_max=4.0,
 )
 """The defaults with longer intervals: most of the work of a simulation is polling."""
 
@@ -29,6 +31,8 @@ class SimulationConfig:
         operator_actions: cancels and resolutions by operators.
         retention: whether the partitions of finished runs are dropped.
         batch_bytes: the setting `max_batch_bytes`; a small value tests large payloads.
+        projectors: processes that run a projection and a feed over the events of the services;
+            with none of them the services append no events.
     """
 
     seed: int
@@ -41,6 +45,7 @@ class SimulationConfig:
     operator_actions: int = 0
     retention: bool = False
     batch_bytes: int = SETTINGS.max_batch_bytes
+    projectors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,9 @@ class NoStatement(RuntimeError):
     """A model uses rows outside of a statement, where no fault can happen: a bug of the model."""
 
 
+POSITIONS = "event_position"
+"""The sequence of the positions of events."""
+
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
 
@@ -50,6 +53,7 @@ class MemoryDatabase:
     def __init__(self) -> None:
         self.rows: defaultdict[str, dict[Any, Row]] = defaultdict(dict)
         self.locks: dict[RowRef, MemoryTransaction] = {}
+        self.announcements: dict[MemoryTransaction, int] = {}
         self.on_commit: list[Callable[[MemoryTransaction], None]] = []
         self._sequences: defaultdict[str, int] = defaultdict(int)
 
@@ -57,6 +61,11 @@ class MemoryDatabase:
         """The next number of a sequence; a rollback does not return it."""
         self._sequences[sequence] += 1
         return self._sequences[sequence]
+
+    @property
+    def last_position(self) -> int:
+        """The last position of an event that was drawn."""
+        return self._sequences[POSITIONS]
 
 
 class MemoryTransaction:
@@ -120,6 +129,16 @@ class MemoryTransaction:
     def next_value(self, sequence: str) -> int:
         """The next number of a sequence."""
         return self._database.next_value(sequence)
+
+    def draw_position(self) -> int:
+        """The next position of an event; until the end of the transaction, readers wait there."""
+        self._database.announcements.setdefault(self, self._database.last_position)
+        return self.next_value(POSITIONS)
+
+    def current_horizon(self) -> int:
+        """The position up to which no open transaction adds an event."""
+        announced = self._database.announcements.values()
+        return min(announced, default=self._database.last_position)
 
     def get(self, table: str, key: Hashable) -> Row | None:
         """Read a row: the version written here, or the committed one."""
@@ -235,6 +254,7 @@ class MemoryTransaction:
     def release(self) -> None:
         """Discard what is not committed and release all locks."""
         self.is_active = False
+        self._database.announcements.pop(self, None)
         for row_ref in self.locked_rows:
             if self._database.locks.get(row_ref) is self:
                 del self._database.locks[row_ref]

@@ -21,7 +21,7 @@ class RecordModel(MemoryTransaction):
         columns = journal_columns(rows)
         event_count = columns.pop("event_count")
         async with self.statement():
-            first, *_ = [self.next_value("event_position") for _ in range(event_count)]
+            first, *_ = [self.draw_position() for _ in range(event_count)]
             for row in rows_of(columns):
                 row |= {"events": jsonb(row["events"]), "position": first + row.pop("place")}
                 await self.insert_or_fail("journal", (row["run_id"], row["revision"]), row)

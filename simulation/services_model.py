@@ -12,13 +12,13 @@ from typing import Any, Literal
 from saga_engine.participant.context import CommandContext
 from saga_engine.vocabulary import Direction
 from simulation.barrier_model import BarrierModel
-from simulation.memory_database import MemoryTransaction
+from simulation.event_model import EventModel
 
 StepState = Literal["new", "never", "done", "compensated", "rejected"]
 """What a service that does not use the barrier knows about a step; `new` is to be handled."""
 
 
-class ServicesTransaction(MemoryTransaction):
+class ServicesTransaction(EventModel):
     """A transaction of a simulated service: a CommandTransaction, and what its handler gets."""
 
     is_connection_lost = False  # A handler's error is its own: no outage is simulated.
@@ -33,10 +33,11 @@ class ServicesTransaction(MemoryTransaction):
         """What the handler gets: the transaction itself."""
         return self
 
-    async def insert_effect(self, context: CommandContext) -> None:
-        """Insert the effect of a command."""
+    async def insert_effect(self, context: CommandContext, *, has_event: bool = False) -> None:
+        """Insert the effect of a command, of which the handler may append an event."""
         async with self.statement():
-            self.put("effect", self.next_value("effect"), _command_columns(context))
+            row = {**_command_columns(context), "has_event": has_event}
+            self.put("effect", self.next_value("effect"), row)
 
     async def deduplicate(self, context: CommandContext) -> StepState:
         """Return `new` once for each direction, then the state; `never`: nothing to compensate."""

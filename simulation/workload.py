@@ -18,6 +18,7 @@ from saga_engine.participant.participant import Participant
 from saga_engine.protocol.rejection import Failed, Rejected
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.vocabulary import Direction, Json
+from simulation.effect_events import append_effect
 from simulation.memory_database import MemoryDatabaseClient
 from simulation.services_model import ServicesTransaction
 
@@ -94,13 +95,20 @@ def make_participant(
     workload: Workload,
     database: MemoryDatabaseClient[ServicesTransaction],
     sampled_outcomes: SampledOutcomes,
+    *,
+    appends_events: bool = False,
 ) -> Participant:
-    """Make the participant that handles every command of a workload."""
+    """
+    Make the participant that handles every command of a workload.
+
+    With `appends_events` each effect behind the barrier appends an event in its transaction.
+    """
     database_url = "postgresql+asyncpg://simulated/services" if workload.barrier else None
     name, version = workload.saga.name, workload.saga.version
     definition = Participant(name if version == 1 else f"{name}-{version}", database=database_url)
+    behavior = _HandlerBehavior(database, sampled_outcomes, appends_events=appends_events)
     for step in workload.saga.steps.values():
-        _declare_handlers(definition, workload, step, _HandlerBehavior(database, sampled_outcomes))
+        _declare_handlers(definition, workload, step, behavior)
     return definition
 
 
@@ -108,14 +116,21 @@ class _HandlerBehavior:
     """What a handler does: insert its effect and apply the sampled outcome."""
 
     def __init__(
-        self, database: MemoryDatabaseClient[ServicesTransaction], sampled_outcomes: SampledOutcomes
+        self,
+        database: MemoryDatabaseClient[ServicesTransaction],
+        sampled_outcomes: SampledOutcomes,
+        *,
+        appends_events: bool,
     ) -> None:
         self._database = database
         self._sampled_outcomes = sampled_outcomes
+        self._appends_events = appends_events
 
     async def with_barrier(self, context: CommandContext, tx: object) -> None:
         assert isinstance(tx, ServicesTransaction), "the executor passes on what the model opened"
-        await tx.insert_effect(context)
+        await tx.insert_effect(context, has_event=self._appends_events)
+        if self._appends_events:
+            await append_effect(tx, context)
         await self._sampled_outcomes.apply(context)
 
     async def without_barrier(self, context: CommandContext) -> None:

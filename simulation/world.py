@@ -31,6 +31,7 @@ from simulation import virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
 from simulation.client import Client
 from simulation.config import SETTINGS, SimulationConfig, SimulationResult
+from simulation.event_checks import FEED_QUEUE, FEED_QUEUE_TOPOLOGY, EventChecks
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
 from simulation.hostile_rows import HostileWriter
@@ -40,6 +41,7 @@ from simulation.monitor import Monitor
 from simulation.operator import Operator
 from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.process import SimulatedProcess
+from simulation.projector import run_projector
 from simulation.rollout import Rollout
 from simulation.services_model import ServicesTransaction
 from simulation.workload import SampledOutcomes, Workload, make_participant
@@ -105,12 +107,14 @@ class World:
         self._services_db = MemoryDatabase()
         self._broker = BrokerModel(self._rng)
         self._broker.declare(ENGINE_TOPOLOGY)
+        self._broker.declare(FEED_QUEUE_TOPOLOGY)
         self._sampled_outcomes = SampledOutcomes(
             config.seed, forgets_rejections=not config.operator_actions
         )
         self._monitor = Monitor(
             self._engine_db, self._services_db, self._broker, _barrier_commands(workloads)
         )
+        self._event_checks = EventChecks(self._services_db, self._broker, config.projectors)
         self._counts: Counter[str] = Counter()
         self._task_group = asyncio.TaskGroup()
         self._processes: dict[str, SimulatedProcess] = {}
@@ -125,6 +129,8 @@ class World:
             self._task_group.create_task(self._roll_out())
             for number in range(self._config.participants):
                 self._spawn(f"participant {number}", self._participant)
+            for number in range(self._config.projectors):
+                self._spawn(f"projector {number}", self._projector)
             async with asyncio.TaskGroup() as clients:
                 self._start_clients(clients)
                 await asyncio.sleep(FAULT_PHASE_S)
@@ -193,7 +199,12 @@ class World:
         database = MemoryDatabaseClient(self._services_db, process, ServicesTransaction)
         executors = {}
         for workload in self._workloads:
-            definition = make_participant(workload, database, self._sampled_outcomes)
+            definition = make_participant(
+                workload,
+                database,
+                self._sampled_outcomes,
+                appends_events=self._config.projectors > 0,
+            )
             self._broker.declare(participant_topology(definition.name, tuple(definition.handlers)))
             executors[participant_queue(definition.name)] = Executor(
                 definition.handlers,
@@ -210,6 +221,15 @@ class World:
             group.create_task(dispatcher.run())
             await process.stop.wait()
             await dispatcher.stop()
+
+    async def _projector(self, process: SimulatedProcess) -> None:
+        store = MemoryDatabaseClient(self._services_db, process, ServicesTransaction)
+        timeout = self._settings.broker_confirm_timeout
+        publisher = PublisherModel(self._broker, process, timeout)
+        owner = f"{process.name} since {asyncio.get_running_loop().time()}"
+        await run_projector(
+            store, publisher, self._settings, self._on_worker_event, owner, process.stop
+        )
 
     def _broker_clients(
         self, process: SimulatedProcess, queues: Sequence[str], prefetch: int
@@ -278,7 +298,8 @@ class World:
             all(row["wake_at"] is None for row in rows["run"].values())
             and not rows["outbox"]
             and not rows["pending_request"]
-            and all(queue.is_empty for queue in self._broker.queues.values())
+            and all(q.is_empty for name, q in self._broker.queues.items() if name != FEED_QUEUE)
+            and not self._event_checks.readers_behind()
         )
 
     async def _check(self) -> SimulationResult:
@@ -289,6 +310,7 @@ class World:
         checks.check_runs(stored_runs, expected=self._config.runs)
         checks.check_dead_letters(MALFORMED_MESSAGE_EXCHANGES)
         monitor.violations.extend(self._hostile.violations() if self._hostile else ())
+        monitor.violations.extend(self._event_checks.violations())
         statuses = Counter(str(stored.run.status) for stored in stored_runs.values())
         statuses["with an incident"] = len(checks.open_incident_runs())
         return SimulationResult(

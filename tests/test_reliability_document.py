@@ -8,7 +8,7 @@ import pytest
 
 from saga_engine.settings import Settings
 from tests.faults.catalogue import ALL, CLUSTER
-from tests.simulation.planted_bugs import BUGS
+from tests.simulation.planted_event_bugs import ALL_BUGS as BUGS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "reliability.md").read_text()
@@ -39,7 +39,7 @@ def test_a_named_fault_is_injected(name):
 
 
 def test_the_page_lists_every_planted_bug():
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (P[\dP, ]+) \|$", DOCUMENT, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| ([PE][\dPE, ]+) \|$", DOCUMENT, re.MULTILINE)
     assert rows == [
         (name, (plant.__doc__ or "").strip(), ", ".join(sorted(promises)))
         for name, (plant, promises) in BUGS.items()

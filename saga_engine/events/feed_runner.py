@@ -8,7 +8,6 @@ was not confirmed.
 import asyncio
 from collections.abc import Sequence
 
-from saga_engine.amqp.publisher import Publisher
 from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreError, UnreadableEvent
 from saga_engine.events.cloud_event import encode_event
@@ -17,6 +16,7 @@ from saga_engine.events.feed import Feed, Unroutable
 from saga_engine.events.feed_batch import FeedBatch
 from saga_engine.events.feed_rules import event_filter
 from saga_engine.events.feed_table import FeedKey, Progress
+from saga_engine.events.interfaces import FeedMessages
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.recorded import Recorded
 from saga_engine.protocol.message import Message, PublishOutcome
@@ -43,7 +43,7 @@ class FeedRunner:
     """
 
     def __init__(
-        self, feed: Feed, source: EventSource, publisher: Publisher, owner: str, loop: OwnedLoop
+        self, feed: Feed, source: EventSource, publisher: FeedMessages, owner: str, loop: OwnedLoop
     ) -> None:
         sink = feed.exchange_sink
         self._unroutable = Unroutable(sink.unroutable) if sink else Unroutable.SKIP

@@ -4,8 +4,10 @@ The database of events as the loops of projections and feeds use it.
     EventStore          opens transactions, which read the log and the positions of feeds
     EventTransaction    one transaction
     ProjectionWriter    writes the batches of one projection, each in a transaction
+    FeedMessages        publishes the messages of feeds
 
-`sql_event_store` and `projection_batch` are those in PostgreSQL.
+`sql_event_store` and `projection_batch` are those in PostgreSQL. The simulation has others in
+memory; the tests in tests/simulation/test_event_model.py run on both.
 
 Every method may raise StoreUnavailable (try again), StoreRefused (a retry would fail too) or
 SchemaMismatch; see `errors`.
@@ -14,11 +16,13 @@ SchemaMismatch; see `errors`.
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from saga_engine.amqp.interfaces import MessagePublisher
 from saga_engine.events.event_batch import BatchResult, EventBatch
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_table import FeedKey, Progress
 from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.recorded import Recorded
+from saga_engine.protocol.message import Message
 from saga_engine.settings import Settings
 
 
@@ -78,3 +82,10 @@ class ProjectionWriter(Protocol):
 
     async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
         """Apply events of a parked stream, whose turn was earlier."""
+
+
+class FeedMessages(MessagePublisher, Protocol):
+    """Publishes the messages of feeds; see `amqp.publisher.Publisher`."""
+
+    def unpublishable_reason(self, message: Message) -> str:
+        """Return why the broker can never take a message; empty when it can."""

@@ -29,7 +29,7 @@ DATABASE = "SHOP_DATABASE_URL"
 
 TIMEOUT = timedelta(seconds=3)
 SLOW_S = 3.6
-HANDLER_SECONDS = (0.02, 0.25)
+HANDLER_SECONDS = (0.05, 0.35)
 """Minimum and maximum duration of a command, so that connections are in use when they break."""
 
 LONG_TIMEOUT = timedelta(seconds=15)

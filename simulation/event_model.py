@@ -1,0 +1,174 @@
+"""
+The model of the event tables: streams, positions and the horizon, checkpoints, projected tables.
+
+It is an `EventTransaction`, with what appends and `ProjectionWriterModel` need. As in PostgreSQL, a
+transaction announces a position below all that it draws, and its end removes that; a rollback
+leaves a gap.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import Table
+
+from saga_engine.errors import WrongVersion
+from saga_engine.events.change import ChangeKind
+from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, Slot
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.feed_table import FeedKey, Progress
+from saga_engine.events.log_page import LogFilter, LogPage
+from saga_engine.events.recorded import EventData, Recorded
+from saga_engine.settings import Settings
+from simulation.memory_database import MemoryTransaction
+from simulation.rows import Row
+
+NEW_READER: Row = {"position": 0, "owner": None, "leased_until": None, "active": True, "skipped": 0}
+
+
+class EventModel(MemoryTransaction):
+    """An EventTransaction in memory."""
+
+    # streams
+
+    async def read_stream(self, log: EventLog, stream: str) -> list[Recorded]:
+        """Read the events of a stream."""
+        async with self.statement():
+            rows = [row for _, row in self.scan("stream_event") if row["stream"] == stream]
+        return [_recorded(log, row) for row in sorted(rows, key=lambda row: row["version"])]
+
+    async def append(self, stream: str, expected: int, events: Sequence[EventData]) -> None:
+        """
+        Append after the version that a stream must have; wait for who appends to it.
+
+        Raises:
+            WrongVersion: it has another one. Nothing was appended.
+        """
+        async with self.statement():
+            if expected and self.get("stream_event", (stream, expected)) is None:
+                raise WrongVersion(stream, expected, 0)
+            for number, event in enumerate(events, expected + 1):
+                row = {
+                    "stream": stream,
+                    "version": number,
+                    "position": self.draw_position(),
+                    "recorded_at": self.now,
+                    "type": event.type,
+                    "schema_version": event.schema_version,
+                    "data": orjson.dumps(event.data).decode(),
+                }
+                if not await self.insert("stream_event", (stream, number), row):
+                    raise WrongVersion(stream, expected, number)
+
+    async def horizon(self) -> int:
+        async with self.statement():
+            return self.current_horizon()
+
+    async def read_page(
+        self,
+        log: EventLog,
+        log_filter: LogFilter,
+        bounds: tuple[int, int],
+        settings: Settings,
+        max_events: int,
+    ) -> LogPage:
+        after, last = bounds
+        async with self.statement():
+            until = min(last, self.current_horizon(), after + settings.event_window)
+            rows = [
+                row
+                for _, row in self.scan("stream_event")
+                if after < row["position"] <= until and _accepts(log_filter, row)
+            ]
+        rows.sort(key=lambda row: row["position"])
+        events = [_recorded(log, row) for row in rows[:max_events]]
+        if len(rows) > max_events:
+            return LogPage(events, events[-1].position)
+        return LogPage(events, max(after, until))
+
+    # checkpoints
+
+    async def acquire_reader(self, table: str, name: str, owner: str, lease: float) -> int | None:
+        """Take or renew the lease of a feed or a projection; None: another process has it."""
+        async with self.statement():
+            row = await self.lock(table, name) or NEW_READER
+            is_free = row["owner"] in (None, owner) or row["leased_until"] < self.now
+            if not (row["active"] and is_free):
+                return None
+            self.put(table, name, {**row, **self._lease(owner, lease)})
+            position: int = row["position"]
+            return position
+
+    async def acquire_feed(self, key: FeedKey, owner: str, lease: float) -> int | None:
+        return await self.acquire_reader("feed", key.name, owner, lease)
+
+    async def save_feed(self, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
+        async with self.statement():
+            row = await self.lock("feed", key.name)
+            if row is None or not row["active"] or row["position"] != progress.after:
+                return False
+            saved = {"position": progress.position, "skipped": row["skipped"] + progress.skipped}
+            self.put("feed", key.name, {**row, **saved, **self._lease(owner, lease)})
+            return True
+
+    async def stop_feed(self, key: FeedKey, event: Recorded, problem: str) -> None:
+        del problem
+        async with self.statement():
+            row = await self.lock("feed", key.name)
+            stopped = {"position": event.position - 1, "active": False, "owner": None}
+            self.put("feed", key.name, {**(row or NEW_READER), **stopped})
+
+    async def lock_projection(self, name: str, position: int) -> bool:
+        """Lock a checkpoint; False if it is not at *position*."""
+        async with self.statement():
+            row = await self.lock("projection", name)
+            return row is not None and row["position"] == position
+
+    async def save_projection(self, name: str, position: int, owner: str, lease: float) -> None:
+        """Save a locked checkpoint, and renew its lease."""
+        async with self.statement():
+            row = self.get("projection", name) or NEW_READER
+            self.put("projection", name, {**row, "position": position, **self._lease(owner, lease)})
+
+    # projected tables
+
+    async def write_changes(self, batch: ChangeBatch, tables: Sequence[Table]) -> None:
+        """Write folded changes, a statement for each table and kind of change."""
+        for slot in Slot:
+            for table in tables:
+                if changes := list(batch.rows(table, slot)):
+                    async with self.statement():
+                        for key, change in changes:
+                            await self._change(table, SLOT_KINDS[slot], key, change.put, change.add)
+
+    async def _change(
+        self,
+        table: Table,
+        kind: ChangeKind,
+        key: tuple[Any, ...],
+        put: dict[str, Any],
+        add: dict[str, Any],
+    ) -> None:
+        row = await self.lock(table.name, key)
+        if kind is ChangeKind.INSERT:
+            await self.insert_or_fail(table.name, key, {**put, **add})
+        elif kind is ChangeKind.DELETE:
+            self.delete(table.name, key)
+        elif row is not None or kind is ChangeKind.UPSERT:
+            before = row or {}
+            added = {name: before.get(name, 0) + value for name, value in add.items()}
+            self.put(table.name, key, {**before, **put, **added})
+
+    def _lease(self, owner: str, seconds: float) -> Row:
+        return {"owner": owner, "leased_until": self.now + timedelta(seconds=seconds)}
+
+
+def _recorded(log: EventLog, row: Row) -> Recorded:
+    columns = ("position", "recorded_at", "type", "schema_version", "data")
+    return log.recorded((row["stream"], row["version"], 0, *(row[each] for each in columns), "{}"))
+
+
+def _accepts(log_filter: LogFilter, row: Row) -> bool:
+    assert log_filter.streams is None, "patterns of streams are not modelled"
+    return log_filter.types is None or row["type"] in log_filter.types

@@ -1,0 +1,93 @@
+"""
+A simulated projector: the loops of a projection and a feed, as `saga-engine projector` runs them.
+
+`ProjectionWriterModel` stands for `projection_batch.BatchApplier`: it writes the effects and the
+checkpoint of a batch in one transaction, after it has locked the checkpoint that they follow.
+"""
+
+import asyncio
+
+from saga_engine.events.change_batch import ChangeBatch
+from saga_engine.events.event_application import Plan, plan
+from saga_engine.events.event_batch import BatchResult, EventBatch
+from saga_engine.events.event_source import EventSource
+from saga_engine.events.feed_runner import FeedRunner
+from saga_engine.events.horizon_watch import HorizonWatch
+from saga_engine.events.interfaces import FeedMessages
+from saga_engine.events.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.projection import Projection
+from saga_engine.events.projection_runner import ProjectionRunner
+from saga_engine.payload.guard import NO_TIME_LIMIT
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import Observer
+from saga_engine.telemetry.operations import Operation
+from simulation.effect_events import LOG, feed, views
+from simulation.memory_database import MemoryDatabaseClient
+from simulation.services_model import ServicesTransaction
+
+Store = MemoryDatabaseClient[ServicesTransaction]
+
+
+class ProjectionWriterModel:
+    """A ProjectionWriter in memory. No event is poison here."""
+
+    def __init__(
+        self, store: Store, projection: Projection, owner: str, settings: Settings
+    ) -> None:
+        self._store = store
+        self._projection = projection
+        self._owner = owner
+        self._lease = settings.projection_lease
+
+    @property
+    def parked(self) -> dict[str, int]:
+        return {}
+
+    async def acquire(self) -> int | None:
+        async with self._store.transaction() as tx:
+            name = self._projection.name
+            return await tx.acquire_reader("projection", name, self._owner, self._lease)
+
+    async def apply(self, batch: EventBatch) -> BatchResult:
+        planned = plan(self._projection, batch.events, self.parked.keys(), NO_TIME_LIMIT)
+        async with self._store.transaction() as tx:
+            if not await tx.lock_projection(self._projection.name, batch.after):
+                raise NotOwner
+            await self.write(tx, planned)
+            await self.save(tx, batch.until)
+        return BatchResult(batch.until)
+
+    async def write(self, tx: ServicesTransaction, planned: Plan) -> None:
+        """Write the changes of a batch."""
+        for step in planned.steps:
+            assert isinstance(step, ChangeBatch), "async functions are not modelled"
+            await tx.write_changes(step, self._projection.tables)
+
+    async def save(self, tx: ServicesTransaction, position: int) -> None:
+        """Save the checkpoint."""
+        await tx.save_projection(self._projection.name, position, self._owner, self._lease)
+
+    async def retried_streams(self) -> list[str]:
+        return []
+
+    async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
+        raise NotImplementedError(f"{stream} is not parked: {batch}")
+
+
+async def run_projector(
+    store: Store,
+    publisher: FeedMessages,
+    settings: Settings,
+    emit: Observer,
+    owner: str,
+    stop: asyncio.Event,
+) -> None:
+    """Run the projection and the feed of `effect_events` until *stop* is set."""
+    horizon = HorizonWatch(store, settings)
+    source = EventSource(store, LOG, horizon, settings)
+    loop = OwnedLoop(Operation.FEED, settings, emit)
+    writer = ProjectionWriterModel(store, views, owner, settings)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(loop.watch(horizon, stop))
+        tasks.create_task(ProjectionRunner(views, source, writer, emit).run(stop))
+        tasks.create_task(FeedRunner(feed, source, publisher, owner, loop).run(stop))

@@ -1,0 +1,285 @@
+"""The event tables in PostgreSQL and their model: what these tests promise, both keep."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import pytest
+from sqlalchemy import select
+
+from saga_engine.errors import WrongVersion
+from saga_engine.events import Append, append_in, feed_table, projection_table
+from saga_engine.events.event_batch import EventBatch
+from saga_engine.events.event_log import EventLog
+from saga_engine.events.feed_table import FeedKey, Progress, Sink
+from saga_engine.events.interfaces import EventStore, EventTransaction, ProjectionWriter
+from saga_engine.events.log_page import LogFilter, LogPage
+from saga_engine.events.owned_loop import NotOwner
+from saga_engine.events.projection_batch import BatchApplier
+from saga_engine.events.recorded import EventData
+from saga_engine.events.sql_event_store import SqlEventStore, SqlEventTransaction
+from saga_engine.payload.guard import NO_TIME_LIMIT
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from simulation.effect_events import LOG, metadata, read_event, stream_view, views
+from simulation.event_model import EventModel
+from simulation.faults import FaultInjector, seeded_random
+from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.process import SimulatedProcess
+from simulation.projector import ProjectionWriterModel
+from simulation.services_model import ServicesTransaction
+from tests.kit.programs import wait_until_true
+
+KEY = FeedKey("effects", Sink.EXCHANGE)
+LONG, SHORT = 60.0, 0.01  # Seconds of a lease.
+EVERYTHING = LogFilter()
+
+
+class AppendingTransaction(EventTransaction, Protocol):
+    """An EventTransaction that appends, too."""
+
+    async def append_effects(self, stream: str, expected: int, *steps: str) -> None: ...
+
+
+class EventDatabase(Protocol):
+    """The event tables with a registered projection and feed."""
+
+    log: EventLog
+
+    def transaction(self) -> AbstractAsyncContextManager[AppendingTransaction]: ...
+
+    def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter: ...
+
+    async def projected(self) -> tuple[dict[str, int], list[int]]: ...
+
+
+def effect_events(expected: int, steps: tuple[str, ...]) -> list[EventData]:
+    return [
+        EventData("effect-recorded", 1, {"step": step, "direction": "action", "number": number})
+        for number, step in enumerate(steps, expected + 1)
+    ]
+
+
+class SqlAppendingTransaction(SqlEventTransaction):
+    def __init__(self, tx: Any) -> None:
+        super().__init__(tx)
+        self._connection = tx.connection
+
+    async def append_effects(self, stream: str, expected: int, *steps: str) -> None:
+        events = effect_events(expected, steps)
+        await append_in(self._connection, Append(stream, events, expected))
+
+
+class SqlEventDatabase:
+    def __init__(self, database: Database, log: EventLog) -> None:
+        self.log = log
+        self._database = database
+        self.store: EventStore = SqlEventStore(database)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AppendingTransaction]:
+        async with self._database.transaction() as tx:
+            yield SqlAppendingTransaction(tx)
+
+    def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter:
+        settings = Settings(projection_lease=lease)
+        return BatchApplier(self._database, views, owner, settings, NO_TIME_LIMIT)
+
+    async def projected(self) -> tuple[dict[str, int], list[int]]:
+        async with self._database.transaction() as tx:
+            counts = await tx.connection.execute(select(stream_view.c.stream, stream_view.c.events))
+            read = await tx.connection.execute(select(read_event.c.position).order_by("position"))
+            return {row.stream: row.events for row in counts}, [*read.scalars()]
+
+
+class MemoryAppendingTransaction(ServicesTransaction):
+    async def append_effects(self, stream: str, expected: int, *steps: str) -> None:
+        await self.append(stream, expected, effect_events(expected, steps))
+
+
+class MemoryEventDatabase:
+    log = LOG
+
+    def __init__(self) -> None:
+        process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
+        self._database = MemoryDatabase()
+        client = MemoryDatabaseClient(self._database, process, MemoryAppendingTransaction)
+        self.transaction = client.transaction
+        self._store = MemoryDatabaseClient(self._database, process, ServicesTransaction)
+
+    def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter:
+        return ProjectionWriterModel(self._store, views, owner, Settings(projection_lease=lease))
+
+    async def projected(self) -> tuple[dict[str, int], list[int]]:
+        rows = self._database.rows
+        counts = {stream: row["events"] for (stream,), row in rows["stream_view"].items()}
+        return counts, sorted(position for (position,) in rows["read_event"])
+
+
+@pytest.fixture
+async def sql_events(database: Database) -> SqlEventDatabase:
+    async with database.transaction() as tx:
+        await tx.connection.run_sync(metadata.create_all)
+        await projection_table.register(tx, [views])
+        await feed_table.register(tx, [KEY])
+        log = await EventLog.load(tx)
+    return SqlEventDatabase(database, log)
+
+
+@pytest.fixture
+def memory_events() -> MemoryEventDatabase:
+    return MemoryEventDatabase()
+
+
+@pytest.fixture(params=["sql_events", "memory_events"])
+def events(request: pytest.FixtureRequest) -> EventDatabase:
+    found: EventDatabase = request.getfixturevalue(request.param)
+    return found
+
+
+async def append(events: EventDatabase, stream: str, expected: int, *steps: str) -> None:
+    async with events.transaction() as tx:
+        await tx.append_effects(stream, expected, *steps)
+
+
+async def horizon(events: EventDatabase) -> int:
+    async with events.transaction() as tx:
+        return await tx.horizon()
+
+
+async def read(
+    events: EventDatabase, after: int = 0, max_events: int = 100, log_filter: LogFilter = EVERYTHING
+) -> LogPage:
+    async with events.transaction() as tx:
+        bounds = (after, await tx.horizon())
+        return await tx.read_page(events.log, log_filter, bounds, Settings(), max_events)
+
+
+def read_steps(page: LogPage) -> list[Any]:
+    contents: list[Any] = [each.data for each in page.events]
+    return [each["step"] for each in contents]
+
+
+class RolledBack(Exception):
+    """What a test raises in a transaction."""
+
+
+async def test_events_are_read_in_the_order_of_their_positions(events):
+    await append(events, "effects-b", 0, "one")
+    await append(events, "effects-a", 0, "two", "three")
+    page = await read(events)
+    assert read_steps(page) == ["one", "two", "three"]
+    assert [each.position for each in page.events] == [1, 2, 3]
+    assert [(each.stream, each.version) for each in page.events] == [
+        ("effects-b", 1),
+        ("effects-a", 1),
+        ("effects-a", 2),
+    ]
+    assert len({each.id for each in page.events}) == 3
+    assert page.position == await horizon(events) == 3
+
+
+async def test_a_page_says_where_the_next_one_begins(events):
+    await append(events, "effects-a", 0, "one", "two", "three")
+    first = await read(events, max_events=2)
+    second = await read(events, first.position)
+    assert (read_steps(first), read_steps(second)) == (["one", "two"], ["three"])
+    assert (await read(events, second.position)).position == second.position
+
+
+async def test_other_types_are_passed_over(events):
+    await append(events, "effects-a", 0, "one")
+    page = await read(events, log_filter=LogFilter.create(["another"], None))
+    assert (list(page.events), page.position) == ([], 1)
+
+
+async def test_the_horizon_waits_for_an_open_transaction_and_passes_one_that_rolled_back(events):
+    with suppress(RolledBack):
+        async with events.transaction() as tx:
+            await tx.append_effects("effects-a", 0, "never")
+            await append(events, "effects-b", 0, "later")
+            assert await horizon(events) == 0
+            assert read_steps(await read(events)) == []
+            raise RolledBack
+    assert await horizon(events) == 2
+    assert read_steps(await read(events)) == ["later"]
+
+
+@pytest.mark.parametrize("expected", [0, 2])
+async def test_an_append_after_another_version_appends_nothing(events, expected):
+    await append(events, "effects-a", 0, "one")
+    async with events.transaction() as tx:
+        with pytest.raises(WrongVersion):
+            await tx.append_effects("effects-a", expected, "two", "three")
+        await tx.append_effects("effects-a", 1, "two")
+    assert read_steps(await read(events)) == ["one", "two"]
+
+
+async def test_a_feed_has_one_owner_until_its_lease_ends(events):
+    async with events.transaction() as tx:
+        assert await tx.acquire_feed(KEY, "first", LONG) == 0
+        assert await tx.acquire_feed(KEY, "second", LONG) is None
+        assert await tx.acquire_feed(KEY, "first", SHORT) == 0
+
+    async def is_taken_over() -> bool:
+        async with events.transaction() as tx:
+            return bool(await tx.acquire_feed(KEY, "second", LONG) == 0)
+
+    await wait_until_true(is_taken_over, interval=0.01)
+
+
+async def test_a_feed_saves_only_after_the_position_that_it_has(events):
+    async with events.transaction() as tx:
+        await tx.acquire_feed(KEY, "first", LONG)
+        assert await tx.save_feed(KEY, Progress(0, 3), "first", LONG)
+        assert not await tx.save_feed(KEY, Progress(0, 2), "second", LONG)
+        assert await tx.acquire_feed(KEY, "first", LONG) == 3
+
+
+async def test_a_stopped_feed_has_no_owner(events):
+    await append(events, "effects-a", 0, "one")
+    (event,) = (await read(events)).events
+    async with events.transaction() as tx:
+        await tx.acquire_feed(KEY, "first", LONG)
+        await tx.stop_feed(KEY, event, "No queue.")
+        assert await tx.acquire_feed(KEY, "first", LONG) is None
+        assert not await tx.save_feed(KEY, Progress(0, 1), "first", LONG)
+
+
+async def test_a_batch_writes_its_rows_and_the_checkpoint(events):
+    await append(events, "effects-a", 0, "one", "two")
+    await append(events, "effects-b", 0, "one")
+    writer, page = events.writer("first"), await read(events)
+    assert await writer.acquire() == 0
+    assert (await writer.apply(EventBatch(0, 3, page.events))).position == 3
+    assert await events.projected() == ({"effects-a": 2, "effects-b": 1}, [1, 2, 3])
+    await append(events, "effects-a", 2, "three")
+    await writer.apply(EventBatch(3, 4, (await read(events, 3)).events))
+    assert await events.projected() == ({"effects-a": 3, "effects-b": 1}, [1, 2, 3, 4])
+    assert await writer.acquire() == 4
+
+
+async def test_a_batch_after_another_checkpoint_writes_nothing(events):
+    await append(events, "effects-a", 0, "one")
+    page = await read(events)
+    first, second = events.writer("first"), events.writer("second")
+    await first.acquire()
+    await first.apply(EventBatch(0, 1, page.events))
+    with pytest.raises(NotOwner):
+        await second.apply(EventBatch(0, 1, page.events))
+    assert await events.projected() == ({"effects-a": 1}, [1])
+
+
+async def test_a_projection_has_one_owner_until_its_lease_ends(events):
+    assert await events.writer("first", SHORT).acquire() == 0
+
+    async def is_taken_over() -> bool:
+        return bool(await events.writer("second").acquire() == 0)
+
+    await wait_until_true(is_taken_over, interval=0.01)
+    assert await events.writer("third").acquire() is None
+
+
+def test_the_model_has_every_method_of_the_interface():
+    names = {name for name in dir(EventTransaction) if not name.startswith("_")}
+    assert names <= set(dir(EventModel))
