@@ -9,10 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from saga_engine import Client
+from saga_engine import Client, Rejected
 from saga_engine.events import Append, EventData, Events, Recorded, replay
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
@@ -136,6 +137,38 @@ async def test_each_step_of_a_checkout_and_its_events_are_committed_together(set
     assert replay(orders, recorded["order-o-1"]).status == "confirmed"
     assert {event.correlation_id for event in recorded["order-o-1"]} == {str(paid.run_id)}
     assert {event.actor for event in recorded["order-o-1"]} == {"checkout"}
+
+
+def test_the_commands_of_the_shop_reject_what_its_state_does_not_allow():
+    shop = importlib.import_module("examples.shop.orders")
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    create = shop.CreateOrder(customer="mara", items={"tea": 2, "pot": 1}, created_at=now)
+    assert shop.create(shop.Order(), create).total == Decimal("33.90")
+    coffee = create.model_copy(update={"items": {"coffee": 1}})
+    nothing = create.model_copy(update={"items": {}})
+    confirm = shop.ConfirmOrder(charge_id="c-1")
+    for function, status, command, code in [
+        (shop.create, "created", create, "order_exists"),
+        (shop.create, "new", nothing, "no_items"),
+        (shop.create, "new", coffee, "unknown_item"),
+        (shop.confirm, "new", confirm, "not_open"),
+        (shop.confirm, "cancelled", confirm, "not_open"),
+    ]:
+        with pytest.raises(Rejected) as rejected:
+            function(shop.Order(status=status), command)
+        assert rejected.value.failure.code == code
+    cancel = shop.CancelOrder(reason="too late")
+    assert shop.cancel(shop.Order(status="cancelled"), cancel) is None
+    assert shop.cancel(shop.Order(status="confirmed"), cancel).reason == "too late"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"customer": ""}, {"items": {"tea": 0}}, {"items": {"tea": 1001}}, {"order_id": "*"}]
+)
+def test_a_checkout_that_the_shop_cannot_store_is_not_started(wrong):
+    messages = importlib.import_module("examples.shop.messages")
+    with pytest.raises(ValidationError):
+        messages.Checkout.model_validate(CHECKOUT | {"order_id": "o-1"} | wrong)
 
 
 async def test_an_order_of_version_1_reads_as_one_of_version_2(migrated_url):

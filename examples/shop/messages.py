@@ -2,15 +2,17 @@
 
 from decimal import Decimal
 
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, Field
+
+from examples.shop.orders import Customer, Quantity
 
 
 class Checkout(BaseModel):
     """The input of the saga."""
 
-    order_id: str
-    customer: str
-    items: dict[str, PositiveInt]
+    order_id: str = Field(pattern="^[A-Za-z0-9-]{1,100}$")
+    customer: Customer
+    items: dict[str, Quantity]
     card: str
 
 

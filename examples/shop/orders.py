@@ -6,7 +6,7 @@ currency. The upcaster adds it when the event is read.
 """
 
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, PositiveInt
 
@@ -14,6 +14,10 @@ from saga_engine import Rejected
 from saga_engine.events import Aggregate
 
 PRICES = {"tea": Decimal("4.50"), "cup": Decimal("8.00"), "pot": Decimal("24.90")}
+
+Customer = Annotated[str, Field(min_length=1, max_length=100)]
+Quantity = Annotated[int, Field(ge=1, le=1000)]
+"""Of one item. The columns of the read model must take every total that a command accepts."""
 
 
 class OrderCreated(BaseModel):
@@ -41,9 +45,9 @@ class OrderCancelled(BaseModel):
 class CreateOrder(BaseModel):
     """The number of each item, by its name."""
 
-    customer: str = Field(min_length=1)
-    items: dict[str, PositiveInt]
-    currency: str = "EUR"
+    customer: Customer
+    items: dict[str, Quantity]
+    currency: str = Field(default="EUR", pattern="^[A-Z]{3}$")
     created_at: AwareDatetime
 
 
