@@ -2,16 +2,22 @@
 
 import re
 from pathlib import Path
+from random import Random
 
 from saga_engine.cli.main import make_app
 from saga_engine.environment import PREFIX, is_injected
+from saga_engine.events.read_models import READ_MODELS
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.schema import REVISION
 from saga_engine.telemetry.metric_catalogue import METRIC_CATALOGUE
 from saga_engine.worker import admission
 from tests.kit.command_line import saga_engine
+from tests.kit.read_models import append_random, applier, apply_all
+from tests.kit.run_histories import STEPS
 
 TEXT = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+STATISTICS = re.search(r"## Statistics\n.*?\n## ", TEXT, re.DOTALL)
 SHELL = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -53,3 +59,24 @@ async def test_its_commands_run(migrated_url):
 
 def test_it_names_the_newest_migration():
     assert f"this version needs {REVISION}" in TEXT
+
+
+async def test_its_queries_of_statistics_answer(database, definition_id):
+    histories = await append_random(database, Random(0), definition_id, 50)
+    for model in READ_MODELS:
+        await applier(database, model)
+        await apply_all(database, model)
+    assert STATISTICS is not None
+    queries, again = re.findall(r"```sql\n(.*?)```", STATISTICS[0], re.DOTALL)
+    async with database.transaction() as tx:
+        found = [(await tx.execute(text(each))).all() for each in queries.split(";")[:3]]
+        assert sum(runs for _, _, runs in found[0]) == len(histories)
+        assert [step for _, step, *_ in found[1]] == sorted(STEPS)
+        assert all(p95 > 0 for *_, p95 in found[1])
+        assert len(found[2]) == 20
+        for statement in again.split(";")[1:3]:
+            await tx.execute(text(statement))
+        assert (await tx.execute(text("SELECT * FROM saga_engine.run_statistics"))).all() == []
+        for model in READ_MODELS:
+            assert f"`{model.table}`" in STATISTICS[0]
+            assert f"`{model.name}`" in STATISTICS[0]

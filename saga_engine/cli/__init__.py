@@ -3,6 +3,7 @@ The command line: `saga-engine`, with one module for each group of commands.
 
     main                 the commands, and how each of them ends
     services             worker, participant, projector
+    worker_with_read_models  `worker --events`: a worker and the read models in one process
     start                start, wait
     runs                 list, show
     run_document         the JSON documents of `list` and `show`

@@ -16,9 +16,11 @@ from saga_engine.cli.graceful_shutdown import (
     run_until_signaled,
 )
 from saga_engine.cli.watchdog_process import watchdog_process
+from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import ConfigurationError
 from saga_engine.events.feed import Feed
 from saga_engine.events.projection import Projection
+from saga_engine.events.read_models import ReadModels
 from saga_engine.events.service import ProjectorService
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
@@ -50,7 +52,14 @@ Port = Annotated[
 Host = Annotated[str | None, Parameter(help="Address that this port is bound to.")]
 
 
-def worker(*modules: str, port: Port = None, host: Host = None) -> None:
+def worker(
+    *modules: str,
+    port: Port = None,
+    host: Host = None,
+    events: Annotated[
+        bool, Parameter(help="Keep the engine's read models up to date, for statistics.")
+    ] = False,
+) -> None:
     """
     Run a worker for the sagas of some modules, until it is stopped.
 
@@ -64,9 +73,14 @@ def worker(*modules: str, port: Port = None, host: Host = None) -> None:
     settings.require_database_url()
     settings.require_broker_url()
     sagas = _load_all(modules, Saga, settings)
-    _run_service(
-        settings, Program.WORKER, lambda emit, time_limit: Worker(sagas, settings, emit, time_limit)
-    )
+
+    def create(emit: Emitter, time_limit: CallTimeLimit) -> Worker | WorkerWithReadModels:
+        created = Worker(sagas, settings, emit, time_limit)
+        if not events:
+            return created
+        return WorkerWithReadModels(created, ReadModels(settings, emit), emit)
+
+    _run_service(settings, Program.WORKER, create)
 
 
 def participant(*modules: str, port: Port = None, host: Host = None) -> None:
@@ -122,7 +136,8 @@ def _run_service(
     settings: Settings,
     program: Program,
     create_service: Callable[
-        [Emitter, CallTimeLimit], Worker | ParticipantService | ProjectorService
+        [Emitter, CallTimeLimit],
+        Worker | WorkerWithReadModels | ParticipantService | ProjectorService,
     ],
 ) -> None:
     """Connect the service, serve its HTTP port and run it, until it is stopped."""

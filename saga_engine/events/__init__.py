@@ -64,6 +64,15 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     change            insert, upsert, put, add, delete: a change of one row, as data
     change_batch      the changes of a batch of events, folded for each row
     change_writer     the SQL that writes a folded batch
+    savepoint         undo a part of a transaction, and go on with it
+    projection_key    what identifies a projection: its name and version
+    read_models       ReadModels: the engine's own projections, beside a worker
+    read_model        ReadModel: a projection of the journals that is one statement for a batch
+    read_model_runner  the loop of one read model: lease, batches, waiting
+    read_model_batch  one transaction of a read model, and finding the row that breaks it
+    run_statistics    the read model of runs by saga and status
+    step_durations    the read model of durations by step
+    failure_causes    the read model of failures by cause
     table_shape       what declared changes must know of a table
     column_types      which values a column takes, and as which type they travel
 

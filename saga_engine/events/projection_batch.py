@@ -25,9 +25,9 @@ from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_failures import PoisonEvent
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.recorded import Recorded
+from saga_engine.events.savepoint import savepoint
 from saga_engine.payload.guard import CallTimeLimit
 from saga_engine.postgres.sqlalchemy_errors import translate_error
-from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 
@@ -173,7 +173,7 @@ class BatchApplier:
         """Apply events up to the first that cannot be applied, and return that one."""
         planned = self._plan(events, parked)
         try:
-            async with _savepoint(tx):
+            async with savepoint(tx):
                 await execute(tx, self._projection, planned.steps)
         except Exception as error:
             if isinstance(error, TransactionEnded):
@@ -206,18 +206,6 @@ class BatchApplier:
         await projection_table.save(tx, self._projection, position, self._owner, lease)
 
 
-@asynccontextmanager
-async def _savepoint(tx: SqlAlchemyTransaction) -> AsyncIterator[None]:
-    await tx.execute(_SAVEPOINT)
-    try:
-        yield
-    except Exception:
-        if tx.is_open:
-            await tx.execute(_ROLLBACK)
-        raise
-    await tx.execute(_RELEASE)
-
-
 def _raise_if_unavailable(error: Exception) -> None:
     """
     Raise an error that says nothing about the events: the database, a lock, another transaction.
@@ -231,8 +219,3 @@ def _raise_if_unavailable(error: Exception) -> None:
     translated = translate_error(cause, "the database")
     if isinstance(translated, StoreUnavailable):
         raise translated from None
-
-
-_SAVEPOINT = text("SAVEPOINT projection_events")
-_ROLLBACK = text("ROLLBACK TO SAVEPOINT projection_events")
-_RELEASE = text("RELEASE SAVEPOINT projection_events")

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from saga_engine.events.projection import Projection
+from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.events.recorded import Recorded
 from saga_engine.postgres.statement import Transaction, text
 
@@ -96,7 +97,7 @@ class ResolvedFailure:
     reason: str
 
 
-async def record(tx: Transaction, projection: Projection, poison: PoisonEvent) -> None:
+async def record(tx: Transaction, projection: ProjectionKey, poison: PoisonEvent) -> None:
     """Record that an event could not be applied; again, if it failed before."""
     recorded = poison.recorded
     await tx.execute(
@@ -177,7 +178,7 @@ async def read_resolved(
     ]
 
 
-def _key(projection: Projection) -> dict[str, object]:
+def _key(projection: ProjectionKey) -> dict[str, object]:
     return {"name": projection.name, "version": projection.version}
 
 

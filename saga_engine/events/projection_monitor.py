@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from saga_engine.events import positions
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_hold import HorizonHold, find_hold
-from saga_engine.events.projection import Projection
+from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
 from saga_engine.events.stall_detector import StallDetector, Standstill
 from saga_engine.settings import Settings
@@ -44,7 +44,7 @@ class ProjectionMonitor:
     def __init__(
         self,
         database: Database,
-        projections: Sequence[Projection],
+        projections: Sequence[ProjectionKey],
         owner: str,
         settings: Settings,
         emit: Observer,

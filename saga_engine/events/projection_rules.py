@@ -13,6 +13,7 @@ from sqlalchemy import Table
 from saga_engine.errors import DefinitionError
 from saga_engine.events.event_types import missing_upcasters
 from saga_engine.events.projection import OnPoison, Projection
+from saga_engine.events.projection_key import ENGINE_PREFIX
 from saga_engine.events.table_shape import TableProblem, shape_of
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -60,6 +61,8 @@ def _check_header(projection: Projection) -> Problems:
             "has an invalid name",
             "Use a to z, 0 to 9, - and _, at most 64 characters, the first one a letter.",
         )
+    elif name.startswith(ENGINE_PREFIX):
+        yield _problem(projection, "has a name of the engine's own projections", "Rename it.")
     if type(version) is not int or not 1 <= version <= MAX_VERSION:
         yield _problem(projection, f"has version={version!r}", "Count versions from 1.")
     if projection.on_poison not in tuple(OnPoison):

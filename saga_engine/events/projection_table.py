@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from saga_engine.errors import NotFound, SchemaMismatch
 from saga_engine.events.projection import Projection
+from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.postgres.statement import Transaction, text
 
 
@@ -66,7 +67,9 @@ async def register(tx: Transaction, projections: Sequence[Projection]) -> None:
     await tx.execute(_REGISTER, parameters)
 
 
-async def acquire(tx: Transaction, projection: Projection, owner: str, lease: float) -> int | None:
+async def acquire(
+    tx: Transaction, projection: ProjectionKey, owner: str, lease: float
+) -> int | None:
     """
     Take or renew the lease of an active projection.
 
@@ -84,14 +87,14 @@ async def acquire(tx: Transaction, projection: Projection, owner: str, lease: fl
     return position
 
 
-async def lock(tx: Transaction, projection: Projection, position: int) -> bool:
+async def lock(tx: Transaction, projection: ProjectionKey, position: int) -> bool:
     """Lock the row until the end of the transaction; False if it is not active at *position*."""
     parameters = {**_key(projection), "position": position}
     return (await tx.execute(_LOCK, parameters)).first() is not None
 
 
 async def save(
-    tx: Transaction, projection: Projection, position: int, owner: str, lease: float
+    tx: Transaction, projection: ProjectionKey, position: int, owner: str, lease: float
 ) -> None:
     """Save the position that a locked projection has reached, and renew its lease."""
     parameters = {**_key(projection), "position": position, "owner": owner, "lease": lease}
@@ -100,7 +103,7 @@ async def save(
 
 async def set_state(
     tx: Transaction,
-    projection: Projection | StoredProjection,
+    projection: ProjectionKey,
     state: ProjectionState,
     expected: Collection[ProjectionState],
 ) -> bool:
@@ -109,7 +112,7 @@ async def set_state(
     return (await tx.execute(_SET_STATE, parameters)).rowcount == 1
 
 
-async def release(tx: Transaction, projections: Sequence[Projection], owner: str) -> None:
+async def release(tx: Transaction, projections: Sequence[ProjectionKey], owner: str) -> None:
     """End the leases of a process, so that others need not wait for their end."""
     names = [each.name for each in projections]
     await tx.execute(_RELEASE, {"name": names, "owner": owner})
@@ -146,7 +149,7 @@ async def read(tx: Transaction, name: str | None = None) -> list[StoredProjectio
     ]
 
 
-def _key(projection: Projection | StoredProjection) -> dict[str, object]:
+def _key(projection: ProjectionKey) -> dict[str, object]:
     return {"name": projection.name, "version": projection.version}
 
 

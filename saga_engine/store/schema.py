@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from saga_engine.postgres.statement import Statement, Transaction, text
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration of the engine's tables: what this version of the code needs."""
 
 EVENTS_REVISION = "0003"

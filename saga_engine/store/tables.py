@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     Identity,
     Index,
     Integer,
@@ -25,7 +26,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import INTERVAL, JSON, JSONB, TIMESTAMP, UUID
 
 SCHEMA = "saga_engine"
 
@@ -293,6 +294,38 @@ start_grant = Table(
     metadata,
     Column("role", Text, primary_key=True),
     Column("saga", Text, primary_key=True),
+)
+
+run_statistics = Table(
+    "run_statistics",
+    metadata,
+    Column("saga", Text(collation="C"), primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+)
+
+step_duration = Table(
+    "step_duration",
+    metadata,
+    Column("saga", Text(collation="C"), primary_key=True),
+    Column("step", Text(collation="C"), primary_key=True),
+    Column("direction", Text, primary_key=True),
+    Column("up_to_seconds", Double, primary_key=True),
+    Column("steps", BigInteger, nullable=False),
+    Column("total_duration", INTERVAL, nullable=False),
+)
+
+failure_cause = Table(
+    "failure_cause",
+    metadata,
+    Column("saga", Text(collation="C"), primary_key=True),
+    Column("step", Text(collation="C"), primary_key=True),
+    Column("direction", Text, primary_key=True),
+    Column("event", Text, primary_key=True),
+    Column("code", Text(collation="C"), primary_key=True),
+    Column("failures", BigInteger, nullable=False),
+    Column("last_failed_at", _timestamptz(), nullable=False),
+    Column("last_run_id", _uuid(), nullable=False),
 )
 
 schema_revision = Table(

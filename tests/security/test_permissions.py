@@ -603,7 +603,7 @@ TRIES = {
 CALLED = {
     "saga_worker": {
         *("add_partitions", "missing_partitions", "purge_expired"),
-        *("announce_positions", "draw_positions"),
+        *("announce_positions", "event_horizon", "draw_positions"),
     },
     "saga_shop": {"request_start"},
     "saga_operator": {
