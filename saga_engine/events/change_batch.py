@@ -7,8 +7,8 @@ has nothing to change, and an upsert after an update cannot be merged with it, b
 starts with the upsert. What the slots cannot express starts a new batch.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from enum import IntEnum
 from typing import Any
@@ -41,13 +41,13 @@ SLOT_KINDS: Mapping[Slot, ChangeKind] = {
 
 
 @dataclass(slots=True)
-class RowChange:
-    """What one slot does to a row."""
+class MergedChange:
+    """What several changes of a row do together."""
 
-    put: dict[str, Any] = field(default_factory=dict)
-    add: dict[str, Any] = field(default_factory=dict)
+    put: dict[str, Any]
+    add: dict[str, Any]
 
-    def apply(self, change: Change) -> None:
+    def merge(self, change: Change) -> None:
         """Continue with a later change of the same row."""
         for name, value in change.put.items():
             self.put[name] = value
@@ -67,78 +67,82 @@ def _sum(first: Any, second: Any) -> Any:
     return first + second
 
 
-Row = dict[Slot, RowChange]
-"""The effect on one row."""
+RowChange = Change | MergedChange
+"""What one slot does to a row: mostly one change, which is kept as it is."""
+
+Rows = dict[tuple[Any, ...], RowChange]
+"""The changes of one slot by the keys of their rows."""
 
 
 class ChangeBatch:
     """Changes of several tables, folded for each row."""
 
     def __init__(self) -> None:
-        self._tables: dict[Table, dict[tuple[Any, ...], Row]] = {}
+        self._tables: dict[Table, tuple[Rows, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._tables)
 
     def fold(self, change: Change) -> bool:
         """Add a change; False, and nothing is added, when it cannot be folded with those before."""
-        rows = self._tables.setdefault(change.table, {})
-        row = rows.get(change.key)
-        if row is None:
-            row = rows[change.key] = {}
-        return _FOLDS[change.kind](row, change)
+        slots = self._tables.get(change.table)
+        if slots is None:
+            slots = self._tables[change.table] = tuple({} for _ in Slot)
+        return _FOLDS[change.kind](slots, change)
 
-    def rows(self, table: Table, slot: Slot) -> Iterator[tuple[tuple[Any, ...], RowChange]]:
-        """The key and the change of each row of a table that has one in *slot*."""
-        for key, row in self._tables.get(table, {}).items():
-            if slot in row:
-                yield key, row[slot]
+    def rows(self, table: Table, slot: Slot) -> Rows:
+        """The rows of a table that have a change in *slot*."""
+        return self._tables[table][slot] if table in self._tables else {}
 
 
-def _fold_delete(row: Row, _change: Change) -> bool:
-    if Slot.INSERT in row:  # it would fail if the row existed, so it has to be executed
-        row[Slot.DELETE_INSERTED] = RowChange()
+def _fold_delete(slots: Sequence[Rows], change: Change) -> bool:
+    if change.key in slots[Slot.INSERT]:  # it would fail if the row existed, so it is executed
+        slots[Slot.DELETE_INSERTED][change.key] = change
         return True
-    row.clear()
-    row[Slot.DELETE] = RowChange()
+    slots[Slot.UPDATE].pop(change.key, None)
+    slots[Slot.UPSERT].pop(change.key, None)
+    slots[Slot.DELETE][change.key] = change
     return True
 
 
-def _fold_update(row: Row, change: Change) -> bool:
-    if Slot.DELETE_INSERTED in row:
+def _fold_update(slots: Sequence[Rows], change: Change) -> bool:
+    if change.key in slots[Slot.DELETE_INSERTED]:
         return True
     for slot in (Slot.INSERT, Slot.UPSERT, Slot.UPDATE):
-        if slot in row:
-            row[slot].apply(change)
+        if change.key in slots[slot]:
+            _merge(slots[slot], change)
             return True
-    if Slot.DELETE not in row:
-        row[Slot.UPDATE] = _row_change(change)
+    if change.key not in slots[Slot.DELETE]:
+        slots[Slot.UPDATE][change.key] = change
     return True
 
 
-def _fold_upsert(row: Row, change: Change) -> bool:
-    if Slot.DELETE_INSERTED in row:
+def _fold_upsert(slots: Sequence[Rows], change: Change) -> bool:
+    if change.key in slots[Slot.DELETE_INSERTED]:
         return False
     for slot in (Slot.INSERT, Slot.UPSERT):
-        if slot in row:
-            row[slot].apply(change)
+        if change.key in slots[slot]:
+            _merge(slots[slot], change)
             return True
-    row[Slot.UPSERT] = _row_change(change)
+    slots[Slot.UPSERT][change.key] = change
     return True
 
 
-def _fold_insert(row: Row, change: Change) -> bool:
-    if row.keys() & {Slot.INSERT, Slot.UPSERT}:
+def _fold_insert(slots: Sequence[Rows], change: Change) -> bool:
+    if change.key in slots[Slot.INSERT] or change.key in slots[Slot.UPSERT]:
         return False
-    row[Slot.INSERT] = _row_change(change)
+    slots[Slot.INSERT][change.key] = change
     return True
 
 
-def _row_change(change: Change) -> RowChange:
-    return RowChange(dict(change.put), dict(change.add))
+def _merge(rows: Rows, change: Change) -> None:
+    row = rows[change.key]
+    if not isinstance(row, MergedChange):
+        row = rows[change.key] = MergedChange(dict(row.put), dict(row.add))
+    row.merge(change)
 
 
-_FOLDS = {
+_FOLDS: Mapping[ChangeKind, Callable[[Sequence[Rows], Change], bool]] = {
     ChangeKind.DELETE: _fold_delete,
     ChangeKind.UPDATE: _fold_update,
     ChangeKind.UPSERT: _fold_upsert,

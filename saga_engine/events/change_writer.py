@@ -6,7 +6,7 @@ removed from the last table to the first and created from the first to the last,
 refer to those before it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from saga_engine.events.change import ChangeKind
-from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Slot
+from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Rows, Slot
 from saga_engine.events.table_shape import shape_of
 from saga_engine.postgres.statement import Columns, Statement, text
 from saga_engine.store.database import SqlAlchemyTransaction
@@ -37,7 +37,7 @@ class ChangedColumns(NamedTuple):
     add: tuple[str, ...]
 
 
-Rows = list[tuple[tuple[Any, ...], RowChange]]
+KeyedChanges = list[tuple[tuple[Any, ...], RowChange]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class RowGroup:
     table: Table
     kind: ChangeKind
     columns: ChangedColumns
-    rows: Rows
+    rows: KeyedChanges
 
 
 async def write_changes(
@@ -76,7 +76,7 @@ async def _copy(tx: SqlAlchemyTransaction, group: RowGroup) -> None:
     columns = group.columns
     names = [*shape_of(group.table).key, *columns.put, *columns.add]
     records = [
-        (*key, *(row.put[name] for name in columns.put), *(row.add[name] for name in columns.add))
+        (*key, *map(row.put.__getitem__, columns.put), *map(row.add.__getitem__, columns.add))
         for key, row in group.rows
     ]
     await tx.copy(group.table.name, group.table.schema, names, records)
@@ -92,15 +92,20 @@ def row_groups(batch: ChangeBatch, tables: Sequence[Table]) -> Iterator[RowGroup
                     yield RowGroup(table, kind, columns, rows)
 
 
-def _by_columns(rows: Iterable[tuple[tuple[Any, ...], RowChange]]) -> dict[ChangedColumns, Rows]:
-    groups: dict[ChangedColumns, Rows] = {}
-    for key, change in rows:
-        columns = ChangedColumns(tuple(sorted(change.put)), tuple(sorted(change.add)))
-        groups.setdefault(columns, []).append((key, change))
+def _by_columns(rows: Rows) -> dict[ChangedColumns, KeyedChanges]:
+    groups: dict[ChangedColumns, KeyedChanges] = {}
+    by_names: dict[tuple[str | None, ...], KeyedChanges] = {}  # the names of most rows are the same
+    for key, change in rows.items():
+        names = (*change.put, None, *change.add)
+        group = by_names.get(names)
+        if group is None:
+            columns = ChangedColumns(tuple(sorted(change.put)), tuple(sorted(change.add)))
+            group = by_names[names] = groups.setdefault(columns, [])
+        group.append((key, change))
     return groups
 
 
-def _parameters(columns: ChangedColumns, rows: Rows) -> Columns:
+def _parameters(columns: ChangedColumns, rows: KeyedChanges) -> Columns:
     keys = zip(*(key for key, _ in rows), strict=True)
     arrays: dict[str, Sequence[Any]] = {f"k{n}": list(values) for n, values in enumerate(keys)}
     for n, name in enumerate(columns.put):

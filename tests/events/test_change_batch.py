@@ -116,8 +116,7 @@ def key_of(order: int) -> dict[str, Any]:
 def slots(*changes: Change) -> list[set[Slot]]:
     key = changes[0].key
     return [
-        {slot for slot in Slot if key in dict(batch.rows(ORDERS, slot))}
-        for batch in folded([*changes])
+        {slot for slot in Slot if key in batch.rows(ORDERS, slot)} for batch in folded([*changes])
     ]
 
 
@@ -145,7 +144,7 @@ def test_sums_are_exact():
     big, small = Decimal(10**40), Decimal("0.01")
     total = [add(sums, key={"id": 1}, values={"total": each}) for each in (big, small, -big)]
     (batch,) = folded(total)
-    ((_, change),) = batch.rows(sums, Slot.UPDATE)
+    (change,) = batch.rows(sums, Slot.UPDATE).values()
     assert change.add == {"total": small}
 
 
