@@ -15,7 +15,6 @@ from typing import Any
 from sqlalchemy import Table
 
 from saga_engine.errors import DefinitionError
-from saga_engine.events.column_types import ValueRefused
 from saga_engine.events.table_shape import TableProblem, TableShape, shape_of
 
 _MAX_CHECKED = 1000
@@ -179,35 +178,16 @@ def _change(
             check_names(shape, kind, key=key, put=put, add=add)
             if len(shape.checked) < _MAX_CHECKED:
                 shape.checked.add(names)
+        accepted_key = shape.accept(key)
         return Change(
             table=table,
             kind=kind,
-            key=tuple(_accept(shape, name, key[name]) for name in shape.key),
-            put={name: _accept(shape, name, value) for name, value in put.items()},
-            add={name: _accept_number(shape, name, value) for name, value in add.items()},
+            key=tuple([accepted_key[name] for name in shape.key]),
+            put=shape.accept(put) if put else _NOTHING,
+            add=shape.accept_added(add) if add else _NOTHING,
         )
     except TableProblem as problem:
         raise DefinitionError(str(problem), location=_caller(), fix=problem.fix) from None
-
-
-def _accept(shape: TableShape, name: str, value: Any) -> Any:
-    if value is None:
-        if name in shape.not_null:
-            raise TableProblem(f"{shape.name}.{name} is NOT NULL, and got None.", "Give a value.")
-        return None
-    try:
-        return shape.columns[name].accept(value)
-    except ValueRefused as refused:
-        raise TableProblem(
-            f"{shape.name}.{name} {refused}, and got {type(value).__name__}.",
-            "Convert the value in the function.",
-        ) from None
-
-
-def _accept_number(shape: TableShape, name: str, value: Any) -> Any:
-    if value is None:
-        raise TableProblem(f"None cannot be added to {shape.name}.{name}.", "Add a number.")
-    return _accept(shape, name, value)
 
 
 def _caller() -> str:

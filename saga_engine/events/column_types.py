@@ -127,7 +127,7 @@ def _text(sql_type: types.String) -> ColumnType:
     def accept(value: Any) -> str:
         if not isinstance(value, str):
             raise ValueRefused("takes a str")
-        if not is_storable(value):
+        if not (value.isascii() and "\0" not in value) and not is_storable(value):
             raise ValueRefused("takes text without U+0000 and without lone surrogates")
         if sql_type.length is not None and len(value) > sql_type.length:
             raise ValueRefused(f"takes at most {sql_type.length} characters")

@@ -90,7 +90,7 @@ def _check_call(call: ast.Call, function: Callable[..., Any], tables: Sequence[T
 
 def check_table(table: Table, tables: Sequence[Table]) -> None:
     """Raise TableProblem unless a projection with *tables* may change *table*."""
-    if not any(table is each for each in tables):
+    if table not in tables:
         raise TableProblem(
             f"Table {table.fullname} is not one of the projection's tables.",
             "Add it to tables=[...], and to no other projection.",

@@ -7,11 +7,15 @@ It is read from the table's SQLAlchemy declaration, once.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import Column, Table
 
-from saga_engine.events.column_types import ColumnType, column_type
+from saga_engine.events.column_types import ColumnType, ValueRefused, column_type
+
+_MAX_SHAPES = 1000
+"""Tables whose shape is kept; a process has a few."""
 
 
 class TableProblem(ValueError):
@@ -105,8 +109,42 @@ class TableShape:
                 "Give a value, or change a row that exists with `put` or `add`.",
             )
 
+    def accept(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Give values of columns as they are written; raise TableProblem if one is refused."""
+        columns = self.columns
+        try:
+            return {
+                name: self._null(name) if value is None else columns[name].accept(value)
+                for name, value in values.items()
+            }
+        except ValueRefused:
+            for name, value in values.items():
+                self._explain(name, value)
+            raise
 
-_SHAPES: WeakKeyDictionary[Table, TableShape] = WeakKeyDictionary()
+    def accept_added(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As `accept`, for numbers that are added."""
+        for name, value in values.items():
+            if value is None:
+                problem = f"None cannot be added to {self.name}.{name}."
+                raise TableProblem(problem, "Add a number.")
+        return self.accept(values)
+
+    def _null(self, name: str) -> Any:
+        if name in self.not_null:
+            raise TableProblem(f"{self.name}.{name} is NOT NULL, and got None.", "Give a value.")
+        return None
+
+    def _explain(self, name: str, value: Any) -> None:
+        """Raise TableProblem if the column refuses the value."""
+        try:
+            if value is not None:
+                self.columns[name].accept(value)
+        except ValueRefused as refused:
+            raise TableProblem(
+                f"{self.name}.{name} {refused}, and got {type(value).__name__}.",
+                "Convert the value in the function.",
+            ) from None
 
 
 def shape_of(table: Table) -> TableShape:
@@ -122,12 +160,10 @@ def shape_of(table: Table) -> TableShape:
             f"A change got {type(given).__name__} instead of a table.",
             "Give a Table of SQLAlchemy Core; of a mapped class, its __table__.",
         )
-    shape = _SHAPES.get(table)
-    if shape is None:
-        shape = _SHAPES[table] = _read(table)
-    return shape
+    return _read(table)
 
 
+@lru_cache(maxsize=_MAX_SHAPES)
 def _read(table: Table) -> TableShape:
     key = tuple(column.name for column in table.primary_key.columns)
     if not key:
