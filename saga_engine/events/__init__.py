@@ -2,7 +2,7 @@
 Event sourcing on the same PostgreSQL: streams of events, aggregates, projections and feeds.
 
     recorded          Recorded and EventData: an event as it is read, and as it is appended
-    undecoded_event   an event whose data cannot be read, which is an error when it is used
+    stored_fields     the id, data and origin of an event, made of its row when they are first read
     client            Events: appends and reads, with a connection pool of its own
     transactional     append_in: appends in the caller's transaction
     commit_outcome    whether an append was committed whose COMMIT was not answered

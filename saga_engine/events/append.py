@@ -12,7 +12,8 @@ from saga_engine.errors import InvalidInput
 from saga_engine.events.arguments import MAX_VERSION, require_instance
 from saga_engine.events.event_types import EVENT_NAME_RULE, event_type_of, is_event_name
 from saga_engine.events.expected_version import ANY, ExpectedVersion, StreamState
-from saga_engine.events.recorded import ORIGIN_NAMES, EventData
+from saga_engine.events.recorded import EventData
+from saga_engine.events.stored_fields import ORIGIN_NAMES
 from saga_engine.message_context import MessageContext
 from saga_engine.payload.guard import UserCodeError
 from saga_engine.payload.limits import BodyLimits, LimitName, find_violation

@@ -8,8 +8,7 @@ section 14). A message depends on nothing but its event, so a repeated one is th
 from datetime import UTC
 from uuid import UUID
 
-from saga_engine.events.recorded import Recorded
-from saga_engine.events.undecoded_event import data_json
+from saga_engine.events.recorded import Recorded, data_json
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import FEED
 

@@ -8,19 +8,13 @@ lost has another time, and so another id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import sha1
+from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-import orjson
-
-from saga_engine.events.recorded import ORIGIN_NAMES, Recorded
-from saga_engine.events.undecoded_event import UndecodedEvent
+from saga_engine.events.recorded import Recorded
+from saga_engine.events.stored_fields import StoredContent, StoredFields, event_id
 from saga_engine.postgres.statement import Transaction, text
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +38,31 @@ class EventLog:
 
     def event_id(self, stream: str, version: int, place: int, recorded_at: datetime) -> UUID:
         """Make the id of an event of this log."""
-        microseconds = (recorded_at - _EPOCH) // _MICROSECOND
-        name = f"{version}/{place}/{microseconds}/{stream}"
-        # uuid5() of the library, at half its time: each event that is read needs an id.
-        digest = sha1(self.id.bytes + name.encode(), usedforsecurity=False).digest()
-        return UUID(int=int.from_bytes(digest[:16], "big"), version=5)
+        return event_id(self.id, stream, version, place, recorded_at)
 
     def recorded(self, row: Sequence[Any]) -> Recorded:
         """
-        Make an event of a row.
+        Make an event of a row. Its id, data and origin are made when they are first read.
 
         Args:
             row: stream, version, place, position, recorded_at, type, schema_version, and data and
-                metadata as JSON.
+                metadata as JSON; further columns are ignored.
         """
-        stream, version, place, position, recorded_at, name, schema_version, data, metadata = row
-        try:
-            decoded, kind = orjson.loads(data), Recorded
-        except orjson.JSONDecodeError:
-            decoded, kind = None, UndecodedEvent
-        return kind(
-            stream=stream,
-            version=version,
-            place=place,
-            position=position,
-            type=name,
-            schema_version=schema_version,
-            recorded_at=recorded_at,
-            id=self.event_id(stream, version, place, recorded_at),
-            data=decoded,
-            **_origin(metadata),
-        )
+        event = object.__new__(Recorded)
+        for set_field, value in zip(_SET_COLUMNS, row, strict=False):
+            set_field(event, value)
+        _set_content(event, StoredContent(self.id, row[7], row[8]))
+        return event
 
 
-def _origin(metadata: str) -> dict[str, str]:
-    """Read the origin of an event. Rows of other programs may have more, or something else."""
-    try:
-        known = orjson.loads(metadata)
-    except orjson.JSONDecodeError:
-        return {}
-    return {name: known[name] for name in ORIGIN_NAMES if isinstance(known.get(name), str)}
-
+# The constructor of a frozen dataclass takes several times as long, and needs all fields.
+_SET_COLUMNS = tuple(
+    vars(Recorded)[name].__set__
+    for name in (
+        *("stream", "version", "place", "position", "recorded_at", "type", "schema_version"),
+    )
+)
+_set_content = vars(StoredFields)["_content"].__set__
 
 _LOAD = text(
     "SELECT id::text, to_regclass('saga_engine.journal') IS NOT NULL FROM saga_engine.event_log"

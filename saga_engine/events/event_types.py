@@ -105,6 +105,10 @@ class EventType:
             UnreadableEvent: it has a newer version, does not fit the model, or an upcaster failed.
         """
         try:
+            if recorded.schema_version == self.version and (stored := recorded.stored_json()):
+                # Not `data`, which would have to be written as JSON again.
+                read = self.payload_type.read_text
+                return call_user_code(time_limit, self.model_call, read, stored)
             return self.read_data(self._newest_data(recorded, time_limit), time_limit)
         except PayloadError as error:
             last = self.upcasters.get(self.version - 1)

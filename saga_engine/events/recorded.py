@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from saga_engine.vocabulary import Json
+import orjson
 
-ORIGIN_NAMES = ("correlation_id", "causation_id", "actor")
-"""What is stored of the origin of an event, beside its data."""
+from saga_engine.events.stored_fields import StoredFields, unreadable_data
+from saga_engine.vocabulary import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(StoredFields):
     """
     An event as it is read.
 
@@ -42,6 +42,19 @@ class Recorded:
     correlation_id: str | None = None
     causation_id: str | None = None
     actor: str | None = None
+
+
+def data_json(event: Recorded) -> bytes:
+    """
+    Write the data of an event as JSON.
+
+    Raises:
+        UnreadableEvent: it cannot be read, or is nested too deep to be written.
+    """
+    try:
+        return orjson.dumps(event.data)
+    except TypeError:
+        raise unreadable_data(event) from None
 
 
 @dataclass(frozen=True, slots=True)

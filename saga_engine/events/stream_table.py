@@ -152,7 +152,7 @@ async def read_page(
         "max_bytes": settings.event_batch_bytes,
     }
     rows = (await tx.execute(_READ, parameters)).all()
-    events = [log.recorded(columns) for *columns, _ in rows]
+    events = [log.recorded(row) for row in rows]
     found = rows[0][-1] if rows else 0
     return events, len(rows) == found < settings.event_batch_size
 
@@ -173,7 +173,7 @@ async def read_range(
         The events, and up to which position everything was read.
     """
     rows = (await tx.execute(_READ_RANGE, parameters)).all()
-    events = [log.recorded(columns) for *columns, _ in rows]
+    events = [log.recorded(row) for row in rows]
     found = rows[0][-1] if rows else 0
     is_complete = len(rows) == found < parameters["max_events"]
     return events, parameters["until"] if is_complete else events[-1].position

@@ -86,13 +86,20 @@ class PayloadType:
         """
         try:
             return self._read(to_json(data))
-        except ValidationError as error:
-            raise PayloadError(
-                _validation_message(self.python_type, error), _mismatch_text(self.python_type)
-            ) from None
         except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
-            text = f"cannot be read as {type_name(self.python_type)} ({type(error).__name__})"
-            raise PayloadError(text) from None
+            raise self._unreadable(error) from None
+
+    def read_text(self, text: str) -> Any:
+        """
+        Turn JSON that is still text into the author's type.
+
+        Raises:
+            PayloadError: it does not fit, or is not JSON that can be read.
+        """
+        try:
+            return self._read(text)
+        except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
+            raise self._unreadable(error) from None
 
     def validate(self, value: Any) -> Any:
         """
@@ -103,13 +110,8 @@ class PayloadType:
         """
         try:
             return self._adapter.validate_python(value, by_alias=True)
-        except ValidationError as error:
-            raise PayloadError(
-                _validation_message(self.python_type, error), _mismatch_text(self.python_type)
-            ) from None
         except Exception as error:  # noqa: BLE001 - the author's validators may raise anything
-            text = f"cannot be read as {type_name(self.python_type)} ({type(error).__name__})"
-            raise PayloadError(text) from None
+            raise self._unreadable(error) from None
 
     def write(self, value: Any, limits: BodyLimits | None = None) -> Json:
         """
@@ -186,7 +188,14 @@ class PayloadType:
         )
         return data
 
-    def _read(self, body: bytes) -> Any:
+    def _unreadable(self, error: Exception) -> PayloadError:
+        if isinstance(error, ValidationError):
+            text = _validation_message(self.python_type, error)
+            return PayloadError(text, _mismatch_text(self.python_type))
+        name = type_name(self.python_type)
+        return PayloadError(f"cannot be read as {name} ({type(error).__name__})")
+
+    def _read(self, body: str | bytes) -> Any:
         # The adapter's own method checks its arguments first, for a quarter of the time.
         return self._adapter.validator.validate_json(body, by_alias=True)
 
