@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Token
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -87,7 +88,8 @@ class SignalTimeLimit:
         self._call = call
         self._context_token = CURRENT_CALL.set(call)
         if self._memory is not None:
-            encoded = encode_call_note(call)
+            # Most calls that belong to no run, those of events, are the same millions of times.
+            encoded = encode_call_note(call) if call.run_id else _note_without_run(call)
             self._memory[CALL_NOTE_HEADER.size : CALL_NOTE_HEADER.size + len(encoded)] = encoded
             self._sequence += 1
             CALL_NOTE_HEADER.pack_into(self._memory, 0, self._sequence, len(encoded))
@@ -181,6 +183,9 @@ def encode_call_note(call: UserCodeCall) -> bytes:
     saga, run_id, step, direction, command, function, where = call
     texts = (saga, run_id, step, direction or "", command, function, where)
     return "\0".join(texts).encode(errors="replace")[: CALL_NOTE_BYTES - CALL_NOTE_HEADER.size]
+
+
+_note_without_run = lru_cache(maxsize=1000)(encode_call_note)
 
 
 def decode_call_note(memory: mmap.mmap | bytes) -> tuple[int, list[str]]:
