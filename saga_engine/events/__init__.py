@@ -13,6 +13,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     snapshot_table    the table of snapshots
     positions         the horizon, up to which a reader has everything
     log_page          pages of all events, in the order of their positions
+    read_ahead        reads the next page of a projection while it applies one
     event_log         the identity of the log, of which the ids of events are made
     tables            the event tables as SQLAlchemy metadata
     aggregate         Aggregate: its state, events, commands and upcasters, as declared

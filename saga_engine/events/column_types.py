@@ -131,7 +131,7 @@ def _text(sql_type: types.String) -> ColumnType:
             raise ValueRefused("takes text without U+0000 and without lone surrogates")
         if sql_type.length is not None and len(value) > sql_type.length:
             raise ValueRefused(f"takes at most {sql_type.length} characters")
-        return str(value)
+        return value if type(value) is str else str(value)
 
     # As text, because a cast to varchar(10) cuts what an assignment refuses.
     return ColumnType("text", "", accept)

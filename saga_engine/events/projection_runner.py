@@ -10,6 +10,7 @@ from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.read_ahead import ReadAhead
 from saga_engine.telemetry.events import (
     Observer,
     ProjectionAcquired,
@@ -40,7 +41,7 @@ class ProjectionRunner:
         self._emit = emit
         self._settings = settings = source.settings
         self._types = sorted(projection.handlers)
-        self._filter = LogFilter.create(self._types, None)
+        self._pages = ReadAhead(source, LogFilter.create(self._types, None))
         self._size = BatchSize(settings.projection_batch_seconds, settings.projection_batch_size)
         self._saved = 0  # the checkpoint that is stored
         self._passed = 0  # no event that the projection handles is between the two
@@ -73,6 +74,12 @@ class ProjectionRunner:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """Apply events until the projection stops, is paused, or has another owner."""
+        try:
+            await self._follow(stop)
+        finally:
+            await self._pages.close()
+
+    async def _follow(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             if self._now() >= self._renew_at:
                 await self._renew()
@@ -87,7 +94,7 @@ class ProjectionRunner:
         await self._save_passed()
 
     async def _apply_next(self) -> BatchResult:
-        page = await self._source.read(self._filter, self._passed, self._size.events)
+        page = await self._pages.read(self._passed, self._size.events)
         if not page.events and self._now() < self._save_at:
             self._passed = page.position
             return BatchResult(self._saved)
