@@ -8,4 +8,5 @@ Benchmarks of events: appending, filling read models from the first event, the l
     appends             the cases `append`
     rebuilds            the cases `rebuild-folded` and `rebuild-copied`
     lag                 the case `lag`
+    aims                what the figures should be
 """

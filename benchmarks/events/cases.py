@@ -1,9 +1,15 @@
-"""The cases of events by name; each prints one JSON line, `append` one for each size."""
+"""
+The cases of events by name; each prints one JSON line, `append` one for each size.
+
+A line has the aim of its figure, and whether it is reached. Aims that were missed are repeated at
+the end, as sentences on stderr.
+"""
 
 import json
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import AsyncIterator, Collection, Mapping
 
-from benchmarks.events import appends, lag, rebuilds
+from benchmarks.events import aims, appends, lag, rebuilds
 
 NAMES = ("append", *(each.case for each in rebuilds.REBUILDS), "lag")
 
@@ -13,15 +19,22 @@ MAX_APPENDED, MAX_FOLLOWED = 200_000, 60_000
 
 async def measure(names: Collection[str], events: int) -> None:
     """Measure the cases of some names; rebuilds with *events* events, the others with fewer."""
+    missed = []
+    async for measured in _measured(names, events):
+        line = aims.judged(measured)
+        print(json.dumps(line), flush=True)
+        missed.append(aims.missed(line))
+    for sentence in filter(None, missed):
+        print(sentence, file=sys.stderr)
+
+
+async def _measured(names: Collection[str], events: int) -> AsyncIterator[Mapping[str, object]]:
     if "append" in names:
         for batch in appends.BATCHES:
-            _print(await appends.measure(batch, min(events, MAX_APPENDED)))
-    for rebuild in rebuilds.REBUILDS:
-        if rebuild.case in names:
-            _print(await rebuilds.measure(rebuild, events))
+            yield await appends.measure(batch, min(events, MAX_APPENDED))
+    chosen = [each for each in rebuilds.REBUILDS if each.case in names]
+    if chosen:
+        async for line in rebuilds.measure(chosen, events):
+            yield line
     if "lag" in names:
-        _print(await lag.measure(min(events, MAX_FOLLOWED)))
-
-
-def _print(line: Mapping[str, object]) -> None:
-    print(json.dumps(line), flush=True)
+        yield await lag.measure(min(events, MAX_FOLLOWED))

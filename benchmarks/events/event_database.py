@@ -16,7 +16,7 @@ from saga_engine.embedded.postgres import PostgresServer
 _SERVER_SETTINGS = {"shared_buffers": "128MB"}
 """The default of PostgreSQL, and not that of a server for a demo; fsync stays on."""
 
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.02
 _TIMEOUT = 1800.0
 
 

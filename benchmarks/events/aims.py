@@ -1,0 +1,41 @@
+"""What the figures should be on two cores that nothing else uses, and whether they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """A bound of one figure of a case: the least events a second, or the most milliseconds."""
+
+    figure: str
+    bound: int
+
+    def is_reached(self, line: Mapping[str, object]) -> bool:
+        """Whether the figure of a line is within the bound."""
+        found = float(str(line[self.figure]))
+        return found >= self.bound if self.figure == "events_per_s" else found <= self.bound
+
+
+AIMS: Mapping[str, Aim] = {
+    "append-50": Aim("events_per_s", 10_000),
+    "append-1000": Aim("events_per_s", 10_000),
+    "rebuild-folded": Aim("events_per_s", 15_000),
+    "rebuild-copied": Aim("events_per_s", 40_000),
+    "lag": Aim("p99_ms", 200),
+}
+"""The aim of each line by its case."""
+
+
+def judged(line: Mapping[str, object]) -> Mapping[str, object]:
+    """Add the aim of its case to a line, and whether it is reached."""
+    aim = AIMS[str(line["case"])]
+    return {**line, "aim": {aim.figure: aim.bound}, "aim_reached": aim.is_reached(line)}
+
+
+def missed(line: Mapping[str, object]) -> str:
+    """Say that a judged line misses its aim; empty if it reaches it."""
+    if line["aim_reached"]:
+        return ""
+    aim = AIMS[str(line["case"])]
+    return f"{line['case']} misses its aim: {aim.figure} is {line[aim.figure]}, not {aim.bound}."
