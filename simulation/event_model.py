@@ -15,7 +15,7 @@ from sqlalchemy import Table
 
 from saga_engine.errors import WrongVersion
 from saga_engine.events.change import ChangeKind
-from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, Slot
+from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Slot
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_table import FeedKey, Progress
 from saga_engine.events.log_page import LogFilter, LogPage
@@ -137,28 +137,23 @@ class EventModel(MemoryTransaction):
         """Write folded changes, a statement for each table and kind of change."""
         for slot in Slot:
             for table in tables:
-                if changes := list(batch.rows(table, slot)):
+                if changes := batch.rows(table, slot):
                     async with self.statement():
-                        for key, change in changes:
-                            await self._change(table, SLOT_KINDS[slot], key, change.put, change.add)
+                        for key, change in changes.items():
+                            await self._change(table, SLOT_KINDS[slot], key, change)
 
     async def _change(
-        self,
-        table: Table,
-        kind: ChangeKind,
-        key: tuple[Any, ...],
-        put: dict[str, Any],
-        add: dict[str, Any],
+        self, table: Table, kind: ChangeKind, key: tuple[Any, ...], change: RowChange
     ) -> None:
         row = await self.lock(table.name, key)
         if kind is ChangeKind.INSERT:
-            await self.insert_or_fail(table.name, key, {**put, **add})
+            await self.insert_or_fail(table.name, key, {**change.put, **change.add})
         elif kind is ChangeKind.DELETE:
             self.delete(table.name, key)
         elif row is not None or kind is ChangeKind.UPSERT:
             before = row or {}
-            added = {name: before.get(name, 0) + value for name, value in add.items()}
-            self.put(table.name, key, {**before, **put, **added})
+            added = {name: before.get(name, 0) + value for name, value in change.add.items()}
+            self.put(table.name, key, {**before, **change.put, **added})
 
     def _lease(self, owner: str, seconds: float) -> Row:
         return {"owner": owner, "leased_until": self.now + timedelta(seconds=seconds)}
