@@ -66,6 +66,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/events/expected_version.py": "it declares an enum",
     "saga_engine/events/event_source.py": "test_projector.py reads from one",
     "saga_engine/events/feed_runner.py": "test_feed_publisher.py tests the loop",
+    "saga_engine/events/handler_connection.py": "test_projection_batch.py calls its methods",
     "saga_engine/events/interfaces.py": "it declares interfaces",
     "saga_engine/events/owned_loop.py": "test_projector.py tests the loop",
     "saga_engine/events/projection_failures.py": "test_projection_batch.py tests its statements",

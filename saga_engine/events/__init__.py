@@ -55,6 +55,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection_failures  events that a projection could not apply, and streams that wait for one
     projection_lag    how far projections are behind the horizon
     projection_actions  pause, resume, retry and skip, for an operator
+    handler_connection  the connection of an async function, which does not end the transaction
     event_application  from events to folded changes, and calls of SQL functions
     batch_size        how many events a projection applies in one transaction
     interfaces        the database as the loops of projections and feeds use it

@@ -16,6 +16,7 @@ from saga_engine.errors import DefinitionError, SagaEngineError, SchemaMismatch,
 from saga_engine.events.change import Change
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.change_writer import write_changes
+from saga_engine.events.handler_connection import HandlerConnection, transaction_ended
 from saga_engine.events.handler_source import check_table
 from saga_engine.events.projection import EventHandler, Projection
 from saga_engine.events.projection_failures import PoisonEvent
@@ -174,7 +175,8 @@ async def execute(
 async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall) -> None:
     transaction = tx.connection.get_transaction() or await tx.connection.begin()
     try:
-        await call.handler.function(call.event, call.recorded, tx.connection)
+        connection = HandlerConnection.create(tx.connection, call.handler.call)
+        await call.handler.function(call.event, call.recorded, connection)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -184,11 +186,7 @@ async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall) -> None:
         raise SqlHandlerError from error
     finally:
         if not (tx.is_open and transaction.is_active):
-            raise TransactionEnded(call.recorded) from DefinitionError(
-                f"{call.handler.call.function} has ended the transaction.",
-                location=call.handler.call.source_location,
-                fix="Leave commit and rollback to the projection: the checkpoint depends on them.",
-            )
+            raise TransactionEnded(call.recorded) from transaction_ended(call.handler.call)
 
 
 def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:

@@ -89,6 +89,8 @@ class BatchApplier:
                     await self._save(tx, batch.until)
             except (NotOwner, StoreUnavailable):
                 raise
+            except TransactionEnded as error:
+                return await self._stop_at_end(batch, error)
             except Exception as error:  # noqa: BLE001 - what it means is found out in halves
                 _raise_if_unavailable(error)
             else:
@@ -96,9 +98,7 @@ class BatchApplier:
         try:
             return await self._apply_carefully(batch)
         except TransactionEnded as error:
-            # What the function has committed is not known, so the checkpoint does not move.
-            async with self._locked(batch.after) as tx:
-                return await self._stop(tx, batch.after, [poison_of(error.recorded, error)])
+            return await self._stop_at_end(batch, error)
 
     async def retried_streams(self) -> list[str]:
         """Read which parked streams an operator wants to be retried, the first request first."""
@@ -117,6 +117,16 @@ class BatchApplier:
         Raises:
             NotOwner, StoreUnavailable: as `apply`.
         """
+        try:
+            return await self._apply_parked(stream, batch)
+        except TransactionEnded as error:
+            poison = poison_of(error.recorded, error)
+            async with self._locked(batch.after) as tx:
+                await self._park(tx, poison)
+            self.parked[stream] = error.recorded.position
+            return BatchResult(batch.after, (poison,))
+
+    async def _apply_parked(self, stream: str, batch: EventBatch) -> BatchResult:
         others = {each: position for each, position in self.parked.items() if each != stream}
         async with self._locked(batch.after) as tx:
             poison = await self._apply_halves(tx, batch.events, others)
@@ -162,6 +172,11 @@ class BatchApplier:
         active = [ProjectionState.ACTIVE]
         await projection_table.set_state(tx, self._projection, ProjectionState.STOPPED, active)
         return BatchResult(position, tuple(poison), stopped=True)
+
+    async def _stop_at_end(self, batch: EventBatch, error: TransactionEnded) -> BatchResult:
+        """Stop: what the function has committed is not known, so the checkpoint does not move."""
+        async with self._locked(batch.after) as tx:
+            return await self._stop(tx, batch.after, [poison_of(error.recorded, error)])
 
     async def _park(self, tx: SqlAlchemyTransaction, poison: PoisonEvent) -> None:
         await projection_failures.record(tx, self._projection, poison)

@@ -145,6 +145,58 @@ async def test_a_missing_table_is_reported_as_one_of_the_projection(events, data
     assert "that the projection uses (SQLSTATE 42P01). Create it" in poison.error
 
 
+def ending(how, **options) -> Projection:
+    """A projection that counts orders, with a function that ends the transaction."""
+    projection = orders_projection(**options)
+    del projection.handlers["order-cancelled"]
+
+    @projection.on(Cancelled)
+    async def end(event, recorded, connection) -> None:
+        await how(connection)
+
+    return projection
+
+
+async def sql_commit(connection) -> None:
+    await connection.exec_driver_sql("COMMIT")
+
+
+@pytest.mark.parametrize("name", ["commit", "rollback", "close"])
+async def test_a_method_that_ends_the_transaction_is_refused(events, database, name):
+    """The events before it are applied, and nothing twice."""
+    await append_one(events, "order-1", placed(), cancelled())
+    one = await applier(database, ending(lambda connection: getattr(connection, name)()))
+    batch = await next_batch(events)
+    result = await one.apply(batch)
+    assert (result.stopped, result.position) == (True, batch.events[0].position)
+    assert "end has ended the transaction. Leave commit" in result.poison[0].error
+    await check_read_model(database, batch.events[:1])
+
+
+async def test_events_beside_one_that_commits_by_sql_are_not_applied_again(events, database):
+    await append_one(events, "order-1", placed(), cancelled(), placed())
+    one = await applier(database, ending(sql_commit))
+    batch = await next_batch(events)
+    result = await one.apply(batch)
+    assert (result.stopped, result.position) == (True, batch.after)
+    assert "end has ended the transaction" in result.poison[0].error
+    await check_read_model(database, batch.events[:1])
+
+
+async def test_a_parked_stream_in_which_an_event_commits_by_sql_waits_at_it(events, database):
+    await append_one(events, "order-1", placed("poison"), cancelled())
+    one = await applier(database, ending(sql_commit, on_poison="park-stream"))
+    batch = await next_batch(events)
+    await one.apply(batch)
+    rest = EventBatch(batch.until, batch.until, batch.events[1:])
+    result = await one.retry_stream("order-1", rest)
+    assert "end has ended the transaction" in result.poison[0].error
+    async with database.transaction() as tx:
+        parked = await projection_failures.parked_streams(tx, orders_projection())
+        assert await projection_failures.retried_streams(tx, orders_projection()) == []
+    assert parked == {"order-1": batch.events[1].position}
+
+
 async def test_several_streams_are_parked_in_one_batch(events, database):
     for n in range(6):
         await append_one(events, f"order-{n % 3}", placed("poison" if n in {1, 2} else "ada"))
