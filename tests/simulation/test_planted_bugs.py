@@ -20,12 +20,14 @@ SEEDS = range(96)
 """Each bug is found with one of these seeds."""
 
 RARE = {
-    "start_newest_loaded_version": (45,),
+    "start_newest_loaded_version": (33,),
     "complete_when_last_step_succeeds": (10,),
     "ignore_a_late_success": (62,),
-    "never_retry": (2,),
+    "never_retry": (7,),
     "treat_rejected_compensation_as_done": (25,),
-    "misreport_load_as_bug": (7,),
+    "misreport_load_as_bug": (28,),
+    "publish_the_events_of_a_stream_together": (16,),
+    "pass_over_refused_events": (16,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried before the others."""
 
