@@ -1,4 +1,4 @@
-# make demo      real sagas on the embedded default; needs nothing else
+# make demo      real sagas and events on the embedded default; needs nothing else
 # make quick     pure tests, models, architecture and lint, without servers; under 30 seconds
 # make test      every promise on real servers, about 6 minutes on two cores; it prints a line before
 #                it installs a system package: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime

@@ -3,6 +3,7 @@
 import asyncio
 
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from examples.shop.database import database_url
 from examples.shop.projections import metadata
@@ -10,10 +11,9 @@ from examples.shop.projections import metadata
 
 async def create_tables(url: str) -> None:
     """Create those that do not exist."""
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, poolclass=NullPool)
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-    await engine.dispose()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from examples.shop.database import database_url
 from examples.shop.orders import OrderCreated, add_currency
@@ -57,12 +58,11 @@ async def compare(url: str, prefix: str = "") -> Comparison:
         TimedOut: the projection has not applied every event in time.
         Conflict: it is stopped or paused.
     """
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, poolclass=NullPool)
     async with Events(url) as events, engine.connect() as connection:
         await events.caught_up(shop_orders, await events.position(), PROJECTION_TIMEOUT)
         expected = await _replay(events, prefix)
         found = await _read_tables(connection, prefix)
-    await engine.dispose()
     differences = [
         f"{' '.join(key)}: the events say {expected.get(key)}, the table has {found.get(key)}"
         for key in sorted(expected.keys() | found.keys())
