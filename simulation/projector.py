@@ -17,6 +17,7 @@ from saga_engine.events.interfaces import FeedMessages
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_runner import ProjectionRunner
+from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
@@ -86,8 +87,9 @@ async def run_projector(
     horizon = HorizonWatch(store, settings)
     source = EventSource(store, LOG, horizon, settings)
     loop = OwnedLoop(Operation.FEED, settings, emit)
+    version = ProjectionVersion(views, views.version)
     writer = ProjectionWriterModel(store, views, owner, settings)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(loop.watch(horizon, stop))
-        tasks.create_task(ProjectionRunner(views, source, writer, emit).run(stop))
+        tasks.create_task(ProjectionRunner(version, source, writer, emit).run(stop))
         tasks.create_task(FeedRunner(feed, source, publisher, owner, loop).run(stop))

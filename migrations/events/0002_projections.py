@@ -17,6 +17,11 @@ min_code_revision = "0001"
 _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0002', '0001')"
 
 # The row is updated with each batch; half of each page is free, so that updates are HOT.
+#
+# `version` numbers the tables of a projection, `code_version` is that of the declaration that fills
+# them. table_schema and table_name have the names in the declaration, of which the names of tables
+# that are not live are made; has_tables is false until a projector has made those of a rebuild. The
+# constraint is deferrable, so that one statement can exchange the roles of two rows.
 _PROJECTION = """
 CREATE TABLE saga_engine.projection (
     name text COLLATE "C" NOT NULL,
@@ -26,7 +31,15 @@ CREATE TABLE saga_engine.projection (
     owner text,
     leased_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (name, version)
+    role text NOT NULL DEFAULT 'live' CHECK (role IN ('live', 'rebuild', 'previous')),
+    code_version integer NOT NULL,
+    table_schema text[] NOT NULL DEFAULT '{}',
+    table_name text[] NOT NULL DEFAULT '{}',
+    rebuild_problem text,
+    has_tables boolean NOT NULL DEFAULT true,
+    replaced_at timestamptz,
+    PRIMARY KEY (name, version),
+    CONSTRAINT projection_role UNIQUE (name, role) DEFERRABLE
 ) WITH (fillfactor = 50)"""
 
 # One row for each event that failed; what an operator did about it stays in it.

@@ -13,12 +13,13 @@ from saga_engine.store.schema import EVENT_DATABASE
 Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
 
 
+def event_database(settings: Settings) -> Database:
+    """Make a database with event tables, to be opened with `async with`."""
+    return Database(settings.require_database_url(), settings, EVENT_DATABASE)
+
+
 @asynccontextmanager
 async def event_transaction() -> AsyncIterator[SqlAlchemyTransaction]:
     """Open a database with event tables for one transaction."""
-    settings = Settings.load()
-    async with (
-        Database(settings.require_database_url(), settings, EVENT_DATABASE) as database,
-        database.transaction() as tx,
-    ):
+    async with event_database(Settings.load()) as database, database.transaction() as tx:
         yield tx

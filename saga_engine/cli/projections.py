@@ -2,25 +2,44 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, astuple
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from saga_engine.cli.event_database import Reason, event_transaction
+from saga_engine.cli.event_database import Reason, event_database, event_transaction
 from saga_engine.cli.operator import Operator, operator_or_login_name
 from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
-from saga_engine.events import projection_actions, projection_failures
+from saga_engine.events import (
+    projection_actions,
+    projection_audit,
+    projection_failures,
+    projection_rebuild,
+)
 from saga_engine.events.event_log import EventLog
+from saga_engine.events.projection_audit import ProjectionAction
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
+from saga_engine.events.projection_switch import Switch
+from saga_engine.events.projection_table import ProjectionRole, ProjectionState
+from saga_engine.settings import Settings
 
-app = App(name="projections", help="List, show, pause, resume, retry and skip.")
+app = App(name="projections", help="List, show, pause, resume, retry, skip, rebuild and switch.")
 
-TABLE_COLUMNS = ("projection", "version", "state", "position", "lag events", "lag s", "owner")
+TABLE_COLUMNS = (
+    *("projection", "version", "state", "position"),
+    *("lag events", "lag s", "owner", "role"),
+)
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
 
 RESOLVED_COLUMNS = ("position", "stream", "event", "resolution", "at", "operator", "reason")
 RESOLVED_LIMIT = 100
 """Resolved failures that `show` prints, the last ones."""
+
+ACTION_COLUMNS = ("action", "version", "at", "operator", "reason")
+ACTION_LIMIT = 20
+"""Rebuilds and switches that `show` prints, the last ones."""
+
+ActionReason = Annotated[str, Parameter(help="Why; `projections show` shows it.")]
+Version = Annotated[int | None, Parameter(help="Of its tables; by default the live ones.")]
 
 
 @app.command(name="list")
@@ -28,7 +47,8 @@ async def list_projections(*, as_json: AsJson = False) -> None:
     """List the projections of a database."""
     async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx))
-    documents = [*map(_document, lags)]
+    window = Settings.load().projection_switch_window
+    documents = [_document(each, window) for each in lags]
     if as_json:
         print_json({"projections": documents})
         return
@@ -37,23 +57,27 @@ async def list_projections(*, as_json: AsJson = False) -> None:
 
 
 @app.command
-async def show(name: str, /, *, as_json: AsJson = False) -> None:
+async def show(name: str, /, *, version: Version = None, as_json: AsJson = False) -> None:
     """
-    Show a projection, the events that it could not apply, and what operators did about them.
+    Show a projection, the events that it could not apply, and what operators did with it.
 
     Args:
         name: Of the projection.
     """
     async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx), name)
-        if not lags:
-            raise projection_actions.not_found(name)
-        version = lags[-1].projection.version
-        failures = await projection_failures.read_open(tx, name, version)
-        resolved = await projection_failures.read_resolved(tx, name, version, RESOLVED_LIMIT)
-    document = _document(lags[-1])
+        chosen = (await projection_actions.find(tx, name, version)).version
+        failures = await projection_failures.read_open(tx, name, chosen)
+        resolved = await projection_failures.read_resolved(tx, name, chosen, RESOLVED_LIMIT)
+        actions = await projection_audit.read(tx, name, ACTION_LIMIT)
+    window = Settings.load().projection_switch_window
+    (document,) = (_document(each, window) for each in lags if each.projection.version == chosen)
     if as_json:
-        lists = {"failures": [*map(asdict, failures)], "resolved": [*map(asdict, resolved)]}
+        lists = {
+            "failures": [*map(asdict, failures)],
+            "resolved": [*map(asdict, resolved)],
+            "actions": [*map(asdict, actions)],
+        }
         print_json({"projection": {**document, **lists}})
         return
     for field, value in document.items():
@@ -74,10 +98,13 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
     if resolved:
         print_line("")
         print_table(RESOLVED_COLUMNS, [astuple(each) for each in resolved], empty="")
+    if actions:
+        print_line("")
+        print_table(ACTION_COLUMNS, [astuple(each) for each in actions], empty="")
 
 
 @app.command
-async def pause(name: str, /, *, as_json: AsJson = False) -> None:
+async def pause(name: str, /, *, version: Version = None, as_json: AsJson = False) -> None:
     """
     Pause a projection before its next batch.
 
@@ -85,12 +112,12 @@ async def pause(name: str, /, *, as_json: AsJson = False) -> None:
         name: Of the projection.
     """
     async with event_transaction() as tx:
-        await projection_actions.pause(tx, name)
+        await projection_actions.pause(tx, name, version)
     _print_done(f"{name} is paused.", {"paused": name}, as_json=as_json)
 
 
 @app.command
-async def resume(name: str, /, *, as_json: AsJson = False) -> None:
+async def resume(name: str, /, *, version: Version = None, as_json: AsJson = False) -> None:
     """
     Let a paused projection continue.
 
@@ -98,13 +125,19 @@ async def resume(name: str, /, *, as_json: AsJson = False) -> None:
         name: Of the projection.
     """
     async with event_transaction() as tx:
-        await projection_actions.resume(tx, name)
+        await projection_actions.resume(tx, name, version)
     _print_done(f"{name} continues.", {"resumed": name}, as_json=as_json)
 
 
 @app.command
 async def retry(
-    name: str, /, *, reason: Reason, operator: Operator = None, as_json: AsJson = False
+    name: str,
+    /,
+    *,
+    reason: Reason,
+    operator: Operator = None,
+    version: Version = None,
+    as_json: AsJson = False,
 ) -> None:
     """
     Try the events again that could not be applied.
@@ -114,7 +147,7 @@ async def retry(
     """
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
     async with event_transaction() as tx:
-        number = await projection_actions.retry(tx, name, acting)
+        number = await projection_actions.retry(tx, name, acting, version)
     done = {"retried": name, "failures": number}
     _print_done(f"{number} failures of {name} are tried again.", done, as_json=as_json)
 
@@ -127,6 +160,7 @@ async def skip(
     *,
     reason: Reason,
     operator: Operator = None,
+    version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -138,10 +172,73 @@ async def skip(
     """
     acting = projection_actions.Operator(operator_or_login_name(operator), reason)
     async with event_transaction() as tx:
-        await projection_actions.skip(tx, name, position, acting)
+        await projection_actions.skip(tx, name, position, acting, version)
     done = {"skipped": name, "position": position}
     text = f"{name} goes on without the event at position {position}."
     _print_done(text, done, as_json=as_json)
+
+
+@app.command
+async def rebuild(
+    name: str,
+    /,
+    *,
+    reason: ActionReason = "",
+    operator: Operator = None,
+    code_version: Annotated[int | None, Parameter(help="Of the declaration to fill them.")] = None,
+    discard: bool = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Fill new tables from the first event, beside the live ones; a projector does it.
+
+    Args:
+        name: Of the projection.
+        discard: Remove a rebuild and its tables instead.
+    """
+    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    if discard:
+        async with event_transaction() as tx:
+            version = await projection_rebuild.discard(tx, name, acting)
+        removed = {"discarded": name, "version": version}
+        _print_done(f"Version {version} of {name} is removed.", removed, as_json=as_json)
+        return
+    async with event_transaction() as tx:
+        started = await projection_rebuild.begin(tx, name, acting, code_version)
+    text = (
+        f"Version {started.version} of {name} is filled from position {started.from_position}, the"
+        " first event that exists. When `saga-engine projections list` shows it as ready:"
+        f" saga-engine projections switch {name}"
+    )
+    _print_done(text, {"rebuilding": name, **asdict(started)}, as_json=as_json)
+
+
+@app.command
+async def switch(
+    name: str,
+    /,
+    *,
+    back: bool = False,
+    reason: ActionReason = "",
+    operator: Operator = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Exchange the live tables for the rebuilt ones, in one transaction.
+
+    Args:
+        name: Of the projection.
+        back: Return to the tables before the last switch.
+    """
+    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    action = ProjectionAction.BACK if back else ProjectionAction.SWITCH
+    settings = Settings.load()
+    async with event_database(settings) as database:
+        done = await Switch(database, settings, acting).run(name, action)
+    text = f"Version {done.version} of {name} is live."
+    if done.previous is not None:
+        text += f" Version {done.previous} is kept, to return to it."
+    _print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
 
 
 def _print_done(text: str, document: Mapping[str, object], *, as_json: bool) -> None:
@@ -153,19 +250,29 @@ def _print_done(text: str, document: Mapping[str, object], *, as_json: bool) -> 
 
 _COLUMN_FIELDS = (
     *("name", "version", "state", "position"),
-    *("lag_events", "lag_seconds", "owner"),
+    *("lag_events", "lag_seconds", "owner", "role"),
 )
 
 
-def _document(lag: ProjectionLag) -> Mapping[str, Any]:
+def _state(lag: ProjectionLag, window: int) -> str:
+    """The state; of a rebuild that is active, whether it can be switched to."""
+    stored = lag.projection
+    if stored.role is ProjectionRole.REBUILD and stored.state is ProjectionState.ACTIVE:
+        return "ready" if stored.has_tables and lag.lag_events <= window else "rebuilding"
+    return stored.state
+
+
+def _document(lag: ProjectionLag, window: int) -> Mapping[str, Any]:
     projection = lag.projection
     return {
         "name": projection.name,
         "version": projection.version,
-        "state": projection.state,
+        "state": _state(lag, window),
         "position": projection.position,
         "lag_events": lag.lag_events,
         "lag_seconds": round(lag.lag_seconds, 3),
         "owner": projection.owner,
         "updated_at": projection.updated_at,
+        "role": projection.role,
+        "code_version": projection.code_version,
     }

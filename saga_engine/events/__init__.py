@@ -52,10 +52,16 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     event_batch       the events of one transaction of a projection, and what became of them
     projection_batch  one transaction of a projection, and finding the event that breaks it
     projection_table  how far each projection is, and which process runs it
+    projection_version  one version of the tables of a projection, as this process fills it
     projection_failures  events that a projection could not apply, and streams that wait for one
     projection_lag    how far projections are behind the horizon
     projection_actions  pause, resume, retry and skip, for an operator
     handler_connection  the connection of an async function, which does not end the transaction
+    projection_rebuild  begin to fill another version of the tables of a projection
+    projection_switch  exchange the live tables for those of another version
+    table_exchange    rename the tables of two versions, with their indexes and rights
+    projection_audit  who rebuilt and switched projections, and why
+    shadow_tables     the tables of a version that is not live
     event_application  from events to folded changes, and calls of SQL functions
     batch_size        how many events a projection applies in one transaction
     interfaces        the database as the loops of projections and feeds use it

@@ -9,6 +9,7 @@ refer to those before it.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Table
@@ -51,7 +52,10 @@ class RowGroup:
 
 
 async def write_changes(
-    tx: SqlAlchemyTransaction, batch: ChangeBatch, tables: Sequence[Table]
+    tx: SqlAlchemyTransaction,
+    batch: ChangeBatch,
+    tables: Sequence[Table],
+    shadows: Mapping[Table, Table] = MappingProxyType({}),
 ) -> None:
     """
     Write the changes of a batch.
@@ -60,26 +64,28 @@ async def write_changes(
         tx: the transaction of the batch.
         batch: what the functions of the projection returned, folded.
         tables: the tables of the projection, in the order of its declaration.
+        shadows: what is written instead of each of them; empty: they are.
 
     Raises:
         StoreRefused: PostgreSQL refuses a row.
     """
     for group in row_groups(batch, tables):
+        table = shadows.get(group.table, group.table)
         if group.kind is ChangeKind.INSERT and len(group.rows) >= COPY_MIN_ROWS:
-            await _copy(tx, group)
+            await _copy(tx, table, group)
         else:
-            statement = change_statement(group.table, group.kind, group.columns)
+            statement = change_statement(table, group.kind, group.columns)
             await tx.execute(statement, _parameters(group.columns, group.rows))
 
 
-async def _copy(tx: SqlAlchemyTransaction, group: RowGroup) -> None:
+async def _copy(tx: SqlAlchemyTransaction, table: Table, group: RowGroup) -> None:
     columns = group.columns
-    names = [*shape_of(group.table).key, *columns.put, *columns.add]
+    names = [*shape_of(table).key, *columns.put, *columns.add]
     records = [
         (*key, *map(row.put.__getitem__, columns.put), *map(row.add.__getitem__, columns.add))
         for key, row in group.rows
     ]
-    await tx.copy(group.table.name, group.table.schema, names, records)
+    await tx.copy(table.name, table.schema, names, records)
 
 
 def row_groups(batch: ChangeBatch, tables: Sequence[Table]) -> Iterator[RowGroup]:

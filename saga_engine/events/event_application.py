@@ -7,10 +7,13 @@ changes and calls the async functions, in the order of the events.
 
 import asyncio
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
+
+from sqlalchemy import Table
 
 from saga_engine.errors import DefinitionError, SagaEngineError, SchemaMismatch, UnreadableEvent
 from saga_engine.events.change import Change
@@ -155,10 +158,19 @@ def _changes_in(projection: Projection, handler: EventHandler, result: Any) -> S
 
 
 async def execute(
-    tx: SqlAlchemyTransaction, projection: Projection, steps: Sequence[ChangeBatch | SqlCall]
+    tx: SqlAlchemyTransaction,
+    projection: Projection,
+    steps: Sequence[ChangeBatch | SqlCall],
+    shadows: Mapping[Table, Table] = MappingProxyType({}),
 ) -> None:
     """
     Write the changes and call the async functions of a plan, in order.
+
+    Args:
+        tx: the transaction of the batch.
+        projection: whose plan it is.
+        steps: of the plan.
+        shadows: what is written instead of each of its tables; empty: they are.
 
     Raises:
         SqlHandlerError: a function failed.
@@ -167,7 +179,7 @@ async def execute(
     """
     for step in steps:
         if isinstance(step, ChangeBatch):
-            await write_changes(tx, step, projection.tables)
+            await write_changes(tx, step, projection.tables, shadows)
         else:
             await _call_sql(tx, step)
 

@@ -8,6 +8,7 @@ below the horizon is visible to the statements that follow, and none is added th
 transactions that have appended hold the horizon back.
 """
 
+from saga_engine.events.event_log import EventLog
 from saga_engine.postgres.statement import Transaction, text
 
 
@@ -31,6 +32,13 @@ async def last_drawn(tx: Transaction) -> int:
     return found
 
 
+async def first(tx: Transaction, log: EventLog) -> int:
+    """Return the position of the first event that exists; 0: there is no event."""
+    statement = _FIRST_WITH_JOURNAL if log.has_journal else _FIRST
+    found: int | None = (await tx.execute(statement)).scalar()
+    return found or 0
+
+
 def lost_position(position: int, last_position: int) -> str:
     """Say that a database has lost a position, and what to do, in a sentence."""
     return (
@@ -41,4 +49,10 @@ def lost_position(position: int, last_position: int) -> str:
 
 
 _LAST_DRAWN = text("SELECT last_value FROM saga_engine.event_position")
+_FIRST = text("SELECT min(position) FROM saga_engine.stream_event")
+_FIRST_WITH_JOURNAL = text(
+    """
+    SELECT least((SELECT min(position) FROM saga_engine.stream_event),
+        (SELECT min(position) FROM saga_engine.journal))"""
+)
 _HORIZON = text("SELECT saga_engine.event_horizon()")

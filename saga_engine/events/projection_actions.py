@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from saga_engine.errors import Conflict, NotFound
 from saga_engine.events import projection_table
 from saga_engine.events.projection_failures import MAX_RESOLVED, Resolution
-from saga_engine.events.projection_table import ProjectionState, StoredProjection
+from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.postgres.statement import Transaction, text
 
 
@@ -28,18 +28,21 @@ class Operator:
     reason: str = ""
 
 
-async def pause(tx: Transaction, name: str) -> None:
+async def pause(tx: Transaction, name: str, version: int | None = None) -> None:
     """
     Pause an active projection; its process stops before the next batch.
+
+    *version* is that of its tables, here and below; None: the live ones.
 
     Raises:
         NotFound: there is no such projection.
         Conflict: it is not active.
     """
-    await _change(tx, name, ProjectionState.ACTIVE, ProjectionState.PAUSED, "paused")
+    found = await find(tx, name, version)
+    await _change(tx, found, ProjectionState.ACTIVE, ProjectionState.PAUSED, "paused")
 
 
-async def resume(tx: Transaction, name: str) -> None:
+async def resume(tx: Transaction, name: str, version: int | None = None) -> None:
     """
     Let a paused projection continue from its checkpoint.
 
@@ -47,10 +50,11 @@ async def resume(tx: Transaction, name: str) -> None:
         NotFound: there is no such projection.
         Conflict: it is not paused.
     """
-    await _change(tx, name, ProjectionState.PAUSED, ProjectionState.ACTIVE, "resumed")
+    found = await find(tx, name, version)
+    await _change(tx, found, ProjectionState.PAUSED, ProjectionState.ACTIVE, "resumed")
 
 
-async def retry(tx: Transaction, name: str, operator: Operator) -> int:
+async def retry(tx: Transaction, name: str, operator: Operator, version: int | None = None) -> int:
     """
     Try all events again that could not be applied: of a stopped projection, of parked streams.
 
@@ -61,7 +65,7 @@ async def retry(tx: Transaction, name: str, operator: Operator) -> int:
         NotFound: there is no such projection.
         Conflict: nothing of it has failed.
     """
-    found = await _find(tx, name)
+    found = await find(tx, name, version)
     parameters = {**_key(found), **_resolution(Resolution.RETRIED, operator)}
     failures = (await tx.execute(_RESOLVE_ALL, parameters)).rowcount
     stopped = [ProjectionState.STOPPED]
@@ -73,7 +77,9 @@ async def retry(tx: Transaction, name: str, operator: Operator) -> int:
     return failures
 
 
-async def skip(tx: Transaction, name: str, position: int, operator: Operator) -> None:
+async def skip(
+    tx: Transaction, name: str, position: int, operator: Operator, version: int | None = None
+) -> None:
     """
     Go on without an event that could not be applied.
 
@@ -82,6 +88,7 @@ async def skip(tx: Transaction, name: str, position: int, operator: Operator) ->
         name: the projection.
         position: of the event, as its failure has it.
         operator: with a reason.
+        version: of its tables; None: the live ones.
 
     Raises:
         NotFound: there is no such projection, or no event at that position has failed.
@@ -89,7 +96,7 @@ async def skip(tx: Transaction, name: str, position: int, operator: Operator) ->
     """
     if not operator.reason.strip():
         raise Conflict("A skipped event is missing in the tables. Give the reason to skip it.")
-    found = await _find(tx, name)
+    found = await find(tx, name, version)
     parameters = {**_key(found), "position": position}
     resolution = _resolution(Resolution.SKIPPED, operator)
     row = (await tx.execute(_RESOLVE_ONE, {**parameters, **resolution})).first()
@@ -105,19 +112,33 @@ async def skip(tx: Transaction, name: str, position: int, operator: Operator) ->
 
 
 async def _change(
-    tx: Transaction, name: str, expected: ProjectionState, state: ProjectionState, done: str
+    tx: Transaction,
+    found: StoredProjection,
+    expected: ProjectionState,
+    state: ProjectionState,
+    done: str,
 ) -> None:
-    found = await _find(tx, name)
     if not await projection_table.set_state(tx, found, state, [expected]):
-        problem = f"Projection {name!r} is {found.state}. It can be {done} while it is {expected}."
-        raise Conflict(problem)
+        raise Conflict(
+            f"Projection {found.name!r} is {found.state}. It can be {done} while it is {expected}."
+        )
 
 
-async def _find(tx: Transaction, name: str) -> StoredProjection:
+async def find(tx: Transaction, name: str, version: int | None = None) -> StoredProjection:
+    """
+    Find one version of the tables of a projection; None: the live one.
+
+    Raises:
+        NotFound: there is no such projection, or no such version of it.
+    """
     found = await projection_table.read(tx, name)
     if not found:
         raise not_found(name)
-    return found[-1]
+    for each in found:
+        if each.version == version or (version is None and each.role is ProjectionRole.LIVE):
+            return each
+    versions = ", ".join(str(each.version) for each in found)
+    raise NotFound(f"Projection {name!r} has no version {version}; it has {versions}.")
 
 
 def _key(projection: StoredProjection) -> dict[str, object]:

@@ -6,11 +6,13 @@ under savepoints, until the event that cannot be applied is alone. The events be
 committed. Then the projection stops, or parks the stream of that event and goes on.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from sqlalchemy import Table
+
 from saga_engine.errors import StoreUnavailable
-from saga_engine.events import projection_failures, projection_table
+from saga_engine.events import projection_failures, projection_table, shadow_tables
 from saga_engine.events.event_application import (
     Plan,
     SqlHandlerError,
@@ -21,11 +23,13 @@ from saga_engine.events.event_application import (
 )
 from saga_engine.events.event_batch import BatchResult, EventBatch
 from saga_engine.events.owned_loop import NotOwner
-from saga_engine.events.projection import OnPoison, Projection
+from saga_engine.events.projection import OnPoison
 from saga_engine.events.projection_failures import PoisonEvent
-from saga_engine.events.projection_table import ProjectionState
+from saga_engine.events.projection_table import ProjectionRole, ProjectionState
+from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.recorded import Recorded
 from saga_engine.events.savepoint import savepoint
+from saga_engine.events.shadow_tables import shadow_copies
 from saga_engine.payload.guard import CallTimeLimit
 from saga_engine.postgres.sqlalchemy_errors import translate_error
 from saga_engine.settings import Settings
@@ -34,11 +38,11 @@ from saga_engine.store.database import Database, SqlAlchemyTransaction
 
 class BatchApplier:
     """
-    Applies the batches of one projection.
+    Applies the batches of one version of a projection.
 
     Args:
         database: which has the events and the tables.
-        projection: a registered projection.
+        projection: a version that is stored.
         owner: this process.
         settings: the lease, and how many streams may be parked.
         time_limit: interrupts calls of pure functions.
@@ -47,14 +51,17 @@ class BatchApplier:
     def __init__(
         self,
         database: Database,
-        projection: Projection,
+        projection: ProjectionVersion,
         owner: str,
         settings: Settings,
         time_limit: CallTimeLimit,
     ) -> None:
         self.parked: dict[str, int] = {}
+        self._copies = shadow_copies(projection.declaration.tables, projection.version)
+        self._shadows: Mapping[Table, Table] = {}
         self._database = database
         self._projection = projection
+        self._declaration = projection.declaration
         self._owner = owner
         self._settings = settings
         self._time_limit = time_limit
@@ -70,6 +77,8 @@ class BatchApplier:
         async with self._database.transaction() as tx:
             lease = self._settings.projection_lease
             found = await projection_table.acquire(tx, self._projection, self._owner, lease)
+            if found == 0:  # at its beginning, so its tables may not exist
+                await shadow_tables.create_missing(tx, self._projection, self._copies)
             self.parked = await projection_failures.parked_streams(tx, self._projection)
         return found
 
@@ -85,7 +94,7 @@ class BatchApplier:
         if planned.poison is None:
             try:
                 async with self._locked(batch.after) as tx:
-                    await execute(tx, self._projection, planned.steps)
+                    await execute(tx, self._declaration, planned.steps, self._shadows)
                     await self._save(tx, batch.until)
             except (NotOwner, StoreUnavailable):
                 raise
@@ -160,7 +169,7 @@ class BatchApplier:
 
     def _must_stop(self, parked: dict[str, int]) -> bool:
         return (
-            self._projection.on_poison == OnPoison.STOP
+            self._declaration.on_poison == OnPoison.STOP
             or len(parked) >= self._settings.max_parked_streams
         )
 
@@ -189,7 +198,7 @@ class BatchApplier:
         planned = self._plan(events, parked)
         try:
             async with savepoint(tx):
-                await execute(tx, self._projection, planned.steps)
+                await execute(tx, self._declaration, planned.steps, self._shadows)
         except Exception as error:
             if isinstance(error, TransactionEnded):
                 raise
@@ -207,13 +216,16 @@ class BatchApplier:
 
     def _plan(self, events: Sequence[Recorded], parked: dict[str, int] | None = None) -> Plan:
         waiting = self.parked if parked is None else parked
-        return plan(self._projection, events, waiting.keys(), self._time_limit)
+        return plan(self._declaration, events, waiting.keys(), self._time_limit)
 
     @asynccontextmanager
     async def _locked(self, position: int) -> AsyncIterator[SqlAlchemyTransaction]:
         async with self._database.transaction() as tx:
-            if not await projection_table.lock(tx, self._projection, position):
+            role = await projection_table.lock(tx, self._projection, position)
+            if role is None:
                 raise NotOwner
+            # A switch locks the row as well, so the names of the tables stay until the commit.
+            self._shadows = {} if role is ProjectionRole.LIVE else self._copies
             yield tx
 
     async def _save(self, tx: SqlAlchemyTransaction, position: int) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from saga_engine.events.projection import Projection
 from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.events.recorded import Recorded
 from saga_engine.postgres.statement import Transaction, text
@@ -114,28 +113,28 @@ async def record(tx: Transaction, projection: ProjectionKey, poison: PoisonEvent
     )
 
 
-async def park(tx: Transaction, projection: Projection, recorded: Recorded) -> None:
+async def park(tx: Transaction, projection: ProjectionKey, recorded: Recorded) -> None:
     """Park the stream of an event, or move on in it: the event is the next one to apply."""
     parameters = {"stream": recorded.stream, "position": recorded.position}
     await tx.execute(_PARK, {**_key(projection), **parameters})
 
 
-async def advance(tx: Transaction, projection: Projection, stream: str, position: int) -> None:
+async def advance(tx: Transaction, projection: ProjectionKey, stream: str, position: int) -> None:
     """Move on in a parked stream: its next event is at *position* or later."""
     await tx.execute(_ADVANCE, {**_key(projection), "stream": stream, "position": position})
 
 
-async def unpark(tx: Transaction, projection: Projection, stream: str) -> None:
+async def unpark(tx: Transaction, projection: ProjectionKey, stream: str) -> None:
     """Remove a stream whose events have all been applied."""
     await tx.execute(_UNPARK, {**_key(projection), "stream": stream})
 
 
-async def parked_streams(tx: Transaction, projection: Projection) -> dict[str, int]:
+async def parked_streams(tx: Transaction, projection: ProjectionKey) -> dict[str, int]:
     """The parked streams, and the position of the next event of each."""
     return {row.stream: row.next_position for row in await tx.execute(_PARKED, _key(projection))}
 
 
-async def retried_streams(tx: Transaction, projection: Projection) -> list[str]:
+async def retried_streams(tx: Transaction, projection: ProjectionKey) -> list[str]:
     """The parked streams whose retry an operator has requested, the first request first."""
     return [*(await tx.execute(_RETRIED, _key(projection))).scalars()]
 

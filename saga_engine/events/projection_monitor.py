@@ -13,6 +13,7 @@ from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_hold import HorizonHold, find_hold
 from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
+from saga_engine.events.projection_table import ProjectionRole, StoredProjection
 from saga_engine.events.stall_detector import StallDetector, Standstill
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -50,7 +51,7 @@ class ProjectionMonitor:
         emit: Observer,
     ) -> None:
         self._database = database
-        self._keys = {(each.name, each.version) for each in projections}
+        self._code_versions = {each.name: each.version for each in projections}
         self._settings = settings
         self._emit = emit
         self._last_horizon: int | None = None
@@ -76,11 +77,12 @@ class ProjectionMonitor:
             horizon, found = await read_lags(tx, log)
             last_position = await positions.last_drawn(tx)
             hold = await find_hold(tx, horizon)
-        lags = [each for each in found if _key(each) in self._keys]
+        lags = [each for each in found if self._is_measured(each.projection)]
+        runnable = [each.projection for each in lags if self._can_run(each.projection)]
         now = asyncio.get_running_loop().time()
         held_s = self._hold.observe(horizon if hold else _NO_HOLD, now)
         lost = [problem for each in lags if (problem := _lost_problem(each, last_position))]
-        unmoved = self._detector.find([each.projection for each in lags], horizon, now)
+        unmoved = self._detector.find(runnable, horizon, now)
         self._stalled = lost + unmoved
         self._emit(
             ProjectionsMeasured(
@@ -95,6 +97,14 @@ class ProjectionMonitor:
         self._last_horizon = horizon
         if hold is not None:
             self._report_hold(hold, horizon, held_s)
+
+    def _is_measured(self, stored: StoredProjection) -> bool:
+        """Whether readers see it; a rebuild may be behind."""
+        return stored.role is ProjectionRole.LIVE and stored.name in self._code_versions
+
+    def _can_run(self, stored: StoredProjection) -> bool:
+        """Whether this process has its code; other code has to be run by another process."""
+        return self._code_versions[stored.name] == stored.code_version
 
     def _report_hold(self, hold: HorizonHold, horizon: int, age_s: float) -> None:
         """Report once for each horizon that a transaction holds for too long."""
@@ -118,7 +128,3 @@ def _lost_problem(lag: ProjectionLag, last_position: int) -> str | None:
         return None
     lost = positions.lost_position(stored.position, last_position)
     return f"projection {stored.name} cannot continue: {lost}"
-
-
-def _key(lag: ProjectionLag) -> tuple[str, int]:
-    return lag.projection.name, lag.projection.version

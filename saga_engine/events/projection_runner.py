@@ -8,8 +8,8 @@ from saga_engine.events.event_source import EventSource
 from saga_engine.events.interfaces import ProjectionWriter
 from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
-from saga_engine.events.projection import Projection
 from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.read_ahead import ReadAhead
 from saga_engine.telemetry.events import (
     Observer,
@@ -23,24 +23,28 @@ from saga_engine.telemetry.operations import Operation
 
 class ProjectionRunner:
     """
-    Runs one projection while this process is its owner.
+    Runs one version of a projection while this process is its owner.
 
     Args:
-        projection: a registered projection.
+        projection: a version that is stored.
         source: its events.
         applier: applies them.
         emit: takes telemetry events.
     """
 
     def __init__(
-        self, projection: Projection, source: EventSource, applier: ProjectionWriter, emit: Observer
+        self,
+        projection: ProjectionVersion,
+        source: EventSource,
+        applier: ProjectionWriter,
+        emit: Observer,
     ) -> None:
         self._projection = projection
         self._source = source
         self._applier = applier
         self._emit = emit
         self._settings = settings = source.settings
-        self._types = sorted(projection.handlers)
+        self._types = sorted(projection.declaration.handlers)
         self._pages = ReadAhead(source, LogFilter.create(self._types, None))
         self._size = BatchSize(settings.projection_batch_seconds, settings.projection_batch_size)
         self._saved = 0  # the checkpoint that is stored

@@ -1,15 +1,17 @@
 """
 The process that runs projections: all of one database, beside any number of other processes.
 
-Each projection is run by one process at a time. Another one takes over when its lease ends.
+It runs each version of their tables that its code fills: the live one, a rebuild, the previous one.
+Each is run by one process at a time. Another one takes over when its lease ends.
 """
 
 import asyncio
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 
-from saga_engine.errors import StoreError
-from saga_engine.events import projection_rules, projection_table
+from saga_engine.errors import Conflict, StoreError
+from saga_engine.events import projection_rebuild, projection_rules, projection_table
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.event_source import EventSource
 from saga_engine.events.horizon_watch import HorizonWatch
@@ -17,14 +19,20 @@ from saga_engine.events.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.events.projection_runner import ProjectionRunner
+from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.sql_event_store import SqlEventStore
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
-from saga_engine.telemetry.events import Observer
+from saga_engine.telemetry.events import (
+    Observer,
+    ProjectionVersionKept,
+    ProjectionVersionRemoved,
+)
 from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
 
 
 class Projector(AsyncResource):
@@ -61,6 +69,7 @@ class Projector(AsyncResource):
         self._emit = emit
         self._loop = OwnedLoop(Operation.PROJECTION, settings, emit)
         self._time_limit = time_limit
+        self._kept: dict[str, str] = {}
         self._log: EventLog
 
     async def _open(self, resources: AsyncExitStack) -> None:
@@ -77,12 +86,61 @@ class Projector(AsyncResource):
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._loop.watch(horizon, stop))
-                for projection in self._projections:
-                    tasks.create_task(self._runner(projection, source).run(stop))
+                tasks.create_task(self._run_versions(source, stop))
         finally:
             await self._release()
 
-    def _runner(self, projection: Projection, source: EventSource) -> ProjectionRunner:
+    async def _run_versions(self, source: EventSource, stop: asyncio.Event) -> None:
+        """Run each version of the tables of the projections, also those that are made later."""
+        running: dict[ProjectionVersion, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            while not stop.is_set():
+                try:
+                    await self._remove_expired()
+                    versions = await self._read_versions()
+                except StoreError as error:
+                    self._loop.report_unavailable(error)
+                else:
+                    for removed in running.keys() - versions:
+                        running.pop(removed).cancel()
+                    for added in versions - running.keys():
+                        running[added] = tasks.create_task(self._runner(added, source).run(stop))
+                await wait_for_event(stop, self._settings.projection_lease / 3)
+
+    async def _read_versions(self) -> AbstractSet[ProjectionVersion]:
+        """The versions that are stored, of the code of this process."""
+        declared = {(each.name, each.version): each for each in self._projections}
+        async with self._database.transaction() as tx:
+            stored = await projection_table.read(tx)
+        return {
+            ProjectionVersion(declared[code], each.version)
+            for each in stored
+            if (code := (each.name, each.code_version)) in declared
+        }
+
+    async def _remove_expired(self) -> None:
+        """Remove the tables of these projections that were replaced too long ago."""
+        retention = self._settings.projection_previous_retention
+        names = [each.name for each in self._projections]
+        async with self._database.transaction() as tx:
+            expired = await projection_rebuild.expired(tx, names, retention)
+        for name in expired:
+            try:
+                async with self._database.transaction() as tx:
+                    version = await projection_rebuild.remove_expired(tx, name, retention)
+            except (Conflict, StoreError) as error:
+                self._report_kept(name, str(error))
+            else:
+                if version is not None:
+                    self._emit(ProjectionVersionRemoved(projection=name, version=version))
+
+    def _report_kept(self, name: str, problem: str) -> None:
+        """Report once for each problem: it is tried again every few seconds."""
+        if self._kept.get(name) != problem:
+            self._kept[name] = problem
+            self._emit(ProjectionVersionKept(projection=name, problem=problem))
+
+    def _runner(self, projection: ProjectionVersion, source: EventSource) -> ProjectionRunner:
         applier = BatchApplier(
             self._database, projection, self.owner, self._settings, self._time_limit
         )

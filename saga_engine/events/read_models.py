@@ -108,8 +108,8 @@ async def register(tx: Transaction) -> None:
 # A migration that changes what a read model computes deletes its rows and its projection.
 _REGISTER = text(
     """
-    INSERT INTO saga_engine.projection (name, version)
-    SELECT m.name, m.version
+    INSERT INTO saga_engine.projection (name, version, code_version, rebuild_problem)
+    SELECT m.name, m.version, m.version, 'It is a read model of the engine, whose tables are fixed.'
     FROM unnest(CAST(:name AS text[]), CAST(:version AS integer[])) AS m(name, version)
-    ORDER BY m.name ON CONFLICT DO NOTHING"""
+    ORDER BY m.name ON CONFLICT (name, version) DO NOTHING"""
 )

@@ -11,16 +11,18 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     MetaData,
     Sequence,
     Table,
     Text,
+    UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TIMESTAMP, UUID
 
 from saga_engine.store.tables import SCHEMA
 
@@ -95,7 +97,44 @@ projection = Table(
         nullable=False,
         server_default=func.clock_timestamp(),
     ),
+    Column(
+        "role",
+        Text,
+        CheckConstraint("role IN ('live', 'rebuild', 'previous')"),
+        nullable=False,
+        server_default="live",
+    ),
+    Column("code_version", Integer, nullable=False),
+    Column("table_schema", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("table_name", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("rebuild_problem", Text),
+    Column("has_tables", Boolean, nullable=False, server_default=text("true")),
+    Column("replaced_at", TIMESTAMP(timezone=True)),
+    UniqueConstraint("name", "role", name="projection_role", deferrable=True),
 )
+
+projection_action = Table(
+    "projection_action",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("projection", Text(collation="C"), nullable=False),
+    Column(
+        "action",
+        Text,
+        CheckConstraint("action IN ('rebuild', 'discard', 'switch', 'back')"),
+        nullable=False,
+    ),
+    Column("version", Integer, nullable=False),
+    Column(
+        "acted_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    Column("operator", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+Index("projection_action_projection", projection_action.c.projection, projection_action.c.id)
 
 projection_failure = Table(
     "projection_failure",

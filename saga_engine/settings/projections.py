@@ -45,6 +45,33 @@ class ProjectionSettings(BaseModel):
         " parks. One more stops it: so many failures are hardly the fault of the events",
     )
 
+    projection_switch_window: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10_000,
+        description="Maximum number of positions that a rebuilt version may be behind when it is"
+        " switched to: a second of work, for which the live one waits",
+    )
+    projection_switch_catch_up_timeout: Seconds = Field(
+        2.0,
+        description="Seconds for which the live version stands still during a switch, until the"
+        " other one has caught up with it. It is twice what the switch window takes",
+    )
+    projection_switch_lock_timeout: Seconds = Field(
+        0.5,
+        description="Seconds that one attempt of a switch waits for those who read the tables; new"
+        " readers wait behind it. Less than deadlock_timeout of PostgreSQL (1 s), which could end a"
+        " reader of several tables instead",
+    )
+    projection_switch_timeout: Seconds = Field(
+        30.0,
+        description="Seconds after which a switch that gets no lock is given up: long enough for"
+        " the usual reports, short enough to wait for the answer",
+    )
+    projection_previous_retention: Annotated[float, Field(ge=0.001, le=30 * 86_400)] = Field(
+        86_400.0,
+        description="Seconds for which the tables before a switch are kept and kept up to date, so"
+        " that `projections switch --back` can return to them. They need as much disk as the live"
+        " ones",
+    )
     projection_monitor_interval: Seconds = Field(
         5.0,
         description="Seconds between two measurements of the horizon and of the lag of projections"

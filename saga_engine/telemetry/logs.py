@@ -64,6 +64,8 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.ProjectionBatchApplied: ("projection_batch.applied", logging.DEBUG),
     events.ProjectionStopped: ("projection.stopped", logging.ERROR),
     events.StreamParked: ("stream.parked", logging.ERROR),
+    events.ProjectionVersionRemoved: ("projection_version.removed", logging.INFO),
+    events.ProjectionVersionKept: ("projection_version.kept", logging.WARNING),
     events.FeedsRegistered: ("feeds.registered", logging.INFO),
     events.FeedAcquired: ("feed.acquired", logging.INFO),
     events.FeedEventsPassed: ("feed_events.passed", logging.DEBUG),

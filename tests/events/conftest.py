@@ -37,6 +37,23 @@ async def event_url(event_server: PostgresServer) -> AsyncIterator[str]:
     await event_server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+async def tcp_server() -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL that a proxy can be placed before."""
+    async with running_postgres(use_tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def tcp_url(tcp_server: PostgresServer) -> AsyncIterator[str]:
+    """The URL of a new database of that one, with event tables only."""
+    name = f"events_{next(_numbers)}"
+    url = await tcp_server.create_database(name)
+    await upgrade(url, EVENT_DATABASE)
+    yield url
+    await tcp_server.drop_database(name)
+
+
 @pytest.fixture
 async def events(event_url: str) -> AsyncIterator[Events]:
     """A client of that database."""

@@ -2,34 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 
-from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events import NEW, Append, Events
 from saga_engine.settings import Settings
-from saga_engine.store.migrate import upgrade
-from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.event_database import connected, placed
 from tests.kit.proxy import running_proxy
-from tests.kit.servers import running_postgres
 from tests.kit.wallet import Deposit, wallets
-
-
-@pytest.fixture(scope="module")
-async def tcp_server() -> AsyncIterator[PostgresServer]:
-    async with running_postgres(use_tcp=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def tcp_url(tcp_server: PostgresServer) -> AsyncIterator[str]:
-    url = await tcp_server.create_database("lost_commits")
-    await upgrade(url, EVENT_DATABASE)
-    yield url
-    await tcp_server.drop_database("lost_commits")
 
 
 async def versions(url: str) -> list[int]:

@@ -1,5 +1,7 @@
 """What an operator does with a projection, and that it stays known who did it and why."""
 
+from typing import Any
+
 import pytest
 
 from saga_engine.errors import Conflict, NotFound
@@ -97,7 +99,7 @@ async def test_a_parked_stream_is_caught_up_after_a_retry_or_a_skip(
     data = [placed(), placed("poison"), *[placed("grace")] * 30, cancelled()]
     await append_one(events, "order-1", *data)
     last = await append_one(events, "order-2", placed())
-    options = {"on_poison": "park-stream"}
+    options: dict[str, Any] = {"on_poison": "park-stream"}
     async with running_projector(event_url, [orders_projection(**options)]) as emitted:
         (parked,) = await emitted.wait_for(StreamParked)
         await wait_for_position(database, "orders", last)

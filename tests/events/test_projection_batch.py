@@ -12,6 +12,7 @@ from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.events.projection_table import ProjectionState
+from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from tests.kit.projections import (
@@ -36,7 +37,8 @@ async def database(event_url):
 async def applier(database, projection: Projection, owner: str = "a", **settings) -> BatchApplier:
     async with database.transaction() as tx:
         await projection_table.register(tx, [projection])
-    return BatchApplier(database, projection, owner, Settings(**settings), NO_TIME_LIMIT)
+    version = ProjectionVersion(projection, projection.version)
+    return BatchApplier(database, version, owner, Settings(**settings), NO_TIME_LIMIT)
 
 
 async def next_batch(events, after: int = 0) -> EventBatch:

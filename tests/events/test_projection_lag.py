@@ -10,7 +10,10 @@ from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.event_database import connected, placed
 
-REGISTER = "INSERT INTO saga_engine.projection (name, version, position) VALUES ($1, 1, $2)"
+REGISTER = (
+    "INSERT INTO saga_engine.projection (name, version, code_version, position)"
+    " VALUES ($1, 1, 1, $2)"
+)
 MAKE_OLDER = "UPDATE saga_engine.stream_event SET recorded_at = recorded_at - interval '1 hour'"
 
 

@@ -19,7 +19,13 @@ from tests.kit.projections import (
 )
 from tests.kit.read_model import orders_projection
 
-REGISTER = "INSERT INTO saga_engine.projection (name, version) VALUES ('orders', 1)"
+REGISTER = (
+    "INSERT INTO saga_engine.projection (name, version, code_version) VALUES ('orders', 1, 1)"
+)
+REBUILD = (
+    "INSERT INTO saga_engine.projection (name, version, code_version, role)"
+    " VALUES ('orders', 2, 1, 'rebuild')"
+)
 UPDATE = "UPDATE saga_engine.projection SET {} WHERE name = 'orders'"
 
 
@@ -87,6 +93,21 @@ async def test_lag_state_and_appended_events_are_emitted(events, monitored):
     assert after.lag_events == {"orders": last}
     assert after.lag_s["orders"] > 0
     assert after.horizon_age_s == 0
+
+
+async def test_a_rebuild_that_is_behind_is_neither_a_problem_nor_lag(events, monitored):
+    """And live tables that other code fills have a lag, and are no problem of this process."""
+    position = await append_one(events, "order-1", placed())
+    await monitored.change(f"position = {position}")
+    async with connected(monitored.url) as other:
+        await other.execute(REBUILD)
+    assert await monitored.measure(3) is None
+    assert monitored.emitted.matching(ProjectionsMeasured)[-1].lag_events == {"orders": 0}
+    await monitored.change("code_version = 2")
+    last = await append_one(events, "order-1", placed())
+    assert await monitored.measure(3) is None
+    behind = {"orders": last - position}
+    assert monitored.emitted.matching(ProjectionsMeasured)[-1].lag_events == behind
 
 
 async def test_the_transaction_that_all_wait_for_is_named_once(events, event_url, monitored):

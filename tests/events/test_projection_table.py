@@ -1,12 +1,16 @@
 """One process has a projection, and only the one that is at the stored position can move it."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import SchemaMismatch
-from saga_engine.events import projection_table
+from saga_engine.events import Projection, Recorded, projection_table
 from saga_engine.events.projection_table import ProjectionState
 from tests.kit.projections import projection_database, stored
 from tests.kit.read_model import history_projection, orders_projection
+from tests.kit.rebuilds import begin
 
 ORDERS = orders_projection()
 ACTIVE = [ProjectionState.ACTIVE]
@@ -37,10 +41,24 @@ async def test_registering_again_keeps_the_position(database):
 
 
 async def test_another_version_is_refused_while_the_tables_are_of_the_first(database):
-    newer = orders_projection()
-    newer.version = 2
+    newer = orders_projection(version=2)
     with pytest.raises(SchemaMismatch, match="has version 1 in the database and version 2 in"):
         async with database.transaction() as tx:
+            await projection_table.register(tx, [newer])
+
+
+async def test_code_that_cannot_fill_the_tables_of_a_rebuild_is_refused(database):
+    newer = Projection("orders", version=2, tables=ORDERS.tables)
+
+    @newer.on("order-placed")
+    async def placed(data: Any, recorded: Recorded, connection: AsyncConnection) -> None: ...
+
+    async with database.transaction() as tx:
+        with pytest.raises(SchemaMismatch, match="or fill the tables by hand: Stop the proj"):
+            await projection_table.register(tx, [newer])
+    await begin(database, code_version=2)
+    async with database.transaction() as tx:
+        with pytest.raises(SchemaMismatch, match=r"Its function placed executes SQL .* --discard"):
             await projection_table.register(tx, [newer])
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from saga_engine.events.projection_table import ProjectionState, StoredProjection
+from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.events.stall_detector import StallDetector
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -14,7 +14,17 @@ def at(position, *, state=ProjectionState.ACTIVE, owner="this", name="orders"):
     """A projection at a position, as it is stored."""
     return [
         StoredProjection(
-            name=name, version=1, state=state, position=position, owner=owner, updated_at=NOW
+            name=name,
+            version=1,
+            code_version=1,
+            role=ProjectionRole.LIVE,
+            state=state,
+            position=position,
+            owner=owner,
+            updated_at=NOW,
+            has_tables=True,
+            tables=(),
+            rebuild_problem=None,
         )
     ]
 

@@ -61,7 +61,7 @@ def save_the_checkpoint_before_the_effects(plant: BugPatcher) -> None:
             lost.append(batch)
             raise StoreUnavailable("killed between the two")
         async with self._locked(batch.until) as tx:
-            await execute(tx, self._projection, self._plan(batch.events).steps)
+            await execute(tx, self._declaration, self._plan(batch.events).steps)
         return BatchResult(batch.until)
 
     plant.replace(BatchApplier, "apply", apply)
@@ -74,8 +74,8 @@ def save_the_checkpoint_after_the_commit(plant: BugPatcher) -> None:
         if not batch.events:
             return BatchResult(batch.after)
         async with self._locked(batch.after) as tx:
-            await execute(tx, self._projection, self._plan(batch.events).steps)
-        if self._projection is recorded_events and not applied:
+            await execute(tx, self._declaration, self._plan(batch.events).steps)
+        if self._declaration is recorded_events and not applied:
             applied.append(batch)
             raise StoreUnavailable("killed between the two")
         async with self._locked(batch.after) as tx:

@@ -52,9 +52,9 @@ declare_event_type(Placed, "order-placed", 1, f"{__file__}:1")
 declare_event_type(Cancelled, "order-cancelled", 1, f"{__file__}:2")
 
 
-def orders_projection(poison: str = "poison", **options: Any) -> Projection:
+def orders_projection(poison: str = "poison", *, version: int = 1, **options: Any) -> Projection:
     """Orders by id and by customer; a customer of the name *poison* can never be written."""
-    projection = Projection("orders", version=1, tables=[BY_CUSTOMER, BY_ID], **options)
+    projection = Projection("orders", version=version, tables=[BY_CUSTOMER, BY_ID], **options)
 
     @projection.on(Placed)
     def placed(event: Placed, recorded: Recorded) -> list[Change]:

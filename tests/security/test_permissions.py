@@ -48,6 +48,7 @@ from saga_engine.telemetry.events import (
     ProcessReady,
     ProjectionsMeasured,
     ProjectionStopped,
+    ProjectionVersionRemoved,
 )
 from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
@@ -61,10 +62,13 @@ from tests.kit.projections import (
     cancelled,
     placed,
     projection_database,
+    running_projector,
     wait_for_position,
 )
 from tests.kit.projector_service import running_service
 from tests.kit.rabbitmq import RabbitMQServer
+from tests.kit.read_model import orders_projection
+from tests.kit.rebuilds import begin, switch, wait_for_registration, wait_until_ready
 from tests.kit.servers import running_postgres
 from tests.security.buy_saga import buy_saga
 
@@ -199,12 +203,12 @@ async def test_a_participants_role_has_the_rights_that_its_barrier_needs(roles):
 
 @pytest.fixture(scope="module")
 async def service_roles(roles):
-    """The roles in a database of a service, with event tables and the page's last two blocks."""
+    """The roles in a database of a service, with event tables and the page's blocks about them."""
     async with roles.connected("saga") as administrator:
         await administrator.execute("CREATE DATABASE orders OWNER saga_owner")
     service_roles = roles.of_database("orders")
     await upgrade(service_roles.url("saga_owner"), EVENT_DATABASE)
-    *_, of_events, of_projections = blocks("sql")
+    *_, of_events, of_projections, _ = blocks("sql")
     async with projection_database(service_roles.url("saga")):
         pass  # it has created the tables of the projection
     async with service_roles.connected("saga") as administrator:
@@ -214,7 +218,7 @@ async def service_roles(roles):
 
 
 async def test_a_services_role_has_the_rights_that_its_events_need(service_roles):
-    """And no more: it can change no event. The page's last block but one grants them."""
+    """And no more: it can change no event. The page's third block from the end grants them."""
     url = service_roles.url("orders")
     event = placed()
     async with Events(url, settings=Settings()) as events:
@@ -243,7 +247,7 @@ async def test_a_services_role_has_the_rights_that_its_events_need(service_roles
 
 
 async def test_a_projectors_role_has_the_rights_that_projections_need(service_roles):
-    """And no more: it can append no event. The page's last block of statements grants them."""
+    """And no more: it can append no event. The page's last block but one grants them."""
     url = service_roles.url("order_views")
     async with Events(service_roles.url("orders"), settings=Settings()) as events:
         await append_one(events, "order-2", placed(), placed("poison"))
@@ -294,6 +298,23 @@ async def test_the_user_and_the_role_of_a_projector_have_the_rights_that_feeds_n
             await wait_for_feed(database, last, "restricted")
             assert not emitted.matching(DatabaseUnavailable)
         assert len(received.ids) == 1
+
+
+async def test_the_role_of_a_projector_has_the_rights_that_rebuilds_need(service_roles):
+    """The page's last block of statements grants them."""
+    async with service_roles.connected("saga") as administrator:
+        await administrator.execute(blocks("sql")[-1])
+    url = service_roles.url("order_views")
+    async with Database(url, Settings(), EVENT_DATABASE) as database:
+        async with running_projector(url, [orders_projection(poison="")]) as emitted:
+            await wait_for_registration(database)
+            await begin(database)
+            await wait_until_ready(database)
+            assert (await switch(database)).version == 2
+            assert not emitted.matching(DatabaseUnavailable)
+        expired = {"projection_previous_retention": 0.001}
+        async with running_projector(url, [orders_projection(poison="")], **expired) as emitted:
+            await emitted.wait_for(ProjectionVersionRemoved)
 
 
 class RestrictedPrograms:

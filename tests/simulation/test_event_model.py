@@ -16,6 +16,7 @@ from saga_engine.events.interfaces import EventStore, EventTransaction, Projecti
 from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection_batch import BatchApplier
+from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.recorded import EventData
 from saga_engine.events.sql_event_store import SqlEventStore, SqlEventTransaction
 from saga_engine.payload.guard import NO_TIME_LIMIT
@@ -83,7 +84,8 @@ class SqlEventDatabase:
 
     def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter:
         settings = Settings(projection_lease=lease)
-        return BatchApplier(self._database, views, owner, settings, NO_TIME_LIMIT)
+        version = ProjectionVersion(views, views.version)
+        return BatchApplier(self._database, version, owner, settings, NO_TIME_LIMIT)
 
     async def projected(self) -> tuple[dict[str, int], list[int]]:
         async with self._database.transaction() as tx:

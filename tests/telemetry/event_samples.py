@@ -160,6 +160,8 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         event_type="order-placed",
         problem="placed raised ValueError at projections.py:12.",
     ),
+    events.ProjectionVersionRemoved(projection="orders", version=1),
+    events.ProjectionVersionKept(projection="orders", problem="A view reads them."),
     events.FeedsRegistered(feeds=("orders",)),
     events.FeedEventsPassed(feed="orders", sink="exchange", published=50, skipped=3),
     events.FeedsMeasured(

@@ -74,6 +74,8 @@ from saga_engine.telemetry.events.projection_events import (
     ProjectionsMeasured,
     ProjectionsRegistered,
     ProjectionStopped,
+    ProjectionVersionKept,
+    ProjectionVersionRemoved,
     StreamParked,
 )
 from saga_engine.telemetry.events.run_events import (
@@ -132,6 +134,8 @@ __all__ = [
     "ProjectionAcquired",
     "ProjectionBatchApplied",
     "ProjectionStopped",
+    "ProjectionVersionKept",
+    "ProjectionVersionRemoved",
     "ProjectionsMeasured",
     "ProjectionsRegistered",
     "RetryScheduled",

@@ -54,6 +54,22 @@ class StreamParked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionVersionRemoved:
+    """The tables before a switch were dropped: the time in which one can switch back is over."""
+
+    projection: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionVersionKept:
+    """The tables before a switch could not be dropped after their time; it is tried again."""
+
+    projection: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionsMeasured:
     """
     How far the projections are that this process declares.

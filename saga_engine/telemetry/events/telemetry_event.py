@@ -53,6 +53,8 @@ from saga_engine.telemetry.events.projection_events import (
     ProjectionsMeasured,
     ProjectionsRegistered,
     ProjectionStopped,
+    ProjectionVersionKept,
+    ProjectionVersionRemoved,
     StreamParked,
 )
 from saga_engine.telemetry.events.run_events import (
@@ -80,8 +82,8 @@ TelemetryEvent: TypeAlias = (
     | ProcessReady | ProcessStopping | ProcessStopped
     | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
     | ProjectionsRegistered | ProjectionAcquired | ProjectionBatchApplied | ProjectionStopped
-    | StreamParked | ProjectionsMeasured | HorizonHeld | FeedsRegistered | FeedAcquired
-    | FeedEventsPassed | FeedStopped | FeedsMeasured
+    | StreamParked | ProjectionVersionRemoved | ProjectionVersionKept | ProjectionsMeasured
+    | HorizonHeld | FeedsRegistered | FeedAcquired | FeedEventsPassed | FeedStopped | FeedsMeasured
     | BacklogCounted | EventLoopLagMeasured | ObserverFailed
 )  # fmt: skip
 

@@ -1,0 +1,79 @@
+"""An operator rebuilds a projection and switches to it, with the command line alone."""
+
+import pytest
+
+from saga_engine.events import Events
+from saga_engine.settings import Settings
+from tests.kit.command_line import saga_engine
+from tests.kit.programs import wait_until_true
+from tests.kit.projections import (
+    append_one,
+    placed,
+    projection_database,
+    running_projector,
+    wait_for_position,
+)
+from tests.kit.read_model import orders_projection
+
+
+@pytest.fixture
+async def projector(migrated_url):
+    """A projector that has applied an event, while the test runs."""
+    async with (
+        projection_database(migrated_url) as database,
+        Events(migrated_url, settings=Settings()) as events,
+    ):
+        position = await append_one(events, "order-1", placed())
+        async with running_projector(migrated_url, [orders_projection()]):
+            await wait_for_position(database, "orders", position)
+            yield
+
+
+async def command(migrated_url, *words, **options):
+    return await saga_engine("projections", *words, database_url=migrated_url, **options)
+
+
+async def wait_until_ready(migrated_url):
+    async def is_ready():
+        listed = (await command(migrated_url, "list", "--json")).json["projections"]
+        return [(each["role"], each["state"]) for each in listed][-1] == ("rebuild", "ready")
+
+    await wait_until_true(is_ready)
+
+
+@pytest.mark.usefixtures("projector")
+async def test_rebuild_switch_and_back(migrated_url):
+    ran = await command(migrated_url, "rebuild", "orders", "--reason", "totals", "--json")
+    first = ran.json["from_position"]
+    assert first > 0
+    assert (ran.json["rebuilding"], ran.json["version"]) == ("orders", 2)
+    await wait_until_ready(migrated_url)
+    ran = await command(migrated_url, "switch", "orders", "--operator", "mara")
+    assert ran.out == "Version 2 of orders is live. Version 1 is kept, to return to it.\n"
+    assert (await command(migrated_url, "switch", "orders")).out == ran.out
+    ran = await command(migrated_url, "list")
+    assert [line.split("\t")[-1] for line in ran.out.splitlines()] == ["role", "previous", "live"]
+    ran = await command(migrated_url, "switch", "orders", "--back", "--json")
+    assert (ran.json["switched"], ran.json["version"], ran.json["previous"]) == ("orders", 1, 2)
+    ran = await command(migrated_url, "show", "orders", "--json")
+    actions = [(each["action"], each["version"]) for each in ran.json["projection"]["actions"]]
+    assert actions == [("back", 1), ("switch", 2), ("rebuild", 2)]
+    ran = await command(migrated_url, "show", "orders")
+    assert "\nswitch\t2\t" in ran.out
+
+
+@pytest.mark.usefixtures("projector")
+async def test_a_rebuild_is_paused_shown_and_discarded(migrated_url):
+    ran = await command(migrated_url, "rebuild", "orders")
+    assert ran.out.startswith("Version 2 of orders is filled from position ")
+    await command(migrated_url, "pause", "orders", "--version", "2")
+    ran = await command(migrated_url, "show", "orders", "--version", "2", "--json")
+    assert ran.json["projection"]["state"] == "paused"
+    ran = await command(migrated_url, "switch", "orders")
+    assert (ran.exit_code, "is paused" in ran.err) == (4, True)
+    ran = await command(migrated_url, "rebuild", "orders", "--discard")
+    assert ran.out == "Version 2 of orders is removed.\n"
+    ran = await command(migrated_url, "switch", "orders")
+    assert (ran.exit_code, "has no rebuild" in ran.err) == (3, True)
+    ran = await command(migrated_url, "rebuild", "nothing")
+    assert ran.exit_code == 3

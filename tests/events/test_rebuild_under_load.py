@@ -1,0 +1,110 @@
+"""Readers notice nothing of a rebuild and a switch, however fast events are appended."""
+
+import asyncio
+from random import Random
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from saga_engine.events import ANY, Append, EventData
+from tests.kit.killed_process import KilledProcess
+from tests.kit.programs import sleep
+from tests.kit.projections import (
+    append_orders,
+    check_read_model,
+    projection_database,
+    random_events,
+)
+from tests.kit.rebuilds import (
+    BACK,
+    all_events,
+    begin,
+    check_a_replay,
+    switch,
+    wait_for_all,
+    wait_for_registration,
+    wait_until_ready,
+)
+
+READ = (
+    "SELECT (SELECT sum(orders) FROM orders_by_customer),"
+    " (SELECT count(*) FROM order_by_id WHERE {} < 3)"
+)
+WRITERS, PAUSE = 4, 0.08
+
+
+class Load:
+    """Appends events and reads tables until it is stopped."""
+
+    def __init__(self, events, rate):
+        self.events, self.rate = events, rate
+        self.stop = asyncio.Event()
+        self.appended = self.reads = 0
+
+    async def append(self, writer):
+        """One of the writers, with streams of its own."""
+        rng = Random(writer)
+        streams = [f"order-{writer}-{number}" for number in range(10)]
+        per_turn = self.rate * PAUSE / WRITERS
+        while not self.stop.is_set():
+            appends, number = [], 0
+            while number < per_turn:
+                data = random_events(rng)
+                appends.append((rng.choice(streams), data))
+                number += len(data)
+            by_stream: dict[str, list[EventData]] = {}
+            for stream, data in appends:
+                by_stream.setdefault(stream, []).extend(data)
+            await self.events.append(*(Append(*each, ANY) for each in by_stream.items()))
+            self.appended += number
+            await sleep(PAUSE)
+
+    async def read(self, engine, reader):
+        """No read fails, and none sees less than the one before; statements are cached and new."""
+        orders = rows = 0
+        async with engine.connect() as connection:
+            while not self.stop.is_set():
+                query = READ.format(self.reads % 3 if reader else 0)
+                before = orders, rows
+                orders, rows = (await connection.exec_driver_sql(query)).one()
+                await connection.commit()
+                assert orders >= before[0] > -1
+                assert rows >= before[1]
+                self.reads += 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "switches"), [(300, 1), pytest.param(2_000, 4, marks=pytest.mark.long)]
+)
+@pytest.mark.timeout(300)
+async def test_readers_notice_nothing_of_rebuilds_and_switches(events, event_url, rate, switches):
+    await append_orders(events, 200)
+    load = Load(events, rate)
+    engine = create_async_engine(event_url.replace("postgresql://", "postgresql+asyncpg://"))
+    processes = [
+        KilledProcess("tests.kit.projector_process", event_url, "orders") for _ in range(2)
+    ]
+    async with projection_database(event_url) as database:
+        for process in processes:
+            await process.start()
+        await wait_for_registration(database)
+        await wait_for_all(database, await events.position())
+        async with asyncio.TaskGroup() as tasks:
+            for writer in range(WRITERS):
+                tasks.create_task(load.append(writer))
+            for reader in range(3):
+                tasks.create_task(load.read(engine, reader))
+            for _ in range(switches):
+                await begin(database)
+                await wait_until_ready(database)
+                await switch(database)
+                await switch(database, BACK)
+                await switch(database)
+            load.stop.set()
+        await wait_for_all(database, await events.position())
+        await check_read_model(database, await all_events(events))
+        await check_a_replay(database, events)
+        for process in processes:
+            await process.kill()
+    await engine.dispose()
+    assert load.reads > 50
