@@ -23,4 +23,7 @@ The events are in the database of the shop, which may be the engine's:
         '{"order_id": "o-1", "customer": "mara", "items": {"tea": 2}, "card": "ok"}'
     python -m examples.shop.show_order o-1
     python -m examples.shop.replay
+
+With a database of its own, SHOP_DATABASE_URL is the shop's: `saga-engine migrate --events` and the
+projector get the same URL as SAGA_ENGINE_DATABASE_URL.
 """
