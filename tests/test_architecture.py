@@ -79,6 +79,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/events/sql_event_store.py": "each method calls a function of a module with tests",
     "saga_engine/events/savepoint.py": "test_read_model_batch.py tests what it undoes",
     "saga_engine/events/source_hash.py": "test_fingerprint.py tests what it reads",
+    "saga_engine/events/stored_name.py": "test_feed_rules.py and test_projection_rules.py test it",
     "saga_engine/events/table_exchange.py": "test_projection_switch.py exchanges tables",
     "saga_engine/participant/failure_codes.py": "it declares an enum",
     "saga_engine/participant/interfaces.py": "it declares an interface",

@@ -31,6 +31,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection        Projection: its tables, and a function for each event that changes them
     projection_rules  what makes projections valid
     handler_source    what the source of a projection's function shows to be wrong
+    stored_name       the rule for names of projections and feeds
     feed              Feed: the events it selects, and where it publishes them
     feed_rules        what makes feeds valid
     feed_batch        the events of a feed that are on their way: which is next, how far it is

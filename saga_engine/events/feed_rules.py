@@ -6,7 +6,7 @@ from saga_engine.errors import DefinitionError, InvalidInput
 from saga_engine.events.event_types import event_type_of
 from saga_engine.events.feed import Feed, Unroutable
 from saga_engine.events.log_page import LogFilter
-from saga_engine.events.projection_rules import NAME_PATTERN
+from saga_engine.events.stored_name import STORED_NAME_RULE, is_stored_name
 from saga_engine.payload.payload import type_name
 
 Problems = Iterator[DefinitionError]
@@ -27,13 +27,8 @@ def problems(feeds: Iterable[Feed]) -> Problems:
     """Every rule that feeds break, each alone and all together."""
     names: dict[str, Feed] = {}
     for feed in feeds:
-        name: object = feed.name
-        if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-            yield _problem(
-                feed,
-                "has an invalid name",
-                "Use a to z, 0 to 9, - and _, at most 64 characters, the first one a letter.",
-            )
+        if not is_stored_name(feed.name):
+            yield _problem(feed, "has an invalid name", STORED_NAME_RULE)
         other = names.setdefault(feed.name, feed)
         if other is not feed:
             yield _problem(feed, f"is also declared at {other.source_location}", "Rename one.")

@@ -5,7 +5,6 @@ Here are the rules between declarations. What is wrong with a function is refuse
 declared, in `projection`.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Table
@@ -14,9 +13,9 @@ from saga_engine.errors import DefinitionError
 from saga_engine.events.event_types import missing_upcasters
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_key import ENGINE_PREFIX
+from saga_engine.events.stored_name import STORED_NAME_RULE, is_stored_name
 from saga_engine.events.table_shape import TableProblem, shape_of
 
-NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 MAX_VERSION = 2**31 - 1
 
 Problems = Iterator[DefinitionError]
@@ -53,15 +52,10 @@ def problems(projections: Iterable[Projection]) -> Problems:
 
 
 def _check_header(projection: Projection) -> Problems:
-    name: object = projection.name
     version: object = projection.version
-    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-        yield _problem(
-            projection,
-            "has an invalid name",
-            "Use a to z, 0 to 9, - and _, at most 64 characters, the first one a letter.",
-        )
-    elif name.startswith(ENGINE_PREFIX):
+    if not is_stored_name(projection.name):
+        yield _problem(projection, "has an invalid name", STORED_NAME_RULE)
+    elif projection.name.startswith(ENGINE_PREFIX):
         yield _problem(projection, "has a name of the engine's own projections", "Rename it.")
     if type(version) is not int or not 1 <= version <= MAX_VERSION:
         yield _problem(projection, f"has version={version!r}", "Count versions from 1.")
