@@ -59,6 +59,7 @@ MAY_SKIP = {
 
 TESTED_ELSEWHERE = {
     "saga_engine/cli/event_database.py": "test_feeds.py and test_projections.py open it",
+    "saga_engine/cli/operator_actions.py": "test_feeds.py and test_projections.py print them",
     "saga_engine/client/handle.py": "it declares a record",
     "saga_engine/decider/events.py": "it declares the events of decide",
     "saga_engine/decider/triggers.py": "it declares the inputs of decide",

@@ -29,6 +29,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     demo/                demo
     database             opening the database; run ids
     event_database       opening a database of events
+    operator_actions     who acts on a projection or a feed, and what was done
     json_argument        JSON and durations as arguments
     paging               pages of a listing, and the command for the next page
     output               JSON documents, tables and lines

@@ -1,16 +1,11 @@
-"""How commands about projections and feeds open their database, and the reason they are given."""
+"""How commands about projections and feeds open their database."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.schema import EVENT_DATABASE
-
-Reason = Annotated[str, Parameter(help="Why; it stays with the failure.")]
 
 
 def event_database(settings: Settings) -> Database:

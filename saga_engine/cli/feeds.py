@@ -6,8 +6,14 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from saga_engine.cli.event_database import Reason, event_transaction
-from saga_engine.cli.operator import Operator, operator_or_login_name
+from saga_engine.cli.event_database import event_transaction
+from saga_engine.cli.operator import Operator
+from saga_engine.cli.operator_actions import (
+    ACTION_LIMIT,
+    Reason,
+    acting_operator,
+    print_actions,
+)
 from saga_engine.cli.output import (
     AsJson,
     print_done,
@@ -16,7 +22,7 @@ from saga_engine.cli.output import (
     print_line,
     print_table,
 )
-from saga_engine.events import feed_actions, feed_failures, projection_actions
+from saga_engine.events import feed_actions, feed_failures, operator_audit
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_lag import FeedLag, read_lags
 from saga_engine.events.feed_table import FeedKey
@@ -47,7 +53,7 @@ async def list_feeds(*, as_json: AsJson = False) -> None:
 @app.command
 async def show(name: str, /, *, as_json: AsJson = False) -> None:
     """
-    Show a feed, and the event that it could not publish.
+    Show a feed, the event that it could not publish, and what operators did.
 
     Args:
         name: Of the feed.
@@ -58,19 +64,22 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
             raise feed_actions.not_found(name)
         feed = lags[0].feed
         failure = await feed_failures.read_open(tx, FeedKey(feed.name, feed.sink))
+        actions = await operator_audit.read(tx, feed_actions.audited(name), ACTION_LIMIT)
     document = _document(lags[0])
     failed = asdict(failure) if failure else None
     if as_json:
-        print_json({"feed": {**document, "failure": failed}})
+        lists = {"failure": failed, "actions": [*map(asdict, actions)]}
+        print_json({"feed": {**document, **lists}})
         return
     for field, value in document.items():
         print_field(field, value, label_width=LABEL_WIDTH)
     if failed is None:
         print_line("Every event up to the position was published, skipped or discarded.")
-        return
-    print_line("The feed is stopped before this event:")
-    for field, value in failed.items():
-        print_field(field, value, label_width=LABEL_WIDTH)
+    else:
+        print_line("The feed is stopped before this event:")
+        for field, value in failed.items():
+            print_field(field, value, label_width=LABEL_WIDTH)
+    print_actions(actions)
 
 
 @app.command
@@ -83,7 +92,7 @@ async def retry(
     Args:
         name: Of the feed.
     """
-    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         position = await feed_actions.retry(tx, name, acting)
     text = f"{name} goes on with the event at position {position}."
@@ -107,7 +116,7 @@ async def discard(
         name: Of the feed.
         position: Of the event, as `feeds show` prints it.
     """
-    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         await feed_actions.discard(tx, name, position, acting)
     text = f"{name} goes on without the event at position {position}."
@@ -120,6 +129,8 @@ async def rewind(
     /,
     *,
     to: Annotated[int, Parameter(help="The position to continue after; 0: from the first event.")],
+    reason: Reason = "",
+    operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -128,8 +139,9 @@ async def rewind(
     Args:
         name: Of the feed.
     """
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
-        await feed_actions.rewind(tx, name, to)
+        await feed_actions.rewind(tx, name, to, acting)
     text = f"{name} continues after position {to}."
     print_done(text, {"rewound": name, "position": to}, as_json=as_json)
 

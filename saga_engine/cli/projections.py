@@ -6,17 +6,23 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from saga_engine.cli.event_database import Reason, event_database, event_transaction
-from saga_engine.cli.operator import Operator, operator_or_login_name
+from saga_engine.cli.event_database import event_database, event_transaction
+from saga_engine.cli.operator import Operator
+from saga_engine.cli.operator_actions import (
+    ACTION_LIMIT,
+    Reason,
+    acting_operator,
+    print_actions,
+)
 from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
 from saga_engine.events import (
+    operator_audit,
     projection_actions,
-    projection_audit,
     projection_failures,
     projection_rebuild,
 )
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.projection_audit import ProjectionAction
+from saga_engine.events.operator_audit import Action
 from saga_engine.events.projection_lag import ProjectionLag, read_lags
 from saga_engine.events.projection_switch import Switch
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState
@@ -34,11 +40,6 @@ RESOLVED_COLUMNS = ("position", "stream", "event", "resolution", "at", "operator
 RESOLVED_LIMIT = 100
 """Resolved failures that `show` prints, the last ones."""
 
-ACTION_COLUMNS = ("action", "version", "at", "operator", "reason")
-ACTION_LIMIT = 20
-"""Rebuilds and switches that `show` prints, the last ones."""
-
-ActionReason = Annotated[str, Parameter(help="Why; `projections show` shows it.")]
 Version = Annotated[int | None, Parameter(help="Of its tables; by default the live ones.")]
 
 
@@ -69,7 +70,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         chosen = (await projection_actions.find(tx, name, version)).version
         failures = await projection_failures.read_open(tx, name, chosen)
         resolved = await projection_failures.read_resolved(tx, name, chosen, RESOLVED_LIMIT)
-        actions = await projection_audit.read(tx, name, ACTION_LIMIT)
+        actions = await operator_audit.read(tx, projection_actions.audited(name), ACTION_LIMIT)
     window = Settings.load().projection_switch_window
     (document,) = (_document(each, window) for each in lags if each.projection.version == chosen)
     if as_json:
@@ -98,34 +99,50 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
     if resolved:
         print_line("")
         print_table(RESOLVED_COLUMNS, [astuple(each) for each in resolved], empty="")
-    if actions:
-        print_line("")
-        print_table(ACTION_COLUMNS, [astuple(each) for each in actions], empty="")
+    print_actions(actions)
 
 
 @app.command
-async def pause(name: str, /, *, version: Version = None, as_json: AsJson = False) -> None:
+async def pause(
+    name: str,
+    /,
+    *,
+    reason: Reason = "",
+    operator: Operator = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
     """
     Pause a projection before its next batch.
 
     Args:
         name: Of the projection.
     """
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
-        await projection_actions.pause(tx, name, version)
+        await projection_actions.pause(tx, name, acting, version)
     _print_done(f"{name} is paused.", {"paused": name}, as_json=as_json)
 
 
 @app.command
-async def resume(name: str, /, *, version: Version = None, as_json: AsJson = False) -> None:
+async def resume(
+    name: str,
+    /,
+    *,
+    reason: Reason = "",
+    operator: Operator = None,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
     """
     Let a paused projection continue.
 
     Args:
         name: Of the projection.
     """
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
-        await projection_actions.resume(tx, name, version)
+        await projection_actions.resume(tx, name, acting, version)
     _print_done(f"{name} continues.", {"resumed": name}, as_json=as_json)
 
 
@@ -145,7 +162,7 @@ async def retry(
     Args:
         name: Of the projection.
     """
-    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         number = await projection_actions.retry(tx, name, acting, version)
     done = {"retried": name, "failures": number}
@@ -170,7 +187,7 @@ async def skip(
         name: Of the projection.
         position: Of the event, as `projections show` prints it.
     """
-    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         await projection_actions.skip(tx, name, position, acting, version)
     done = {"skipped": name, "position": position}
@@ -183,7 +200,7 @@ async def rebuild(
     name: str,
     /,
     *,
-    reason: ActionReason = "",
+    reason: Reason = "",
     operator: Operator = None,
     code_version: Annotated[int | None, Parameter(help="Of the declaration to fill them.")] = None,
     discard: bool = False,
@@ -196,7 +213,7 @@ async def rebuild(
         name: Of the projection.
         discard: Remove a rebuild and its tables instead.
     """
-    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
+    acting = acting_operator(operator, reason)
     if discard:
         async with event_transaction() as tx:
             version = await projection_rebuild.discard(tx, name, acting)
@@ -219,7 +236,7 @@ async def switch(
     /,
     *,
     back: bool = False,
-    reason: ActionReason = "",
+    reason: Reason = "",
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
@@ -230,8 +247,8 @@ async def switch(
         name: Of the projection.
         back: Return to the tables before the last switch.
     """
-    acting = projection_actions.Operator(operator_or_login_name(operator), reason)
-    action = ProjectionAction.BACK if back else ProjectionAction.SWITCH
+    acting = acting_operator(operator, reason)
+    action = Action.BACK if back else Action.SWITCH
     settings = Settings.load()
     async with event_database(settings) as database:
         done = await Switch(database, settings, acting).run(name, action)

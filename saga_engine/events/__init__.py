@@ -61,7 +61,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection_rebuild  begin to fill another version of the tables of a projection
     projection_switch  exchange the live tables for those of another version
     table_exchange    rename the tables of two versions, with their indexes and rights
-    projection_audit  who rebuilt and switched projections, and why
+    operator_audit    what operators did with projections and feeds, and why
     shadow_tables     the tables of a version that is not live
     event_application  from events to folded changes, and calls of SQL functions
     batch_size        how many events a projection applies in one transaction

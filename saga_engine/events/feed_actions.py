@@ -1,15 +1,15 @@
 """
 What an operator does with a feed: retry, discard, rewind.
 
-Who did it and why stays with the failure. An action only changes what is stored: the process that
-runs the feed, or the next one, goes on from there.
+Who did it and why is recorded. An action only changes what is stored: the process that runs the
+feed, or the next one, goes on from there.
 """
 
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events import feed_failures, feed_table
+from saga_engine.events import feed_failures, feed_table, operator_audit
 from saga_engine.events.feed_failures import Resolution
 from saga_engine.events.feed_table import FeedKey, FeedState, Sink, StoredFeed
-from saga_engine.events.projection_actions import Operator
+from saga_engine.events.operator_audit import Action, Operator, Subject, SubjectKind
 from saga_engine.postgres.statement import Transaction
 
 
@@ -30,6 +30,7 @@ async def retry(tx: Transaction, name: str, operator: Operator) -> int:
         raise Conflict(f"Feed {name!r} is {found.state}; no event of it has failed.")
     await feed_failures.resolve(tx, _key(found), Resolution.RETRIED, operator)
     await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, found.position)
+    await operator_audit.record(tx, audited(name), Action.RETRY, operator, failure.position)
     return failure.position
 
 
@@ -55,9 +56,10 @@ async def discard(tx: Transaction, name: str, position: int, operator: Operator)
         raise NotFound(f"Feed {name!r} has no failure at position {position}.")
     await feed_failures.resolve(tx, _key(found), Resolution.DISCARDED, operator)
     await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, position)
+    await operator_audit.record(tx, audited(name), Action.DISCARD, operator, position)
 
 
-async def rewind(tx: Transaction, name: str, position: int) -> None:
+async def rewind(tx: Transaction, name: str, position: int, operator: Operator) -> None:
     """
     Let a feed publish again what comes after a position, with the same ids.
 
@@ -73,6 +75,12 @@ async def rewind(tx: Transaction, name: str, position: int) -> None:
             f"Feed {name!r} is at position {found.position}. Give an earlier one, from 0."
         )
     await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, position)
+    await operator_audit.record(tx, audited(name), Action.REWIND, operator, position)
+
+
+def audited(name: str) -> Subject:
+    """Return a feed as the subject of actions."""
+    return Subject(SubjectKind.FEED, name)
 
 
 async def _lock(tx: Transaction, name: str) -> StoredFeed:

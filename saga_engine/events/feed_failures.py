@@ -12,7 +12,7 @@ from uuid import UUID
 
 from saga_engine.events import feed_table
 from saga_engine.events.feed_table import FeedKey, FeedState
-from saga_engine.events.projection_actions import Operator
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.projection_failures import MAX_RESOLVED
 from saga_engine.events.recorded import Recorded
 from saga_engine.postgres.statement import Transaction, text

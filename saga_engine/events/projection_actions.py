@@ -1,34 +1,19 @@
 """
 What an operator does with a projection: pause, resume, retry, skip.
 
-Who did it and why stays with the failure. An action only changes what is stored: the process that
-runs the projection, or the next one, goes on from there.
+Who did it and why is recorded. An action only changes what is stored: the process that runs the
+projection, or the next one, goes on from there.
 """
 
-from dataclasses import dataclass
-
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events import projection_table
+from saga_engine.events import operator_audit, projection_table
+from saga_engine.events.operator_audit import Action, Operator, Subject, SubjectKind
 from saga_engine.events.projection_failures import MAX_RESOLVED, Resolution
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.postgres.statement import Transaction, text
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """
-    Who acts, and why.
-
-    Args:
-        name: a person or a program.
-        reason: in their words; not empty for a skip.
-    """
-
-    name: str
-    reason: str = ""
-
-
-async def pause(tx: Transaction, name: str, version: int | None = None) -> None:
+async def pause(tx: Transaction, name: str, operator: Operator, version: int | None = None) -> None:
     """
     Pause an active projection; its process stops before the next batch.
 
@@ -40,9 +25,12 @@ async def pause(tx: Transaction, name: str, version: int | None = None) -> None:
     """
     found = await find(tx, name, version)
     await _change(tx, found, ProjectionState.ACTIVE, ProjectionState.PAUSED, "paused")
+    await operator_audit.record(tx, audited(name, found.version), Action.PAUSE, operator)
 
 
-async def resume(tx: Transaction, name: str, version: int | None = None) -> None:
+async def resume(
+    tx: Transaction, name: str, operator: Operator, version: int | None = None
+) -> None:
     """
     Let a paused projection continue from its checkpoint.
 
@@ -52,6 +40,7 @@ async def resume(tx: Transaction, name: str, version: int | None = None) -> None
     """
     found = await find(tx, name, version)
     await _change(tx, found, ProjectionState.PAUSED, ProjectionState.ACTIVE, "resumed")
+    await operator_audit.record(tx, audited(name, found.version), Action.RESUME, operator)
 
 
 async def retry(tx: Transaction, name: str, operator: Operator, version: int | None = None) -> int:
@@ -74,6 +63,7 @@ async def retry(tx: Transaction, name: str, operator: Operator, version: int | N
     if not failures and not was_stopped:
         raise Conflict(f"Projection {name!r} is {found.state}; no event of it has failed.")
     await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
+    await operator_audit.record(tx, audited(name, found.version), Action.RETRY, operator)
     return failures
 
 
@@ -109,6 +99,13 @@ async def skip(
             f" {found.position}. Correct the projection, and retry."
         )
     await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
+    subject = audited(name, found.version)
+    await operator_audit.record(tx, subject, Action.SKIP, operator, position)
+
+
+def audited(name: str, version: int | None = None) -> Subject:
+    """Return a projection as the subject of actions."""
+    return Subject(SubjectKind.PROJECTION, name, version)
 
 
 async def _change(

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events import positions, projection_audit, projection_table, shadow_tables
+from saga_engine.events import operator_audit, positions, projection_table, shadow_tables
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.projection_actions import Operator, not_found
-from saga_engine.events.projection_audit import ProjectionAction
+from saga_engine.events.operator_audit import Action, Operator
+from saga_engine.events.projection_actions import audited, not_found
 from saga_engine.events.projection_table import ProjectionRole, StoredProjection
 from saga_engine.postgres.statement import text
 from saga_engine.store.database import SqlAlchemyTransaction
@@ -64,7 +64,7 @@ async def begin(
         )
     parameters = {"name": name, "code_version": code_version}
     version: int = (await tx.execute(_BEGIN, parameters)).scalar_one()
-    await projection_audit.record(tx, name, ProjectionAction.REBUILD, version, operator)
+    await operator_audit.record(tx, audited(name, version), Action.REBUILD, operator)
     log = await EventLog.load(tx)
     return Rebuild(version, await positions.first(tx, log))
 
@@ -84,7 +84,7 @@ async def discard(tx: SqlAlchemyTransaction, name: str, operator: Operator) -> i
     if found is None:
         raise NotFound(f"Projection {name!r} is not being rebuilt.")
     await remove(tx, found)
-    await projection_audit.record(tx, name, ProjectionAction.DISCARD, found.version, operator)
+    await operator_audit.record(tx, audited(name, found.version), Action.DISCARD, operator)
     return found.version
 
 
@@ -129,7 +129,8 @@ _BEGIN = text(
     WITH used AS (
         SELECT version FROM saga_engine.projection WHERE name = :name
         UNION ALL
-        SELECT version FROM saga_engine.projection_action WHERE projection = :name),
+        SELECT version FROM saga_engine.operator_action
+        WHERE kind = 'projection' AND name = :name),
     next AS (
         SELECT greatest(max(version) + 1, CAST(:code_version AS integer)) AS version FROM used),
     known AS (

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 from saga_engine.errors import Conflict, NotFound, SerializationFailure, StoreLockTimeout
 from saga_engine.events import (
+    operator_audit,
     positions,
-    projection_audit,
     projection_failures,
     projection_rebuild,
     projection_table,
 )
-from saga_engine.events.projection_actions import Operator, not_found
-from saga_engine.events.projection_audit import ProjectionAction
+from saga_engine.events.operator_audit import Action, Operator
+from saga_engine.events.projection_actions import audited, not_found
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.events.table_exchange import exchange_tables
 from saga_engine.postgres.statement import text
@@ -30,6 +30,9 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 
 Versions = Mapping[ProjectionRole, StoredProjection]
+
+_VERSION_ACTIONS = (Action.REBUILD, Action.DISCARD, Action.SWITCH, Action.BACK)
+"""Actions on the versions of the tables; one that is repeated finds itself as the last of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Switch:
     settings: Settings
     operator: Operator
 
-    async def run(self, name: str, action: ProjectionAction) -> Switched:
+    async def run(self, name: str, action: Action) -> Switched:
         """
         Switch, as soon as the tables can be locked.
 
@@ -94,9 +97,7 @@ class Switch:
             # The readers that have waited behind this attempt are served first.
             await asyncio.sleep(self.settings.projection_switch_lock_timeout)
 
-    async def _switch(
-        self, tx: SqlAlchemyTransaction, name: str, action: ProjectionAction
-    ) -> Switched:
+    async def _switch(self, tx: SqlAlchemyTransaction, name: str, action: Action) -> Switched:
         live = await projection_table.lock_role(tx, name, ProjectionRole.LIVE)
         if live is None:
             raise not_found(name)
@@ -118,7 +119,7 @@ class Switch:
         await exchange_tables(tx, live, other, lock_timeout)
         parameters = {"name": name, "live": other.version, "previous": live.version}
         await tx.execute(_SET_ROLES, parameters)
-        await projection_audit.record(tx, name, action, other.version, self.operator)
+        await operator_audit.record(tx, audited(name, other.version), action, self.operator)
         return Switched(other.version, live.version, other.position)
 
     async def _require_ready(
@@ -164,20 +165,18 @@ class Switch:
             await asyncio.sleep(self.settings.event_poll_interval)
 
 
-def _target(versions: Versions, action: ProjectionAction) -> StoredProjection | None:
+def _target(versions: Versions, action: Action) -> StoredProjection | None:
     """The version to switch to: back is an older one, so a repeated command returns nowhere."""
-    if action is ProjectionAction.SWITCH and ProjectionRole.REBUILD in versions:
+    if action is Action.SWITCH and ProjectionRole.REBUILD in versions:
         return versions[ProjectionRole.REBUILD]
     previous = versions.get(ProjectionRole.PREVIOUS)
     if previous is None:
         return None
     is_older = previous.version < versions[ProjectionRole.LIVE].version
-    return previous if is_older == (action is ProjectionAction.BACK) else None
+    return previous if is_older == (action is Action.BACK) else None
 
 
-async def _done_before(
-    tx: SqlAlchemyTransaction, versions: Versions, action: ProjectionAction
-) -> Switched:
+async def _done_before(tx: SqlAlchemyTransaction, versions: Versions, action: Action) -> Switched:
     """
     What the last action has done, if it was the same one.
 
@@ -185,11 +184,11 @@ async def _done_before(
         NotFound: it was not.
     """
     live = versions[ProjectionRole.LIVE]
-    last = await projection_audit.read(tx, live.name, 1)
+    last = await operator_audit.read(tx, audited(live.name), 1, _VERSION_ACTIONS)
     if last and (last[0].action, last[0].version) == (action, live.version):
         previous = versions.get(ProjectionRole.PREVIOUS)
         return Switched(live.version, previous.version if previous else None, live.position)
-    if action is ProjectionAction.BACK:
+    if action is Action.BACK:
         raise NotFound(
             f"Projection {live.name!r} has no previous tables: it was not switched, or so long ago"
             " that they were removed."

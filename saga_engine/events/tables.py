@@ -113,18 +113,23 @@ projection = Table(
     UniqueConstraint("name", "role", name="projection_role", deferrable=True),
 )
 
-projection_action = Table(
-    "projection_action",
+operator_action = Table(
+    "operator_action",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("projection", Text(collation="C"), nullable=False),
+    Column("kind", Text, CheckConstraint("kind IN ('projection', 'feed')"), nullable=False),
+    Column("name", Text(collation="C"), nullable=False),
     Column(
         "action",
         Text,
-        CheckConstraint("action IN ('rebuild', 'discard', 'switch', 'back')"),
+        CheckConstraint(
+            "action IN ('pause', 'resume', 'retry', 'skip', 'rebuild', 'switch', 'back',"
+            " 'discard', 'rewind')"
+        ),
         nullable=False,
     ),
-    Column("version", Integer, nullable=False),
+    Column("version", Integer),
+    Column("position", BigInteger),
     Column(
         "acted_at",
         TIMESTAMP(timezone=True),
@@ -134,7 +139,12 @@ projection_action = Table(
     Column("operator", Text, nullable=False),
     Column("reason", Text, nullable=False),
 )
-Index("projection_action_projection", projection_action.c.projection, projection_action.c.id)
+Index(
+    "operator_action_subject",
+    operator_action.c.kind,
+    operator_action.c.name,
+    operator_action.c.id,
+)
 
 projection_failure = Table(
     "projection_failure",

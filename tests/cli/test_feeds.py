@@ -82,9 +82,16 @@ async def test_an_event_is_discarded(stopped, migrated_url):
 
 async def test_a_feed_is_rewound(stopped, migrated_url):
     await command(migrated_url, "discard", "orders", str(stopped), "--reason", "a test")
-    ran = await command(migrated_url, "rewind", "orders", "--to", "0")
+    why = ("--reason", "billing lost its queue", "--operator", "mara")
+    ran = await command(migrated_url, "rewind", "orders", "--to", "0", *why)
     assert ran.out == "orders continues after position 0.\n"
-    assert (await feed(migrated_url))["position"] == 0
+    found = await feed(migrated_url)
+    rewound, discarded = found["actions"]
+    assert found["position"] == rewound["position"] == 0
+    assert (rewound["action"], rewound["operator"], rewound["reason"]) == ("rewind", "mara", why[1])
+    assert (discarded["action"], discarded["position"]) == ("discard", stopped)
+    line = (await command(migrated_url, "show", "orders")).out.splitlines()[-2].split("\t")
+    assert [*line[:3], *line[4:]] == ["rewind", "-", "0", "mara", "billing lost its queue"]
 
 
 async def test_an_action_prints_a_document_if_asked(stopped, migrated_url):

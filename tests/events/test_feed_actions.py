@@ -3,9 +3,9 @@
 import pytest
 
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events import feed_actions, feed_failures, feed_table
+from saga_engine.events import feed_actions, feed_failures, feed_table, operator_audit
 from saga_engine.events.feed_table import FeedState, Progress
-from saga_engine.events.projection_actions import Operator
+from saga_engine.events.operator_audit import Operator
 from tests.kit.feeds import ORDERS, stop_orders, stored_feed
 
 MARA = Operator("mara", "a test order")
@@ -14,6 +14,23 @@ MARA = Operator("mara", "a test order")
 async def state(database):
     found = await stored_feed(database)
     return found.state, found.position
+
+
+async def test_who_acted_and_why_stays_known(feed_database):
+    await stop_orders(feed_database)
+    async with feed_database.transaction() as tx:
+        await feed_actions.retry(tx, "orders", MARA)
+    await stop_orders(feed_database)
+    async with feed_database.transaction() as tx:
+        await feed_actions.discard(tx, "orders", 8, MARA)
+        await feed_actions.rewind(tx, "orders", 5, MARA)
+        found = await operator_audit.read(tx, feed_actions.audited("orders"), 10)
+    assert [(each.action, each.position) for each in found] == [
+        ("rewind", 5),
+        ("discard", 8),
+        ("retry", 8),
+    ]
+    assert {(each.operator, each.reason) for each in found} == {(MARA.name, MARA.reason)}
 
 
 async def test_a_retried_feed_continues_with_its_event(feed_database):
@@ -54,7 +71,7 @@ async def test_only_the_event_that_has_stopped_the_feed_is_discarded_and_for_a_r
 async def test_a_rewound_feed_has_no_owner_that_would_go_on(feed_database):
     async with feed_database.transaction() as tx:
         assert await feed_table.save(tx, ORDERS, Progress(0, 20), "a", 60.0)
-        await feed_actions.rewind(tx, "orders", 5)
+        await feed_actions.rewind(tx, "orders", 5, MARA)
         assert not await feed_table.save(tx, ORDERS, Progress(20, 30), "a", 60.0)
     assert await state(feed_database) == (FeedState.ACTIVE, 5)
 
@@ -65,14 +82,14 @@ async def test_a_feed_is_not_rewound_to_where_it_has_not_been(feed_database, pos
         assert await feed_table.save(tx, ORDERS, Progress(0, 7), "a", 60.0)
     with pytest.raises(Conflict, match=r"is at position 7\. Give an earlier one"):
         async with feed_database.transaction() as tx:
-            await feed_actions.rewind(tx, "orders", position)
+            await feed_actions.rewind(tx, "orders", position, MARA)
 
 
 async def test_a_stopped_feed_is_not_rewound(feed_database):
     await stop_orders(feed_database)
     with pytest.raises(Conflict, match="Retry or discard its event first"):
         async with feed_database.transaction() as tx:
-            await feed_actions.rewind(tx, "orders", 0)
+            await feed_actions.rewind(tx, "orders", 0, MARA)
 
 
 async def test_an_unknown_feed_is_not_found(feed_database):

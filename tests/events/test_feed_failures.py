@@ -5,7 +5,7 @@ import pytest
 from saga_engine.events import feed_failures, feed_table
 from saga_engine.events.feed_failures import Resolution
 from saga_engine.events.feed_table import FeedState
-from saga_engine.events.projection_actions import Operator
+from saga_engine.events.operator_audit import Operator
 from tests.kit.event_database import connected
 from tests.kit.feeds import ORDERS, STOPPING_EVENT, stop_orders, stored_feed
 

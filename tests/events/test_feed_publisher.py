@@ -7,7 +7,7 @@ from saga_engine.events import Append, EventData, feed_actions, feed_table
 from saga_engine.events.feed_failures import Resolution
 from saga_engine.events.feed_publisher import FeedPublisher
 from saga_engine.events.feed_table import FeedState
-from saga_engine.events.projection_actions import Operator
+from saga_engine.events.operator_audit import Operator
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (

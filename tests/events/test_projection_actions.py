@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events import projection_actions, projection_failures
-from saga_engine.events.projection_actions import Operator
+from saga_engine.events import operator_audit, projection_actions, projection_failures
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.telemetry.events import ProjectionAcquired, ProjectionStopped, StreamParked
 from tests.kit.programs import wait_until_true
@@ -41,20 +41,29 @@ async def open_failures(database):
         return await projection_failures.read_open(tx, "orders", 1)
 
 
+async def recorded(database):
+    """What is known of the actions of Ada, the last one first."""
+    async with database.transaction() as tx:
+        found = await operator_audit.read(tx, projection_actions.audited("orders"), 10)
+    assert {(each.operator, each.reason) for each in found} == {(ADA.name, ADA.reason)}
+    return [(each.action, each.version, each.position) for each in found]
+
+
 async def test_a_paused_projection_waits_and_continues_from_its_checkpoint(
     events, event_url, database
 ):
     position = await append_one(events, "order-1", placed())
     async with running_projector(event_url, [orders_projection()]) as emitted:
         await wait_for_position(database, "orders", position)
-        await act(database, projection_actions.pause)
+        await act(database, projection_actions.pause, ADA)
         paused = await stored(database, "orders")
         position = await append_one(events, "order-2", placed())
         assert (paused.state, paused.owner) == (ProjectionState.PAUSED, None)
-        await act(database, projection_actions.resume)
+        await act(database, projection_actions.resume, ADA)
         await wait_for_position(database, "orders", position)
         assert emitted.matching(ProjectionAcquired)
     await check_read_model(database, [each async for each in events.read_all()])
+    assert await recorded(database) == [("resume", 1, None), ("pause", 1, None)]
 
 
 async def test_a_stopped_projection_goes_on_without_a_skipped_event(events, event_url, database):
@@ -72,10 +81,12 @@ async def test_a_stopped_projection_goes_on_without_a_skipped_event(events, even
     await check_read_model(database, kept)
     assert await open_failures(database) == []
     async with database.transaction() as tx:
-        recorded = await tx.connection.exec_driver_sql(
+        resolved = await tx.connection.exec_driver_sql(
             "SELECT resolution, resolved_by, reason FROM saga_engine.projection_failure"
         )
-        assert {tuple(row) for row in recorded} == {("skipped", ADA.name, ADA.reason)}
+        assert {tuple(row) for row in resolved} == {("skipped", ADA.name, ADA.reason)}
+    positions = [each.position for each in read if each not in kept]
+    assert await recorded(database) == [("skip", 1, each) for each in reversed(positions)]
 
 
 async def test_a_retry_applies_the_event_after_a_correction(events, event_url, database):
@@ -85,6 +96,7 @@ async def test_a_retry_applies_the_event_after_a_correction(events, event_url, d
         assert await act(database, projection_actions.retry, ADA) == 1
         await emitted.wait_for(ProjectionStopped, 2)
         (failure,) = await open_failures(database)
+        assert await recorded(database) == [("retry", 1, None)]
         assert (failure.attempts, failure.parked) == (2, False)
     await act(database, projection_actions.retry, ADA)
     async with running_projector(event_url, [orders_projection(poison="")]):
@@ -125,12 +137,12 @@ async def test_a_parked_stream_is_caught_up_after_a_retry_or_a_skip(
 
 async def test_an_action_that_does_not_fit_is_refused(events, event_url, database):
     with pytest.raises(NotFound, match="There is no projection 'orders'"):
-        await act(database, projection_actions.pause)
+        await act(database, projection_actions.pause, ADA)
     position = await append_one(events, "order-1", placed())
     async with running_projector(event_url, [orders_projection()]):
         await wait_for_position(database, "orders", position)
     with pytest.raises(Conflict, match="can be resumed while it is paused"):
-        await act(database, projection_actions.resume)
+        await act(database, projection_actions.resume, ADA)
     with pytest.raises(Conflict, match="no event of it has failed"):
         await act(database, projection_actions.retry, ADA)
     with pytest.raises(NotFound, match="has no failure at position 7"):

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events import projection_actions, projection_audit, projection_rebuild
-from saga_engine.events.projection_audit import ProjectionAction
+from saga_engine.events import operator_audit, projection_actions, projection_rebuild
+from saga_engine.events.operator_audit import Action
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState
 from saga_engine.telemetry.events import (
     ProjectionStopped,
@@ -72,12 +72,12 @@ async def test_a_rebuild_is_discarded_with_its_tables_and_its_number(events, eve
         await switch(database)
     await check_read_model(database, await all_events(events))
     async with database.transaction() as tx:
-        actions = await projection_audit.read(tx, "orders", 10)
+        actions = await operator_audit.read(tx, projection_actions.audited("orders"), 10)
     assert [(each.action, each.version) for each in actions] == [
-        (ProjectionAction.SWITCH, 3),
-        (ProjectionAction.REBUILD, 3),
-        (ProjectionAction.DISCARD, 2),
-        (ProjectionAction.REBUILD, 2),
+        (Action.SWITCH, 3),
+        (Action.REBUILD, 3),
+        (Action.DISCARD, 2),
+        (Action.REBUILD, 2),
     ]
 
 
@@ -90,7 +90,7 @@ async def test_previous_tables_are_removed_after_their_time(events, event_url, d
         assert [*await versions(database)] == [ProjectionRole.LIVE]
         assert not [each for each in await relations(database) if "~" in each]
         with pytest.raises(NotFound, match="no previous tables"):
-            await switch(database, ProjectionAction.BACK)
+            await switch(database, Action.BACK)
 
 
 async def test_previous_tables_that_a_view_reads_are_kept_and_reported(events, event_url, database):

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.errors import Conflict, NotFound
-from saga_engine.events.projection_audit import ProjectionAction, read
+from saga_engine.events.operator_audit import Action, read
+from saga_engine.events.projection_actions import audited
 from saga_engine.events.projection_table import ProjectionRole
 from tests.kit.projections import (
     append_one,
@@ -76,12 +77,12 @@ async def test_a_switch_shows_the_rebuilt_tables_and_back_the_previous_ones(
     names = {name for name in await relations(database) if "~" not in name}
     assert names == set(before)
     async with database.transaction() as tx:
-        actions = await read(tx, "orders", 10)
+        actions = await read(tx, audited("orders"), 10)
     assert [(each.action, each.version) for each in actions] == [
         (SWITCH, 2),
         (BACK, 1),
         (SWITCH, 2),
-        (ProjectionAction.REBUILD, 2),
+        (Action.REBUILD, 2),
     ]
     assert {(each.operator, each.reason) for each in actions} == {("mara", MARA.reason)}
 

@@ -7,8 +7,8 @@ import pytest
 
 from saga_engine.errors import SchemaMismatch
 from saga_engine.events import projection_actions, projection_failures, projection_table
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.owned_loop import NotOwner
-from saga_engine.events.projection_actions import Operator
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.run_statistics import RUN_STATISTICS
 from saga_engine.postgres.statement import text
@@ -66,7 +66,7 @@ async def test_a_paused_read_model_is_not_changed(database, definition_id):
     await append_random(database, Random(0), definition_id, 3)
     one = await applier(database, RUN_STATISTICS)
     async with database.transaction() as tx:
-        await projection_actions.pause(tx, RUN_STATISTICS.name)
+        await projection_actions.pause(tx, RUN_STATISTICS.name, Operator("ann", "a test"))
     with pytest.raises(NotOwner):
         await one.apply_next(0, ALL)
     assert await table_rows(database, RUN_STATISTICS) == []

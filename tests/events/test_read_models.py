@@ -6,6 +6,7 @@ from random import Random
 
 from saga_engine.events import projection_actions
 from saga_engine.events.failure_causes import FAILURE_CAUSE
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.read_models import READ_MODELS, ReadModels
 from saga_engine.events.run_statistics import RUN_STATISTICS
 from saga_engine.events.step_durations import STEP_DURATION
@@ -23,6 +24,7 @@ from tests.kit.read_models import (
     table_rows,
 )
 
+ANN = Operator("ann", "a test")
 FAST = {
     "projection_lease": 0.3,
     "read_model_interval": 0.02,
@@ -109,7 +111,7 @@ async def test_one_that_is_paused_does_not_make_the_process_unready(
 ):
     await applier(database, RUN_STATISTICS)
     async with database.transaction() as tx:
-        await projection_actions.pause(tx, RUN_STATISTICS.name)
+        await projection_actions.pause(tx, RUN_STATISTICS.name, ANN)
     await append_random(database, Random(0), definition_id, 10)
     async with running(migrated_url, projection_stall_timeout=0.01) as (models, emitted):
         await wait_for_position(database, STEP_DURATION.name, await last_position(database))
@@ -117,7 +119,7 @@ async def test_one_that_is_paused_does_not_make_the_process_unready(
         await emitted.wait_for(ProjectionsMeasured, len(measured) + 3)
         assert RUN_STATISTICS.name not in (models.problem or "")
         async with database.transaction() as tx:
-            await projection_actions.resume(tx, RUN_STATISTICS.name)
+            await projection_actions.resume(tx, RUN_STATISTICS.name, ANN)
         await wait_for_position(database, RUN_STATISTICS.name, await last_position(database))
 
 

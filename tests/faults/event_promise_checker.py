@@ -10,6 +10,7 @@ its promise.
 import asyncpg
 
 from saga_engine.events import feed_actions
+from saga_engine.events.operator_audit import Operator
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.faults.environment import FaultEnvironment, asyncpg_url
@@ -28,6 +29,9 @@ CATCH_UP_TIMEOUT_S = 30.0
 """Seconds until every reader has every event: more than a lease, a backoff and a reconnection."""
 
 EXAMPLES = 3  # Rows of each kind that a violation shows.
+
+
+_OPERATOR = Operator("faults", "the queue of the consumer was lost")
 
 
 class EventPromiseChecker:
@@ -84,7 +88,7 @@ class EventPromiseChecker:
         if missing:
             url = self._environment.engine_url
             async with Database(url, Settings()) as database, database.transaction() as tx:
-                await feed_actions.rewind(tx, everything.name, min(missing) - 1)
+                await feed_actions.rewind(tx, everything.name, min(missing) - 1, _OPERATOR)
         [[self._skipped]] = await self._environment.execute(_SKIPPED)
         await self._wait_for_readers()
 

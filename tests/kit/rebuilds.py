@@ -5,8 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from saga_engine.events import Events, Recorded, projection_rebuild, projection_table
-from saga_engine.events.projection_actions import Operator
-from saga_engine.events.projection_audit import ProjectionAction
+from saga_engine.events.operator_audit import Action, Operator
 from saga_engine.events.projection_rebuild import Rebuild
 from saga_engine.events.projection_switch import Switch, Switched
 from saga_engine.events.projection_table import ProjectionRole, StoredProjection
@@ -17,7 +16,7 @@ from tests.kit.projections import append_orders, running_projector
 from tests.kit.read_model import orders_projection
 
 MARA = Operator("mara", "the totals were wrong")
-SWITCH, BACK = ProjectionAction.SWITCH, ProjectionAction.BACK
+SWITCH, BACK = Action.SWITCH, Action.BACK
 
 
 async def begin(database: Database, name: str = "orders", **options: Any) -> Rebuild:
@@ -42,9 +41,7 @@ async def wait_for_all(database: Database, position: int) -> None:
     await wait_until_true(passed, interval=0.01)
 
 
-async def switch(
-    database: Database, action: ProjectionAction = SWITCH, **settings: Any
-) -> Switched:
+async def switch(database: Database, action: Action = SWITCH, **settings: Any) -> Switched:
     return await Switch(database, Settings(**settings), MARA).run("orders", action)
 
 

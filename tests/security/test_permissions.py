@@ -27,6 +27,7 @@ from saga_engine.events import (
     projection_actions,
     snapshot_table,
 )
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.snapshot_table import StoredSnapshot
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
@@ -259,7 +260,7 @@ async def test_a_projectors_role_has_the_rights_that_projections_need(service_ro
         [stopped] = await emitted.wait_for(ProjectionStopped)
         await emitted.wait_for(ProjectionsMeasured)
         assert (await service.readiness())["database"] is None
-        operator = projection_actions.Operator("ann", "a test")
+        operator = Operator("ann", "a test")
         async with database.transaction() as tx:
             await projection_actions.skip(tx, "orders", stopped.position, operator)
         await wait_for_position(database, "orders", position)
@@ -292,7 +293,7 @@ async def test_the_user_and_the_role_of_a_projector_have_the_rights_that_feeds_n
         ):
             [stopped] = await emitted.wait_for(FeedStopped)
             await received.wait_for(1)
-            operator = projection_actions.Operator("ann", "a test")
+            operator = Operator("ann", "a test")
             async with database.transaction() as tx:
                 await feed_actions.discard(tx, "restricted", stopped.position, operator)
             await wait_for_feed(database, last, "restricted")
