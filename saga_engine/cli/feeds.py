@@ -22,10 +22,10 @@ from saga_engine.cli.output import (
     print_line,
     print_table,
 )
-from saga_engine.events import feed_actions, feed_failures, operator_audit
+from saga_engine.events import feed_actions, feed_failures, feed_table, operator_audit
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.feed_lag import FeedLag, read_lags
-from saga_engine.events.feed_table import FeedKey
+from saga_engine.events.feed_table import FeedKey, StoredFeed
+from saga_engine.events.lag import Lag, read_lags
 
 app = App(name="feeds", help="List, show, retry, discard and rewind.")
 
@@ -41,7 +41,7 @@ LABEL_WIDTH = len("stream_version")
 async def list_feeds(*, as_json: AsJson = False) -> None:
     """List the feeds of a database."""
     async with event_transaction() as tx:
-        _, lags = await read_lags(tx, await EventLog.load(tx))
+        _, lags = await read_lags(tx, await EventLog.load(tx), await feed_table.read(tx))
     documents = [*map(_document, lags)]
     if as_json:
         print_json({"feeds": documents})
@@ -59,10 +59,11 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
         name: Of the feed.
     """
     async with event_transaction() as tx:
-        _, lags = await read_lags(tx, await EventLog.load(tx), name)
-        if not lags:
+        stored = await feed_table.read(tx, name)
+        if not stored:
             raise feed_actions.not_found(name)
-        feed = lags[0].feed
+        feed = stored[0]
+        _, lags = await read_lags(tx, await EventLog.load(tx), stored)
         failure = await feed_failures.read_open(tx, FeedKey(feed.name, feed.sink))
         actions = await operator_audit.read(tx, feed_actions.audited(name), ACTION_LIMIT)
     document = _document(lags[0])
@@ -152,8 +153,8 @@ _COLUMN_FIELDS = (
 )
 
 
-def _document(lag: FeedLag) -> Mapping[str, Any]:
-    feed = lag.feed
+def _document(lag: Lag[StoredFeed]) -> Mapping[str, Any]:
+    feed = lag.stored
     return {
         "name": feed.name,
         "sink": feed.sink,

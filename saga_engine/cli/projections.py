@@ -20,12 +20,13 @@ from saga_engine.events import (
     projection_actions,
     projection_failures,
     projection_rebuild,
+    projection_table,
 )
 from saga_engine.events.event_log import EventLog
+from saga_engine.events.lag import Lag, read_lags
 from saga_engine.events.operator_audit import Action
-from saga_engine.events.projection_lag import ProjectionLag, read_lags
 from saga_engine.events.projection_switch import Switch
-from saga_engine.events.projection_table import ProjectionRole, ProjectionState
+from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.settings import Settings
 
 app = App(name="projections", help="List, show, pause, resume, retry, skip, rebuild and switch.")
@@ -47,7 +48,8 @@ Version = Annotated[int | None, Parameter(help="Of its tables; by default the li
 async def list_projections(*, as_json: AsJson = False) -> None:
     """List the projections of a database."""
     async with event_transaction() as tx:
-        _, lags = await read_lags(tx, await EventLog.load(tx))
+        stored = await projection_table.read(tx)
+        _, lags = await read_lags(tx, await EventLog.load(tx), stored)
     window = Settings.load().projection_switch_window
     documents = [_document(each, window) for each in lags]
     if as_json:
@@ -66,13 +68,13 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         name: Of the projection.
     """
     async with event_transaction() as tx:
-        _, lags = await read_lags(tx, await EventLog.load(tx), name)
-        chosen = (await projection_actions.find(tx, name, version)).version
-        failures = await projection_failures.read_open(tx, name, chosen)
-        resolved = await projection_failures.read_resolved(tx, name, chosen, RESOLVED_LIMIT)
+        found = await projection_actions.find(tx, name, version)
+        _, (lag,) = await read_lags(tx, await EventLog.load(tx), [found])
+        failures = await projection_failures.read_open(tx, name, found.version)
+        resolved = await projection_failures.read_resolved(tx, name, found.version, RESOLVED_LIMIT)
         actions = await operator_audit.read(tx, projection_actions.audited(name), ACTION_LIMIT)
     window = Settings.load().projection_switch_window
-    (document,) = (_document(each, window) for each in lags if each.projection.version == chosen)
+    document = _document(lag, window)
     if as_json:
         lists = {
             "failures": [*map(asdict, failures)],
@@ -271,16 +273,16 @@ _COLUMN_FIELDS = (
 )
 
 
-def _state(lag: ProjectionLag, window: int) -> str:
+def _state(lag: Lag[StoredProjection], window: int) -> str:
     """The state; of a rebuild that is active, whether it can be switched to."""
-    stored = lag.projection
+    stored = lag.stored
     if stored.role is ProjectionRole.REBUILD and stored.state is ProjectionState.ACTIVE:
         return "ready" if stored.has_tables and lag.lag_events <= window else "rebuilding"
     return stored.state
 
 
-def _document(lag: ProjectionLag, window: int) -> Mapping[str, Any]:
-    projection = lag.projection
+def _document(lag: Lag[StoredProjection], window: int) -> Mapping[str, Any]:
+    projection = lag.stored
     return {
         "name": projection.name,
         "version": projection.version,

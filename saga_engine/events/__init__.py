@@ -38,7 +38,6 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     feed_table        how far each feed is, and which process runs it
     feed_failures     the events that feeds could not publish
     feed_actions      what an operator does with a feed
-    feed_lag          how far feeds are behind the horizon
     feed_monitor      the lag of feeds, and which of them do not move
     feed_runner       one feed in one process: publish, wait for the confirms, save the position
     feed_publisher    FeedPublisher: the process that publishes feeds
@@ -55,7 +54,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     projection_table  how far each projection is, and which process runs it
     projection_version  one version of the tables of a projection, as this process fills it
     projection_failures  events that a projection could not apply, and streams that wait for one
-    projection_lag    how far projections are behind the horizon
+    lag               how far projections and feeds are behind the horizon
     projection_actions  pause, resume, retry and skip, for an operator
     handler_connection  the connection of an async function, which does not end the transaction
     projection_rebuild  begin to fill another version of the tables of a projection

@@ -8,9 +8,10 @@ consumer.
 
 import asyncio
 
+from saga_engine.events import feed_table
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.feed_lag import read_lags
 from saga_engine.events.feed_publisher import FeedPublisher
+from saga_engine.events.lag import read_lags
 from saga_engine.events.stall_detector import StallDetector
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -53,16 +54,18 @@ class FeedMonitor:
             StoreError: the database is unavailable.
         """
         async with self._database.transaction() as tx:
-            horizon, found = await read_lags(tx, await EventLog.load(tx))
-        lags = [each for each in found if each.feed.name in self._publisher.names]
+            stored = [
+                each for each in await feed_table.read(tx) if each.name in self._publisher.names
+            ]
+            horizon, lags = await read_lags(tx, await EventLog.load(tx), stored)
         waiting = self._publisher.waiting_for_broker
         now = asyncio.get_running_loop().time()
-        self._stalled = self._detector.find([each.feed for each in lags], horizon, now, waiting)
+        self._stalled = self._detector.find(stored, horizon, now, waiting)
         self._emit(
             FeedsMeasured(
-                lag_events={each.feed.name: each.lag_events for each in lags},
-                lag_s={each.feed.name: each.lag_seconds for each in lags},
-                states={each.feed.name: str(each.feed.state) for each in lags},
+                lag_events={each.stored.name: each.lag_events for each in lags},
+                lag_s={each.stored.name: each.lag_seconds for each in lags},
+                states={each.stored.name: str(each.stored.state) for each in lags},
                 waiting_for_broker=tuple(sorted(waiting)),
             )
         )

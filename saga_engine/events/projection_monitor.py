@@ -8,11 +8,11 @@ has drawn.
 import asyncio
 from collections.abc import Sequence
 
-from saga_engine.events import positions
+from saga_engine.events import positions, projection_table
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_hold import HorizonHold, find_hold
+from saga_engine.events.lag import read_lags
 from saga_engine.events.projection_key import ProjectionKey
-from saga_engine.events.projection_lag import ProjectionLag, read_lags
 from saga_engine.events.projection_table import ProjectionRole, StoredProjection
 from saga_engine.events.stall_detector import StallDetector, Standstill
 from saga_engine.settings import Settings
@@ -74,14 +74,15 @@ class ProjectionMonitor:
         """
         async with self._database.transaction() as tx:
             log = await EventLog.load(tx)
-            horizon, found = await read_lags(tx, log)
+            found = await projection_table.read(tx)
+            measured = [each for each in found if self._is_measured(each)]
+            horizon, lags = await read_lags(tx, log, measured)
             last_position = await positions.last_drawn(tx)
             hold = await find_hold(tx, horizon)
-        lags = [each for each in found if self._is_measured(each.projection)]
-        runnable = [each.projection for each in lags if self._can_run(each.projection)]
+        runnable = [each for each in measured if self._can_run(each)]
         now = asyncio.get_running_loop().time()
         held_s = self._hold.observe(horizon if hold else _NO_HOLD, now)
-        lost = [problem for each in lags if (problem := _lost_problem(each, last_position))]
+        lost = [problem for each in measured if (problem := _lost_problem(each, last_position))]
         unmoved = self._detector.find(runnable, horizon, now)
         self._stalled = lost + unmoved
         self._emit(
@@ -89,9 +90,9 @@ class ProjectionMonitor:
                 horizon=horizon,
                 appended=horizon - (horizon if self._last_horizon is None else self._last_horizon),
                 horizon_age_s=held_s if hold else 0.0,
-                lag_events={each.projection.name: each.lag_events for each in lags},
-                lag_s={each.projection.name: each.lag_seconds for each in lags},
-                states={each.projection.name: str(each.projection.state) for each in lags},
+                lag_events={each.stored.name: each.lag_events for each in lags},
+                lag_s={each.stored.name: each.lag_seconds for each in lags},
+                states={each.stored.name: str(each.stored.state) for each in lags},
             )
         )
         self._last_horizon = horizon
@@ -122,8 +123,7 @@ class ProjectionMonitor:
         )
 
 
-def _lost_problem(lag: ProjectionLag, last_position: int) -> str | None:
-    stored = lag.projection
+def _lost_problem(stored: StoredProjection, last_position: int) -> str | None:
     if stored.position <= last_position:
         return None
     lost = positions.lost_position(stored.position, last_position)

@@ -1,14 +1,17 @@
-"""How far projections are behind."""
+"""How far projections and feeds are behind."""
 
 import pytest
 
-from saga_engine.events import Append, Events
+from saga_engine.events import Append, Events, feed_table, projection_table
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.projection_lag import read_lags
+from saga_engine.events.feed_table import Progress
+from saga_engine.events.lag import read_lags
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.event_database import connected, placed
+from tests.kit.feeds import ORDERS
+from tests.kit.projections import append_one
 
 REGISTER = (
     "INSERT INTO saga_engine.projection (name, version, code_version, position)"
@@ -22,8 +25,9 @@ async def lags(url, lineages):
         Database(url, Settings(), lineages) as database,
         database.transaction() as tx,
     ):
-        horizon, found = await read_lags(tx, await EventLog.load(tx))
-    return horizon, {each.projection.name: each for each in found}
+        stored = await projection_table.read(tx)
+        horizon, found = await read_lags(tx, await EventLog.load(tx), stored)
+    return horizon, {each.stored.name: each for each in found}
 
 
 async def test_lag_is_the_distance_to_the_horizon_and_the_age_of_the_next_event(events, event_url):
@@ -76,3 +80,13 @@ async def test_events_of_runs_count_in_the_database_of_the_engine(migrated_url):
         await client.append(Append("order-1", [placed()]))
     _, found = await lags(migrated_url, EVENT_DATABASE)
     assert found["runs"].lag_seconds == pytest.approx(7200, abs=60)
+
+
+async def test_a_feed_lags_as_a_projection_does(events, feed_database):
+    last = await append_one(events, "order-1", placed(), placed(), placed())
+    async with feed_database.transaction() as tx:
+        assert await feed_table.save(tx, ORDERS, Progress(0, last - 2), "a", 60.0)
+        stored = await feed_table.read(tx)
+        horizon, (orders,) = await read_lags(tx, await EventLog.load(tx), stored)
+    assert (orders.stored.name, orders.lag_events, horizon) == ("orders", 2, last)
+    assert orders.lag_seconds > 0

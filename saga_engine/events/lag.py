@@ -1,54 +1,63 @@
-"""How far projections are behind the horizon, in positions and in seconds."""
+"""How far projections or feeds are behind the horizon, in positions and in seconds."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from saga_engine.events import positions, projection_table
+from saga_engine.events import positions
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.projection_table import StoredProjection
 from saga_engine.postgres.statement import Transaction, text
 
 
+class Reader(Protocol):
+    """A projection or a feed as it is stored."""
+
+    @property
+    def position(self) -> int:
+        """Everything up to it was read."""
+
+
+StoredReader = TypeVar("StoredReader", bound=Reader)
+
+
 @dataclass(frozen=True, slots=True)
-class ProjectionLag:
+class Lag(Generic[StoredReader]):
     """
-    One projection, and what it has not read.
+    One projection or feed, and what it has not read.
 
     Args:
-        projection: as it is stored.
+        stored: as it is stored.
         lag_events: positions up to the horizon; that many events at most.
         lag_seconds: age of the next event up to the horizon; 0 if there is none.
     """
 
-    projection: StoredProjection
+    stored: StoredReader
     lag_events: int
     lag_seconds: float
 
 
 async def read_lags(
-    tx: Transaction, log: EventLog, name: str | None = None
-) -> tuple[int, Sequence[ProjectionLag]]:
+    tx: Transaction, log: EventLog, stored: Sequence[StoredReader]
+) -> tuple[int, Sequence[Lag[StoredReader]]]:
     """
-    Read the horizon, and the lag of all projections or of those of one name.
+    Read the horizon, and the lag of projections or feeds.
 
     Args:
         tx: at READ COMMITTED, on the primary.
         log: of that database.
-        name: of a projection; None: all.
+        stored: projections or feeds that were read in this transaction.
 
     Returns:
-        The horizon, and the projections by name and version.
+        The horizon, and a lag for each of *stored*.
     """
     horizon = await positions.horizon(tx)
-    stored = await projection_table.read(tx, name)
-    ages = await read_ages(tx, log, [each.position for each in stored], horizon)
+    ages = await _read_ages(tx, log, [each.position for each in stored], horizon)
     return horizon, [
-        ProjectionLag(each, max(0, horizon - each.position), ages.get(each.position, 0.0))
-        for each in stored
+        Lag(each, max(0, horizon - each.position), ages.get(each.position, 0.0)) for each in stored
     ]
 
 
-async def read_ages(
+async def _read_ages(
     tx: Transaction, log: EventLog, after: Collection[int], horizon: int
 ) -> Mapping[int, float]:
     """
