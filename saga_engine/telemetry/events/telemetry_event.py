@@ -3,89 +3,69 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from saga_engine.telemetry.events.code_events import (
-    InternalErrorCaught,
-    ObserverFailed,
-    UserCodeContained,
-    UserCodeFailed,
-    UserCodeHung,
-)
-from saga_engine.telemetry.events.connection_events import (
-    BrokerConnectionChanged,
-    DatabaseRecovered,
-    DatabaseUnavailable,
-)
-from saga_engine.telemetry.events.feed_events import (
-    FeedAcquired,
-    FeedEventsPassed,
-    FeedsMeasured,
-    FeedsRegistered,
-    FeedStopped,
-)
-from saga_engine.telemetry.events.handler_events import (
-    BarrierHit,
-    HandlerAbandoned,
-    HandlerFailed,
-    HandlerFinished,
-    HandlersRegistered,
-)
-from saga_engine.telemetry.events.message_events import (
-    BatchProcessed,
-    MessageDeadLettered,
-    MessageHeld,
-    MessageIgnored,
-    MessagesConsumed,
-    MessagesPublished,
-)
-from saga_engine.telemetry.events.process_events import (
-    BacklogCounted,
-    EventLoopLagMeasured,
-    ProcessReady,
-    ProcessStopped,
-    ProcessStopping,
-    WatchdogLost,
-    WatchdogRestarted,
-)
-from saga_engine.telemetry.events.projection_events import (
-    HorizonHeld,
-    ProjectionAcquired,
-    ProjectionBatchApplied,
-    ProjectionsMeasured,
-    ProjectionsRegistered,
-    ProjectionStopped,
-    ProjectionVersionKept,
-    ProjectionVersionRemoved,
-    StreamParked,
-)
-from saga_engine.telemetry.events.run_events import (
-    AttemptFinished,
-    AttemptSent,
-    DefinitionRegistered,
-    IncidentOpened,
-    IncidentResolved,
-    OperatorActionProcessed,
-    RetryScheduled,
-    RunCompensating,
-    RunFinished,
-    RunStarted,
+from saga_engine.telemetry.events import (
+    code_events,
+    connection_events,
+    feed_events,
+    handler_events,
+    message_events,
+    process_events,
+    projection_events,
+    run_events,
 )
 
 TelemetryEvent: TypeAlias = (
-    DefinitionRegistered | HandlersRegistered
-    | RunStarted | RunCompensating | RunFinished
-    | AttemptSent | AttemptFinished | RetryScheduled
-    | IncidentOpened | IncidentResolved | OperatorActionProcessed
-    | MessageIgnored | MessageHeld | MessageDeadLettered
-    | BatchProcessed | MessagesPublished | MessagesConsumed
-    | BrokerConnectionChanged | DatabaseUnavailable | DatabaseRecovered | InternalErrorCaught
-    | UserCodeFailed | UserCodeHung | UserCodeContained | WatchdogLost | WatchdogRestarted
-    | ProcessReady | ProcessStopping | ProcessStopped
-    | HandlerFinished | HandlerFailed | HandlerAbandoned | BarrierHit
-    | ProjectionsRegistered | ProjectionAcquired | ProjectionBatchApplied | ProjectionStopped
-    | StreamParked | ProjectionVersionRemoved | ProjectionVersionKept | ProjectionsMeasured
-    | HorizonHeld | FeedsRegistered | FeedAcquired | FeedEventsPassed | FeedStopped | FeedsMeasured
-    | BacklogCounted | EventLoopLagMeasured | ObserverFailed
-)  # fmt: skip
+    run_events.DefinitionRegistered
+    | handler_events.HandlersRegistered
+    | run_events.RunStarted
+    | run_events.RunCompensating
+    | run_events.RunFinished
+    | run_events.AttemptSent
+    | run_events.AttemptFinished
+    | run_events.RetryScheduled
+    | run_events.IncidentOpened
+    | run_events.IncidentResolved
+    | run_events.OperatorActionProcessed
+    | message_events.MessageIgnored
+    | message_events.MessageHeld
+    | message_events.MessageDeadLettered
+    | message_events.BatchProcessed
+    | message_events.MessagesPublished
+    | message_events.MessagesConsumed
+    | connection_events.BrokerConnectionChanged
+    | connection_events.DatabaseUnavailable
+    | connection_events.DatabaseRecovered
+    | code_events.InternalErrorCaught
+    | code_events.UserCodeFailed
+    | code_events.UserCodeHung
+    | code_events.UserCodeContained
+    | process_events.WatchdogLost
+    | process_events.WatchdogRestarted
+    | process_events.ProcessReady
+    | process_events.ProcessStopping
+    | process_events.ProcessStopped
+    | handler_events.HandlerFinished
+    | handler_events.HandlerFailed
+    | handler_events.HandlerAbandoned
+    | handler_events.BarrierHit
+    | projection_events.ProjectionsRegistered
+    | projection_events.ProjectionAcquired
+    | projection_events.ProjectionBatchApplied
+    | projection_events.ProjectionStopped
+    | projection_events.StreamParked
+    | projection_events.ProjectionVersionRemoved
+    | projection_events.ProjectionVersionKept
+    | projection_events.ProjectionsMeasured
+    | projection_events.HorizonHeld
+    | feed_events.FeedsRegistered
+    | feed_events.FeedAcquired
+    | feed_events.FeedEventsPassed
+    | feed_events.FeedStopped
+    | feed_events.FeedsMeasured
+    | process_events.BacklogCounted
+    | process_events.EventLoopLagMeasured
+    | code_events.ObserverFailed
+)
 
 Observer: TypeAlias = Callable[[TelemetryEvent], None]
 """Takes each telemetry event; the log and the metrics are two observers."""
