@@ -14,7 +14,14 @@ from saga_engine.cli.operator_actions import (
     acting_operator,
     print_actions,
 )
-from saga_engine.cli.output import AsJson, print_field, print_json, print_line, print_table
+from saga_engine.cli.output import (
+    AsJson,
+    print_done,
+    print_field,
+    print_json,
+    print_line,
+    print_table,
+)
 from saga_engine.events import (
     operator_audit,
     projection_actions,
@@ -123,7 +130,7 @@ async def pause(
     acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         await projection_actions.pause(tx, name, acting, version)
-    _print_done(f"{name} is paused.", {"paused": name}, as_json=as_json)
+    print_done(f"{name} is paused.", {"paused": name}, as_json=as_json)
 
 
 @app.command
@@ -145,7 +152,7 @@ async def resume(
     acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         await projection_actions.resume(tx, name, acting, version)
-    _print_done(f"{name} continues.", {"resumed": name}, as_json=as_json)
+    print_done(f"{name} continues.", {"resumed": name}, as_json=as_json)
 
 
 @app.command
@@ -168,7 +175,8 @@ async def retry(
     async with event_transaction() as tx:
         number = await projection_actions.retry(tx, name, acting, version)
     done = {"retried": name, "failures": number}
-    _print_done(f"{number} failures of {name} are tried again.", done, as_json=as_json)
+    failures = "1 failure" if number == 1 else f"{number} failures"
+    print_done(f"{name} tries {failures} again.", done, as_json=as_json)
 
 
 @app.command
@@ -194,7 +202,7 @@ async def skip(
         await projection_actions.skip(tx, name, position, acting, version)
     done = {"skipped": name, "position": position}
     text = f"{name} goes on without the event at position {position}."
-    _print_done(text, done, as_json=as_json)
+    print_done(text, done, as_json=as_json)
 
 
 @app.command
@@ -220,7 +228,7 @@ async def rebuild(
         async with event_transaction() as tx:
             version = await projection_rebuild.discard(tx, name, acting)
         removed = {"discarded": name, "version": version}
-        _print_done(f"Version {version} of {name} is removed.", removed, as_json=as_json)
+        print_done(f"Version {version} of {name} is removed.", removed, as_json=as_json)
         return
     async with event_transaction() as tx:
         started = await projection_rebuild.begin(tx, name, acting, code_version)
@@ -229,7 +237,7 @@ async def rebuild(
         " first event that exists. When `saga-engine projections list` shows it as ready:"
         f" saga-engine projections switch {name}"
     )
-    _print_done(text, {"rebuilding": name, **asdict(started)}, as_json=as_json)
+    print_done(text, {"rebuilding": name, **asdict(started)}, as_json=as_json)
 
 
 @app.command
@@ -257,14 +265,7 @@ async def switch(
     text = f"Version {done.version} of {name} is live."
     if done.previous is not None:
         text += f" Version {done.previous} is kept, to return to it."
-    _print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
-
-
-def _print_done(text: str, document: Mapping[str, object], *, as_json: bool) -> None:
-    if as_json:
-        print_json(document)
-    else:
-        print_line(text)
+    print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
 
 
 _COLUMN_FIELDS = (

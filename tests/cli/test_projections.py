@@ -72,7 +72,7 @@ async def test_show_names_the_event_that_could_not_be_applied(stopped, migrated_
 
 async def test_a_stopped_projection_is_skipped_and_retried(stopped, migrated_url):
     ran = await command(migrated_url, "retry", "orders", "--reason", "deployed")
-    assert (ran.out, ran.exit_code) == ("1 failures of orders are tried again.\n", 0)
+    assert (ran.out, ran.exit_code) == ("orders tries 1 failure again.\n", 0)
     async with running_projector(migrated_url, [orders_projection()]) as emitted:
         await emitted.wait_for(ProjectionStopped)
     ran = await command(migrated_url, "skip", "orders", stopped, "--reason", "a test")
