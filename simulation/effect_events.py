@@ -1,5 +1,5 @@
 """
-The events of the simulated services: an aggregate, a projection and a feed.
+The events of the simulated services: an aggregate, a projection and a feed; and a feed of runs.
 
 Each effect of a run appends to the stream of that run, in the transaction of the barrier. Steps of
 one run compete for its stream.
@@ -16,7 +16,7 @@ from saga_engine.events.event_log import EventLog
 from saga_engine.participant.context import CommandContext
 from simulation.event_model import EventModel
 
-LOG = EventLog(UUID(int=1))
+LOG, ENGINE_LOG = EventLog(UUID(int=1)), EventLog(UUID(int=2), has_journal=True)
 
 
 class EffectRecorded(BaseModel):
@@ -89,5 +89,8 @@ def project_effect(_: EffectRecorded, recorded: Recorded) -> list[Change]:
     ]
 
 
-feed = Feed("effects")
-feed.to_exchange()
+effect_feed = Feed("effects")
+effect_feed.to_exchange()
+run_feed = Feed("runs")
+"""The journals of the runs, in the database of the engine."""
+run_feed.to_exchange()

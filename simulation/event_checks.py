@@ -12,7 +12,17 @@ import orjson
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.topology import FEED, FEED_TOPOLOGY, Binding, Queue, Topology
 from simulation.broker_model import BrokerModel
-from simulation.effect_events import effects, feed, read_event, stream_view, views
+from simulation.effect_events import (
+    ENGINE_LOG,
+    LOG,
+    effect_feed,
+    effects,
+    read_event,
+    run_feed,
+    stream_view,
+    views,
+)
+from simulation.event_model import NEW_READER, events_of_run
 from simulation.memory_database import MemoryDatabase
 from simulation.process import SimulatedProcess
 from simulation.rows import Row
@@ -23,30 +33,64 @@ FEED_QUEUE_TOPOLOGY = Topology(
 )
 """The queue of a consumer, which receives nothing while a world lasts."""
 
-READERS = (("projection", views.name), ("feed", feed.name))
 AT_THE_EXCHANGE = (PublishOutcome.CONFIRMED, PublishOutcome.UNROUTABLE)
 
 
-class EventChecks:
-    """Observes the feed's messages, and finds violations; without projectors there are none."""
+class PublishedFeed:
+    """What a feed has published, by position."""
 
-    def __init__(self, services_db: MemoryDatabase, broker: BrokerModel, projectors: int) -> None:
-        self._db = services_db
-        self._is_enabled = projectors > 0
-        self._published: dict[int, str] = {}  # the first id of each position
+    def __init__(self) -> None:
+        self._ids: dict[int, str] = {}
         self._last_positions: defaultdict[str, int] = defaultdict(int)
-        self._feed_violations: list[str] = []
+        self._violations: list[str] = []
+
+    def add(self, stream: str, position: int, event_id: str) -> None:
+        """Add a message that the exchange has received."""
+        known_id, last = self._ids.get(position), self._last_positions[stream]
+        if known_id is None and position < last:
+            self._violations.append(f"E5: {stream} at {position} came after {last}")
+        if known_id not in (None, event_id):
+            self._violations.append(f"E5: position {position} has two ids")
+        self._ids[position] = event_id
+        self._last_positions[stream] = max(position, last)
+
+    def violations(self, expected: set[int]) -> Iterator[str]:
+        """E5: every event has reached the exchange, in order, and nothing else has."""
+        yield from self._violations
+        if self._ids.keys() != expected:
+            yield f"E5: published and expected differ in {self._ids.keys() ^ expected}"
+        if len(set(self._ids.values())) != len(self._ids):
+            yield "E5: two events have one id"
+
+
+class EventChecks:
+    """Observes the messages of feeds, and finds violations; without projectors there are none."""
+
+    def __init__(
+        self,
+        services_db: MemoryDatabase,
+        engine_db: MemoryDatabase,
+        broker: BrokerModel,
+        projectors: int,
+    ) -> None:
+        self._db, self._engine_db = services_db, engine_db
+        self._is_enabled = projectors > 0
+        self._feeds = {log.id.urn: PublishedFeed() for log in (LOG, ENGINE_LOG)}
         broker.on_published.append(self._on_published)
 
     def readers_behind(self) -> list[str]:
         """The projections and feeds that have not reached the last position."""
         if not self._is_enabled:
             return []
-        last = self._db.last_position
+        readers = (
+            (self._db, "projection", views.name),
+            (self._db, "feed", effect_feed.name),
+            (self._engine_db, "feed", run_feed.name),
+        )
         return [
-            name
-            for table, name in READERS
-            if self._db.rows[table].get(name, {"position": -1})["position"] < last
+            f"{table} {name}"
+            for database, table, name in readers
+            if database.rows[table].get(name, NEW_READER)["position"] < database.last_position
         ]
 
     def violations(self) -> Iterator[str]:
@@ -58,24 +102,23 @@ class EventChecks:
             yield from _check_stream(stream, rows)
         yield from self._check_effects()
         yield from self._check_projection(streams)
-        yield from self._check_feed()
-        for name in self.readers_behind():
-            yield f"E6: {name} does not reach position {self._db.last_position}"
+        events = self._db.rows["stream_event"].values()
+        yield from self._feeds[LOG.id.urn].violations({row["position"] for row in events})
+        journal = self._engine_db.rows["journal"].values()
+        of_runs = {event["position"] for row in journal for event in events_of_run(row)}
+        yield from self._feeds[ENGINE_LOG.id.urn].violations(of_runs)
+        for reader in self.readers_behind():
+            yield f"E6: {reader} does not reach the last position"
 
     def _on_published(
         self, process: SimulatedProcess, message: Message, outcome: PublishOutcome
     ) -> None:
         del process
-        if message.exchange != FEED or outcome not in AT_THE_EXCHANGE:
-            return
-        position, stream = int(str(message.headers["ce-sequence"])), message.headers["ce-subject"]
-        known_id, last = self._published.get(position), self._last_positions[str(stream)]
-        if known_id is None and position < last:
-            self._feed_violations.append(f"E5: {stream} at {position} came after {last}")
-        if known_id not in (None, message.message_id):
-            self._feed_violations.append(f"E5: position {position} has two ids")
-        self._published[position] = message.message_id
-        self._last_positions[str(stream)] = max(position, last)
+        if message.exchange == FEED and outcome in AT_THE_EXCHANGE:
+            header = {name: str(value) for name, value in message.headers.items()}
+            self._feeds[header["ce-source"]].add(
+                header["ce-subject"], int(header["ce-sequence"]), message.message_id
+            )
 
     def _streams(self) -> dict[str, list[Row]]:
         streams: defaultdict[str, list[Row]] = defaultdict(list)
@@ -112,15 +155,6 @@ class EventChecks:
         if found != replayed:
             wrong = {key: row for key, row in found.items() if replayed.get(key) != row}
             yield f"E4: {wrong} is not what a replay gives; {len(found)} of {len(replayed)} rows"
-
-    def _check_feed(self) -> Iterator[str]:
-        """E5: every event has reached the exchange, and nothing else has."""
-        yield from self._feed_violations
-        expected = {row["position"] for row in self._db.rows["stream_event"].values()}
-        if self._published.keys() != expected:
-            yield f"E5: not published {expected - self._published.keys()}"
-        if len(set(self._published.values())) != len(self._published):
-            yield "E5: two events have one id"
 
 
 def _check_stream(stream: str, rows: list[Row]) -> Iterator[str]:

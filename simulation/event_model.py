@@ -1,12 +1,12 @@
 """
 The model of the event tables: streams, positions and the horizon, checkpoints, projected tables.
 
-It is an `EventTransaction`, with what appends and `ProjectionWriterModel` need. As in PostgreSQL, a
-transaction announces a position below all that it draws, and its end removes that; a rollback
-leaves a gap.
+The journals of runs are streams, too. It is an `EventTransaction`, with what appends and
+`ProjectionWriterModel` need. As in PostgreSQL, a transaction announces a position below all that it
+draws, and its end removes that; a rollback leaves a gap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -22,8 +22,11 @@ from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.recorded import EventData, Recorded
 from saga_engine.settings import Settings
 from simulation.memory_database import MemoryTransaction
-from simulation.rows import Row
+from simulation.rows import Row, stored_events_of
 
+_COLUMNS = (
+    *("stream", "version", "place", "position", "recorded_at", "type", "schema_version", "data"),
+)
 NEW_READER: Row = {"position": 0, "owner": None, "leased_until": None, "active": True, "skipped": 0}
 
 
@@ -52,6 +55,7 @@ class EventModel(MemoryTransaction):
                 row = {
                     "stream": stream,
                     "version": number,
+                    "place": 0,
                     "position": self.draw_position(),
                     "recorded_at": self.now,
                     "type": event.type,
@@ -76,11 +80,11 @@ class EventModel(MemoryTransaction):
         after, last = bounds
         async with self.statement():
             until = min(last, self.current_horizon(), after + settings.event_window)
-            rows = [
-                row
-                for _, row in self.scan("stream_event")
-                if after < row["position"] <= until and _accepts(log_filter, row)
-            ]
+            logged = [row for _, row in self.scan("stream_event")]
+            logged += [event for _, row in self.scan("journal") for event in events_of_run(row)]
+        rows = [
+            row for row in logged if after < row["position"] <= until and _accepts(log_filter, row)
+        ]
         rows.sort(key=lambda row: row["position"])
         events = [_recorded(log, row) for row in rows[:max_events]]
         if len(rows) > max_events:
@@ -159,9 +163,23 @@ class EventModel(MemoryTransaction):
         return {"owner": owner, "leased_until": self.now + timedelta(seconds=seconds)}
 
 
+def events_of_run(row: Row) -> Iterator[Row]:
+    """The events of a row of the journal, as rows of the stream of the run."""
+    for place, event in enumerate(stored_events_of(row)):
+        yield {
+            "stream": f"run-{row['run_id']}",
+            "version": row["revision"],
+            "place": place,
+            "position": event.position,
+            "recorded_at": row["recorded_at"],
+            "type": event.type,
+            "schema_version": 1,
+            "data": orjson.dumps(event.data).decode(),
+        }
+
+
 def _recorded(log: EventLog, row: Row) -> Recorded:
-    columns = ("position", "recorded_at", "type", "schema_version", "data")
-    return log.recorded((row["stream"], row["version"], 0, *(row[each] for each in columns), "{}"))
+    return log.recorded((*(row[each] for each in _COLUMNS), "{}"))
 
 
 def _accepts(log_filter: LogFilter, row: Row) -> bool:

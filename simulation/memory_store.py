@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from saga_engine.store.partitions import LockRetry, MaintenanceResult, maintain_tables
 from simulation.backlog_model import BacklogModel
 from simulation.definition_model import DefinitionModel
+from simulation.event_model import EventModel
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
 from simulation.outbox_model import OutboxModel
 from simulation.partition_model import PartitionModel
@@ -32,6 +33,7 @@ class MemoryStoreTransaction(
     SuspectModel,
     RequesterModel,
     PartitionModel,
+    EventModel,
 ):
     """A `StoreTransaction`, with what clients, operators and the maintenance do."""
 

@@ -1,19 +1,22 @@
 """
-A simulated projector: the loops of a projection and a feed, as `saga-engine projector` runs them.
+A simulated projector: the loops of a projection and of feeds, as `saga-engine projector` runs them.
 
 `ProjectionWriterModel` stands for `projection_batch.BatchApplier`: it writes the effects and the
 checkpoint of a batch in one transaction, after it has locked the checkpoint that they follow.
 """
 
 import asyncio
+from dataclasses import dataclass
 
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.event_application import Plan, plan
 from saga_engine.events.event_batch import BatchResult, EventBatch
+from saga_engine.events.event_log import EventLog
 from saga_engine.events.event_source import EventSource
+from saga_engine.events.feed import Feed
 from saga_engine.events.feed_runner import FeedRunner
 from saga_engine.events.horizon_watch import HorizonWatch
-from saga_engine.events.interfaces import FeedMessages
+from saga_engine.events.interfaces import EventStore, FeedMessages
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_runner import ProjectionRunner
@@ -22,7 +25,7 @@ from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
 from saga_engine.telemetry.operations import Operation
-from simulation.effect_events import LOG, feed, views
+from simulation.effect_events import ENGINE_LOG, LOG, effect_feed, run_feed, views
 from simulation.memory_database import MemoryDatabaseClient
 from simulation.services_model import ServicesTransaction
 
@@ -75,21 +78,48 @@ class ProjectionWriterModel:
         raise NotImplementedError(f"{stream} is not parked: {batch}")
 
 
-async def run_projector(
-    store: Store,
-    publisher: FeedMessages,
-    settings: Settings,
-    emit: Observer,
-    owner: str,
-    stop: asyncio.Event,
-) -> None:
-    """Run the projection and the feed of `effect_events` until *stop* is set."""
-    horizon = HorizonWatch(store, settings)
-    source = EventSource(store, LOG, horizon, settings)
-    loop = OwnedLoop(Operation.FEED, settings, emit)
-    version = ProjectionVersion(views, views.version)
-    writer = ProjectionWriterModel(store, views, owner, settings)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(loop.watch(horizon, stop))
-        tasks.create_task(ProjectionRunner(version, source, writer, emit).run(stop))
-        tasks.create_task(FeedRunner(feed, source, publisher, owner, loop).run(stop))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedProjector:
+    """
+    The projection and the feeds of `effect_events` in one process.
+
+    Args:
+        services: the database of the services, with their streams.
+        engine: the database of the engine, with the journals of runs.
+        publisher: of the feeds.
+        settings: leases and intervals.
+        emit: takes telemetry events.
+        owner: this process.
+    """
+
+    services: Store
+    engine: EventStore
+    publisher: FeedMessages
+    settings: Settings
+    emit: Observer
+    owner: str
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run them until *stop* is set."""
+        version = ProjectionVersion(views, views.version)
+        writer = ProjectionWriterModel(self.services, views, self.owner, self.settings)
+        async with asyncio.TaskGroup() as tasks:
+            source = self._source(tasks, self.services, LOG, stop)
+            tasks.create_task(ProjectionRunner(version, source, writer, self.emit).run(stop))
+            tasks.create_task(self._feed_runner(effect_feed, source).run(stop))
+            source = self._source(tasks, self.engine, ENGINE_LOG, stop)
+            tasks.create_task(self._feed_runner(run_feed, source).run(stop))
+
+    def _source(
+        self, tasks: asyncio.TaskGroup, store: EventStore, log: EventLog, stop: asyncio.Event
+    ) -> EventSource:
+        horizon = HorizonWatch(store, self.settings)
+        tasks.create_task(self._loop.watch(horizon, stop))
+        return EventSource(store, log, horizon, self.settings)
+
+    def _feed_runner(self, feed: Feed, source: EventSource) -> FeedRunner:
+        return FeedRunner(feed, source, self.publisher, self.owner, self._loop)
+
+    @property
+    def _loop(self) -> OwnedLoop:
+        return OwnedLoop(Operation.FEED, self.settings, self.emit)

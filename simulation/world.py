@@ -41,7 +41,7 @@ from simulation.monitor import Monitor
 from simulation.operator import Operator
 from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.process import SimulatedProcess
-from simulation.projector import run_projector
+from simulation.projector import SimulatedProjector
 from simulation.rollout import Rollout
 from simulation.services_model import ServicesTransaction
 from simulation.workload import SampledOutcomes, Workload, make_participant
@@ -114,7 +114,9 @@ class World:
         self._monitor = Monitor(
             self._engine_db, self._services_db, self._broker, _barrier_commands(workloads)
         )
-        self._event_checks = EventChecks(self._services_db, self._broker, config.projectors)
+        self._event_checks = EventChecks(
+            self._services_db, self._engine_db, self._broker, config.projectors
+        )
         self._counts: Counter[str] = Counter()
         self._task_group = asyncio.TaskGroup()
         self._processes: dict[str, SimulatedProcess] = {}
@@ -223,13 +225,16 @@ class World:
             await dispatcher.stop()
 
     async def _projector(self, process: SimulatedProcess) -> None:
-        store = MemoryDatabaseClient(self._services_db, process, ServicesTransaction)
         timeout = self._settings.broker_confirm_timeout
-        publisher = PublisherModel(self._broker, process, timeout)
-        owner = f"{process.name} since {asyncio.get_running_loop().time()}"
-        await run_projector(
-            store, publisher, self._settings, self._on_worker_event, owner, process.stop
+        projector = SimulatedProjector(
+            services=MemoryDatabaseClient(self._services_db, process, ServicesTransaction),
+            engine=MemoryStore(self._engine_db, process),
+            publisher=PublisherModel(self._broker, process, timeout),
+            settings=self._settings,
+            emit=self._on_worker_event,
+            owner=f"{process.name} since {asyncio.get_running_loop().time()}",
         )
+        await projector.run(process.stop)
 
     def _broker_clients(
         self, process: SimulatedProcess, queues: Sequence[str], prefetch: int

@@ -22,7 +22,14 @@ from saga_engine.events.sql_event_store import SqlEventStore, SqlEventTransactio
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
-from simulation.effect_events import LOG, metadata, read_event, stream_view, views
+from simulation.effect_events import (
+    ENGINE_LOG,
+    LOG,
+    metadata,
+    read_event,
+    stream_view,
+    views,
+)
 from simulation.event_model import EventModel
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
@@ -30,6 +37,8 @@ from simulation.process import SimulatedProcess
 from simulation.projector import ProjectionWriterModel
 from simulation.services_model import ServicesTransaction
 from tests.kit.programs import wait_until_true
+from tests.kit.stored_runs import decide_start, journal_row
+from tests.kit.stores import SqlRequesterStore
 
 KEY = FeedKey("effects", Sink.EXCHANGE)
 LONG, SHORT = 60.0, 0.01  # Seconds of a lease.
@@ -285,3 +294,22 @@ async def test_a_projection_has_one_owner_until_its_lease_ends(events):
 def test_the_model_has_every_method_of_the_interface():
     names = {name for name in dir(EventTransaction) if not name.startswith("_")}
     assert names <= set(dir(EventModel))
+
+
+async def test_the_journals_of_runs_are_streams(store, request):
+    async with store.transaction() as tx:
+        now = await tx.database_now()
+        row = journal_row(decide_start(now), recorded_at=now)
+        await tx.append_to_journal([row])
+    is_sql = isinstance(store, SqlRequesterStore)
+    events = SqlEventStore(request.getfixturevalue("database")) if is_sql else store
+    async with events.transaction() as tx:
+        bounds = (0, await tx.horizon())
+        page = await tx.read_page(ENGINE_LOG, EVERYTHING, bounds, Settings(), 100)
+    stream = f"run-{row.run_id}"
+    assert [(each.stream, each.version, each.place, each.type) for each in page.events] == [
+        (stream, 1, 0, "run_started"),
+        (stream, 1, 1, "attempt_started"),
+    ]
+    assert [each.position for each in page.events] == [1, 2]
+    assert page.position == 2

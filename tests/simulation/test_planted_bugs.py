@@ -26,8 +26,7 @@ RARE = {
     "never_retry": (7,),
     "treat_rejected_compensation_as_done": (25,),
     "misreport_load_as_bug": (28,),
-    "publish_the_events_of_a_stream_together": (16,),
-    "pass_over_refused_events": (16,),
+    "save_the_checkpoint_after_the_effects": (16,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried before the others."""
 

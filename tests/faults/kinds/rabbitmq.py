@@ -194,8 +194,8 @@ async def trigger_consumer_timeout(environment: FaultEnvironment, _random: Rando
 
 
 async def revoke_permissions(environment: FaultEnvironment, _random: Random):
-    """Revoke all permissions of the user for a while."""
-    hearing = EventLogWatcher(environment.processes)
+    """Revoke all permissions of the user for a while; who publishes nothing need not notice."""
+    hearing = EventLogWatcher(environment.consuming_processes)
     async with _restored(_set_permissions, environment, EVERYTHING):
         await _set_permissions(environment, NOTHING)
         await _close_connections(environment)
