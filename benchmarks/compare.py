@@ -2,6 +2,7 @@
 Compare the processor time per run of two checkouts, relative to that of RabbitMQ in the same run.
 
     python -m benchmarks.compare --before CHECKOUT --after CHECKOUT [--pairs 12] [--case success]
+    python -m benchmarks.compare --case read-models --case feed [--pairs 12]
 
 Each checkout runs its own code with its own `.venv`; this checkout starts the runs and receives
 their results. Both use the same servers, with an empty virtual host and an empty database for each
@@ -10,6 +11,13 @@ other load on the machine affects both alike. Each case prints two JSON lines wi
 run by process, and one with the median of the ratios after/before and an interval that contains it
 with a probability of at least 95 % (from order statistics, without assuming a distribution; below
 six pairs the interval is the whole range).
+
+The cases `read-models` and `feed` compare one checkout, `--after` (by default this one), with
+itself: before without readers of events, after with the engine's read models (`worker --events`),
+or with a projector that publishes one feed of the journals of all runs. Their ratio is that of
+worker and PostgreSQL, relative to RabbitMQ. The feed publishes to a RabbitMQ of its own, so that
+its messages do not make the runs look cheaper; its process and that RabbitMQ are printed, and
+`ratio_with_readers` counts the feed's process as well.
 """
 
 import argparse
@@ -18,7 +26,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -26,6 +34,13 @@ from math import comb
 from pathlib import Path
 from statistics import median
 
+from benchmarks.event_readers import (
+    FEED,
+    SETTLE_SECONDS,
+    EventReaders,
+    bound_queue,
+    wait_until_caught_up,
+)
 from benchmarks.load_generator import LoadGenerator
 from benchmarks.processes import ServerUrls, cpu_seconds, terminate
 from saga_engine.embedded.postgres import PostgresServer
@@ -42,6 +57,7 @@ class Case:
     card: str
     barrier: bool
     runs_in_flight: int
+    readers: EventReaders | None = None
 
 
 CASES = (
@@ -50,6 +66,10 @@ CASES = (
     Case("rollback", "declined-late", barrier=False, runs_in_flight=200),
     Case("rollback-barrier", "declined-late", barrier=True, runs_in_flight=200),
     Case("one-at-a-time", "ok", barrier=False, runs_in_flight=1),
+    *(
+        Case(each.value, "ok", barrier=False, runs_in_flight=200, readers=each)
+        for each in EventReaders
+    ),
 )
 SIDE_NAMES = ("before", "after")
 MAX_ATTEMPTS = 3
@@ -58,11 +78,14 @@ WARMUP_RUNS = 100
 
 
 class SharedServers:
-    """One RabbitMQ and one PostgreSQL for all measurements."""
+    """One RabbitMQ and one PostgreSQL for all measurements, and a RabbitMQ for feeds."""
 
-    def __init__(self, rabbit: RabbitMQServer, postgres: PostgresServer) -> None:
+    def __init__(
+        self, rabbit: RabbitMQServer, postgres: PostgresServer, feed_rabbit: RabbitMQServer | None
+    ) -> None:
         self.rabbit = rabbit
         self.postgres = postgres
+        self.feed_rabbit = feed_rabbit
         self._numbers = count(1)
 
     @asynccontextmanager
@@ -122,9 +145,14 @@ async def measure(
     case: Case,
     runs: int,
     extra_environment: Mapping[str, str],
+    readers: EventReaders | None = None,
 ) -> dict[str, float]:
     """Return the milliseconds of processor time per run, by process."""
-    engine = (str(STATEMENT_COUNTER), "worker", "examples.place_order.sagas", "--port", "0")
+    options = ("--events",) if readers is EventReaders.READ_MODELS else ()
+    engine = (
+        *(str(STATEMENT_COUNTER), "worker", "examples.place_order.sagas", "--port", "0"),
+        *options,
+    )
     services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
     async with AsyncExitStack() as stack:
         urls = await stack.enter_async_context(servers.isolated_urls())
@@ -138,31 +166,68 @@ async def measure(
         for name, arguments in (("worker", engine), ("participants", services)):
             started = checkout.running(*arguments, environment=environment)
             pids[name] = await stack.enter_async_context(started)
+        if readers is EventReaders.FEED:
+            pids |= await stack.enter_async_context(_running_feed(servers, checkout, environment))
         expected_status = "completed" if case.card == "ok" else "compensated"
         load = await stack.enter_async_context(
             LoadGenerator(urls, card=case.card, expected_status=expected_status)
         )
         await load.run(min(WARMUP_RUNS, runs), max_in_flight=min(20, case.runs_in_flight))
+        if readers:
+            await wait_until_caught_up(urls.database_url)
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         await load.run(runs, max_in_flight=case.runs_in_flight)
+        if case.readers:
+            await asyncio.sleep(SETTLE_SECONDS)
+        if readers:
+            await wait_until_caught_up(urls.database_url)
         return {name: (cpu_seconds(pid) - before[name]) * 1000 / runs for name, pid in pids.items()}
 
 
+@asynccontextmanager
+async def _running_feed(
+    servers: SharedServers, checkout: Checkout, environment: Mapping[str, str]
+) -> AsyncIterator[Mapping[str, int]]:
+    """Run a projector with a feed; yield its process id and that of its RabbitMQ."""
+    rabbit = servers.feed_rabbit
+    assert rabbit is not None, "main starts it for the case"
+    environment = {**environment, "SAGA_ENGINE_BROKER_URL": rabbit.url}
+    async with (
+        bound_queue(rabbit.url),
+        checkout.running(*FEED, environment=environment) as pid,
+    ):
+        yield {"feed": pid, "feed_rabbitmq": rabbit.pid}
+
+
 async def _measure_with_retries(
-    servers: SharedServers, checkout: Checkout, case: Case, runs: int
+    servers: SharedServers,
+    checkout: Checkout,
+    case: Case,
+    runs: int,
+    readers: EventReaders | None = None,
 ) -> dict[str, float]:
     """Measure; retry if a run has an unexpected status, as on an overloaded machine."""
     for _ in range(MAX_ATTEMPTS - 1):
         try:
-            return await measure(servers, checkout, case, runs, {})
+            return await measure(servers, checkout, case, runs, {}, readers)
         except SystemExit as error:
             print(f"{checkout.path}: {error}; measuring again.", file=sys.stderr, flush=True)
-    return await measure(servers, checkout, case, runs, {})
+    return await measure(servers, checkout, case, runs, {}, readers)
 
 
 def relative_cost(cpu_ms: Mapping[str, float]) -> float:
     """Return the cost of the engine and PostgreSQL, relative to RabbitMQ's in the same runs."""
     return (cpu_ms["worker"] + cpu_ms["participants"] + cpu_ms["postgresql"]) / cpu_ms["rabbitmq"]
+
+
+def engine_cost(cpu_ms: Mapping[str, float]) -> float:
+    """Return the cost of the worker and PostgreSQL, relative to RabbitMQ's in the same runs."""
+    return (cpu_ms["worker"] + cpu_ms["postgresql"]) / cpu_ms["rabbitmq"]
+
+
+def engine_cost_with_readers(cpu_ms: Mapping[str, float]) -> float:
+    """Return the same, with the process of the feed."""
+    return engine_cost(cpu_ms) + cpu_ms.get("feed", 0.0) / cpu_ms["rabbitmq"]
 
 
 def confidence_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
@@ -185,28 +250,41 @@ async def compare(
     measurements: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(pairs):
         for name in SIDE_NAMES if number % 2 == 0 else SIDE_NAMES[::-1]:
+            checkout = checkouts["after" if case.readers else name]
+            readers = case.readers if name == "after" else None
             measurements[name].append(
-                await _measure_with_retries(servers, checkouts[name], case, runs)
+                await _measure_with_retries(servers, checkout, case, runs, readers)
             )
+    cost = engine_cost if case.readers else relative_cost
     for name in SIDE_NAMES:
         medians = {
             process: round(median(each[process] for each in measurements[name]), 3)
             for process in measurements[name][0]
         }
-        medians["relative_cost"] = round(median(map(relative_cost, measurements[name])), 3)
+        medians["relative_cost"] = round(median(map(cost, measurements[name])), 3)
         print_result(case=case.name, side=name, cpu_ms_per_run=medians)
+    print_result(case=case.name, pairs=pairs, **ratio_fields("ratio", measurements, cost))
+    if case.readers is EventReaders.FEED:
+        fields = ratio_fields("ratio_with_readers", measurements, engine_cost_with_readers)
+        print_result(case=case.name, pairs=pairs, **fields)
+
+
+def ratio_fields(
+    name: str,
+    measurements: Mapping[str, Sequence[Mapping[str, float]]],
+    cost: Callable[[Mapping[str, float]], float],
+) -> dict[str, object]:
+    """Return the median of the ratios after/before of a cost, and its interval, to print."""
     ratios = [
-        relative_cost(after) / relative_cost(before)
+        cost(after) / cost(before)
         for before, after in zip(measurements["before"], measurements["after"], strict=True)
     ]
     low, high, coverage = confidence_interval(ratios)
-    print_result(
-        case=case.name,
-        pairs=pairs,
-        ratio=round(median(ratios), 3),
-        interval=[round(low, 3), round(high, 3)],
-        coverage=round(coverage, 3),
-    )
+    return {
+        name: round(median(ratios), 3),
+        "interval": [round(low, 3), round(high, 3)],
+        "coverage": round(coverage, 3),
+    }
 
 
 async def print_statement_counts(
@@ -234,8 +312,9 @@ def print_result(**fields: object) -> None:
 async def main() -> None:
     """Compare the cases named on the command line, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
-    parser.add_argument("--before", type=Path, required=True)
-    parser.add_argument("--after", type=Path, required=True)
+    this = Path(__file__).parent.parent
+    parser.add_argument("--before", type=Path, default=this, help="by default this checkout")
+    parser.add_argument("--after", type=Path, default=this, help="by default this checkout")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument(
         "--runs", type=int, default=1000, help="runs per case; one-at-a-time takes a tenth"
@@ -246,11 +325,15 @@ async def main() -> None:
     )
     arguments = parser.parse_args()
     checkouts = {"before": Checkout(arguments.before), "after": Checkout(arguments.after)}
-    async with RabbitMQServer() as rabbit, PostgresServer() as postgres:
-        servers = SharedServers(rabbit, postgres)
-        for case in CASES:
-            if arguments.case and case.name not in arguments.case:
-                continue
+    cases = [each for each in CASES if not arguments.case or each.name in arguments.case]
+    async with AsyncExitStack() as stack:
+        rabbit = await stack.enter_async_context(RabbitMQServer())
+        postgres = await stack.enter_async_context(PostgresServer())
+        feed_rabbit = None
+        if any(case.readers is EventReaders.FEED for case in cases):
+            feed_rabbit = await stack.enter_async_context(RabbitMQServer())
+        servers = SharedServers(rabbit, postgres, feed_rabbit)
+        for case in cases:
             runs = max(1, arguments.runs // 10) if case.runs_in_flight == 1 else arguments.runs
             if arguments.statements:
                 await print_statement_counts(servers, checkouts, case, runs)
