@@ -49,7 +49,7 @@ from tests.kit.rabbitmq import RabbitMQServer
 STATEMENT_COUNTER = Path(__file__).with_name("statement_counter.py")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One case: the card, with or without the barrier, and how many runs are in flight."""
 
@@ -61,13 +61,13 @@ class Case:
 
 
 CASES = (
-    Case("success", "ok", barrier=False, runs_in_flight=200),
-    Case("success-barrier", "ok", barrier=True, runs_in_flight=200),
-    Case("rollback", "declined-late", barrier=False, runs_in_flight=200),
-    Case("rollback-barrier", "declined-late", barrier=True, runs_in_flight=200),
-    Case("one-at-a-time", "ok", barrier=False, runs_in_flight=1),
+    Case(name="success", card="ok", barrier=False, runs_in_flight=200),
+    Case(name="success-barrier", card="ok", barrier=True, runs_in_flight=200),
+    Case(name="rollback", card="declined-late", barrier=False, runs_in_flight=200),
+    Case(name="rollback-barrier", card="declined-late", barrier=True, runs_in_flight=200),
+    Case(name="one-at-a-time", card="ok", barrier=False, runs_in_flight=1),
     *(
-        Case(each.value, "ok", barrier=False, runs_in_flight=200, readers=each)
+        Case(name=each.value, card="ok", barrier=False, runs_in_flight=200, readers=each)
         for each in EventReaders
     ),
 )

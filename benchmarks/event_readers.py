@@ -1,13 +1,12 @@
 """What reads the journals of runs beside a measured worker: its read models, or a feed."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
 import aio_pika
 import asyncpg
-
-from tests.kit.programs import wait_until_true
 
 SETTLE_SECONDS = 3.0
 """
@@ -48,6 +47,10 @@ async def wait_until_caught_up(database_url: str) -> None:
     """Wait until each projection and feed of a database has reached the horizon."""
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
-        await wait_until_true(lambda: connection.fetchval(_CAUGHT_UP), interval=0.1)
+        for _ in range(600):
+            if await connection.fetchval(_CAUGHT_UP):
+                return
+            await asyncio.sleep(0.1)
+        raise SystemExit("The readers have not reached the horizon in 60 s")
     finally:
         await connection.close()

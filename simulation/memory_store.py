@@ -56,7 +56,12 @@ class MemoryStore:
         return self._client.transaction()
 
     async def maintain_partitions(
-        self, *, retention_days: int, months_ahead: int, lock_retry: LockRetry
+        self,
+        *,
+        retention_days: int,
+        months_ahead: int,
+        lock_retry: LockRetry,
+        retention_hold: float,
     ) -> MaintenanceResult:
         """Drop the months that have expired; none is missing."""
         return await maintain_tables(
@@ -64,6 +69,7 @@ class MemoryStore:
             retention_days=retention_days,
             months_ahead=months_ahead,
             lock_retry=lock_retry,
+            retention_hold=retention_hold,
         )
 
     async def purge_expired(self, *, dead_letter_days: int, audit_days: int) -> int:

@@ -6,10 +6,11 @@ be accepted (`MAX_RUN_ID_AGE`). Runs are retained for `RETENTION`; the settings 
 partitions are dropped within a simulation whose run ids are a week old.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from saga_engine.store.journal_readers import JournalReader, ReaderKind
 from simulation.definition_model import definition_of
 from simulation.memory_database import MemoryTransaction
 from simulation.record_model import record_outcome
@@ -99,6 +100,18 @@ class PartitionModel(MemoryTransaction):
                 return 0
             self._move(month, "", DETACHED)
             return 1
+
+    async def readers_behind(self, month: str) -> Sequence[JournalReader]:
+        del month  # The model has no projections and feeds in the database of the runs.
+        async with self.statement():
+            return ()
+
+    async def pass_over_readers(self, month: str) -> Sequence[JournalReader]:
+        return await self.readers_behind(month)
+
+    async def incomplete_readers(self) -> Sequence[tuple[ReaderKind, str]]:
+        async with self.statement():
+            return ()
 
     async def detached_months(self) -> list[str]:
         async with self.statement():

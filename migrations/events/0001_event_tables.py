@@ -24,11 +24,13 @@ CREATE TABLE saga_engine.event_schema_revision (
 
 _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0001', '0001')"
 
-# Event ids are made of it, so they differ from those of every other database.
+# Event ids are made of the id, so they differ from those of every other database. All events of
+# runs from `runs_complete_from` on are stored: retention has dropped some of those before it.
 _EVENT_LOG = """
 CREATE TABLE saga_engine.event_log (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-    id uuid NOT NULL DEFAULT gen_random_uuid()
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    runs_complete_from bigint NOT NULL DEFAULT 1
 )"""
 
 _CREATE_EVENT_LOG = "INSERT INTO saga_engine.event_log DEFAULT VALUES"

@@ -22,6 +22,9 @@ _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0002'
 # them. table_schema and table_name have the names in the declaration, of which the names of tables
 # that are not live are made; has_tables is false until a projector has made those of a rebuild. The
 # constraint is deferrable, so that one statement can exchange the roles of two rows.
+#
+# Retention keeps the journals that a reader of runs has not read. It drops them when the reader has
+# not moved for too long; `missing_until` is then the last position of what it has missed.
 _PROJECTION = """
 CREATE TABLE saga_engine.projection (
     name text COLLATE "C" NOT NULL,
@@ -38,6 +41,8 @@ CREATE TABLE saga_engine.projection (
     rebuild_problem text,
     has_tables boolean NOT NULL DEFAULT true,
     replaced_at timestamptz,
+    reads_runs boolean NOT NULL DEFAULT true,
+    missing_until bigint,
     PRIMARY KEY (name, version),
     CONSTRAINT projection_role UNIQUE (name, role) DEFERRABLE
 ) WITH (fillfactor = 50)"""

@@ -16,7 +16,9 @@ min_code_revision = "0001"
 
 _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0003', '0001')"
 
-# The row is updated with each batch; half of each page is free, so that updates are HOT.
+# The row is updated with each batch; half of each page is free, so that updates are HOT. Retention
+# keeps the journals that a reader of runs has not read. It drops them when the reader has not moved
+# for too long; `missing_until` is then the last position of what it has missed.
 _FEED = """
 CREATE TABLE saga_engine.feed (
     name text COLLATE "C" NOT NULL,
@@ -27,6 +29,8 @@ CREATE TABLE saga_engine.feed (
     owner text,
     leased_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    reads_runs boolean NOT NULL DEFAULT true,
+    missing_until bigint,
     PRIMARY KEY (name, sink)
 ) WITH (fillfactor = 50)"""
 

@@ -31,7 +31,7 @@ app = App(name="feeds", help="List, show, retry, discard and rewind.")
 
 TABLE_COLUMNS = (
     *("feed", "sink", "state", "position"),
-    *("lag events", "lag s", "skipped", "owner"),
+    *("lag events", "lag s", "skipped", "owner", "missing until"),
 )
 
 LABEL_WIDTH = len("stream_version")
@@ -66,7 +66,8 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
         _, lags = await read_lags(tx, await EventLog.load(tx), stored)
         failure = await feed_failures.read_open(tx, FeedKey(feed.name, feed.sink))
         actions = await operator_audit.read(tx, feed_actions.audited(name), ACTION_LIMIT)
-    document = _document(lags[0])
+        complete_from = await EventLog.runs_complete_from(tx)
+    document = {**_document(lags[0]), "runs_complete_from": complete_from}
     failed = asdict(failure) if failure else None
     if as_json:
         lists = {"failure": failed, "actions": [*map(asdict, actions)]}
@@ -143,13 +144,17 @@ async def rewind(
     acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
         await feed_actions.rewind(tx, name, to, acting)
+        complete_from = await EventLog.runs_complete_from(tx)
     text = f"{name} continues after position {to}."
-    print_done(text, {"rewound": name, "position": to}, as_json=as_json)
+    if to + 1 < complete_from:
+        text += f" Of runs, all events from position {complete_from} on are stored."
+    done = {"rewound": name, "position": to, "runs_complete_from": complete_from}
+    print_done(text, done, as_json=as_json)
 
 
 _COLUMN_FIELDS = (
     *("name", "sink", "state", "position"),
-    *("lag_events", "lag_seconds", "skipped", "owner"),
+    *("lag_events", "lag_seconds", "skipped", "owner", "missing_until"),
 )
 
 
@@ -165,4 +170,5 @@ def _document(lag: Lag[StoredFeed]) -> Mapping[str, Any]:
         "skipped": feed.skipped,
         "owner": feed.owner,
         "updated_at": feed.updated_at,
+        "missing_until": feed.missing_until,
     }

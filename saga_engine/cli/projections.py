@@ -40,7 +40,7 @@ app = App(name="projections", help="List, show, pause, resume, retry, skip, rebu
 
 TABLE_COLUMNS = (
     *("projection", "version", "state", "position"),
-    *("lag events", "lag s", "owner", "role"),
+    *("lag events", "lag s", "owner", "role", "missing until"),
 )
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
 
@@ -80,8 +80,9 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         failures = await projection_failures.read_open(tx, name, found.version)
         resolved = await projection_failures.read_resolved(tx, name, found.version, RESOLVED_LIMIT)
         actions = await operator_audit.read(tx, projection_actions.audited(name), ACTION_LIMIT)
+        complete_from = await EventLog.runs_complete_from(tx)
     window = Settings.load().projection_switch_window
-    document = _document(lag, window)
+    document = {**_document(lag, window), "runs_complete_from": complete_from}
     if as_json:
         lists = {
             "failures": [*map(asdict, failures)],
@@ -270,7 +271,7 @@ async def switch(
 
 _COLUMN_FIELDS = (
     *("name", "version", "state", "position"),
-    *("lag_events", "lag_seconds", "owner", "role"),
+    *("lag_events", "lag_seconds", "owner", "role", "missing_until"),
 )
 
 
@@ -295,4 +296,5 @@ def _document(lag: Lag[StoredProjection], window: int) -> Mapping[str, Any]:
         "updated_at": projection.updated_at,
         "role": projection.role,
         "code_version": projection.code_version,
+        "missing_until": projection.missing_until,
     }

@@ -36,6 +36,12 @@ class EventLog:
         found, has_journal = (await tx.execute(_LOAD)).one()
         return cls(UUID(found), has_journal)
 
+    @staticmethod
+    async def runs_complete_from(tx: Transaction) -> int:
+        """Return the position from which on all events of runs are stored; see retention."""
+        position: int = (await tx.execute(_RUNS_COMPLETE_FROM)).scalar_one()
+        return position
+
     def event_id(self, stream: str, version: int, place: int, recorded_at: datetime) -> UUID:
         """Make the id of an event of this log."""
         return event_id(self.id, stream, version, place, recorded_at)
@@ -67,3 +73,4 @@ _set_content = vars(StoredFields)["_content"].__set__
 _LOAD = text(
     "SELECT id::text, to_regclass('saga_engine.journal') IS NOT NULL FROM saga_engine.event_log"
 )
+_RUNS_COMPLETE_FROM = text("SELECT runs_complete_from FROM saga_engine.event_log")

@@ -75,6 +75,7 @@ async def rewind(tx: Transaction, name: str, position: int, operator: Operator) 
             f"Feed {name!r} is at position {found.position}. Give an earlier one, from 0."
         )
     await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, position)
+    await feed_table.forget_missing(tx, _key(found))
     await operator_audit.record(tx, audited(name), Action.REWIND, operator, position)
 
 

@@ -77,7 +77,9 @@ class FeedPublisher(AsyncResource):
         await resources.enter_async_context(self._database)
         async with self._database.transaction() as tx:
             self._log = await EventLog.load(tx)
-            await feed_table.register(tx, [FeedKey.of(each) for each in self._feeds])
+            readers = [each for each in self._feeds if feed_rules.event_filter(each).reads_runs]
+            keys, of_readers = ([*map(FeedKey.of, each)] for each in (self._feeds, readers))
+            await feed_table.register(tx, keys, of_readers)
         await resources.enter_async_context(self._connection)
 
     @property

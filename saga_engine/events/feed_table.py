@@ -7,7 +7,7 @@ second one saves nothing: the events that it has published are repetitions. The 
 that work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -76,6 +76,8 @@ class StoredFeed:
         skipped: how many events no queue was bound for, since the feed is there.
         owner: the process that runs it; None when no lease is in force.
         updated_at: when its position or its state was last saved.
+        missing_until: the last position of the journals that retention has dropped before it has
+            published them; None: it has missed nothing.
     """
 
     name: str
@@ -85,13 +87,24 @@ class StoredFeed:
     skipped: int
     owner: str | None
     updated_at: datetime
+    missing_until: int | None
 
 
-async def register(tx: Transaction, keys: Sequence[FeedKey]) -> None:
-    """Make a row, at position 0, for each feed that has none."""
+async def register(
+    tx: Transaction, keys: Sequence[FeedKey], reads_runs: Collection[FeedKey] = ()
+) -> None:
+    """
+    Make a row, at position 0, for each feed that has none.
+
+    Args:
+        tx: a transaction.
+        keys: the feeds.
+        reads_runs: those of them that can publish events of runs; retention waits for them.
+    """
     parameters = {
         "name": [each.name for each in keys],
         "sink": [each.sink.value for each in keys],
+        "reads_runs": [each in reads_runs for each in keys],
     }
     await tx.execute(_REGISTER, parameters)
 
@@ -138,6 +151,11 @@ async def set_state(tx: Transaction, key: FeedKey, state: FeedState, position: i
     await tx.execute(_SET_STATE, parameters)
 
 
+async def forget_missing(tx: Transaction, key: FeedKey) -> None:
+    """Forget that a feed has missed events: it publishes again what is stored."""
+    await tx.execute(_FORGET_MISSING, key.parameters)
+
+
 async def release(tx: Transaction, owner: str) -> None:
     """End the leases of a process, so that others need not wait for their end."""
     await tx.execute(_RELEASE, {"owner": owner})
@@ -159,6 +177,7 @@ async def read(tx: Transaction, name: str | None = None) -> list[StoredFeed]:
             skipped=row.skipped,
             owner=row.owner,
             updated_at=row.updated_at,
+            missing_until=row.missing_until,
         )
         for row in await tx.execute(_READ, {"name": name})
     ]
@@ -166,10 +185,12 @@ async def read(tx: Transaction, name: str | None = None) -> list[StoredFeed]:
 
 _REGISTER = text(
     """
-    INSERT INTO saga_engine.feed (name, sink)
-    SELECT f.name, f.sink
-    FROM unnest(CAST(:name AS text[]), CAST(:sink AS text[])) AS f(name, sink)
-    ORDER BY f.name, f.sink ON CONFLICT DO NOTHING"""
+    INSERT INTO saga_engine.feed AS stored (name, sink, reads_runs)
+    SELECT f.name, f.sink, f.reads_runs
+    FROM unnest(CAST(:name AS text[]), CAST(:sink AS text[]), CAST(:reads_runs AS boolean[]))
+        AS f(name, sink, reads_runs)
+    ORDER BY f.name, f.sink ON CONFLICT (name, sink) DO UPDATE SET reads_runs = excluded.reads_runs
+    WHERE stored.reads_runs <> excluded.reads_runs"""
 )
 _ACQUIRE = text(
     """
@@ -195,13 +216,16 @@ _SET_STATE = text(
         updated_at = clock_timestamp()
     WHERE name = :name AND sink = :sink"""
 )
+_FORGET_MISSING = text(
+    "UPDATE saga_engine.feed SET missing_until = NULL WHERE name = :name AND sink = :sink"
+)
 _RELEASE = text(
     "UPDATE saga_engine.feed SET owner = NULL, leased_until = NULL WHERE owner = :owner"
 )
 _LOCK = text("SELECT FROM saga_engine.feed WHERE name = :name AND sink = :sink FOR UPDATE")
 _READ = text(
     """
-    SELECT name, sink, state, position, skipped, updated_at,
+    SELECT name, sink, state, position, skipped, updated_at, missing_until,
         CASE WHEN leased_until >= clock_timestamp() THEN owner END AS owner
     FROM saga_engine.feed
     WHERE CAST(:name AS text) IS NULL OR name = :name ORDER BY name, sink"""

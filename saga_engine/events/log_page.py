@@ -13,6 +13,7 @@ from typing import Self
 
 from saga_engine.errors import InvalidInput, StoreUnavailable
 from saga_engine.events import positions, run_journal, stream_table
+from saga_engine.events.append import RUN_PREFIX
 from saga_engine.events.arguments import require_instance
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.event_types import EVENT_NAME_RULE, event_type_of, is_event_name
@@ -20,6 +21,7 @@ from saga_engine.events.recorded import Recorded
 from saga_engine.payload.payload import is_storable, type_name
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
+from saga_engine.store.event_data import EVENT_TYPES
 
 _ANY_CHARACTERS = "*"
 _HYPHEN = "-"
@@ -38,6 +40,17 @@ class LogFilter:
 
     types: Sequence[str] | None = None
     streams: Sequence[str] | None = None
+
+    @property
+    def reads_runs(self) -> bool:
+        """Whether it can accept an event of a run, in the engine's database."""
+        if self.types is not None and EVENT_TYPES.keys().isdisjoint(self.types):
+            return False
+        prefixes = ["%"] if self.streams is None else self.streams
+        return any(
+            each.startswith(RUN_PREFIX) or (each[-1:] == "%" and RUN_PREFIX.startswith(each[:-1]))
+            for each in prefixes
+        )
 
     @classmethod
     def create(cls, types: Collection[str | type] | None, streams: Collection[str] | None) -> Self:

@@ -17,6 +17,7 @@ from typing import Any
 
 from saga_engine.errors import NotFound, SchemaMismatch
 from saga_engine.events import shadow_tables
+from saga_engine.events.log_page import LogFilter
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.events.shadow_tables import TableName
@@ -56,6 +57,8 @@ class StoredProjection:
         has_tables: whether they exist; a projector makes those of a rebuild.
         tables: their names in the declaration; empty before a process has run that code.
         rebuild_problem: why that code cannot be rebuilt, as a sentence; None: it can.
+        missing_until: the last position of the journals that retention has dropped before it has
+            read them; None: it has missed nothing.
     """
 
     name: str
@@ -69,6 +72,7 @@ class StoredProjection:
     has_tables: bool
     tables: tuple[TableName, ...]
     rebuild_problem: str | None
+    missing_until: int | None
 
 
 async def register(tx: Transaction, projections: Sequence[Projection]) -> None:
@@ -88,6 +92,8 @@ async def register(tx: Transaction, projections: Sequence[Projection]) -> None:
         if each.name in other_versions:
             raise SchemaMismatch(_other_version(each, other_versions[each.name]))
     await tx.execute(_REGISTER, parameters)
+    reads_runs = [LogFilter(types=[*each.handlers]).reads_runs for each in projections]
+    await tx.execute(_NOTE_READS_RUNS, {"name": parameters["name"], "reads_runs": reads_runs})
     for each in projections:
         await _describe(tx, each)
 
@@ -219,6 +225,7 @@ def _stored(row: Any) -> StoredProjection:
         has_tables=row.has_tables,
         tables=tuple(map(TableName, row.table_schema, row.table_name)),
         rebuild_problem=row.rebuild_problem,
+        missing_until=row.missing_until,
     )
 
 
@@ -254,6 +261,14 @@ _HAS_REBUILD = text(
     """
     SELECT true FROM saga_engine.projection
     WHERE name = :name AND role = 'rebuild' AND code_version = :version"""
+)
+
+# Retention keeps the journals of runs for those that read them.
+_NOTE_READS_RUNS = text(
+    """
+    UPDATE saga_engine.projection AS p SET reads_runs = d.reads_runs
+    FROM unnest(CAST(:name AS text[]), CAST(:reads_runs AS boolean[])) AS d(name, reads_runs)
+    WHERE p.name = d.name AND p.reads_runs <> d.reads_runs"""
 )
 
 # Functions that name the live tables must not run for others: those have a rebuild_problem.
@@ -298,7 +313,7 @@ _PROGRESS = text(
 _READ = text(
     """
     SELECT name, version, code_version, role, state, position, updated_at, has_tables, table_schema,
-        table_name, rebuild_problem,
+        table_name, rebuild_problem, missing_until,
         CASE WHEN leased_until >= clock_timestamp() THEN owner END AS owner
     FROM saga_engine.projection
     WHERE CAST(:name AS text) IS NULL OR name = :name ORDER BY name, version"""

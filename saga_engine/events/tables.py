@@ -35,6 +35,7 @@ event_log = Table(
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     Column("id", UUID(as_uuid=False), nullable=False, server_default=func.gen_random_uuid()),
+    Column("runs_complete_from", BigInteger, nullable=False, server_default=text("1")),
 )
 
 stream_event = Table(
@@ -110,6 +111,8 @@ projection = Table(
     Column("rebuild_problem", Text),
     Column("has_tables", Boolean, nullable=False, server_default=text("true")),
     Column("replaced_at", TIMESTAMP(timezone=True)),
+    Column("reads_runs", Boolean, nullable=False, server_default=text("true")),
+    Column("missing_until", BigInteger),
     UniqueConstraint("name", "role", name="projection_role", deferrable=True),
 )
 
@@ -217,6 +220,8 @@ feed = Table(
         nullable=False,
         server_default=func.clock_timestamp(),
     ),
+    Column("reads_runs", Boolean, nullable=False, server_default=text("true")),
+    Column("missing_until", BigInteger),
 )
 feed_failure = Table(
     "feed_failure",

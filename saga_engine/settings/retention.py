@@ -40,6 +40,12 @@ class RetentionSettings(BaseModel):
     run_retention_days: Annotated[int, Field(ge=0, le=3650)] = Field(
         0, description="Minimum number of days finished runs are kept; 0 keeps them forever"
     )
+    retention_hold: Annotated[float, Field(ge=0.001, le=31_536_000)] = Field(
+        604_800.0,
+        description="Seconds for which an expired month of runs is kept for a projection or a feed"
+        " that has not read it and does not move. Then the month is dropped, and the projection or"
+        " feed is marked as incomplete. The default is a week, in which an alert is seen",
+    )
     max_open_dead_letters_per_source: Count = Field(
         10_000,
         description="Maximum number of open dead letters kept for one queue, reason and sender."

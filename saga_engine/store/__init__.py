@@ -17,6 +17,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     due_runs             runs with a due timer
     business_keys        which run a business key belongs to
     journal              the events of each run
+    journal_readers      projections and feeds that have not read an expired month
     event_data           events as the journal has them: a name and data
     outbox               commands that were decided and may not be published yet
     pending_requests     starts and other requests that wait in PostgreSQL for a worker

@@ -280,6 +280,7 @@ class Store(Protocol):
         retention_days: int,
         months_ahead: int,
         lock_retry: LockRetry,
+        retention_hold: float,
     ) -> MaintenanceResult:
         """Add the partitions of the coming months and drop the months that have expired."""
 

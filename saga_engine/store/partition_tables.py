@@ -4,9 +4,12 @@ The partitioned tables in PostgreSQL: the statements with which `partitions` mai
 Statements that lock a table have a short timeout, see `partitions`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store import journal_readers
+from saga_engine.store.journal_readers import JournalReader, ReaderKind
 
 _RANGES_PER_TRANSACTION = 256
 """
@@ -63,6 +66,15 @@ class SqlPartitionTables:
     async def detach_month(self, month: str, cutoff: datetime) -> int:
         detached = await self._tx.execute(_DETACH_MONTH, {"month": month, "cutoff": cutoff})
         return int(detached.scalar_one())
+
+    async def readers_behind(self, month: str) -> Sequence[JournalReader]:
+        return await journal_readers.find_behind(self._tx, month)
+
+    async def pass_over_readers(self, month: str) -> Sequence[JournalReader]:
+        return await journal_readers.pass_over(self._tx, month)
+
+    async def incomplete_readers(self) -> Sequence[tuple[ReaderKind, str]]:
+        return await journal_readers.incomplete(self._tx)
 
     async def detached_months(self) -> list[str]:
         return list((await self._tx.execute(_DETACHED_MONTHS)).scalars())

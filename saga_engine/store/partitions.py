@@ -10,6 +10,8 @@ finished for `run_retention_days` and no start of that month is pending, in this
 2. The month is detached from the tables.
 3. Its incidents and pending requests are deleted in batches, and its tables are dropped.
 
+A month is kept while a projection or a feed has not read its journals, see `journal_readers`.
+
 Tables are locked in the order that workers use, `run` before `journal` and each before its
 partitions, with a short timeout and retries.
 
@@ -18,9 +20,9 @@ checked. A run that starts or finishes after that keeps its key and its month.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -28,10 +30,14 @@ from typing import Protocol, TypeAlias
 from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreLockTimeout
 from saga_engine.postgres.statement import TransactionSource
+from saga_engine.store.journal_readers import JournalReader, ReaderKind
 from saga_engine.store.partition_tables import SqlPartitionTables
 
 MONTHS_AHEAD = 12
 """Months after the current one that have partitions, unless the settings say otherwise."""
+
+RETENTION_HOLD = 7 * 86_400.0
+"""Seconds for which a reader that does not move keeps a month; the default of the setting."""
 
 _PAGE_SIZE = 5000  # rows in one transaction
 _BACKOFF = Backoff(initial=0.1, maximum=1.0)  # between two attempts to lock
@@ -45,19 +51,34 @@ class LockRetry:
     max_attempts: int = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class ReaderReport:
+    """
+    What retention has found about projections and feeds.
+
+    `held_by` have not read an expired month, which is kept for them. `passed_over` were not waited
+    for any longer in this call. `incomplete` were passed over, in this call or before.
+    """
+
+    held_by: list[JournalReader] = field(default_factory=list)
+    passed_over: list[JournalReader] = field(default_factory=list)
+    incomplete: Sequence[tuple[ReaderKind, str]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceResult:
     """
     The partitions that were added, and the months that were dropped, such as `2026_11`.
 
     `missing` partitions could not be added, because the default partitions have too many rows.
-    `lock_attempts` is how often tables were locked.
+    `lock_attempts` is how often tables were locked. `readers` is None without retention.
     """
 
     created: int
     dropped: tuple[str, ...]
     missing: int = 0
     lock_attempts: int = 0
+    readers: ReaderReport | None = None
 
 
 class PartitionTables(Protocol):
@@ -102,6 +123,15 @@ class PartitionTables(Protocol):
     async def detach_month(self, month: str, cutoff: datetime) -> int:
         """Detach a month, unless it is still needed; return how many were detached."""
 
+    async def readers_behind(self, month: str) -> Sequence[JournalReader]:
+        """Return the projections and feeds that have not read the journals of a month."""
+
+    async def pass_over_readers(self, month: str) -> Sequence[JournalReader]:
+        """Mark the projections and feeds that have not read a detached month; return them."""
+
+    async def incomplete_readers(self) -> Sequence[tuple[ReaderKind, str]]:
+        """Return the projections and feeds that are marked so."""
+
     async def detached_months(self) -> list[str]:
         """Return the months that were detached."""
 
@@ -125,12 +155,14 @@ async def maintain(
     retention_days: int,
     months_ahead: int = MONTHS_AHEAD,
     lock_retry: LockRetry = LockRetry(),
+    retention_hold: float = RETENTION_HOLD,
 ) -> MaintenanceResult:
     """
     Add the partitions of the coming months and drop the months that have expired.
 
     Any number of workers may do this at once. With *retention_days* of 0 nothing is dropped. If
-    there is nothing to do, no table is locked.
+    there is nothing to do, no table is locked. For *retention_hold* seconds a month is kept for a
+    projection or a feed that has not read it and does not move.
 
     Raises:
         StoreLockTimeout: the tables were locked in each attempt; a later call continues.
@@ -141,6 +173,7 @@ async def maintain(
         retention_days=retention_days,
         months_ahead=months_ahead,
         lock_retry=lock_retry,
+        retention_hold=retention_hold,
     )
 
 
@@ -151,7 +184,12 @@ async def _open_tables(database: TransactionSource) -> AsyncIterator[SqlPartitio
 
 
 async def maintain_tables(
-    open_tables: OpenTables, *, retention_days: int, months_ahead: int, lock_retry: LockRetry
+    open_tables: OpenTables,
+    *,
+    retention_days: int,
+    months_ahead: int,
+    lock_retry: LockRetry,
+    retention_hold: float,
 ) -> MaintenanceResult:
     """Maintain the tables of any database; see `maintain`."""
     locks = _TableLocks(open_tables, lock_retry)
@@ -161,17 +199,28 @@ async def maintain_tables(
     if missing:
         created = await locks.execute(lambda tables: tables.add_partitions(months_ahead))
     if retention_days == 0:
-        return MaintenanceResult(created, (), missing - created, locks.attempts)
+        return MaintenanceResult(
+            created=created, dropped=(), missing=missing - created, lock_attempts=locks.attempts
+        )
+    readers = ReaderReport()
     async with open_tables() as tables:
         cutoff = await tables.expiry_cutoff(retention_days)
         months = await tables.expired_months(cutoff)
     for month in months:
-        await _detach_month(open_tables, locks, month, cutoff)
+        if not await _is_held(open_tables, month, cutoff, retention_hold, readers):
+            await _detach_month(open_tables, locks, month, cutoff, readers)
     async with open_tables() as tables:
         detached = await tables.detached_months()
+        readers.incomplete = tuple(await tables.incomplete_readers())
     for month in detached:
         await _delete_month(open_tables, month)
-    return MaintenanceResult(created, tuple(detached), missing - created, locks.attempts)
+    return MaintenanceResult(
+        created=created,
+        dropped=tuple(detached),
+        missing=missing - created,
+        lock_attempts=locks.attempts,
+        readers=readers,
+    )
 
 
 class _TableLocks:
@@ -198,19 +247,46 @@ class _TableLocks:
             retry += 1
 
 
-async def _detach_month(
-    open_tables: OpenTables, locks: _TableLocks, month: str, cutoff: datetime
-) -> None:
-    """Detach a month, unless it is still needed."""
+async def _is_held(
+    open_tables: OpenTables,
+    month: str,
+    cutoff: datetime,
+    retention_hold: float,
+    readers: ReaderReport,
+) -> bool:
+    """Whether a month has runs that are still needed, or must be kept for a reader."""
     async with open_tables() as tables:
         if await tables.month_needed(month, cutoff):
-            return
+            return True
+        behind = await tables.readers_behind(month)
+    if all(each.unmoved_s > retention_hold for each in behind):
+        return False
+    readers.held_by += behind
+    return True
+
+
+async def _detach_month(
+    open_tables: OpenTables,
+    locks: _TableLocks,
+    month: str,
+    cutoff: datetime,
+    readers: ReaderReport,
+) -> None:
+    """Detach a month, unless it is needed again, and pass over those that have not read it."""
+
+    async def detach(tables: PartitionTables) -> int:
+        detached = await tables.detach_month(month, cutoff)
+        passed_over[:] = await tables.pass_over_readers(month) if detached else ()
+        return detached
+
+    passed_over: list[JournalReader] = []
     await _summarize_finished_index(open_tables, month)
     after_run_id: str | None = "00000000-0000-0000-0000-000000000000"
     while after_run_id is not None:
         async with open_tables() as tables:
             after_run_id = await tables.release_keys(month, after_run_id, cutoff, _PAGE_SIZE)
-    await locks.execute(lambda tables: tables.detach_month(month, cutoff))
+    await locks.execute(detach)
+    readers.passed_over += passed_over
 
 
 async def _summarize_finished_index(open_tables: OpenTables, month: str) -> None:

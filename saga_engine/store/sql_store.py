@@ -278,12 +278,14 @@ class SqlStore:
         retention_days: int,
         months_ahead: int,
         lock_retry: LockRetry,
+        retention_hold: float,
     ) -> MaintenanceResult:
         return await partitions.maintain(
             self._database,
             retention_days=retention_days,
             months_ahead=months_ahead,
             lock_retry=lock_retry,
+            retention_hold=retention_hold,
         )
 
     async def purge_expired(self, *, dead_letter_days: int, audit_days: int) -> int:

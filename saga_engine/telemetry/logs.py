@@ -73,6 +73,8 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.FeedStopped: ("feed.stopped", logging.ERROR),
     events.ProjectionsMeasured: ("projections.measured", logging.DEBUG),
     events.HorizonHeld: ("horizon.held", logging.WARNING),
+    events.ReaderPassedOver: ("reader.passed_over", logging.ERROR),
+    events.RetentionMeasured: ("retention.measured", logging.DEBUG),
     events.BacklogCounted: ("backlog.counted", logging.DEBUG),
     events.EventLoopLagMeasured: ("event_loop.lag_measured", logging.DEBUG),
     events.ObserverFailed: ("observer.failed", logging.ERROR),

@@ -81,6 +81,8 @@ CONNECTION = _closed("connection", ConnectionRole)
 OPERATION = _closed("operation", Operation)
 BARRIER_REASON = _closed("reason", BarrierResult)
 PROJECTION_STATE = Label("state", ("active", "paused", "stopped"))
+READER_KIND = Label("kind", ("projection", "feed"))
+READER = Label("reader")
 FEED_STATE = Label("state", ("active", "stopped"))
 FEED_OUTCOME = Label("outcome", ("published", "skipped"))
 
@@ -265,6 +267,21 @@ _FEED_METRICS = (
     _counter("saga_feed_failures_total", "Events that cannot be published.", FEED),
 )
 
+_RETENTION_METRICS = (
+    _gauge(
+        "saga_retention_held_seconds",
+        "Since when a projection or feed has not moved that an expired month is kept for.",
+        READER_KIND,
+        READER,
+    ),
+    _gauge(
+        "saga_retention_incomplete",
+        "1 for a projection or feed that has missed journals, because it had not moved.",
+        READER_KIND,
+        READER,
+    ),
+)
+
 _BACKLOG_METRICS = (
     _backlog_gauge("saga_runs", "Unfinished runs.", SAGA, RUN_STATUS),
     _backlog_gauge("saga_oldest_run_age_seconds", "Age of the oldest unfinished run.", SAGA),
@@ -295,5 +312,6 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     *_PARTICIPANT_METRICS,
     *_PROJECTION_METRICS,
     *_FEED_METRICS,
+    *_RETENTION_METRICS,
     *_BACKLOG_METRICS,
 )

@@ -173,6 +173,7 @@ class Metrics:
             events.UserCodeContained: lambda _: increment("saga_user_code_contained_total"),
             events.WatchdogLost: lambda _: increment("saga_watchdogs_lost_total"),
             events.EventLoopLagMeasured: lambda e: observe("saga_event_loop_lag_seconds", e.lag_s),
+            events.RetentionMeasured: self._retention_measured,
             events.BacklogCounted: lambda e: update_backlog_gauges(self._series, self._names, e),
         }
 
@@ -281,6 +282,17 @@ class Metrics:
         for name in event.states:
             is_waiting = name in event.waiting_for_broker
             self._series.set("saga_feed_waiting_for_broker", is_waiting, self._names.feed(name))
+
+    def _retention_measured(self, event: events.RetentionMeasured) -> None:
+        """Replace the series: a reader that has gone on or is removed has none."""
+        of_held = {self._reader(key): value for key, value in event.held_s.items()}
+        self._series.replace("saga_retention_held_seconds", of_held)
+        of_incomplete = {self._reader(key): 1.0 for key in event.incomplete}
+        self._series.replace("saga_retention_incomplete", of_incomplete)
+
+    def _reader(self, key: tuple[str, str]) -> tuple[str, str]:
+        kind, name = key
+        return kind, self._names.code("reader", name)
 
     def _set_progress(
         self,

@@ -10,8 +10,13 @@ from saga_engine.store import (
 )
 from saga_engine.store.definitions import presence_policy
 from saga_engine.store.interfaces import Store, StoreTransaction
-from saga_engine.store.partitions import LockRetry
-from saga_engine.telemetry.events import BacklogCounted, Emitter
+from saga_engine.store.partitions import LockRetry, ReaderReport
+from saga_engine.telemetry.events import (
+    BacklogCounted,
+    Emitter,
+    ReaderPassedOver,
+    RetentionMeasured,
+)
 from saga_engine.worker import decode_pending
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.batch_transaction import BatchTransaction
@@ -63,13 +68,24 @@ class MaintenanceDuties:
         """Create the partitions of coming months, and drop months that are past their retention."""
         settings = self._settings
         days = settings.run_retention_days
-        await self._store.maintain_partitions(
+        done = await self._store.maintain_partitions(
             # A month stays as long as starts with run ids of it are accepted.
             retention_days=max(days, settings.max_run_id_age_days + 1) if days else 0,
             months_ahead=settings.partition_months_ahead,
             lock_retry=LockRetry(settings.partition_lock_timeout, settings.partition_lock_attempts),
+            retention_hold=settings.retention_hold,
         )
+        if done.readers is not None:
+            self._report_readers(done.readers)
         return False
+
+    def _report_readers(self, readers: ReaderReport) -> None:
+        """Emit which projections and feeds hold an expired month, or have missed one."""
+        for each in readers.passed_over:
+            self._emit(ReaderPassedOver(kind=each.kind, name=each.name, position=each.position))
+        held = {(str(each.kind), each.name): each.unmoved_s for each in readers.held_by}
+        incomplete = frozenset((str(kind), name) for kind, name in readers.incomplete)
+        self._emit(RetentionMeasured(held_s=held, incomplete=incomplete))
 
     async def _dead_letter_unknown_starts(
         self, tx: StoreTransaction, batch: BatchTransaction

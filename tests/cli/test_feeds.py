@@ -96,9 +96,10 @@ async def test_a_feed_is_rewound(stopped, migrated_url):
 
 async def test_an_action_prints_a_document_if_asked(stopped, migrated_url):
     reason = ("--reason", "a test", "--json")
+    rewound = {"rewound": "others", "position": 0, "runs_complete_from": 1}
     for words, expected in [
         (("retry", "orders", *reason), {"retried": "orders", "position": stopped}),
-        (("rewind", "others", "--to", "0", "--json"), {"rewound": "others", "position": 0}),
+        (("rewind", "others", "--to", "0", "--json"), rewound),
     ]:
         assert (await command(migrated_url, *words)).json == {"schema_version": 1, **expected}
 

@@ -144,3 +144,21 @@ async def test_a_position_above_a_horizon_that_went_down_has_no_events_yet(
         await other.execute("SELECT pg_advisory_lock_shared((23147::bigint << 48) | 1)")
         log = await EventLog.load(tx)
         assert await read_page(tx, log, EVERYTHING, (3, 3), Settings()) == LogPage((), 3)
+
+
+@pytest.mark.parametrize(
+    ("types", "streams", "reads"),
+    [
+        (None, None, True),
+        (None, ["order-*"], False),
+        (None, ["order-*", "run-*"], True),
+        (None, ["r*"], True),
+        (None, ["run-01a22ace-8a0d-7000-8000-00000000270f"], True),
+        (["order-placed"], None, False),
+        (["order-placed", "run_started"], None, True),
+        (["run_started"], ["order-*"], False),
+    ],
+)
+def test_a_filter_knows_whether_it_reads_runs(types, streams, reads):
+    """Retention keeps the journals of runs for those that do."""
+    assert LogFilter.create(types, streams).reads_runs is reads

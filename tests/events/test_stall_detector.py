@@ -25,6 +25,7 @@ def at(position, *, state=ProjectionState.ACTIVE, owner="this", name="orders"):
             has_tables=True,
             tables=(),
             rebuild_problem=None,
+            missing_until=None,
         )
     ]
 

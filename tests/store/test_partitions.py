@@ -25,7 +25,7 @@ from saga_engine.store import (
 from saga_engine.store.audit import ActionKind, OperatorAction
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database, SqlAlchemyTransaction
-from saga_engine.store.partitions import LockRetry, MaintenanceResult
+from saga_engine.store.partitions import LockRetry, MaintenanceResult, ReaderReport
 from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
 from simulation import virtual_time
@@ -47,7 +47,7 @@ async def test_no_table_is_locked_when_there_is_nothing_to_do(database: Database
     async with database.transaction() as other:
         await other.execute(text("LOCK TABLE saga_engine.run IN ACCESS SHARE MODE"))
         done = await partitions.maintain(database, retention_days=30)
-    assert done == MaintenanceResult(created=0, dropped=(), missing=0, lock_attempts=0)
+    assert done == MaintenanceResult(created=0, dropped=(), readers=ReaderReport())
 
 
 async def test_a_new_database_has_partitions_for_a_year(database: Database):
@@ -411,6 +411,10 @@ def test_any_number_of_attempts_may_be_allowed():
     with pytest.raises(StoreLockTimeout):
         virtual_time.run(
             partitions.maintain_tables(
-                client.transaction, retention_days=0, months_ahead=12, lock_retry=patient
+                client.transaction,
+                retention_days=0,
+                months_ahead=12,
+                lock_retry=patient,
+                retention_hold=1.0,
             )
         )

@@ -19,7 +19,7 @@ from saga_engine.store.audit import ActionKind, ActionOutcome, AuditOutcome, Ope
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.interfaces import Store, StoreTransaction
-from saga_engine.store.partitions import LockRetry, MaintenanceResult
+from saga_engine.store.partitions import LockRetry, MaintenanceResult, ReaderReport
 from saga_engine.store.pending_requests import DEFAULT_READ_LIMITS, NewRequest, RequestKind
 from saga_engine.vocabulary import Direction, IncidentCause, Resolution
 from tests.kit.stored_runs import ORDERS, insert_run, run_id, take_run_ids
@@ -164,9 +164,9 @@ async def test_the_token_keys_are_generated_once(store: RequesterStore):
 
 async def test_maintenance_changes_nothing_when_there_is_nothing_to_do(store: RequesterStore):
     done = await store.maintain_partitions(
-        retention_days=30, months_ahead=12, lock_retry=LockRetry()
+        retention_days=30, months_ahead=12, lock_retry=LockRetry(), retention_hold=1.0
     )
-    assert done == MaintenanceResult(created=0, dropped=())
+    assert done == MaintenanceResult(created=0, dropped=(), readers=ReaderReport())
     assert await store.purge_expired(dead_letter_days=1, audit_days=1) == 0
 
 

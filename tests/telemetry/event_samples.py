@@ -170,6 +170,10 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         states={"orders": "active"},
         waiting_for_broker=("orders",),
     ),
+    events.ReaderPassedOver(kind="feed", name="orders", position=41),
+    events.RetentionMeasured(
+        held_s={("projection", "orders"): 90_000.0}, incomplete=frozenset({("feed", "orders")})
+    ),
     events.FeedAcquired(feed="orders", sink="exchange", position=41),
     events.FeedStopped(
         feed="orders",

@@ -10,14 +10,17 @@ import yaml
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
+from saga_engine.events import read_models
 from saga_engine.saga.definition import Saga
 from saga_engine.store import definitions, run_queries
 from saga_engine.telemetry.events import (
     BacklogCounted,
+    ReaderPassedOver,
+    RetentionMeasured,
 )
 from saga_engine.telemetry.metrics import Metrics
 from saga_engine.vocabulary import Status
-from tests.kit.command_line import exit_code_of, read_log_until, running_command
+from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
 from tests.kit.events import WAIT_TIMEOUT_S
 from tests.kit.parcels import parcels
 from tests.kit.partitions import insert_finished_run, partitions_of
@@ -297,3 +300,40 @@ def changed_name():
         return parcel
 
     return saga
+
+
+async def test_projections_that_retention_waits_for_are_measured(engine, migrated_url):
+    """And the ones that it has passed over are named once, and stay in the metrics."""
+    worker = await engine.start_worker(
+        maintenance_interval=0.05, run_retention_days=30, retention_hold=3600.0
+    )
+    async with engine.database.transaction() as tx:
+        ids = await definitions.register(tx, [ORDERS])
+        await read_models.register(tx)
+    await insert_finished_run(engine.database, ids[ORDERS.name, ORDERS.version])
+    names = {("projection", model.name) for model in read_models.READ_MODELS}
+    metrics = Metrics()
+    measured = await worker.events.wait_until(
+        lambda event: isinstance(event, RetentionMeasured) and event.held_s.keys() == names
+    )
+    metrics(measured)
+    held, _ = metrics.render()
+    assert b'saga_retention_held_seconds{kind="projection",reader="saga-engine-' in held
+    late = "UPDATE saga_engine.projection SET updated_at = clock_timestamp() - interval '1 day'"
+    async with engine.database.transaction() as tx:
+        await tx.execute(text(late))
+    passed = await worker.events.wait_for(ReaderPassedOver, len(names))
+    assert {(each.kind, each.name) for each in passed} == names
+    metrics(
+        await worker.events.wait_until(
+            lambda event: isinstance(event, RetentionMeasured) and event.incomplete == names
+        )
+    )
+    after, _ = metrics.render()
+    assert b"saga_retention_held_seconds{" not in after
+    assert after.count(b"saga_retention_incomplete{") == len(names)
+    listed = await saga_engine("projections", "list", "--json", database_url=migrated_url)
+    assert all(each["missing_until"] for each in listed.json["projections"])
+    name = read_models.READ_MODELS[0].name
+    shown = await saga_engine("projections", "show", name, "--json", database_url=migrated_url)
+    assert shown.json["projection"]["runs_complete_from"] > 1

@@ -8,6 +8,7 @@ Telemetry events: what happened in a process, as frozen records.
     process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
     feed_events        which process runs a feed, and events that it cannot publish
     projection_events  projections: who runs them, how far they are, what they cannot apply
+    retention_events   projections and feeds that retention waits for, or has passed over
     handler_events     a participant's handlers and its barrier
     telemetry_event    the union of them all, and the type of an observer
     emitter            hands each event to every observer
@@ -78,6 +79,7 @@ from saga_engine.telemetry.events.projection_events import (
     ProjectionVersionRemoved,
     StreamParked,
 )
+from saga_engine.telemetry.events.retention_events import ReaderPassedOver, RetentionMeasured
 from saga_engine.telemetry.events.run_events import (
     AttemptFinished,
     AttemptSent,
@@ -138,6 +140,8 @@ __all__ = [
     "ProjectionVersionRemoved",
     "ProjectionsMeasured",
     "ProjectionsRegistered",
+    "ReaderPassedOver",
+    "RetentionMeasured",
     "RetryScheduled",
     "RunCompensating",
     "RunFinished",

@@ -11,6 +11,7 @@ from saga_engine.telemetry.events import (
     message_events,
     process_events,
     projection_events,
+    retention_events,
     run_events,
 )
 
@@ -62,6 +63,8 @@ TelemetryEvent: TypeAlias = (
     | feed_events.FeedEventsPassed
     | feed_events.FeedStopped
     | feed_events.FeedsMeasured
+    | retention_events.ReaderPassedOver
+    | retention_events.RetentionMeasured
     | process_events.BacklogCounted
     | process_events.EventLoopLagMeasured
     | code_events.ObserverFailed
