@@ -21,7 +21,6 @@ The other side of a saga, in the user's services: commands are executed once, an
     interfaces          the database, as the executor uses it
     database            the participant's own database: one transaction for each command
     sqlalchemy_engine   the engine of SQLAlchemy for a participant's URL
-    session_changes     which statements may change the role or settings of the session
     lost_statements     finding statements that were lost on the network
     outage              an outage of the database, during which commands wait
     reply_publisher     publishing replies, and acknowledging their commands afterwards

@@ -17,15 +17,14 @@ from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismat
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier_statements import SEARCH_PATH_STATEMENTS, BarrierStatements
 from saga_engine.participant.lost_statements import LostStatementMonitor
-from saga_engine.participant.session_changes import (
-    ROLE_CHANGED_KEY,
-    SESSION_CHANGED_KEY,
-    track_session_changes,
-)
 from saga_engine.participant.sql_barrier_table import SqlBarrierTable
 from saga_engine.participant.sqlalchemy_engine import create_engine, display_url
 from saga_engine.postgres import encoding, pgbouncer
-from saga_engine.postgres.pool import ConnectionPool, discard
+from saga_engine.postgres.pool import ConnectionPool, discard, release
+from saga_engine.postgres.session_changes import (
+    ROLE_CHANGED_KEY,
+    track_session_changes,
+)
 from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, sqlstate_of, translate_error
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer, describe_error
@@ -227,7 +226,7 @@ class ParticipantDatabase:
         finally:
             if self._lost_statements:
                 self._lost_statements.stop_watching(connection)
-            await self._release(connection)
+            await release(connection)
 
     async def _invalidate_after(
         self, connection: AsyncConnection, error: Exception, started_at: float
@@ -249,13 +248,6 @@ class ParticipantDatabase:
             )
         connection.info[ROLE_CHANGED_KEY] = self._role_unknown
         return SqlBarrierTable(connection, self._statements, initial_role)
-
-    async def _release(self, connection: AsyncConnection) -> None:
-        """Return a connection to the pool, or close it if its session settings may have changed."""
-        usable = not connection.closed and not connection.invalidated
-        if usable and connection.info.pop(SESSION_CHANGED_KEY, False):
-            await discard(connection)
-        await connection.close()
 
     async def _roll_back(self, connection: AsyncConnection, transaction: AsyncTransaction) -> None:
         """Roll back under the watch for lost statements."""

@@ -17,7 +17,7 @@ from saga_engine.participant.barrier_statements import (
     SEARCH_PATH_STATEMENTS,
     BarrierStatements,
 )
-from saga_engine.participant.session_changes import ROLE_CHANGED_KEY
+from saga_engine.postgres.session_changes import ROLE_CHANGED_KEY
 from saga_engine.vocabulary import Command, Direction
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from saga_engine.postgres import keepalive
+from saga_engine.postgres.session_changes import SESSION_CHANGED_KEY
 from saga_engine.settings import Settings
 
 _OPENED_AT, _USED_AT = "saga_engine_opened_at", "saga_engine_used_at"
@@ -89,6 +90,14 @@ async def discard(connection: AsyncConnection) -> None:
     if not connection.invalidated:
         _terminate((await connection.get_raw_connection()).dbapi_connection)
         await connection.invalidate()
+
+
+async def release(connection: AsyncConnection) -> None:
+    """Return a connection to its pool, or close it if a statement may have changed its session."""
+    is_usable = not connection.closed and not connection.invalidated
+    if is_usable and connection.info.pop(SESSION_CHANGED_KEY, False):
+        await discard(connection)
+    await connection.close()
 
 
 def _terminate(connection: DBAPIConnection | None) -> None:

@@ -14,13 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
-from sqlalchemy import Executable
+from sqlalchemy import Executable, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres import pgbouncer
 from saga_engine.postgres.connect import create_database_engine
-from saga_engine.postgres.pool import ConnectionPool, discard
+from saga_engine.postgres.pool import ConnectionPool, discard, release
+from saga_engine.postgres.session_changes import track_session_changes
 from saga_engine.postgres.session_limits import session_arguments
 from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, translate_error
 from saga_engine.postgres.statement import Rows, Statement
@@ -105,6 +106,8 @@ class Database(AsyncResource):
         self._timeout = settings.database_transaction_timeout
         self._engine = _create_pool(url, settings)
         self._pool = ConnectionPool(self._engine, settings)
+        # Functions of projections execute SQL of their own.
+        event.listen(self._engine.sync_engine, "before_cursor_execute", track_session_changes)
 
     async def _open(self, resources: AsyncExitStack) -> None:
         resources.push_async_callback(self._engine.dispose)
@@ -156,7 +159,7 @@ class Database(AsyncResource):
             raise
         finally:
             transaction.close()
-            await connection.close()
+            await release(connection)
 
     async def check(self) -> None:
         """

@@ -1,11 +1,14 @@
 """A projector applies each event once and in order, across processes and failures."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from sqlalchemy import Column, Integer, MetaData, Table
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import Conflict, DefinitionError, NotFound, SchemaMismatch, TimedOut
-from saga_engine.events import Append, Events
+from saga_engine.events import Append, Events, Recorded
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.projector import Projector
@@ -30,7 +33,16 @@ from tests.kit.projections import (
     stored,
     wait_for_position,
 )
-from tests.kit.read_model import BY_ID, Placed, history_projection, orders_projection
+from tests.kit.read_model import (
+    BY_ID,
+    HISTORY,
+    Cancelled,
+    Placed,
+    history_projection,
+    orders_projection,
+)
+
+OTHER = Table("others", MetaData(), Column("id", Integer, primary_key=True))
 
 
 @pytest.fixture
@@ -159,6 +171,56 @@ async def test_a_function_that_ends_the_transaction_stops_the_projection(
         (stopped,) = await emitted.wait_for(ProjectionStopped)
     assert "commit has ended the transaction" in stopped.problem
     assert (await stored(database, "commits")).position == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SET search_path = other, public",
+        "CREATE TEMP TABLE order_by_id (LIKE public.order_by_id INCLUDING ALL)",
+    ],
+)
+async def test_what_a_function_changes_of_its_session_changes_no_other_projection(
+    events, event_url, database, change
+):
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("CREATE SCHEMA other")
+        await tx.connection.exec_driver_sql(
+            "CREATE TABLE other.order_by_id (LIKE public.order_by_id INCLUDING ALL)"
+        )
+    changing = Projection("changing", version=1, tables=[HISTORY])
+
+    @changing.on(Cancelled)
+    async def change_session(event, recorded, connection) -> None:
+        await connection.exec_driver_sql(change)
+
+    both = [changing, orders_projection()]
+    async with running_projector(event_url, both, database_pool_size=1):
+        await wait_for_position(
+            database, "changing", await append_one(events, "order-1", cancelled())
+        )
+        await wait_for_position(database, "orders", await append_one(events, "order-2", placed()))
+    assert [row[0] for row in await rows(database, "order_by_id")] == ["order-2"]
+
+
+async def test_projections_that_wait_in_a_transaction_leave_connections_to_others(
+    events, event_url, database
+):
+    async with database.transaction() as tx:
+        await tx.connection.run_sync(OTHER.metadata.create_all)
+    release = asyncio.Event()
+    slow = [Projection(f"slow{n}", version=1, tables=[t]) for n, t in enumerate([HISTORY, OTHER])]
+
+    async def wait(event: Any, recorded: Recorded, connection: AsyncConnection) -> None:
+        await release.wait()
+
+    for each in slow:
+        each.on("order-placed")(wait)
+    async with running_projector(event_url, [*slow, orders_projection()], database_pool_size=1):
+        position = await append_one(events, "order-1", placed())
+        async with asyncio.timeout(4):
+            await wait_for_position(database, "orders", position)
+        release.set()
 
 
 async def test_a_batch_waits_for_a_locked_row_and_is_tried_again(events, event_url, database):

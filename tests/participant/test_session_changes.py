@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from saga_engine.participant.session_changes import SESSION_CHANGED_KEY, track_session_changes
+from saga_engine.postgres.session_changes import SESSION_CHANGED_KEY, track_session_changes
 from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught
 from saga_engine.vocabulary import Outcome
 from tests.kit.payments_participant import (
@@ -149,6 +149,11 @@ async def test_a_missing_barrier_is_reported_without_the_advice_for_the_engines_
         ("SELECT set_config('search_path', coalesce('t', 'u'), true)", False),
         ("SELECT set_config('a.b', %(milliseconds)s, true)", False),
         ("UPDATE t SET role = 'x'", False),
+        ("CREATE TEMP TABLE orders (id text)", True),
+        ("CREATE LOCAL TEMPORARY TABLE orders (id text) ON COMMIT DELETE ROWS", True),
+        ("SELECT 1 AS n INTO TEMP orders", True),
+        ("CREATE TEMP TABLE orders (id text) ON COMMIT DROP", False),
+        ("CREATE TABLE temp (id text)", False),
     ],
 )
 def test_a_change_that_outlives_its_transaction_is_detected(statement, changes):

@@ -6,8 +6,8 @@ from sqlalchemy import text
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import CommandInProgress, CommandResult, RecordedResult
 from saga_engine.participant.barrier_statements import BarrierStatements
-from saga_engine.participant.session_changes import ROLE_CHANGED_KEY
 from saga_engine.participant.sql_barrier_table import SqlBarrierTable
+from saga_engine.postgres.session_changes import ROLE_CHANGED_KEY
 from saga_engine.vocabulary import Outcome
 from tests.kit.payments_participant import make_command, make_refund
 

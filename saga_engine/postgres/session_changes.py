@@ -1,8 +1,9 @@
 """
-Which statements may change the role, or settings of the session that outlive the transaction.
+Which statements may change the role, or what outlives the transaction in a session.
 
-The barrier restores the role before it records the result. A connection whose session settings may
-have changed is closed after the transaction, so that the next command does not run with them.
+That is settings and temporary tables. Handlers of commands and functions of projections may execute
+such statements. The barrier restores the role before it records the result. A connection whose
+session may have changed is closed after the transaction, so that the next one does not run with it.
 """
 
 import re
@@ -14,7 +15,7 @@ ROLE_CHANGED_KEY = "saga_engine_role_changed"
 """A key of a connection's `info`: whether the handler may have changed the role."""
 
 SESSION_CHANGED_KEY = "saga_engine_session_changed"
-"""A key of a connection's `info`: whether the handler may have changed settings of the session."""
+"""A key of a connection's `info`: whether a statement may have changed the session."""
 
 SCANNED_CHARACTERS = 4_000
 """The number of characters of a statement that are scanned."""
@@ -29,6 +30,8 @@ _COMMENT_PATTERN = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
 _SESSION_CHANGE_PATTERN = re.compile(
     r"(?i)(?:^|;)\s*(?:reset|discard|set\s+(?!local\b|transaction\b|constraints\b))"
     r"|\bset_config\s*\((?!(?:[^()]|\([^()]*\))*,\s*(?:true|'t'|'true')\s*\))"
+    r"|\b(?:create|into)\s+(?:(?:local|global)\s+)?temp(?:orary)?\b"
+    r"(?![\s\S]*\bon\s+commit\s+drop\b)"
 )
 
 
@@ -43,7 +46,7 @@ def track_session_changes(connection: Connection, _: object, statement: str, *__
 
 @lru_cache(maxsize=SCAN_CACHE_SIZE)
 def _scan_statement(prefix: str) -> tuple[bool, bool]:
-    """Whether a statement may change the role, and settings that outlive the transaction."""
+    """Whether a statement may change the role, and what outlives the transaction."""
     if "--" in prefix or "/*" in prefix:
         prefix = _COMMENT_PATTERN.sub(" ", prefix)
     return bool(_ROLE_CHANGE_PATTERN.search(prefix)), bool(_SESSION_CHANGE_PATTERN.search(prefix))
