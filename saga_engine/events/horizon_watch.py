@@ -14,10 +14,13 @@ class HorizonWatch:
 
     Polling, because a notification in each transaction that appends would cost it several times as
     much, and is lost when the connection is.
+
+    `position` is the horizon at the last look, `failed_looks` how many have failed since then.
     """
 
     def __init__(self, store: EventStore, settings: Settings) -> None:
         self.position = 0
+        self.failed_looks = 0
         self._store = store
         self._intervals = Backoff(settings.event_poll_interval, settings.event_poll_interval_max)
         self._moved = asyncio.Event()
@@ -39,8 +42,10 @@ class HorizonWatch:
         It can be lower: a transaction announces a position that it has read a moment before, and a
         failover may lose positions.
         """
+        self.failed_looks += 1
         async with self._store.transaction() as tx:
             position = await tx.horizon()
+        self.failed_looks = 0
         if position == self.position:
             return False
         self.position = position

@@ -79,12 +79,13 @@ class OwnedLoop:
 
     async def watch(self, horizon: HorizonWatch, stop: asyncio.Event) -> None:
         """Watch the horizon until *stop* is set."""
+        backoff = Backoff(self.settings.event_poll_interval_max, MAX_RETRY_DELAY)
         while not stop.is_set():
             try:
                 await horizon.run(stop)
             except StoreError as error:
                 self.report_unavailable(error)
-                await wait_for_event(stop, MAX_RETRY_DELAY)
+                await wait_for_event(stop, backoff.delay(horizon.failed_looks - 1))
 
     def report_unavailable(self, error: StoreError) -> None:
         """Report that a statement has failed, which is tried again or not needed."""
