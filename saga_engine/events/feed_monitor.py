@@ -1,9 +1,9 @@
 """
 Measures the lag of feeds, and notices those that do not move.
 
-A feed is healthy when its position moves or equals the horizon, or while it waits for the broker:
-that the broker is unreachable is a problem of the connection, and a full queue is one of its
-consumer.
+A feed is healthy when it is stored and its position moves or equals the horizon, or while it waits
+for the broker: that the broker is unreachable is a problem of the connection, and a full queue is
+one of its consumer.
 """
 
 import asyncio
@@ -60,7 +60,9 @@ class FeedMonitor:
             horizon, lags = await read_lags(tx, await EventLog.load(tx), stored)
         waiting = self._publisher.waiting_for_broker
         now = asyncio.get_running_loop().time()
-        self._stalled = self._detector.find(stored, horizon, now, waiting)
+        missing = self._publisher.names.difference(each.name for each in stored)
+        unmoved = self._detector.find(stored, horizon, now, waiting)
+        self._stalled = [*map(_missing_problem, sorted(missing)), *unmoved]
         self._emit(
             FeedsMeasured(
                 lag_events={each.stored.name: each.lag_events for each in lags},
@@ -69,3 +71,10 @@ class FeedMonitor:
                 waiting_for_broker=tuple(sorted(waiting)),
             )
         )
+
+
+def _missing_problem(name: str) -> str:
+    return (
+        f"feed {name} is no longer in the database: its row was deleted. To run it again, restart"
+        " the projector"
+    )

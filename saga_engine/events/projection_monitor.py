@@ -1,8 +1,8 @@
 """
 Measures the horizon and the lag of projections, and notices those that do not move.
 
-A projection is healthy when its position moves or equals the horizon, and is one that the database
-has drawn.
+A projection is healthy when it is stored, and its position moves or equals the horizon, and is one
+that the database has drawn.
 """
 
 import asyncio
@@ -84,7 +84,8 @@ class ProjectionMonitor:
         held_s = self._hold.observe(horizon if hold else _NO_HOLD, now)
         lost = [problem for each in measured if (problem := _lost_problem(each, last_position))]
         unmoved = self._detector.find(runnable, horizon, now)
-        self._stalled = lost + unmoved
+        missing = self._code_versions.keys() - {each.name for each in measured}
+        self._stalled = [*map(_missing_problem, sorted(missing)), *lost, *unmoved]
         self._emit(
             ProjectionsMeasured(
                 horizon=horizon,
@@ -128,3 +129,10 @@ def _lost_problem(stored: StoredProjection, last_position: int) -> str | None:
         return None
     lost = positions.lost_position(stored.position, last_position)
     return f"projection {stored.name} cannot continue: {lost}"
+
+
+def _missing_problem(name: str) -> str:
+    return (
+        f"projection {name} is no longer in the database: its row was deleted. To run it again,"
+        " restart the projector"
+    )

@@ -39,6 +39,22 @@ async def test_it_is_not_ready_while_a_feed_cannot_move(
         await wait_until_true(has_recovered, interval=0.05)
 
 
+async def test_it_is_not_ready_without_the_row_of_a_feed(
+    event_url, feed_database, development_broker
+):
+    """No process publishes it any more."""
+    feeds, broker = [order_feed()], development_broker.url
+    async with running_service(event_url, feeds=feeds, broker_url=broker) as (service, sent):
+        await sent.wait_for(FeedsMeasured)
+        async with connected(event_url) as other:
+            await other.execute("DELETE FROM saga_engine.feed")
+
+        async def is_missing():
+            return "orders is no longer in the database" in (await feed_problem(service) or "")
+
+        await wait_until_true(is_missing, interval=0.05)
+
+
 @pytest.mark.rabbitmq
 async def test_a_feed_that_waits_for_a_full_queue_leaves_it_ready(
     events, event_url, feed_database, rabbitmq_url

@@ -51,8 +51,11 @@ class Monitored:
         return self._monitor.problem
 
     async def change(self, assignments):
+        await self.execute(UPDATE.format(assignments))
+
+    async def execute(self, sql):
         async with connected(self.url) as other:
-            await other.execute(UPDATE.format(assignments))
+            await other.execute(sql)
 
 
 @pytest.fixture
@@ -79,6 +82,15 @@ async def test_a_projection_that_does_not_move_is_a_problem_until_it_moves(event
     assert await monitored.measure() is not None
     await monitored.change(f"position = {position}")
     assert await monitored.measure(2) is None
+
+
+async def test_a_projection_whose_row_was_deleted_is_a_problem(monitored):
+    """No process runs it any more."""
+    await monitored.execute("DELETE FROM saga_engine.projection")
+    problem = await monitored.measure()
+    assert "projection orders is no longer in the database" in problem
+    await monitored.execute(REGISTER)
+    assert await monitored.measure() is None
 
 
 async def test_lag_state_and_appended_events_are_emitted(events, monitored):
