@@ -13,16 +13,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql
 
 from saga_engine.events.change import ChangeKind
 from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Rows, Slot
-from saga_engine.events.table_shape import shape_of
+from saga_engine.events.table_shape import quoted, shape_of, sql_name
 from saga_engine.postgres.statement import Columns, Statement, text
 from saga_engine.store.database import SqlAlchemyTransaction
-
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy types it as untyped
-_PREPARER = _DIALECT.identifier_preparer
 
 COPY_MIN_ROWS = 100
 """Rows from which on COPY is faster than INSERT; it asks for the types of the columns first."""
@@ -132,7 +128,7 @@ class _Source:
 
     def __init__(self, table: Table, columns: ChangedColumns) -> None:
         shape = shape_of(table)
-        self.table = _PREPARER.format_table(table)
+        self.table = sql_name(table)
         self.key = {f"k{n}": name for n, name in enumerate(shape.key)}
         self.put = {f"p{n}": name for n, name in enumerate(columns.put)}
         self.add = {f"a{n}": name for n, name in enumerate(columns.add)}
@@ -151,11 +147,11 @@ class _Source:
         return f"CAST(c.{parameter} AS {cast})" if cast else f"c.{parameter}"
 
     def where_key(self) -> str:
-        return " AND ".join(f"r.{_quoted(name)} = {self.value(p)}" for p, name in self.key.items())
+        return " AND ".join(f"r.{quoted(name)} = {self.value(p)}" for p, name in self.key.items())
 
     def insert(self) -> str:
         named = self.key | self.put | self.add
-        columns = ", ".join(map(_quoted, named.values()))
+        columns = ", ".join(map(quoted, named.values()))
         values = ", ".join(map(self.value, named))
         return (
             f"INSERT INTO {self.table} AS r ({columns})"  # noqa: S608 - names are quoted
@@ -163,16 +159,12 @@ class _Source:
         )
 
     def assignments(self, new_value: Callable[[str, str], str]) -> str:
-        put = [f"{_quoted(name)} = {new_value(p, name)}" for p, name in self.put.items()]
+        put = [f"{quoted(name)} = {new_value(p, name)}" for p, name in self.put.items()]
         add = [
-            f"{_quoted(name)} = coalesce(r.{_quoted(name)}, 0) + {new_value(p, name)}"
+            f"{quoted(name)} = coalesce(r.{quoted(name)}, 0) + {new_value(p, name)}"
             for p, name in self.add.items()
         ]
         return ", ".join([*put, *add])
-
-
-def _quoted(name: str) -> str:
-    return str(_PREPARER.quote(name))
 
 
 def _delete(source: _Source) -> str:
@@ -191,9 +183,9 @@ def _update(source: _Source) -> str:
 
 
 def _upsert(source: _Source) -> str:
-    changed = source.assignments(lambda _parameter, name: f"excluded.{_quoted(name)}")
+    changed = source.assignments(lambda _parameter, name: f"excluded.{quoted(name)}")
     action = f"UPDATE SET {changed}" if changed else "NOTHING"
-    key = ", ".join(map(_quoted, source.key.values()))
+    key = ", ".join(map(quoted, source.key.values()))
     return f"{source.insert()} ON CONFLICT ({key}) DO {action}"
 
 

@@ -11,8 +11,12 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Column, Table
+from sqlalchemy.dialects.postgresql import asyncpg
 
 from saga_engine.events.column_types import ColumnType, ValueRefused, column_type
+
+# Other dialects escape more: that of psycopg2 doubles a percent sign.
+_PREPARER = asyncpg.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 _MAX_SHAPES = 1000
 """Tables whose shape is kept; a process has a few."""
@@ -163,8 +167,24 @@ def shape_of(table: Table) -> TableShape:
     return _read(table)
 
 
+def sql_name(table: Table) -> str:
+    """The name of a table as SQL has it: quoted where it must be, with its schema."""
+    return _PREPARER.format_table(table)
+
+
+def quoted(name: str) -> str:
+    """The name of a column as SQL has it."""
+    return str(_PREPARER.quote(name))
+
+
 @lru_cache(maxsize=_MAX_SHAPES)
 def _read(table: Table) -> TableShape:
+    if ":" in table.fullname:
+        raise TableProblem(
+            f"Table {table.fullname} has a colon in its name.",
+            "Rename it, or write it in a SQL handler: an async function with a third parameter, the"
+            " connection.",
+        )
     key = tuple(column.name for column in table.primary_key.columns)
     if not key:
         raise TableProblem(
@@ -187,6 +207,7 @@ def _read(table: Table) -> TableShape:
                 f" table: it {reason}.",
                 "Use a column whose value the event has: an integer, a text, a UUID or a date.",
             )
+    by_name = {column.name: column for column in table.columns}  # table.columns is by its keys
     not_null = frozenset(column.name for column in table.columns if not column.nullable)
     with_default = {column.name for column in table.columns if _has_default(column)}
     return TableShape(
@@ -199,7 +220,7 @@ def _read(table: Table) -> TableShape:
         summable=frozenset(
             name
             for name, each in writable.items()
-            if each.can_add and _starts_at_zero(table.columns[name])
+            if each.can_add and _starts_at_zero(by_name[name])
         ),
     )
 

@@ -11,11 +11,12 @@ from tests.kit.column_values import STORED
 
 METADATA = MetaData(schema='odd "schema"')
 ODD = Table(
-    "select",
+    "select%",
     METADATA,
     Column("Order", Enum("first", "second", name="which", metadata=METADATA), primary_key=True),
     Column("user", Text, nullable=False),
     Column("total", Integer),
+    Column("of 100%", Integer, key="share"),
 )
 
 
@@ -67,10 +68,11 @@ async def test_any_name_of_a_table_or_a_column_is_quoted(database):
             insert(ODD, key={"Order": "first"}, put={"user": "a"}),
             insert(ODD, key={"Order": "second"}, put={"user": "b"}),
             upsert(ODD, key={"Order": "first"}, put={"user": "c"}, add={"total": 2}),
+            put(ODD, key={"Order": "first"}, values={"of 100%": 7}),
             add(ODD, key={"Order": "first"}, values={"total": 3}),
             put(ODD, key={"Order": "first"}, values={"user": "d"}),
             delete(ODD, key={"Order": "second"}),
         ):
             await write_changes(tx, batch_of(change), [ODD])
         rows = (await tx.connection.execute(ODD.select())).all()
-    assert [tuple(row) for row in rows] == [("first", "d", 5)]
+    assert [tuple(row) for row in rows] == [("first", "d", 5, 7)]

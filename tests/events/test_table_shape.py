@@ -1,5 +1,7 @@
 """What declared changes must know of a table is read from its declaration."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Numeric, Table, Text
 from sqlalchemy.dialects.postgresql import CITEXT, JSONB
@@ -24,6 +26,19 @@ def test_a_new_row_needs_the_columns_without_a_default():
     assert shape.key == ("id",)
     assert shape.required == {"id", "customer"}
     assert shape.summable == {"items", "total"}
+
+
+def test_columns_have_the_names_of_the_database():
+    total: Column[Any] = Column("total_cents", Integer, key="total")
+    assert shape_of(table(Column("id", Text, primary_key=True), total)).summable == {"total_cents"}
+
+
+def test_a_table_with_a_colon_in_its_name_is_refused():
+    """It would be read as a parameter."""
+    for name, schema in (("a :b", None), ("a", "b:c")):
+        odd = Table(name, MetaData(), Column("id", Text, primary_key=True), schema=schema)
+        with pytest.raises(TableProblem, match="has a colon in its name"):
+            shape_of(odd)
 
 
 def test_a_shape_is_read_once():
