@@ -8,7 +8,7 @@ not show, such as a key that is computed, is checked when the function is called
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Table
@@ -51,30 +51,44 @@ def check_calls(function: Callable[..., Any], tables: Sequence[Table]) -> None:
             does not have, at the line of the call.
     """
     code = function.__code__
-    for call in _calls(function):
+    tree = _source(function)
+    bound = _bound_names(tree)
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         location = f"{code.co_filename}:{code.co_firstlineno + call.lineno - 1}"
         try:
-            _check_call(call, function, tables)
+            _check_call(call, function, bound, tables)
         except TableProblem as problem:
             raise_or_collect(DefinitionError(str(problem), location=location, fix=problem.fix))
 
 
-def _calls(function: Callable[..., Any]) -> Iterator[ast.Call]:
+def _source(function: Callable[..., Any]) -> ast.AST:
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError, TypeError):  # there is no source, or only a part of it
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield node
+        return ast.Module([], [])
 
 
-def _check_call(call: ast.Call, function: Callable[..., Any], tables: Sequence[Table]) -> None:
-    called = _value(call.func, function)
+def _bound_names(tree: ast.AST) -> frozenset[str]:
+    """The names that anything in a source binds: a name may mean another value there."""
+    return frozenset(
+        node.arg if isinstance(node, ast.arg) else node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arg)
+        or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    )
+
+
+def _check_call(
+    call: ast.Call,
+    function: Callable[..., Any],
+    bound: frozenset[str],
+    tables: Sequence[Table],
+) -> None:
+    called = _value(call.func, function, bound)
     signature = _FUNCTIONS.get(called) if inspect.isfunction(called) else None
     arguments = {each.arg: each.value for each in call.keywords}
     table_node = call.args[0] if call.args else arguments.get("table")
-    table = table_node and _value(table_node, function)
+    table = table_node and _value(table_node, function, bound)
     if signature is None or not isinstance(table, Table) or None in arguments:
         return
     check_table(table, tables)
@@ -105,12 +119,12 @@ def _names(node: ast.expr) -> frozenset[str] | None:
     return frozenset(map(str, names)) if len(names) == len(node.keys) else None
 
 
-def _value(node: ast.expr, function: Callable[..., Any]) -> Any:
+def _value(node: ast.expr, function: Callable[..., Any], bound: frozenset[str]) -> Any:
     """What a name such as `orders` or `tables.orders` is in *function*; None if not known."""
     if isinstance(node, ast.Attribute):
-        owner = _value(node.value, function)
+        owner = _value(node.value, function, bound)
         return vars(owner).get(node.attr) if inspect.ismodule(owner) else None
-    if not isinstance(node, ast.Name) or node.id in function.__code__.co_varnames:
+    if not isinstance(node, ast.Name) or node.id in bound.union(function.__code__.co_varnames):
         return None
     if node.id in function.__code__.co_freevars:
         cell = (function.__closure__ or ())[function.__code__.co_freevars.index(node.id)]

@@ -16,6 +16,7 @@ ORDERS = Table(
     Column("items", Integer),
 )
 OTHERS = Table("others", MetaData(), Column("id", Text, primary_key=True))
+table = OTHERS
 
 
 def column(event, recorded):
@@ -87,6 +88,16 @@ def test_what_the_source_does_not_show_is_left_to_the_call():
         ]
 
     check_calls(computed, [ORDERS])
+
+
+def test_a_name_that_a_part_of_the_function_binds_is_left_to_the_call():
+    def shadowed(event, recorded):
+        def one(table):
+            return put(table, key={"id": "1"}, values={"items": 1})
+
+        return [one(ORDERS), *(delete(table, key={"id": "1"}) for table in (ORDERS,))]
+
+    check_calls(shadowed, [ORDERS])
 
 
 def test_a_change_of_no_column_is_refused():
