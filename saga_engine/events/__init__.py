@@ -81,6 +81,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     run_statistics    the read model of runs by saga and status
     step_durations    the read model of durations by step
     failure_causes    the read model of failures by cause
+    table_check       whether the database has the tables of projections
     table_shape       what declared changes must know of a table
     column_types      which values a column takes, and as which type they travel
 

@@ -11,7 +11,12 @@ from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 
 from saga_engine.errors import Conflict, StoreError
-from saga_engine.events import projection_rebuild, projection_rules, projection_table
+from saga_engine.events import (
+    projection_rebuild,
+    projection_rules,
+    projection_table,
+    table_check,
+)
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.event_source import EventSource
 from saga_engine.events.horizon_watch import HorizonWatch
@@ -19,10 +24,12 @@ from saga_engine.events.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.events.projection_runner import ProjectionRunner
+from saga_engine.events.projection_table import ProjectionRole
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.sql_event_store import SqlEventStore
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
+from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
@@ -48,8 +55,8 @@ class Projector(AsyncResource):
 
     Raises:
         DefinitionError: a projection breaks a rule.
-        SchemaMismatch: on entering: the database has no event tables, or has tables of another
-            version of a projection.
+        SchemaMismatch: on entering: the database has no event tables, lacks a table of a
+            projection, or has tables of another version of it.
         StoreUnavailable: on entering: the database is out of reach.
     """
 
@@ -64,7 +71,9 @@ class Projector(AsyncResource):
         projection_rules.check(projections)
         self.owner = process_owner()
         self._projections = projections
-        self._database = Database(database_url, settings, EVENT_DATABASE)
+        self._database = Database(
+            database_url, _with_pool_for(projections, settings), EVENT_DATABASE
+        )
         self._settings = settings
         self._emit = emit
         self._loop = OwnedLoop(Operation.PROJECTION, settings, emit)
@@ -77,6 +86,16 @@ class Projector(AsyncResource):
         async with self._database.transaction() as tx:
             self._log = await EventLog.load(tx)
             await projection_table.register(tx, self._projections)
+            await table_check.check_tables(tx, await self._live(tx))
+
+    async def _live(self, tx: Transaction) -> Sequence[Projection]:
+        """Those whose code fills the live tables; a projector makes the tables of a rebuild."""
+        live = {
+            (each.name, each.code_version)
+            for each in await projection_table.read(tx)
+            if each.role is ProjectionRole.LIVE
+        }
+        return [each for each in self._projections if (each.name, each.version) in live]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the projections until *stop* is set; then their leases end, too."""
@@ -153,3 +172,11 @@ class Projector(AsyncResource):
                 await projection_table.release(tx, self._projections, self.owner)
         except StoreError as error:
             self._loop.report_unavailable(error)
+
+
+def _with_pool_for(projections: Sequence[Projection], settings: Settings) -> Settings:
+    """Enough connections for all projections and the horizon: a slow one delays no other."""
+    # One for a batch and one for the next page; as many for a rebuild, or the previous tables.
+    needed = 4 * len(projections) + 1
+    size = max(settings.database_pool_size, needed)
+    return settings.model_copy(update={"database_pool_size": size})

@@ -16,7 +16,8 @@ class DatabaseSettings(BaseModel):
     database_pool_size: Count = Field(
         6,
         description="Maximum number of connections of one worker. The default serves 4 concurrent"
-        " batches and leaves 2 connections for periodic duties",
+        " batches and leaves 2 connections for periodic duties. A projector may open four for"
+        " each projection and one more, so that a slow projection delays no other",
     )
     database_connect_timeout: Seconds = Field(
         3.0,

@@ -7,8 +7,15 @@ from tests.kit.connections import raw_channel
 from tests.kit.event_database import connected
 from tests.kit.feeds import bind_queue, order_feed, wait_for_feed
 from tests.kit.programs import wait_until_true
-from tests.kit.projections import append_one, append_orders, cancelled, placed
+from tests.kit.projections import append_one, append_orders, cancelled, placed, projection_database
 from tests.kit.projector_service import running_service
+
+
+@pytest.fixture(autouse=True)
+async def tables(event_url):
+    """Of the projection that the service runs, too."""
+    async with projection_database(event_url):
+        yield
 
 
 async def feed_problem(service):
