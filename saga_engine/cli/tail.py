@@ -13,6 +13,7 @@ from saga_engine.cli.output import AsJson, format_cell, print_json, print_line, 
 from saga_engine.cli.paging import command_line, option_words
 from saga_engine.cli.standard_streams import is_output_lost
 from saga_engine.errors import ConfigurationError, StoreUnavailable
+from saga_engine.events.arguments import MAX_POSITION
 from saga_engine.events.client import Events
 from saga_engine.events.log_page import LogFilter
 from saga_engine.events.recorded import Recorded
@@ -66,8 +67,8 @@ async def tail(
 
     The first SIGINT or SIGTERM ends it with exit code 0. With --json each line is a document.
     """
-    if from_ is not None and from_ < 1:
-        raise ConfigurationError("--from is a position, 1 or higher.")
+    if from_ is not None and not 1 <= from_ <= MAX_POSITION:
+        raise ConfigurationError(f"--from is a position, from 1 to {MAX_POSITION}.")
     LogFilter.create(tail_filter.type_, tail_filter.stream)  # or only the first event reports it
     printer = EventPrinter(as_json=as_json)
     settings = Settings.load()

@@ -211,8 +211,8 @@ class FeedRunner:
                 f" Bind one, {retry}"
             )
         return (
-            f"The message exceeds a limit. {self._publisher.unpublishable_reason(message)} Raise"
-            f" the limit, such as max_body_bytes, {retry}"
+            f"The message exceeds a limit. {self._publisher.unpublishable_reason(message)} If the"
+            f" limit is a setting, such as max_body_bytes, raise it, {retry}"
         )
 
     def _set_position(self, position: int) -> None:
