@@ -35,10 +35,17 @@ class EventModel(MemoryTransaction):
 
     # streams
 
-    async def read_stream(self, log: EventLog, stream: str) -> list[Recorded]:
-        """Read the events of a stream."""
+    async def read_stream(
+        self, log: EventLog, stream: str, after: int = 0, settings: Settings | None = None
+    ) -> list[Recorded]:
+        """Read the events of a stream after a version."""
+        del settings
         async with self.statement():
-            rows = [row for _, row in self.scan("stream_event") if row["stream"] == stream]
+            rows = [
+                row
+                for _, row in self.scan("stream_event")
+                if row["stream"] == stream and row["version"] > after
+            ]
         return [_recorded(log, row) for row in sorted(rows, key=lambda row: row["version"])]
 
     async def append(self, stream: str, expected: int, events: Sequence[EventData]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.event_application import Plan, plan
-from saga_engine.events.event_batch import BatchResult, EventBatch
+from saga_engine.events.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.event_source import EventSource
 from saga_engine.events.feed import Feed
@@ -19,6 +19,7 @@ from saga_engine.events.horizon_watch import HorizonWatch
 from saga_engine.events.interfaces import EventStore, FeedMessages
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection import Projection
+from saga_engine.events.projection_failures import ParkedStream
 from saga_engine.events.projection_runner import ProjectionRunner
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.payload.guard import NO_TIME_LIMIT
@@ -71,11 +72,11 @@ class ProjectionWriterModel:
         """Save the checkpoint."""
         await tx.save_projection(self._projection.name, position, self._owner, self._lease)
 
-    async def retried_streams(self) -> list[str]:
+    async def retried_streams(self) -> list[ParkedStream]:
         return []
 
-    async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
-        raise NotImplementedError(f"{stream} is not parked: {batch}")
+    async def retry_stream(self, retry: StreamRetry) -> BatchResult:
+        raise NotImplementedError(f"{retry.parked} is not parked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,13 +68,15 @@ CREATE TABLE saga_engine.projection_failure (
     FOREIGN KEY (projection, projection_version) REFERENCES saga_engine.projection ON DELETE CASCADE
 )"""
 
-# Events of the stream from next_position on are not applied yet.
+# Events of the stream from next_position on are not applied yet; none has a lower version than
+# next_version.
 _PARKED_STREAM = """
 CREATE TABLE saga_engine.parked_stream (
     projection text COLLATE "C" NOT NULL,
     projection_version integer NOT NULL,
     stream text COLLATE "C" NOT NULL,
     next_position bigint NOT NULL,
+    next_version integer NOT NULL,
     parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     retry_requested_at timestamptz,
     PRIMARY KEY (projection, projection_version, stream),

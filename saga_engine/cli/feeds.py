@@ -112,7 +112,7 @@ async def discard(
     as_json: AsJson = False,
 ) -> None:
     """
-    Go on without the event at which a feed is stopped; consumers never receive it.
+    Go on without the event at which a feed is stopped; consumers receive it only after a rewind.
 
     Args:
         name: Of the feed.

@@ -1,6 +1,6 @@
 """`saga-engine projections`: what projections do, and what an operator does with them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ from saga_engine.events import (
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.lag import Lag, read_lags
 from saga_engine.events.operator_audit import Action
+from saga_engine.events.projection_failures import ParkedStream
 from saga_engine.events.projection_switch import Switch
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.settings import Settings
@@ -44,6 +45,7 @@ TABLE_COLUMNS = (
 )
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
 
+PARKED_COLUMNS = ("stream", "next position", "retry requested")
 RESOLVED_COLUMNS = ("position", "stream", "event", "resolution", "at", "operator", "reason")
 RESOLVED_LIMIT = 100
 """Resolved failures that `show` prints, the last ones."""
@@ -69,7 +71,7 @@ async def list_projections(*, as_json: AsJson = False) -> None:
 @app.command
 async def show(name: str, /, *, version: Version = None, as_json: AsJson = False) -> None:
     """
-    Show a projection, the events that it could not apply, and what operators did with it.
+    Show a projection, its failed events and parked streams, and what operators did with it.
 
     Args:
         name: Of the projection.
@@ -78,6 +80,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         found = await projection_actions.find(tx, name, version)
         _, (lag,) = await read_lags(tx, await EventLog.load(tx), [found])
         failures = await projection_failures.read_open(tx, name, found.version)
+        parked = await projection_failures.read_parked(tx, name, found.version)
         resolved = await projection_failures.read_resolved(tx, name, found.version, RESOLVED_LIMIT)
         actions = await operator_audit.read(tx, projection_actions.audited(name), ACTION_LIMIT)
         complete_from = await EventLog.runs_complete_from(tx)
@@ -86,6 +89,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
     if as_json:
         lists = {
             "failures": [*map(asdict, failures)],
+            "parked": [*map(asdict, parked)],
             "resolved": [*map(asdict, resolved)],
             "actions": [*map(asdict, actions)],
         }
@@ -105,7 +109,11 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         )
         for each in failures
     ]
-    print_table(FAILURE_COLUMNS, rows, empty="Every event was applied.")
+    none_failed = "No event waits for an operator." if parked else "Every event was applied."
+    print_table(FAILURE_COLUMNS, rows, empty=none_failed)
+    if parked:
+        print_line("")
+        print_table(PARKED_COLUMNS, [*map(_parked_row, parked)], empty="")
     if resolved:
         print_line("")
         print_table(RESOLVED_COLUMNS, [astuple(each) for each in resolved], empty="")
@@ -267,6 +275,10 @@ async def switch(
     if done.previous is not None:
         text += f" Version {done.previous} is kept, to return to it."
     print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
+
+
+def _parked_row(parked: ParkedStream) -> Sequence[object]:
+    return (parked.stream, parked.next_position, parked.retry_requested_at)
 
 
 _COLUMN_FIELDS = (

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from saga_engine.backoff import Backoff
 from saga_engine.errors import Conflict, TimedOut
-from saga_engine.events import positions, projection_table, run_journal, stream_table
+from saga_engine.events import positions, projection_table, stream_table
 from saga_engine.events.aggregate import Aggregate
 from saga_engine.events.aggregate_stream import LoadedAggregate
 from saga_engine.events.append import (
@@ -34,7 +34,7 @@ from saga_engine.events.command_handling import (
 )
 from saga_engine.events.commit_outcome import commit
 from saga_engine.events.event_log import EventLog
-from saga_engine.events.log_page import LogFilter, read_page
+from saga_engine.events.log_page import LogFilter, read_page, read_stream
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.recorded import Recorded
@@ -180,10 +180,9 @@ class Events(AsyncResource):
         """
         check_stream_name(stream, self._settings)
         require_number(after, "The version to read after", MAX_VERSION)
-        table = run_journal if run_journal.is_run(stream) else stream_table
         while True:
             async with self._transaction() as tx:
-                events = await table.read(tx, self._log, stream, after, self._settings)
+                events = await read_stream(tx, self._log, stream, after, self._settings)
             if not events:
                 return
             for event in events:
@@ -227,6 +226,8 @@ class Events(AsyncResource):
     async def caught_up(self, projection: Projection, position: int, timeout: float = 2.0) -> None:  # noqa: ASYNC109 - the user's
         """
         Wait until a projection has applied all events up to a position, to read one's own writes.
+
+        It does not wait for streams that are parked: their events are not in the tables.
 
             done = await events.append(Append("order-o-1", [Placed(total=12)]))
             await events.caught_up(by_customer, done.position)

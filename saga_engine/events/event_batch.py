@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.projection_failures import ParkedStream, PoisonEvent
 from saga_engine.events.recorded import Recorded
 
 
@@ -21,6 +21,24 @@ class EventBatch:
     after: int
     until: int
     events: Sequence[Recorded]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRetry:
+    """
+    Events of a parked stream, whose turn was earlier.
+
+    Args:
+        checkpoint: of the projection, which does not change.
+        parked: the stream, as it was when the events were read.
+        events: its next events up to the checkpoint, in order.
+        following: where the stream continues after them; None: there are no more.
+    """
+
+    checkpoint: int
+    parked: ParkedStream
+    events: Sequence[Recorded]
+    following: ParkedStream | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from saga_engine.events.event_log import EventLog
 from saga_engine.events.horizon_watch import HorizonWatch
 from saga_engine.events.interfaces import EventStore
 from saga_engine.events.log_page import LogFilter, LogPage
+from saga_engine.events.recorded import Recorded
 from saga_engine.settings import Settings
 
 
@@ -17,6 +18,11 @@ class EventSource:
     log: EventLog
     horizon: HorizonWatch
     settings: Settings
+
+    async def read_stream(self, stream: str, after: int) -> list[Recorded]:
+        """Read the next events of a stream after a version; StoreUnavailable as `read`."""
+        async with self.store.transaction() as tx:
+            return await tx.read_stream(self.log, stream, after, self.settings)
 
     async def read(self, log_filter: LogFilter, after: int, max_events: int) -> LogPage:
         """

@@ -36,7 +36,7 @@ async def retry(tx: Transaction, name: str, operator: Operator) -> int:
 
 async def discard(tx: Transaction, name: str, position: int, operator: Operator) -> None:
     """
-    Go on without the event at which a feed is stopped; it is never published.
+    Go on without the event at which a feed is stopped; only `rewind` publishes it.
 
     Args:
         tx: a transaction.
@@ -49,7 +49,7 @@ async def discard(tx: Transaction, name: str, position: int, operator: Operator)
         Conflict: there is no reason.
     """
     if not operator.reason.strip():
-        raise Conflict("Consumers never receive a discarded event. Give the reason to discard it.")
+        raise Conflict("Consumers do not receive a discarded event. Give the reason to discard it.")
     found = await _lock(tx, name)
     failure = await feed_failures.read_open(tx, _key(found))
     if failure is None or failure.position != position:

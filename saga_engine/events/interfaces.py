@@ -17,10 +17,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from saga_engine.amqp.interfaces import MessagePublisher
-from saga_engine.events.event_batch import BatchResult, EventBatch
+from saga_engine.events.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_table import FeedKey, Progress
 from saga_engine.events.log_page import LogFilter, LogPage
+from saga_engine.events.projection_failures import ParkedStream
 from saga_engine.events.recorded import Recorded
 from saga_engine.protocol.message import Message
 from saga_engine.settings import Settings
@@ -41,6 +42,11 @@ class EventTransaction(Protocol):
         max_events: int,
     ) -> LogPage:
         """Read the events after the first of two positions, at most up to the second."""
+
+    async def read_stream(
+        self, log: EventLog, stream: str, after: int, settings: Settings
+    ) -> list[Recorded]:
+        """Read the next events of a stream after a version; none if there are none."""
 
     async def acquire_feed(self, key: FeedKey, owner: str, lease: float) -> int | None:
         """Take or renew the lease, and return the position; None: another process has it."""
@@ -77,11 +83,11 @@ class ProjectionWriter(Protocol):
     async def apply(self, batch: EventBatch) -> BatchResult:
         """Apply a batch and save its checkpoint; NotOwner if it is not at `batch.after`."""
 
-    async def retried_streams(self) -> list[str]:
+    async def retried_streams(self) -> list[ParkedStream]:
         """Return the parked streams that an operator wants to be retried."""
 
-    async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
-        """Apply events of a parked stream, whose turn was earlier."""
+    async def retry_stream(self, retry: StreamRetry) -> BatchResult:
+        """Apply events of a parked stream, unless an operator has skipped one since the read."""
 
 
 class FeedMessages(MessagePublisher, Protocol):

@@ -140,6 +140,14 @@ async def read_page(
     return LogPage(events, position)
 
 
+async def read_stream(
+    tx: Transaction, log: EventLog, stream: str, after: int, settings: Settings
+) -> list[Recorded]:
+    """Read the next events of a stream, or of a run, after a version; none if there are none."""
+    read = run_journal.read if run_journal.is_run(stream) else stream_table.read
+    return await read(tx, log, stream, after, settings)
+
+
 async def _check_drawn(tx: Transaction, position: int) -> None:
     last_position = await positions.last_drawn(tx)
     if position > last_position:

@@ -7,6 +7,7 @@ projection, or the next one, goes on from there.
 
 from saga_engine.errors import Conflict, NotFound
 from saga_engine.events import operator_audit, projection_table
+from saga_engine.events.arguments import MAX_POSITION, require_number
 from saga_engine.events.operator_audit import Action, Operator, Subject, SubjectKind
 from saga_engine.events.projection_failures import MAX_RESOLVED, Resolution
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
@@ -55,11 +56,17 @@ async def retry(tx: Transaction, name: str, operator: Operator, version: int | N
         Conflict: nothing of it has failed.
     """
     found = await find(tx, name, version)
+    await projection_table.lock_row(tx, found)  # first, as a batch does: no deadlock
     parameters = {**_key(found), **_resolution(Resolution.RETRIED, operator)}
     failures = (await tx.execute(_RESOLVE_ALL, parameters)).rowcount
     stopped = [ProjectionState.STOPPED]
     was_stopped = await projection_table.set_state(tx, found, ProjectionState.ACTIVE, stopped)
-    await tx.execute(_REQUEST_RETRY, _key(found))
+    requested = (await tx.execute(_REQUEST_RETRY, _key(found))).rowcount
+    if not failures and not was_stopped and requested:
+        raise Conflict(
+            f"The {requested} parked streams of projection {name!r} are already being retried, by"
+            " the projector that runs it."
+        )
     if not failures and not was_stopped:
         raise Conflict(f"Projection {name!r} is {found.state}; no event of it has failed.")
     await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
@@ -83,10 +90,13 @@ async def skip(
     Raises:
         NotFound: there is no such projection, or no event at that position has failed.
         Conflict: there is no reason, or events before it have not been applied.
+        InvalidInput: it is not a position.
     """
     if not operator.reason.strip():
         raise Conflict("A skipped event is missing in the tables. Give the reason to skip it.")
+    require_number(position, "The position of the event", MAX_POSITION)
     found = await find(tx, name, version)
+    await projection_table.lock_row(tx, found)
     parameters = {**_key(found), "position": position}
     resolution = _resolution(Resolution.SKIPPED, operator)
     row = (await tx.execute(_RESOLVE_ONE, {**parameters, **resolution})).first()

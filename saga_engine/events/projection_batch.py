@@ -21,10 +21,10 @@ from saga_engine.events.event_application import (
     plan,
     poison_of,
 )
-from saga_engine.events.event_batch import BatchResult, EventBatch
+from saga_engine.events.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison
-from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.projection_failures import ParkedStream, PoisonEvent
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.recorded import Recorded
@@ -109,46 +109,45 @@ class BatchApplier:
         except TransactionEnded as error:
             return await self._stop_at_end(batch, error)
 
-    async def retried_streams(self) -> list[str]:
+    async def retried_streams(self) -> list[ParkedStream]:
         """Read which parked streams an operator wants to be retried, the first request first."""
         async with self._database.transaction() as tx:
             return await projection_failures.retried_streams(tx, self._projection)
 
-    async def retry_stream(self, stream: str, batch: EventBatch) -> BatchResult:
+    async def retry_stream(self, retry: StreamRetry) -> BatchResult:
         """
-        Apply events of a parked stream, whose turn was earlier.
-
-        Args:
-            stream: a parked stream.
-            batch: its next events. `after` is the checkpoint of the projection, which does not
-                change; `until` is up to where the stream was read.
+        Apply events of a parked stream, unless an operator has skipped one since they were read.
 
         Raises:
             NotOwner, StoreUnavailable: as `apply`.
         """
         try:
-            return await self._apply_parked(stream, batch)
+            return await self._apply_parked(retry)
         except TransactionEnded as error:
             poison = poison_of(error.recorded, error)
-            async with self._locked(batch.after) as tx:
+            async with self._locked(retry.checkpoint) as tx:
                 await self._park(tx, poison)
-            self.parked[stream] = error.recorded.position
-            return BatchResult(batch.after, (poison,))
+            self.parked[error.recorded.stream] = error.recorded.position
+            return BatchResult(retry.checkpoint, (poison,))
 
-    async def _apply_parked(self, stream: str, batch: EventBatch) -> BatchResult:
-        others = {each: position for each, position in self.parked.items() if each != stream}
-        async with self._locked(batch.after) as tx:
-            poison = await self._apply_halves(tx, batch.events, others)
-            if poison:
-                await self._park(tx, poison)
-            elif batch.until >= batch.after:
-                await projection_failures.unpark(tx, self._projection, stream)
-            else:
-                await projection_failures.advance(tx, self._projection, stream, batch.until + 1)
-            await self._save(tx, batch.after)
+    async def _apply_parked(self, retry: StreamRetry) -> BatchResult:
+        poison: PoisonEvent | None = None
+        async with self._locked(retry.checkpoint) as tx:
             parked = await projection_failures.parked_streams(tx, self._projection)
+            if parked.get(retry.parked.stream) == retry.parked.next_position:
+                del parked[retry.parked.stream]
+                poison = await self._apply_halves(tx, retry.events, parked)
+                if poison:
+                    await self._park(tx, poison)
+                    parked[poison.recorded.stream] = poison.recorded.position
+                elif retry.following:
+                    await projection_failures.advance(tx, self._projection, retry.following)
+                    parked[retry.parked.stream] = retry.following.next_position
+                else:
+                    await projection_failures.unpark(tx, self._projection, retry.parked.stream)
+                await self._save(tx, retry.checkpoint)
         self.parked = parked
-        return BatchResult(batch.after, (poison,) if poison else ())
+        return BatchResult(retry.checkpoint, (poison,) if poison else ())
 
     async def _apply_carefully(self, batch: EventBatch) -> BatchResult:
         poison: list[PoisonEvent] = []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from saga_engine.events.projection_key import ProjectionKey
 from saga_engine.events.recorded import Recorded
@@ -96,6 +97,24 @@ class ResolvedFailure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedStream:
+    """
+    A stream that waits for an event that could not be applied.
+
+    Args:
+        stream: its name.
+        next_position: its events from this position on are not applied.
+        next_version: none of these has a lower version.
+        retry_requested_at: when an operator has requested to apply them; None: nobody has.
+    """
+
+    stream: str
+    next_position: int
+    next_version: int
+    retry_requested_at: datetime | None
+
+
 async def record(tx: Transaction, projection: ProjectionKey, poison: PoisonEvent) -> None:
     """Record that an event could not be applied; again, if it failed before."""
     recorded = poison.recorded
@@ -115,13 +134,14 @@ async def record(tx: Transaction, projection: ProjectionKey, poison: PoisonEvent
 
 async def park(tx: Transaction, projection: ProjectionKey, recorded: Recorded) -> None:
     """Park the stream of an event, or move on in it: the event is the next one to apply."""
-    parameters = {"stream": recorded.stream, "position": recorded.position}
-    await tx.execute(_PARK, {**_key(projection), **parameters})
+    place = {"position": recorded.position, "stream_version": recorded.version}
+    await tx.execute(_PARK, {**_key(projection), "stream": recorded.stream, **place})
 
 
-async def advance(tx: Transaction, projection: ProjectionKey, stream: str, position: int) -> None:
-    """Move on in a parked stream: its next event is at *position* or later."""
-    await tx.execute(_ADVANCE, {**_key(projection), "stream": stream, "position": position})
+async def advance(tx: Transaction, projection: ProjectionKey, parked: ParkedStream) -> None:
+    """Move on in a parked stream, to its next position and version."""
+    place = {"position": parked.next_position, "stream_version": parked.next_version}
+    await tx.execute(_ADVANCE, {**_key(projection), "stream": parked.stream, **place})
 
 
 async def unpark(tx: Transaction, projection: ProjectionKey, stream: str) -> None:
@@ -134,9 +154,24 @@ async def parked_streams(tx: Transaction, projection: ProjectionKey) -> dict[str
     return {row.stream: row.next_position for row in await tx.execute(_PARKED, _key(projection))}
 
 
-async def retried_streams(tx: Transaction, projection: ProjectionKey) -> list[str]:
+async def retried_streams(tx: Transaction, projection: ProjectionKey) -> list[ParkedStream]:
     """The parked streams whose retry an operator has requested, the first request first."""
-    return [*(await tx.execute(_RETRIED, _key(projection))).scalars()]
+    return [_parked(row) for row in await tx.execute(_RETRIED, _key(projection))]
+
+
+async def read_parked(tx: Transaction, name: str, version: int) -> list[ParkedStream]:
+    """Read the parked streams of a projection, by name; at most `max_parked_streams`."""
+    parameters = {"name": name, "version": version}
+    return [_parked(row) for row in await tx.execute(_READ_PARKED, parameters)]
+
+
+def _parked(row: Any) -> ParkedStream:
+    return ParkedStream(
+        stream=row.stream,
+        next_position=row.next_position,
+        next_version=row.next_version,
+        retry_requested_at=row.retry_requested_at,
+    )
 
 
 async def read_open(tx: Transaction, name: str, version: int) -> list[StoredFailure]:
@@ -192,14 +227,17 @@ _RECORD = text(
 )
 _PARK = text(
     """
-    INSERT INTO saga_engine.parked_stream (projection, projection_version, stream, next_position)
-    VALUES (:name, :version, :stream, :position)
-    ON CONFLICT (projection, projection_version, stream)
-    DO UPDATE SET next_position = excluded.next_position, retry_requested_at = NULL"""
+    INSERT INTO saga_engine.parked_stream
+        (projection, projection_version, stream, next_position, next_version)
+    VALUES (:name, :version, :stream, :position, :stream_version)
+    ON CONFLICT (projection, projection_version, stream) DO UPDATE
+    SET next_position = excluded.next_position, next_version = excluded.next_version,
+        retry_requested_at = NULL"""
 )
 _ADVANCE = text(
     """
-    UPDATE saga_engine.parked_stream SET next_position = :position
+    UPDATE saga_engine.parked_stream
+    SET next_position = :position, next_version = :stream_version
     WHERE projection = :name AND projection_version = :version AND stream = :stream"""
 )
 _UNPARK = text(
@@ -214,9 +252,14 @@ _PARKED = text(
 )
 _RETRIED = text(
     """
-    SELECT stream FROM saga_engine.parked_stream
+    SELECT stream, next_position, next_version, retry_requested_at FROM saga_engine.parked_stream
     WHERE projection = :name AND projection_version = :version AND retry_requested_at IS NOT NULL
     ORDER BY retry_requested_at, stream"""
+)
+_READ_PARKED = text(
+    """
+    SELECT stream, next_position, next_version, retry_requested_at FROM saga_engine.parked_stream
+    WHERE projection = :name AND projection_version = :version ORDER BY stream"""
 )
 _READ_OPEN = text(
     """

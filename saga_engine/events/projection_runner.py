@@ -1,16 +1,18 @@
 """One projection in one process: take the lease, apply batches, keep the lease."""
 
 import asyncio
+from dataclasses import replace
 
 from saga_engine.events.batch_size import BatchSize
-from saga_engine.events.event_batch import BatchResult, EventBatch
+from saga_engine.events.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.event_source import EventSource
 from saga_engine.events.interfaces import ProjectionWriter
 from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
-from saga_engine.events.projection_failures import PoisonEvent
+from saga_engine.events.projection_failures import ParkedStream, PoisonEvent
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.read_ahead import ReadAhead
+from saga_engine.events.recorded import Recorded
 from saga_engine.telemetry.events import (
     Observer,
     ProjectionAcquired,
@@ -49,6 +51,7 @@ class ProjectionRunner:
         self._size = BatchSize(settings.projection_batch_seconds, settings.projection_batch_size)
         self._saved = 0  # the checkpoint that is stored
         self._passed = 0  # no event that the projection handles is between the two
+        self._retried: list[ParkedStream] = []
         self._renew_at = 0.0
         self._save_at = 0.0
 
@@ -87,7 +90,10 @@ class ProjectionRunner:
         while not stop.is_set():
             if self._now() >= self._renew_at:
                 await self._renew()
-            horizon, interval = self._source.horizon, self._settings.event_poll_interval_max
+            if self._retried:
+                await self._retry(self._retried.pop(0))
+            horizon = self._source.horizon
+            interval = 0.0 if self._retried else self._settings.event_poll_interval_max
             is_beyond = await horizon.wait_beyond(self._passed, interval)
             if not is_beyond and horizon.position == self._passed:
                 await self._save_passed()
@@ -118,7 +124,7 @@ class ProjectionRunner:
 
     async def _renew(self) -> None:
         """
-        Renew the lease, and retry the streams that an operator wants to be retried.
+        Renew the lease, and look for streams that an operator wants to be retried.
 
         Raises:
             NotOwner: it is paused, or another process has changed it.
@@ -126,23 +132,31 @@ class ProjectionRunner:
         if await self._applier.acquire() != self._saved:
             raise NotOwner
         self._plan_renewal()
-        if self._applier.parked:
-            for stream in await self._applier.retried_streams():
-                await self._retry(stream)
+        self._retried = await self._applier.retried_streams() if self._applier.parked else []
 
-    async def _retry(self, stream: str) -> None:
-        """Apply the events of a parked stream, from the one that failed, up to the checkpoint."""
-        log_filter = LogFilter.create(self._types, [stream])
-        while (next_position := self._applier.parked.get(stream)) is not None:
-            page = await self._source.read(log_filter, next_position - 1, self._size.events)
-            if page.position < next_position:
-                return  # the horizon is lower than it was
-            events = [each for each in page.events if each.position <= self._saved]
-            batch = EventBatch(self._saved, page.position, events)
-            result = await self._applier.retry_stream(stream, batch)
-            self._report_poison(result)
-            if result.poison:
-                return
+    async def _retry(self, parked: ParkedStream) -> None:
+        """Apply the next events of a parked stream, up to the checkpoint."""
+        events = await self._read_parked(parked)
+        following = None
+        if events:
+            last = events[-1]
+            following = replace(parked, next_position=last.position + 1, next_version=last.version)
+        retry = StreamRetry(self._saved, parked, events, following)
+        result = await self._applier.retry_stream(retry)
+        self._report_poison(result)
+        if following and self._applier.parked.get(parked.stream) == following.next_position:
+            self._retried.insert(0, following)
+
+    async def _read_parked(self, parked: ParkedStream) -> list[Recorded]:
+        after = parked.next_version - 1
+        while page := await self._source.read_stream(parked.stream, after):
+            # A row of a run's journal has several events of one version.
+            events = [each for each in page if each.position >= parked.next_position]
+            if events:
+                due = [each for each in events if each.position <= self._saved]
+                return due[: self._size.events]
+            after = page[-1].version
+        return []
 
     def _set_position(self, position: int) -> None:
         self._saved = self._passed = position

@@ -160,6 +160,11 @@ async def lock(tx: Transaction, projection: ProjectionKey, position: int) -> Pro
     return None if role is None else ProjectionRole(role)
 
 
+async def lock_row(tx: Transaction, projection: Projection | StoredProjection) -> None:
+    """Lock the row until the end of the transaction, whatever its state and position."""
+    await tx.execute(_LOCK_ROW, _key(projection))
+
+
 async def save(
     tx: Transaction, projection: ProjectionKey, position: int, owner: str, lease: float
 ) -> None:
@@ -288,6 +293,9 @@ _LOCK = text(
     WHERE name = :name AND version = :version AND state = 'active' AND position = :position
         AND (role = 'live' OR rebuild_problem IS NULL)
     FOR UPDATE"""
+)
+_LOCK_ROW = text(
+    "SELECT FROM saga_engine.projection WHERE name = :name AND version = :version FOR UPDATE"
 )
 _SAVE = text(
     """

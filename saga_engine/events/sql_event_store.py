@@ -36,6 +36,11 @@ class SqlEventTransaction:
     ) -> LogPage:
         return await log_page.read_page(self._tx, log, log_filter, bounds, settings, max_events)
 
+    async def read_stream(
+        self, log: EventLog, stream: str, after: int, settings: Settings
+    ) -> list[Recorded]:
+        return await log_page.read_stream(self._tx, log, stream, after, settings)
+
     async def acquire_feed(self, key: FeedKey, owner: str, lease: float) -> int | None:
         return await feed_table.acquire(self._tx, key, owner, lease)
 

@@ -184,6 +184,7 @@ parked_stream = Table(
     Column("projection_version", Integer, primary_key=True, autoincrement=False),
     Column("stream", Text(collation="C"), primary_key=True),
     Column("next_position", BigInteger, nullable=False),
+    Column("next_version", Integer, nullable=False),
     Column(
         "parked_at",
         TIMESTAMP(timezone=True),

@@ -4,7 +4,7 @@ import pytest
 
 from saga_engine.events import Events
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import ProjectionStopped
+from saga_engine.telemetry.events import ProjectionStopped, StreamParked
 from tests.kit.command_line import saga_engine
 from tests.kit.projections import (
     append_one,
@@ -105,6 +105,12 @@ async def test_who_skipped_an_event_and_why_is_shown(stopped, migrated_url):
     assert (line[0], line[3], *line[5:]) == (str(stopped), "skipped", "mara", "a test order")
 
 
+@pytest.mark.usefixtures("stopped")
+async def test_a_position_that_no_event_can_have_is_a_sentence(migrated_url):
+    ran = await command(migrated_url, "skip", "orders", 10**30, "--reason", "a test")
+    assert (ran.exit_code, "Give an integer, from 0 to" in ran.err) == (2, True)
+
+
 async def test_a_skip_needs_a_reason(stopped, migrated_url):
     for options in ((), ("--reason", " ")):
         ran = await command(migrated_url, "skip", "orders", stopped, *options)
@@ -112,6 +118,23 @@ async def test_a_skip_needs_a_reason(stopped, migrated_url):
         assert len(ran.err.splitlines()) == 1
     ran = await command(migrated_url, "show", "orders", "--json")
     assert (ran.json["projection"]["state"], ran.json["projection"]["resolved"]) == ("stopped", [])
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_parked_stream_is_shown_until_it_is_caught_up(event_store, migrated_url):
+    """Also when its failure is resolved, and no process has applied its events yet."""
+    position = await append_one(event_store, "order-1", placed("poison"))
+    projection = orders_projection(on_poison="park-stream")
+    async with running_projector(migrated_url, [projection]) as emitted:
+        await emitted.wait_for(StreamParked)
+    await command(migrated_url, "retry", "orders", "--reason", "deployed")
+    document = (await command(migrated_url, "show", "orders", "--json")).json["projection"]
+    (parked,) = document["parked"]
+    assert (parked["stream"], parked["next_position"]) == ("order-1", position)
+    assert parked["retry_requested_at"]
+    ran = await command(migrated_url, "show", "orders")
+    assert f"\norder-1\t{position}\t2" in ran.out
+    assert "Every event was applied" not in ran.out + ran.err
 
 
 @pytest.mark.usefixtures("stopped")

@@ -1,5 +1,6 @@
 """What an operator does with a projection, and that it stays known who did it and why."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -133,6 +134,39 @@ async def test_a_parked_stream_is_caught_up_after_a_retry_or_a_skip(
     read = [each async for each in events.read_all()]
     left_out = [parked.position] if skipped else []
     await check_read_model(database, [each for each in read if each.position not in left_out])
+
+
+async def test_a_retry_reads_the_events_of_its_stream_only(events, event_url, database):
+    """Not the positions of all other streams between them."""
+    await append_one(events, "order-1", placed("poison"))
+    async with running_projector(event_url, [orders_projection(on_poison="park-stream")]) as sent:
+        await sent.wait_for(StreamParked)
+    async with database.transaction() as tx:
+        far = 10**12
+        await tx.connection.exec_driver_sql(f"SELECT setval('saga_engine.event_position', {far})")
+        await tx.connection.exec_driver_sql(f"UPDATE saga_engine.projection SET position = {far}")
+    last = await append_one(events, "order-1", placed())
+    await act(database, projection_actions.retry, ADA)
+    healthy = orders_projection(on_poison="park-stream", poison="")
+    async with running_projector(event_url, [healthy]):
+
+        async def caught_up() -> bool:
+            async with database.transaction() as tx:
+                return not await projection_failures.parked_streams(tx, healthy)
+
+        async with asyncio.timeout(10):
+            await wait_until_true(caught_up, interval=0.01)
+            await wait_for_position(database, "orders", last)
+    await check_read_model(database, [each async for each in events.read("order-1")])
+
+
+async def test_a_retry_that_is_under_way_is_named(events, event_url, database):
+    await append_one(events, "order-1", placed("poison"))
+    async with running_projector(event_url, [orders_projection(on_poison="park-stream")]) as sent:
+        await sent.wait_for(StreamParked)
+    assert await act(database, projection_actions.retry, ADA) == 1
+    with pytest.raises(Conflict, match="are already being retried"):
+        await act(database, projection_actions.retry, ADA)
 
 
 async def test_an_action_that_does_not_fit_is_refused(events, event_url, database):

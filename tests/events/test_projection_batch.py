@@ -1,18 +1,21 @@
 """Effects and checkpoint are one transaction, also for the second of two owners."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from saga_engine.errors import StoreLockTimeout
-from saga_engine.events import projection_failures, projection_table
-from saga_engine.events.event_batch import EventBatch
+from saga_engine.events import projection_actions, projection_failures, projection_table
+from saga_engine.events.event_batch import EventBatch, StreamRetry
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_batch import BatchApplier
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.projection_version import ProjectionVersion
+from saga_engine.events.recorded import Recorded
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from tests.kit.projections import (
@@ -27,6 +30,8 @@ from tests.kit.projections import (
 )
 from tests.kit.read_model import BY_ID, Cancelled, Placed, orders_projection
 
+OPERATOR = Operator("ada", "a test")
+
 
 @pytest.fixture
 async def database(event_url):
@@ -39,6 +44,22 @@ async def applier(database, projection: Projection, owner: str = "a", **settings
         await projection_table.register(tx, [projection])
     version = ProjectionVersion(projection, projection.version)
     return BatchApplier(database, version, owner, Settings(**settings), NO_TIME_LIMIT)
+
+
+async def retry_of(
+    one: BatchApplier, checkpoint: int, events: Sequence[Recorded], number: int | None = None
+) -> StreamRetry:
+    """A retry of a parked stream with its next events, or with so many of them."""
+    async with one._database.transaction() as tx:
+        await tx.connection.exec_driver_sql(
+            "UPDATE saga_engine.parked_stream SET retry_requested_at = now()"
+        )
+    (parked,) = await one.retried_streams()
+    if number is None:
+        return StreamRetry(checkpoint, parked, events, None)
+    last = events[number - 1]
+    following = replace(parked, next_position=last.position + 1, next_version=last.version)
+    return StreamRetry(checkpoint, parked, events[:number], following)
 
 
 async def next_batch(events, after: int = 0) -> EventBatch:
@@ -190,8 +211,9 @@ async def test_a_parked_stream_in_which_an_event_commits_by_sql_waits_at_it(even
     one = await applier(database, ending(sql_commit, on_poison="park-stream"))
     batch = await next_batch(events)
     await one.apply(batch)
-    rest = EventBatch(batch.until, batch.until, batch.events[1:])
-    result = await one.retry_stream("order-1", rest)
+    async with database.transaction() as tx:
+        await projection_actions.skip(tx, "orders", batch.events[0].position, OPERATOR)
+    result = await one.retry_stream(await retry_of(one, batch.until, batch.events[1:]))
     assert "end has ended the transaction" in result.poison[0].error
     async with database.transaction() as tx:
         parked = await projection_failures.parked_streams(tx, orders_projection())
@@ -226,17 +248,33 @@ async def test_a_parked_stream_is_caught_up_in_several_batches(events, database)
     one = await applier(database, projection)
     batch = await next_batch(events)
     await one.apply(batch)
-    again = await one.retry_stream("order-1", replace(batch, after=batch.until))
+    again = await one.retry_stream(await retry_of(one, batch.until, batch.events))
     assert [each.recorded.position for each in again.poison] == [batch.events[0].position]
     healthy = True
     checkpoint, third = batch.until, batch.events[2].position
-    await one.retry_stream("order-1", EventBatch(checkpoint, third, batch.events[:3]))
+    await one.retry_stream(await retry_of(one, checkpoint, batch.events, 3))
     assert one.parked == {"order-1": third + 1}
-    await one.retry_stream("order-1", EventBatch(checkpoint, checkpoint, batch.events[3:]))
+    await one.retry_stream(await retry_of(one, checkpoint, batch.events[3:]))
     assert one.parked == {}
     ((_, first, others, _),) = await rows(database, "order_by_id")
     assert [first, *others.split()] == reasons
     assert (await stored(database, "orders")).position == checkpoint
+
+
+async def test_an_event_that_is_skipped_while_its_retry_begins_is_not_applied(events, database):
+    await append_one(events, "order-1", placed("poison"), placed())
+    one = await applier(database, orders_projection(on_poison=OnPoison.PARK_STREAM))
+    batch = await next_batch(events)
+    await one.apply(batch)
+    retry = await retry_of(one, batch.until, batch.events)
+    async with database.transaction() as tx:
+        await projection_actions.skip(tx, "orders", batch.events[0].position, OPERATOR)
+    assert (await one.retry_stream(retry)).poison == ()
+    assert one.parked == {"order-1": batch.events[0].position + 1}
+    async with database.transaction() as tx:
+        assert await projection_failures.read_open(tx, "orders", 1) == []
+    await one.retry_stream(await retry_of(one, batch.until, batch.events[1:]))
+    await check_read_model(database, batch.events[1:])
 
 
 async def test_a_failure_is_recorded_with_its_attempts(events, database):
@@ -244,7 +282,7 @@ async def test_a_failure_is_recorded_with_its_attempts(events, database):
     one = await applier(database, orders_projection(on_poison="park-stream"))
     batch = await next_batch(events)
     await one.apply(batch)
-    await one.retry_stream("order-1", replace(batch, after=batch.until))
+    await one.retry_stream(await retry_of(one, batch.until, batch.events))
     async with database.transaction() as tx:
         (failure,) = await projection_failures.read_open(tx, "orders", 1)
     assert (failure.stream, failure.stream_version, failure.type) == ("order-1", 1, "order-placed")
