@@ -86,10 +86,12 @@ class ProjectionMonitor:
         unmoved = self._detector.find(runnable, horizon, now)
         missing = self._code_versions.keys() - {each.name for each in measured}
         self._stalled = [*map(_missing_problem, sorted(missing)), *lost, *unmoved]
+        before = horizon if self._last_horizon is None else self._last_horizon
         self._emit(
             ProjectionsMeasured(
                 horizon=horizon,
-                appended=horizon - (horizon if self._last_horizon is None else self._last_horizon),
+                # A failover may lose positions, and a counter is never lowered.
+                appended=max(0, horizon - before),
                 horizon_age_s=held_s if hold else 0.0,
                 lag_events={each.stored.name: each.lag_events for each in lags},
                 lag_s={each.stored.name: each.lag_seconds for each in lags},

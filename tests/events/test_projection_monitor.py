@@ -93,6 +93,16 @@ async def test_a_projection_whose_row_was_deleted_is_a_problem(monitored):
     assert await monitored.measure() is None
 
 
+async def test_a_lower_horizon_is_measured_as_no_appended_events(events, monitored):
+    """A standby that is promoted may lack the last positions."""
+    await append_one(events, "order-1", placed(), placed())
+    await monitored.measure()
+    await monitored.execute("SELECT setval('saga_engine.event_position', 1)")
+    await monitored.measure()
+    (_, second) = monitored.emitted.matching(ProjectionsMeasured)
+    assert (second.horizon, second.appended) == (1, 0)
+
+
 async def test_lag_state_and_appended_events_are_emitted(events, monitored):
     first = await append_one(events, "order-1", placed())
     await monitored.measure()
