@@ -126,10 +126,15 @@ async def record(tx: Transaction, projection: ProjectionKey, poison: PoisonEvent
             "stream": recorded.stream,
             "stream_version": recorded.version,
             "type": recorded.type,
-            "error": poison.error[:MAX_ERROR_CHARACTERS],
-            "trace": poison.trace[-MAX_TRACE_CHARACTERS:],
+            "error": _storable(poison.error)[:MAX_ERROR_CHARACTERS],
+            "trace": _storable(poison.trace)[-MAX_TRACE_CHARACTERS:],
         },
     )
+
+
+def _storable(given: str) -> str:
+    """Replace what PostgreSQL cannot store: an error may name a key of the event's data."""
+    return given.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
 async def park(tx: Transaction, projection: ProjectionKey, recorded: Recorded) -> None:

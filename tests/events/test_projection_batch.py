@@ -13,6 +13,7 @@ from saga_engine.events.operator_audit import Operator
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_batch import BatchApplier
+from saga_engine.events.projection_failures import PoisonEvent
 from saga_engine.events.projection_table import ProjectionState
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.recorded import Recorded
@@ -275,6 +276,19 @@ async def test_an_event_that_is_skipped_while_its_retry_begins_is_not_applied(ev
         assert await projection_failures.read_open(tx, "orders", 1) == []
     await one.retry_stream(await retry_of(one, batch.until, batch.events[1:]))
     await check_read_model(database, batch.events[1:])
+
+
+async def test_an_error_with_characters_that_postgresql_refuses_is_recorded(events, database):
+    """A key of the data of an event that another program has inserted is in the error."""
+    await append_one(events, "order-1", placed())
+    one = await applier(database, orders_projection())
+    (event,) = (await next_batch(events)).events
+    found = PoisonEvent(recorded=event, error="a\0b\ud800", trace="")
+    async with database.transaction() as tx:
+        await projection_failures.record(tx, one._projection, found)
+    async with database.transaction() as tx:
+        (failure,) = await projection_failures.read_open(tx, "orders", 1)
+    assert failure.error == "a?b?"
 
 
 async def test_a_failure_is_recorded_with_its_attempts(events, database):
