@@ -126,8 +126,10 @@ async def _change(
     done: str,
 ) -> None:
     if not await projection_table.set_state(tx, found, state, [expected]):
+        is_late = found.state is expected
+        problem = "was changed at the same time" if is_late else f"is {found.state}"
         raise Conflict(
-            f"Projection {found.name!r} is {found.state}. It can be {done} while it is {expected}."
+            f"Projection {found.name!r} {problem}. It can be {done} while it is {expected}."
         )
 
 

@@ -106,7 +106,7 @@ class ParkedStream:
         stream: its name.
         next_position: its events from this position on are not applied.
         next_version: none of these has a lower version.
-        retry_requested_at: when an operator has requested to apply them; None: nobody has.
+        retry_requested_at: when an operator has requested to apply them; None: not requested.
     """
 
     stream: str

@@ -161,7 +161,7 @@ async def lock(tx: Transaction, projection: ProjectionKey, position: int) -> Pro
 
 
 async def lock_row(tx: Transaction, projection: Projection | StoredProjection) -> None:
-    """Lock the row until the end of the transaction, whatever its state and position."""
+    """Lock the row until the end of the transaction, in any state and at any position."""
     await tx.execute(_LOCK_ROW, _key(projection))
 
 

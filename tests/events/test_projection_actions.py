@@ -17,11 +17,12 @@ from tests.kit.projections import (
     check_read_model,
     placed,
     projection_database,
+    rows,
     running_projector,
     stored,
     wait_for_position,
 )
-from tests.kit.read_model import orders_projection
+from tests.kit.read_model import history_projection, orders_projection
 
 ADA = Operator("ada", "the customer was a test")
 
@@ -54,15 +55,19 @@ async def test_a_paused_projection_waits_and_continues_from_its_checkpoint(
     events, event_url, database
 ):
     position = await append_one(events, "order-1", placed())
-    async with running_projector(event_url, [orders_projection()]) as emitted:
+    both = [orders_projection(), history_projection()]
+    async with running_projector(event_url, both) as emitted:
         await wait_for_position(database, "orders", position)
         await act(database, projection_actions.pause, ADA)
         paused = await stored(database, "orders")
-        position = await append_one(events, "order-2", placed())
         assert (paused.state, paused.owner) == (ProjectionState.PAUSED, None)
+        position = await append_one(events, "order-2", placed())
+        await wait_for_position(database, "history", position)
+        assert (await stored(database, "orders")).position == paused.position
+        assert [row[0] for row in await rows(database, "order_by_id")] == ["order-1"]
         await act(database, projection_actions.resume, ADA)
         await wait_for_position(database, "orders", position)
-        assert emitted.matching(ProjectionAcquired)
+        assert len(emitted.matching(ProjectionAcquired, projection="orders")) == 2
     await check_read_model(database, [each async for each in events.read_all()])
     assert await recorded(database) == [("resume", 1, None), ("pause", 1, None)]
 
