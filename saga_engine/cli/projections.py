@@ -41,7 +41,7 @@ app = App(name="projections", help="List, show, pause, resume, retry, skip, rebu
 
 TABLE_COLUMNS = (
     *("projection", "version", "state", "position"),
-    *("lag events", "lag s", "owner", "role", "missing until"),
+    *("lag events", "lag s", "owner", "missing until", "role"),
 )
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
 
@@ -241,12 +241,16 @@ async def rebuild(
         return
     async with event_transaction() as tx:
         started = await projection_rebuild.begin(tx, name, acting, code_version)
+        complete_from = await EventLog.runs_complete_from(tx)
     text = (
         f"Version {started.version} of {name} is filled from position {started.from_position}, the"
         " first event that exists. When `saga-engine projections list` shows it as ready:"
         f" saga-engine projections switch {name}"
     )
-    print_done(text, {"rebuilding": name, **asdict(started)}, as_json=as_json)
+    if complete_from > 1:
+        text += f"\nOf runs, all events from position {complete_from} on are stored."
+    done = {"rebuilding": name, **asdict(started), "runs_complete_from": complete_from}
+    print_done(text, done, as_json=as_json)
 
 
 @app.command
@@ -283,7 +287,7 @@ def _parked_row(parked: ParkedStream) -> Sequence[object]:
 
 _COLUMN_FIELDS = (
     *("name", "version", "state", "position"),
-    *("lag_events", "lag_seconds", "owner", "role", "missing_until"),
+    *("lag_events", "lag_seconds", "owner", "missing_until", "role"),
 )
 
 

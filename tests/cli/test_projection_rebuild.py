@@ -47,6 +47,7 @@ async def test_rebuild_switch_and_back(migrated_url):
     first = ran.json["from_position"]
     assert first > 0
     assert (ran.json["rebuilding"], ran.json["version"]) == ("orders", 2)
+    assert ran.json["runs_complete_from"] == 1  # retention has dropped nothing
     await wait_until_ready(migrated_url)
     ran = await command(migrated_url, "switch", "orders", "--operator", "mara")
     assert ran.out == "Version 2 of orders is live. Version 1 is kept, to return to it.\n"
