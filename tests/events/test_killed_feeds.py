@@ -1,6 +1,8 @@
 """Feed processes that are killed publish every event, in order, and repeat it with the same id."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -23,9 +25,8 @@ async def test_killed_processes_publish_every_event_in_order(
 ):
     """60 kills through 100,000 events, in the long one."""
     rng = Random(appends)
-    processes = [KilledProcess("tests.kit.feed_process", event_url, rabbitmq_url) for _ in range(2)]
 
-    async def kill_often() -> None:
+    async def kill_often(processes: Sequence[KilledProcess]) -> None:
         for _ in range(kills):
             await sleep(rng.uniform(0.2, 2.0))
             await rng.choice(processes).restart()
@@ -33,14 +34,13 @@ async def test_killed_processes_publish_every_event_in_order(
     async with raw_channel(rabbitmq_url) as channel:
         await bind_queue(channel, "billing", arguments={"x-queue-type": "quorum"})
         received = await receive_from(channel, "billing")
-        for process in processes:
-            await process.start()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(kill_often())
-            tasks.create_task(append_orders(events, appends))
-        await wait_for_feed(feed_database, await events.position())
-        for process in processes:
-            await process.kill()
+        async with AsyncExitStack() as stack:
+            command = ("tests.kit.feed_process", event_url, rabbitmq_url)
+            processes = [await stack.enter_async_context(KilledProcess(*command)) for _ in range(2)]
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(kill_often(processes))
+                tasks.create_task(append_orders(events, appends))
+            await wait_for_feed(feed_database, await events.position())
         expected = await every_event(events)
         assert len(expected) > appends * 5
         await received.wait_for(len(expected))

@@ -1,6 +1,8 @@
 """Projector processes that are killed leave the tables as if each event were applied once."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -29,22 +31,20 @@ async def database(event_url):
 async def test_killed_processes_apply_each_event_once(events, event_url, database, appends, kills):
     """60 kills through 100,000 events, in the long one."""
     rng = Random(appends)
-    processes = [KilledProcess("tests.kit.projector_process", event_url) for _ in range(2)]
-    for process in processes:
-        await process.start()
 
-    async def kill_often() -> None:
+    async def kill_often(processes: Sequence[KilledProcess]) -> None:
         for _ in range(kills):
             await sleep(rng.uniform(0.2, 2.0))
             await rng.choice(processes).restart()
 
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(kill_often())
-        tasks.create_task(append_orders(events, appends))
-    for name in ("orders", "history"):
-        await wait_for_position(database, name, await events.position())
-    for process in processes:
-        await process.kill()
+    async with AsyncExitStack() as stack:
+        command = ("tests.kit.projector_process", event_url)
+        processes = [await stack.enter_async_context(KilledProcess(*command)) for _ in range(2)]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(kill_often(processes))
+            tasks.create_task(append_orders(events, appends))
+        for name in ("orders", "history"):
+            await wait_for_position(database, name, await events.position())
     read = [each async for each in events.read_all()]
     assert len(read) > appends * 5
     await check_read_model(database, read)

@@ -47,11 +47,9 @@ async def database(event_url):
 @pytest.fixture
 async def process(event_url, database):
     """A projector that has registered its projections, as a process."""
-    process = KilledProcess("tests.kit.projector_process", event_url, "orders")
-    await process.start()
-    await wait_for_registration(database)
-    yield process
-    await process.kill()
+    async with KilledProcess("tests.kit.projector_process", event_url, "orders") as process:
+        await wait_for_registration(database)
+        yield process
 
 
 async def test_a_process_is_killed_while_it_creates_the_tables(

@@ -1,6 +1,7 @@
 """Readers notice nothing of a rebuild and a switch, however fast events are appended."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -39,7 +40,15 @@ class Load:
     def __init__(self, events, rate):
         self.events, self.rate = events, rate
         self.stop = asyncio.Event()
+        self.turns = asyncio.Semaphore(0)
         self.appended = self.reads = 0
+
+    async def pace(self):
+        """Let the writers append; those that were late have no pause."""
+        while not self.stop.is_set():
+            await sleep(PAUSE)
+            for _ in range(WRITERS):
+                self.turns.release()
 
     async def append(self, writer):
         """One of the writers, with streams of its own."""
@@ -47,17 +56,15 @@ class Load:
         streams = [f"order-{writer}-{number}" for number in range(10)]
         per_turn = self.rate * PAUSE / WRITERS
         while not self.stop.is_set():
-            appends, number = [], 0
+            await self.turns.acquire()
+            by_stream: dict[str, list[EventData]] = {}
+            number = 0
             while number < per_turn:
                 data = random_events(rng)
-                appends.append((rng.choice(streams), data))
+                by_stream.setdefault(rng.choice(streams), []).extend(data)
                 number += len(data)
-            by_stream: dict[str, list[EventData]] = {}
-            for stream, data in appends:
-                by_stream.setdefault(stream, []).extend(data)
             await self.events.append(*(Append(*each, ANY) for each in by_stream.items()))
             self.appended += number
-            await sleep(PAUSE)
 
     async def read(self, engine, reader):
         """No read fails, and none sees less than the one before; statements are cached and new."""
@@ -81,15 +88,15 @@ async def test_readers_notice_nothing_of_rebuilds_and_switches(events, event_url
     await append_orders(events, 200)
     load = Load(events, rate)
     engine = create_async_engine(event_url.replace("postgresql://", "postgresql+asyncpg://"))
-    processes = [
-        KilledProcess("tests.kit.projector_process", event_url, "orders") for _ in range(2)
-    ]
-    async with projection_database(event_url) as database:
-        for process in processes:
-            await process.start()
+    async with projection_database(event_url) as database, AsyncExitStack() as stack:
+        stack.push_async_callback(engine.dispose)
+        for _ in range(2):
+            process = KilledProcess("tests.kit.projector_process", event_url, "orders")
+            await stack.enter_async_context(process)
         await wait_for_registration(database)
         await wait_for_all(database, await events.position())
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(load.pace())
             for writer in range(WRITERS):
                 tasks.create_task(load.append(writer))
             for reader in range(3):
@@ -104,7 +111,4 @@ async def test_readers_notice_nothing_of_rebuilds_and_switches(events, event_url
         await wait_for_all(database, await events.position())
         await check_read_model(database, await all_events(events))
         await check_a_replay(database, events)
-        for process in processes:
-            await process.kill()
-    await engine.dispose()
     assert load.reads > 50
