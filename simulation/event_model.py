@@ -116,8 +116,8 @@ class EventModel(MemoryTransaction):
 
     async def save_feed(self, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
         async with self.statement():
-            row = await self.lock("feed", key.name)
-            if row is None or not row["active"] or row["position"] != progress.after:
+            row = await self.lock("feed", key.name) or NEW_READER
+            if (row["active"], row["position"], row["owner"]) != (True, progress.after, owner):
                 return False
             saved = {"position": progress.position, "skipped": row["skipped"] + progress.skipped}
             self.put("feed", key.name, {**row, **saved, **self._lease(owner, lease)})
@@ -130,11 +130,11 @@ class EventModel(MemoryTransaction):
             stopped = {"position": event.position - 1, "active": False, "owner": None}
             self.put("feed", key.name, {**(row or NEW_READER), **stopped})
 
-    async def lock_projection(self, name: str, position: int) -> bool:
-        """Lock a checkpoint; False if it is not at *position*."""
+    async def lock_projection(self, name: str, position: int, owner: str) -> bool:
+        """Lock a checkpoint; False if it is not at *position*, or has another owner."""
         async with self.statement():
-            row = await self.lock("projection", name)
-            return row is not None and row["position"] == position
+            row = await self.lock("projection", name) or NEW_READER
+            return (row["position"], row["owner"]) == (position, owner)
 
     async def save_projection(self, name: str, position: int, owner: str, lease: float) -> None:
         """Save a locked checkpoint, and renew its lease."""

@@ -56,7 +56,7 @@ class ProjectionWriterModel:
     async def apply(self, batch: EventBatch) -> BatchResult:
         planned = plan(self._projection, batch.events, self.parked.keys(), NO_TIME_LIMIT)
         async with self._store.transaction() as tx:
-            if not await tx.lock_projection(self._projection.name, batch.after):
+            if not await tx.lock_projection(self._projection.name, batch.after, self._owner):
                 raise NotOwner
             await self.write(tx, planned)
             await self.save(tx, batch.until)

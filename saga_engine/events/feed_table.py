@@ -1,10 +1,10 @@
 """
 The table `feed`: how far each feed is, and which process runs it.
 
-A position is saved after the broker has confirmed the events up to it, and only by the process that
-has published from the position before it. Of two processes that both believe to be the owner, the
-second one saves nothing: the events that it has published are repetitions. The lease only saves
-that work.
+A position is saved after the broker has confirmed the events up to it, and only by the owner that
+has published from the position before it. A process that was stopped for longer than its lease
+finds another owner when it goes on. It saves nothing, and stops no feed: the events that it has
+published are repetitions, and that a queue was missing may be corrected since.
 """
 
 from collections.abc import Collection, Sequence
@@ -132,7 +132,8 @@ async def save(tx: Transaction, key: FeedKey, progress: Progress, owner: str, le
     Save the position that a feed has reached, and renew its lease.
 
     Returns:
-        False, and nothing is saved, if it is not active at `progress.after`.
+        False, and nothing is saved, if it is not active at `progress.after`, or *owner* is not the
+        last to have taken its lease.
     """
     parameters = {
         **key.parameters,
@@ -204,10 +205,10 @@ _ACQUIRE = text(
 _SAVE = text(
     """
     UPDATE saga_engine.feed
-    SET position = :position, skipped = skipped + :skipped, owner = :owner,
-        updated_at = clock_timestamp(),
+    SET position = :position, skipped = skipped + :skipped, updated_at = clock_timestamp(),
         leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
-    WHERE name = :name AND sink = :sink AND state = 'active' AND position = :after"""
+    WHERE name = :name AND sink = :sink AND state = 'active' AND position = :after
+        AND owner = :owner"""
 )
 _SET_STATE = text(
     """

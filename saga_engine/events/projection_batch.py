@@ -220,7 +220,7 @@ class BatchApplier:
     @asynccontextmanager
     async def _locked(self, position: int) -> AsyncIterator[SqlAlchemyTransaction]:
         async with self._database.transaction() as tx:
-            role = await projection_table.lock(tx, self._projection, position)
+            role = await projection_table.lock(tx, self._projection, position, self._owner)
             if role is None:
                 raise NotOwner
             # A switch locks the row as well, so the names of the tables stay until the commit.

@@ -4,9 +4,11 @@ The table `projection`: how far each projection is, and which process runs it.
 It has a row for each version of the tables of a projection. One of them is live: its tables have
 the names of the declaration.
 
-The checkpoint is the fence. A batch locks the row at the position that it continues from, and saves
-the position that it has reached: of two processes that both believe to be the owner, the second one
-finds another position, and rolls its batch back. The lease only saves that work.
+The owner and the checkpoint are the fence. A batch locks the row, as its owner and at the position
+that it continues from, and saves the position that it has reached. A process that was stopped for
+longer than its lease finds another owner when it goes on, and writes nothing: what it has read may
+be out of date even at the same position, such as which streams are parked. It takes the lease again
+and reads that again.
 """
 
 from collections.abc import Collection, Sequence
@@ -153,9 +155,16 @@ async def acquire(
     return position
 
 
-async def lock(tx: Transaction, projection: ProjectionKey, position: int) -> ProjectionRole | None:
-    """Lock the row until the end of the transaction; None if it is not active at *position*."""
-    parameters = {**_key(projection), "position": position}
+async def lock(
+    tx: Transaction, projection: ProjectionKey, position: int, owner: str
+) -> ProjectionRole | None:
+    """
+    Lock the row until the end of the transaction.
+
+    Returns:
+        None if it is not active at *position*, or *owner* is not the last to have taken its lease.
+    """
+    parameters = {**_key(projection), "position": position, "owner": owner}
     role = (await tx.execute(_LOCK, parameters)).scalar()
     return None if role is None else ProjectionRole(role)
 
@@ -291,7 +300,7 @@ _LOCK = text(
     """
     SELECT role FROM saga_engine.projection
     WHERE name = :name AND version = :version AND state = 'active' AND position = :position
-        AND (role = 'live' OR rebuild_problem IS NULL)
+        AND owner = :owner AND (role = 'live' OR rebuild_problem IS NULL)
     FOR UPDATE"""
 )
 _LOCK_ROW = text(

@@ -70,6 +70,7 @@ async def test_only_the_event_that_has_stopped_the_feed_is_discarded_and_for_a_r
 
 async def test_a_rewound_feed_has_no_owner_that_would_go_on(feed_database):
     async with feed_database.transaction() as tx:
+        await feed_table.acquire(tx, ORDERS, "a", 60.0)
         assert await feed_table.save(tx, ORDERS, Progress(0, 20), "a", 60.0)
         await feed_actions.rewind(tx, "orders", 5, MARA)
         assert not await feed_table.save(tx, ORDERS, Progress(20, 30), "a", 60.0)
@@ -79,6 +80,7 @@ async def test_a_rewound_feed_has_no_owner_that_would_go_on(feed_database):
 @pytest.mark.parametrize("position", [-1, 8])
 async def test_a_feed_is_not_rewound_to_where_it_has_not_been(feed_database, position):
     async with feed_database.transaction() as tx:
+        await feed_table.acquire(tx, ORDERS, "a", 60.0)
         assert await feed_table.save(tx, ORDERS, Progress(0, 7), "a", 60.0)
     with pytest.raises(Conflict, match=r"is at position 7\. Give an earlier one"):
         async with feed_database.transaction() as tx:

@@ -1,4 +1,4 @@
-"""One process has a feed, and only the one that is at the stored position can move it."""
+"""One process has a feed, and only that one can move it, from the stored position."""
 
 from saga_engine.events import feed_table
 from saga_engine.events.feed_table import FeedKey, FeedState, Progress, Sink
@@ -16,6 +16,7 @@ async def save(feed_database, progress: Progress, owner: str = "a") -> bool:
 
 
 async def test_registering_again_keeps_the_position(feed_database):
+    await acquire(feed_database, "a")
     assert await save(feed_database, Progress(0, 7, skipped=2))
     async with feed_database.transaction() as tx:
         await feed_table.register(tx, [ORDERS, FeedKey("runs", Sink.EXCHANGE)])
@@ -38,14 +39,24 @@ async def test_a_lease_ends_with_its_time_or_with_its_release(feed_database):
     assert await acquire(feed_database, "c") == 0
 
 
-async def test_a_position_is_saved_by_the_process_that_has_continued_from_the_one_before(
+async def test_a_position_is_saved_by_the_owner_that_has_continued_from_the_one_before(
     feed_database,
 ):
+    await acquire(feed_database, "a")
     assert await save(feed_database, Progress(0, 5, skipped=1), "a")
-    assert not await save(feed_database, Progress(0, 9, skipped=1), "b")
-    assert await save(feed_database, Progress(5, 6), "b")
+    assert not await save(feed_database, Progress(0, 9, skipped=1), "a")
+    assert await save(feed_database, Progress(5, 6), "a")
     found = await stored_feed(feed_database)
-    assert (found.position, found.skipped, found.owner) == (6, 1, "b")
+    assert (found.position, found.skipped, found.owner) == (6, 1, "a")
+
+
+async def test_an_owner_whose_lease_another_has_taken_saves_nothing(feed_database):
+    await acquire(feed_database, "a", lease=-1)
+    assert await save(feed_database, Progress(0, 5)), "its lease has ended, and nobody has taken it"
+    await acquire(feed_database, "a", lease=-1)
+    assert await acquire(feed_database, "b") == 5
+    assert not await save(feed_database, Progress(5, 6), "a")
+    assert await save(feed_database, Progress(5, 7), "b")
 
 
 async def test_a_stopped_feed_has_no_owner_and_saves_nothing(feed_database):

@@ -85,6 +85,7 @@ async def test_events_of_runs_count_in_the_database_of_the_engine(migrated_url):
 async def test_a_feed_lags_as_a_projection_does(events, feed_database):
     last = await append_one(events, "order-1", placed(), placed(), placed())
     async with feed_database.transaction() as tx:
+        await feed_table.acquire(tx, ORDERS, "a", 60.0)
         assert await feed_table.save(tx, ORDERS, Progress(0, last - 2), "a", 60.0)
         stored = await feed_table.read(tx)
         horizon, (orders,) = await read_lags(tx, await EventLog.load(tx), stored)

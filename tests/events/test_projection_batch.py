@@ -41,10 +41,19 @@ async def database(event_url):
 
 
 async def applier(database, projection: Projection, owner: str = "a", **settings) -> BatchApplier:
+    """A process that takes the lease if it can."""
     async with database.transaction() as tx:
         await projection_table.register(tx, [projection])
     version = ProjectionVersion(projection, projection.version)
-    return BatchApplier(database, version, owner, Settings(**settings), NO_TIME_LIMIT)
+    made = BatchApplier(database, version, owner, Settings(**settings), NO_TIME_LIMIT)
+    await made.acquire()
+    return made
+
+
+async def end_lease(database) -> None:
+    """What happens while the owner is stopped."""
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("UPDATE saga_engine.projection SET leased_until = now()")
 
 
 async def retry_of(
@@ -71,6 +80,7 @@ async def next_batch(events, after: int = 0) -> EventBatch:
 async def test_the_second_of_two_owners_writes_nothing(events, database):
     await append_orders(events, 10)
     first = await applier(database, orders_projection(), "a")
+    await end_lease(database)
     second = await applier(database, orders_projection(), "b")
     batch = await next_batch(events)
 
@@ -85,6 +95,31 @@ async def test_the_second_of_two_owners_writes_nothing(events, database):
         applied = [tasks.create_task(attempt(each)) for each in (first, second)]
     assert sorted(each.result() for each in applied) == [False, True]
     await check_read_model(database, batch.events)
+
+
+@pytest.mark.parametrize("is_retry", [True, False])
+async def test_an_owner_that_was_stopped_does_not_continue_with_what_it_knew(
+    events, database, is_retry
+):
+    """What it knew of the parked streams is out of date at the same position."""
+    await append_one(events, "order-1", placed("poison"))
+    stopped = await applier(database, orders_projection(on_poison="park-stream"), "a")
+    parked = await next_batch(events)
+    await stopped.apply(parked)
+    await append_one(events, "order-1", placed(), placed())
+    pending = await next_batch(events, parked.until)
+    await end_lease(database)
+    corrected = orders_projection(poison="", on_poison="park-stream")
+    other = await applier(database, corrected, "b")
+    retried = replace(parked, after=parked.until)
+    await other.retry_stream("order-1", retried)
+    with pytest.raises(NotOwner):
+        if is_retry:
+            await stopped.retry_stream("order-1", retried)
+        else:
+            await stopped.apply(pending)
+    await other.apply(pending)
+    await check_read_model(database, (await next_batch(events)).events)
 
 
 async def test_a_paused_projection_is_not_changed(events, database):

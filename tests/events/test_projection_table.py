@@ -1,4 +1,4 @@
-"""One process has a projection, and only the one that is at the stored position can move it."""
+"""One process has a projection, and only that one can move it, from the stored position."""
 
 from typing import Any
 
@@ -84,14 +84,16 @@ async def test_only_an_active_projection_has_an_owner(database):
         assert not await projection_table.set_state(tx, ORDERS, ProjectionState.STOPPED, ACTIVE)
     assert await acquire(database, "b") is None
     async with database.transaction() as tx:
-        assert not await projection_table.lock(tx, ORDERS, 0)
+        assert not await projection_table.lock(tx, ORDERS, 0, "a")
 
 
-async def test_a_projection_is_locked_at_its_position_only(database):
+async def test_a_projection_is_locked_at_its_position_by_its_owner_only(database):
+    await acquire(database, "a")
     async with database.transaction() as tx:
-        assert not await projection_table.lock(tx, ORDERS, 1)
-        assert await projection_table.lock(tx, ORDERS, 0)
+        assert not await projection_table.lock(tx, ORDERS, 1, "a")
+        assert not await projection_table.lock(tx, ORDERS, 0, "b")
+        assert await projection_table.lock(tx, ORDERS, 0, "a")
         await projection_table.save(tx, ORDERS, 5, "a", 60.0)
     async with database.transaction() as tx:
-        assert not await projection_table.lock(tx, ORDERS, 0)
-        assert await projection_table.lock(tx, ORDERS, 5)
+        assert not await projection_table.lock(tx, ORDERS, 0, "a")
+        assert await projection_table.lock(tx, ORDERS, 5, "a")

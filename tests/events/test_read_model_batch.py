@@ -120,6 +120,7 @@ async def test_a_corrected_row_is_applied_after_a_retry(database, definition_id)
     async with database.transaction() as tx:
         await tx.execute(restore, {"position": bad, "events": events})
         await projection_actions.retry(tx, RUN_STATISTICS.name, Operator("ann", "corrected"))
+    assert await one.acquire() == bad - 1
     assert (await one.apply_next(bad - 1, ALL)).poison is None
     found = await table_rows(database, RUN_STATISTICS)
     async with database.transaction() as tx:

@@ -61,11 +61,13 @@ async def is_equal_in_any_windows(database: Database, model: ReadModel) -> list[
 
 
 async def applier(database: Database, model: ReadModel, owner: str = "a") -> ReadModelApplier:
-    """What applies the batches of a registered read model."""
+    """What applies the batches of a registered read model, as its owner if it has none."""
     async with database.transaction() as tx:
         await register(tx)
         log = await EventLog.load(tx)
-    return ReadModelApplier(database=database, log=log, model=model, owner=owner, lease=60.0)
+    made = ReadModelApplier(database=database, log=log, model=model, owner=owner, lease=60.0)
+    await made.acquire()
+    return made
 
 
 async def damage_row(tx: SqlAlchemyTransaction, position: int) -> None:

@@ -100,7 +100,7 @@ def save_the_checkpoint_before_the_effects(plant: BugPatcher) -> None:
     async def apply(self: ProjectionWriterModel, batch: EventBatch) -> BatchResult:
         planned = plan(self._projection, batch.events, set(), NO_TIME_LIMIT)
         async with self._store.transaction() as tx:
-            await tx.lock_projection(self._projection.name, batch.after)
+            await tx.lock_projection(self._projection.name, batch.after, self._owner)
             await self.save(tx, batch.until)
         async with self._store.transaction() as tx:
             await self.write(tx, planned)
@@ -116,10 +116,10 @@ def save_the_checkpoint_after_the_effects(plant: BugPatcher) -> None:
     async def apply(self: ProjectionWriterModel, batch: EventBatch) -> BatchResult:
         planned = plan(self._projection, batch.events, set(), NO_TIME_LIMIT)
         async with self._store.transaction() as tx:
-            await tx.lock_projection(self._projection.name, batch.after)
+            await tx.lock_projection(self._projection.name, batch.after, self._owner)
             await self.write(tx, planned)
         async with self._store.transaction() as tx:
-            await tx.lock_projection(self._projection.name, batch.after)
+            await tx.lock_projection(self._projection.name, batch.after, self._owner)
             await self.save(tx, batch.until)
         return BatchResult(batch.until)
 
