@@ -6,14 +6,13 @@ appended, folded or projected. Events are never rewritten: one that an older ver
 wrote passes through an upcaster for each version that came after it, then is read as the newest.
 """
 
-import copy
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from saga_engine.errors import DefinitionError, UnreadableEvent
-from saga_engine.events.recorded import EventData, Recorded
+from saga_engine.events.recorded import EventData, Recorded, copied_data
 from saga_engine.payload.guard import (
     NO_TIME_LIMIT,
     CallTimeLimit,
@@ -133,7 +132,7 @@ class EventType:
             problem = f"it has version {version}, and this code knows up to {self.version}"
             fix = f"Deploy the code that declares version {version} of {self.name!r}."
             raise unreadable(recorded, problem, fix)
-        data = copy.deepcopy(recorded.data)  # an upcaster may change it, and others read it
+        data = copied_data(recorded)  # an upcaster may alter it
         for each in range(version, self.version):
             data = self._upcast(recorded, each, data, time_limit)
         return data

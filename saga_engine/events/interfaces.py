@@ -52,7 +52,7 @@ class EventTransaction(Protocol):
         """Take or renew the lease, and return the position; None: another process has it."""
 
     async def save_feed(self, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
-        """Save the position and renew the lease; False unless *owner* has it at `progress.after`."""
+        """Save the position and renew the lease; False unless it is the owner at `after`."""
 
     async def stop_feed(self, key: FeedKey, event: Recorded, problem: str) -> None:
         """Stop a feed before an event that it cannot publish, and record why."""
@@ -81,7 +81,7 @@ class ProjectionWriter(Protocol):
         """Take or renew the lease, and return the checkpoint; None: another process has it."""
 
     async def apply(self, batch: EventBatch) -> BatchResult:
-        """Apply a batch and save its checkpoint; NotOwner unless it has the lease at `batch.after`."""
+        """Apply a batch and save its checkpoint; NotOwner unless it is the owner at `after`."""
 
     async def retried_streams(self) -> list[ParkedStream]:
         """Return the parked streams that an operator wants to be retried."""

@@ -194,6 +194,8 @@ class BatchApplier:
         self, tx: SqlAlchemyTransaction, events: Sequence[Recorded], parked: dict[str, int]
     ) -> PoisonEvent | None:
         """Apply events up to the first that cannot be applied, and return that one."""
+        for each in events:
+            each.forget_data()  # the functions may have been given them before
         planned = self._plan(events, parked)
         try:
             async with savepoint(tx):

@@ -80,7 +80,7 @@ class ReadModelApplier:
             until = min(horizon, after + window)
             if until <= after:
                 return ReadModelBatch(after, horizon)
-            if not await projection_table.lock(tx, self.model, after):
+            if not await projection_table.lock(tx, self.model, after, self.owner):
                 raise NotOwner
             poison = await self._apply(tx, after, until)
             if poison:

@@ -57,6 +57,17 @@ def data_json(event: Recorded) -> bytes:
         raise unreadable_data(event) from None
 
 
+def copied_data(event: Recorded) -> Json:
+    """
+    Copy the data of an event.
+
+    Raises:
+        UnreadableEvent: as `data_json`.
+    """
+    data: Json = orjson.loads(data_json(event))
+    return data
+
+
 @dataclass(frozen=True, slots=True)
 class EventData:
     """

@@ -8,6 +8,7 @@ are read, and an operator can skip it.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,6 +61,12 @@ class StoredFields:
             return None
         _decode_data(self, content)
         return content.data
+
+    def forget_data(self) -> None:
+        """Make `data` of the row again when it is read next: a function may have altered it."""
+        if hasattr(self, "_content"):
+            with suppress(AttributeError):
+                object.__delattr__(self, "data")
 
     if not TYPE_CHECKING:  # it would hide misspelt fields
 
