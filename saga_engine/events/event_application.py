@@ -15,7 +15,13 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from saga_engine.errors import DefinitionError, SagaEngineError, SchemaMismatch, UnreadableEvent
+from saga_engine.errors import (
+    DefinitionError,
+    SagaEngineError,
+    SchemaMismatch,
+    StoreRefused,
+    UnreadableEvent,
+)
 from saga_engine.events.change import Change
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.change_writer import write_changes
@@ -63,7 +69,16 @@ class Plan:
 
 
 class SqlHandlerError(Exception):
-    """An async function failed; `__cause__` is what it raised."""
+    """
+    An async function failed; `__cause__` is what it raised.
+
+    Args:
+        problem: what the function did, in a sentence.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
 
 
 class TransactionEnded(Exception):
@@ -162,6 +177,7 @@ async def execute(
     projection: Projection,
     steps: Sequence[ChangeBatch | SqlCall],
     shadows: Mapping[Table, Table] = MappingProxyType({}),
+    call_seconds: float | None = None,
 ) -> None:
     """
     Write the changes and call the async functions of a plan, in order.
@@ -171,6 +187,7 @@ async def execute(
         projection: whose plan it is.
         steps: of the plan.
         shadows: what is written instead of each of its tables; empty: they are.
+        call_seconds: how long each async function may take; None: as long as it wants.
 
     Raises:
         SqlHandlerError: a function failed.
@@ -181,23 +198,27 @@ async def execute(
         if isinstance(step, ChangeBatch):
             await write_changes(tx, step, projection.tables, shadows)
         else:
-            await _call_sql(tx, step)
+            await _call_sql(tx, step, call_seconds)
 
 
-async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall) -> None:
+async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall, seconds: float | None) -> None:
     transaction = tx.connection.get_transaction() or await tx.connection.begin()
+    limit = asyncio.timeout(seconds)
     try:
         connection = HandlerConnection.create(tx.connection, call.handler.call)
-        await call.handler.function(call.event, call.recorded, connection)
-    except asyncio.CancelledError as error:
+        async with limit:
+            await call.handler.function(call.event, call.recorded, connection)
+    except BaseException as error:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise SqlHandlerError from error  # the function has cancelled what it awaited itself
-    except (Exception, SystemExit) as error:
-        raise SqlHandlerError from error
+        is_cancelled = isinstance(error, asyncio.CancelledError) and task and task.cancelling()
+        if is_cancelled or isinstance(error, KeyboardInterrupt):
+            raise  # else the function has cancelled what it awaited itself, or raised that
+        did = f"raised {class_name(error)}"
+        if limit.expired():
+            did = f"did not return within {seconds:g} s"
+        raise SqlHandlerError(f"{call.handler.call.function} {did}.") from error
     finally:
-        if not (tx.is_open and transaction.is_active):
+        if not (tx.is_lost or (tx.is_open and transaction.is_active)):
             raise TransactionEnded(call.recorded) from transaction_ended(call.handler.call)
 
 
@@ -205,19 +226,30 @@ def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
     """Describe why an event cannot be applied, without values of the event."""
     wrapped = isinstance(error, SqlHandlerError | TransactionEnded)
     cause = error.__cause__ if wrapped and error.__cause__ else error
+    return PoisonEvent(recorded=recorded, error=_problem(error, cause), trace=_trace(cause))
+
+
+def _problem(error: BaseException, cause: BaseException) -> str:
     known = cause if isinstance(cause, SagaEngineError) else translate_error(cause, "the database")
-    if isinstance(known, SchemaMismatch):  # of the projection's tables, not of the event tables
-        text = (
-            "The database lacks a table, column or function that the projection uses (SQLSTATE"
-            f" {sqlstate_of(cause)}). Create it as the projection declares it, then retry."
+    sqlstate = sqlstate_of(cause)
+    if sqlstate == "25P02":
+        return (
+            "A function has caught an error of PostgreSQL, which refuses every statement after it"
+            " (SQLSTATE 25P02). Put SQL that may fail into `async with connection.begin_nested():`."
         )
-    elif known is not None:
-        text = str(known)
-    elif isinstance(cause, UserCodeError):
-        text = f"{cause.call.function} {cause.text}{cause.detail}."
-    else:
-        text = f"It raised {class_name(cause)}."
-    return PoisonEvent(recorded=recorded, error=text, trace=_trace(cause))
+    if isinstance(known, SchemaMismatch):  # of the projection's tables, not of the event tables
+        return (
+            "The database lacks a table, column or function that the projection uses (SQLSTATE"
+            f" {sqlstate}). Create it as the projection declares it, then retry."
+        )
+    is_of_database = sqlstate or known is cause or isinstance(known, StoreRefused)
+    if known is not None and is_of_database:
+        return str(known)
+    if isinstance(error, SqlHandlerError):
+        return error.problem
+    if isinstance(cause, UserCodeError):
+        return f"{cause.call.function} {cause.text}{cause.detail}."
+    return f"Writing its changes raised {class_name(cause)}."
 
 
 def _trace(error: BaseException) -> str:
@@ -236,6 +268,8 @@ def _trace(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         yield error
-        error = error.__cause__ or error.__context__
+        seen.add(id(error))
+        error = error.__context__ if error.__cause__ is None else error.__cause__

@@ -31,7 +31,7 @@ from saga_engine.events.recorded import Recorded
 from saga_engine.events.savepoint import savepoint
 from saga_engine.events.shadow_tables import shadow_copies
 from saga_engine.payload.guard import CallTimeLimit
-from saga_engine.postgres.sqlalchemy_errors import translate_error
+from saga_engine.postgres.sqlalchemy_errors import is_of_the_server, translate_error
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 
@@ -94,7 +94,7 @@ class BatchApplier:
         if planned.poison is None:
             try:
                 async with self._locked(batch.after) as tx:
-                    await execute(tx, self._declaration, planned.steps, self._shadows)
+                    await self._execute(tx, planned)
                     await self._save(tx, batch.until)
             except (NotOwner, StoreUnavailable):
                 raise
@@ -199,7 +199,7 @@ class BatchApplier:
         planned = self._plan(events, parked)
         try:
             async with savepoint(tx):
-                await execute(tx, self._declaration, planned.steps, self._shadows)
+                await self._execute(tx, planned)
         except Exception as error:
             if isinstance(error, TransactionEnded):
                 raise
@@ -214,6 +214,11 @@ class BatchApplier:
                 or planned.poison
             )
         return planned.poison
+
+    async def _execute(self, tx: SqlAlchemyTransaction, planned: Plan) -> None:
+        # A function that does not return leaves time to find its event.
+        seconds = self._settings.database_transaction_timeout / 2
+        await execute(tx, self._declaration, planned.steps, self._shadows, seconds)
 
     def _plan(self, events: Sequence[Recorded], parked: dict[str, int] | None = None) -> Plan:
         waiting = self.parked if parked is None else parked
@@ -244,6 +249,8 @@ def _raise_if_unavailable(error: Exception) -> None:
     cause = error.__cause__ if isinstance(error, SqlHandlerError) and error.__cause__ else error
     if isinstance(cause, StoreUnavailable):
         raise cause
+    if isinstance(error, SqlHandlerError) and not is_of_the_server(cause):
+        return
     translated = translate_error(cause, "the database")
     if isinstance(translated, StoreUnavailable):
         raise translated from None

@@ -13,11 +13,11 @@ async def savepoint(tx: SqlAlchemyTransaction) -> AsyncIterator[None]:
     await tx.execute(_SAVEPOINT)
     try:
         yield
+        await tx.execute(_RELEASE)  # fails if the block has caught an error of a statement
     except Exception:
         if tx.is_open:
             await tx.execute(_ROLLBACK)
         raise
-    await tx.execute(_RELEASE)
 
 
 _SAVEPOINT = text("SAVEPOINT projection_events")

@@ -28,6 +28,20 @@ _INVALID_DATA = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCK_NOT_AVAILABLE = "55P03"
 # No connection, a read-only server, no disk space or memory, or an error of the operating system.
 _UNAVAILABLE = ("08", "28", "3D", "57P", "53", "58", "25006")
+# As _UNAVAILABLE, without a right, in a session that was ended, or because of another transaction.
+_OF_THE_SERVER = (
+    "08",
+    "57P",
+    "53",
+    "58",
+    "25006",
+    "25P03",
+    "25P04",
+    "42501",
+    "40",
+    "55P03",
+    "26000",
+)
 _SQLSTATE = re.compile("[0-9A-Z]{5}")
 _SERIALIZATION_FAILURE = ("40001", "40P01")  # a conflict, a deadlock
 _STALE_STATEMENT = ("0A000", "26000")
@@ -112,6 +126,17 @@ def is_unavailable(error: BaseException | None) -> bool:
     if code := sqlstate_of(error):
         return code.startswith(_UNAVAILABLE)
     return bool(_connection_problem(error))
+
+
+def is_of_the_server(error: BaseException | None) -> bool:
+    """
+    Whether the server caused an error of a statement, so that the same one may succeed later.
+
+    For statements that a user wrote: an error of the operating system or a timeout may be of what
+    else the user's code does.
+    """
+    stale = asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError
+    return isinstance(error, stale) or sqlstate_of(error).startswith(_OF_THE_SERVER)
 
 
 def _connection_problem(error: BaseException | None) -> str:

@@ -36,6 +36,13 @@ def is_unavailable(error: BaseException) -> bool:
     return errors.is_unavailable(_driver_error(error))
 
 
+def is_of_the_server(error: BaseException) -> bool:
+    """As `errors.is_of_the_server`; also when SQLAlchemy has invalidated the connection."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return errors.is_of_the_server(_driver_error(error))
+
+
 def _driver_error(error: BaseException) -> BaseException | None:
     if isinstance(error, DBAPIError):
         return (error.orig and error.orig.__cause__) or error.orig

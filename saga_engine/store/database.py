@@ -54,6 +54,11 @@ class SqlAlchemyTransaction:
         """Whether it was neither committed nor rolled back, by SQL or by other means."""
         return self._driver is not None and self._driver.is_in_transaction()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is closed, so that the server rolls back."""
+        return self._driver is None or self._driver.is_closed()
+
     def close(self) -> None:
         """Refuse further statements: the connection returns to the pool."""
         self._driver = None

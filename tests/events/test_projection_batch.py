@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
+import contextlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from saga_engine.errors import StoreLockTimeout
 from saga_engine.events import projection_actions, projection_failures, projection_table
 from saga_engine.events.event_batch import EventBatch, StreamRetry
 from saga_engine.events.operator_audit import Operator
+from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.events.change import Change, upsert
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
@@ -180,7 +183,7 @@ async def test_a_poison_event_in_a_sql_function_is_found_and_its_effects_are_und
     batch = await next_batch(events)
     result = await one.apply(batch)
     assert (result.stopped, result.position) == (True, batch.events[4].position - 1)
-    assert result.poison[0].error == "It raised KeyError."
+    assert result.poison[0].error == "placed_function raised KeyError."
     assert f"{__file__}:" in result.poison[0].trace
     assert [row[0] for row in await rows(database, "order_by_id")] == [
         f"order-{n}" for n in range(4)
@@ -373,3 +376,83 @@ async def test_a_function_that_alters_its_event_is_given_it_unaltered(events, da
     assert (await one.apply(await next_batch(events))).stopped
     found = await rows(database, "order_history")
     assert [what for _, what in found] == ["10 ['x', 'y']"] * 3
+
+
+class Odd(BaseException):
+    """What no `except Exception` catches."""
+
+
+def raising(error: BaseException):
+    async def function(connection) -> None:
+        raise error
+
+    return function
+
+
+async def too_few_parameters(connection) -> None:
+    await connection.exec_driver_sql("DELETE FROM order_by_id WHERE id = $1")
+
+
+async def never_returns(connection) -> None:
+    await asyncio.Event().wait()
+
+
+async def swallows(connection) -> None:
+    with contextlib.suppress(IntegrityError):
+        await connection.exec_driver_sql("INSERT INTO order_by_id VALUES ('a', NULL, NULL, 1)")
+
+
+async def unsupported(connection) -> None:
+    await connection.exec_driver_sql("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '0A000'; END $$")
+
+
+@pytest.mark.parametrize(
+    ("fail", "problem"),
+    [
+        (raising(FileNotFoundError(2, "no file")), "insert_row raised FileNotFoundError."),
+        (raising(TimeoutError()), "insert_row raised TimeoutError."),
+        (raising(Odd()), "insert_row raised Odd."),
+        (raising(GeneratorExit()), "insert_row raised GeneratorExit."),
+        (too_few_parameters, "insert_row raised InterfaceError."),
+        (unsupported, "SQLSTATE 0A000"),
+        (never_returns, "insert_row did not return within 0.5 s."),
+        (swallows, "`async with connection.begin_nested():`"),
+    ],
+)
+async def test_what_a_sql_function_does_stops_at_its_event(events, database, fail, problem):
+    """It is the fault of no other event, and not of the database."""
+    projection = Projection("sql", version=1, tables=[HISTORY])
+
+    @projection.on(Placed)
+    async def insert_row(event, recorded, connection) -> None:
+        await connection.execute(HISTORY.insert().values(number=recorded.version, what="placed"))
+        if event.customer == "poison":
+            await fail(connection)
+
+    data = [placed("poison" if n == 3 else "ada") for n in range(5)]
+    await append_one(events, "order-1", *data)
+    one = await applier(database, projection, database_transaction_timeout=1.0)
+    batch = await next_batch(events)
+    result = await one.apply(batch)
+    assert (result.stopped, result.position) == (True, batch.events[3].position - 1)
+    assert problem in result.poison[0].error
+    assert [number for number, _ in await rows(database, "order_history")] == [1, 2, 3]
+
+
+async def test_a_session_that_is_ended_in_a_function_does_not_blame_its_event(events, database):
+    projection = Projection("sql", version=1, tables=[HISTORY])
+    ended = False
+
+    @projection.on(Placed)
+    async def end_session(event, recorded, connection) -> None:
+        nonlocal ended
+        if not ended:
+            ended = True
+            await connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    await append_one(events, "order-1", placed())
+    one = await applier(database, projection)
+    batch = await next_batch(events)
+    with pytest.raises(StoreUnavailable):
+        await one.apply(batch)
+    assert (await one.apply(batch)).poison == ()
