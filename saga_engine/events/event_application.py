@@ -94,6 +94,8 @@ def plan(
     events: Sequence[Recorded],
     parked: AbstractSet[str],
     time_limit: CallTimeLimit,
+    *,
+    fold: bool = True,
 ) -> Plan:
     """
     Plan what applies *events*, up to the first that cannot be read or mapped to changes.
@@ -103,6 +105,7 @@ def plan(
         events: in the order of their positions.
         parked: streams whose events are left out.
         time_limit: interrupts each call of the author's code.
+        fold: whether changes of a row become one; else each is written in its turn.
     """
     made = Plan()
     for recorded in events:
@@ -110,7 +113,7 @@ def plan(
         if handler is None or recorded.stream in parked:
             continue
         try:
-            _plan_event(projection, handler, recorded, made.steps, time_limit)
+            _plan_event(projection, handler, recorded, made.steps, time_limit, fold=fold)
         except (DefinitionError, UnreadableEvent, UserCodeError) as error:
             made.poison = poison_of(recorded, error)
             return made
@@ -124,6 +127,8 @@ def _plan_event(
     recorded: Recorded,
     steps: list[ChangeBatch | SqlCall],
     time_limit: CallTimeLimit,
+    *,
+    fold: bool,
 ) -> None:
     event_type = handler.event_type
     event = recorded.data if event_type is None else event_type.read(recorded, time_limit)
@@ -134,7 +139,7 @@ def _plan_event(
     # All are checked before the first is folded: a batch has all changes of an event, or none.
     for change in _changes_in(projection, handler, result):
         last = steps[-1] if steps else None
-        if not isinstance(last, ChangeBatch) or not last.fold(change):
+        if not fold or not isinstance(last, ChangeBatch) or not last.fold(change):
             batch = ChangeBatch()
             batch.fold(change)
             steps.append(batch)

@@ -32,6 +32,7 @@ from saga_engine.events.savepoint import savepoint
 from saga_engine.events.shadow_tables import shadow_copies
 from saga_engine.payload.guard import CallTimeLimit
 from saga_engine.postgres.sqlalchemy_errors import is_of_the_server, translate_error
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 
@@ -198,15 +199,14 @@ class BatchApplier:
             each.forget_data()  # the functions may have been given them before
         planned = self._plan(events, parked)
         try:
-            async with savepoint(tx):
-                await self._execute(tx, planned)
+            await self._execute_checked(tx, planned)
         except Exception as error:
             if isinstance(error, TransactionEnded):
                 raise
             _raise_if_unavailable(error)
             first_half = planned.events[: len(planned.events) // 2]
             if not first_half:
-                return poison_of(planned.events[0], error)
+                return await self._apply_one(tx, planned.events[0], error)
             rest = planned.events[len(first_half) :]
             return (
                 await self._apply_halves(tx, first_half, parked)
@@ -214,6 +214,37 @@ class BatchApplier:
                 or planned.poison
             )
         return planned.poison
+
+    async def _apply_one(
+        self, tx: SqlAlchemyTransaction, event: Recorded, folded_error: Exception
+    ) -> PoisonEvent | None:
+        """
+        Apply an event whose folded changes were refused: one after the other, as they were given.
+
+        Folded changes are written in another order, which a constraint between rows may refuse.
+        """
+        if self._declaration.handlers[event.type].is_sql:
+            return poison_of(event, folded_error)
+        event.forget_data()
+        planned = plan(self._declaration, [event], set(), self._time_limit, fold=False)
+        try:
+            await self._execute_checked(tx, planned)
+        except Exception as error:  # noqa: BLE001 - it is the event's, or raised below
+            _raise_if_unavailable(error)
+            return poison_of(event, error)
+        return planned.poison
+
+    async def _execute_checked(self, tx: SqlAlchemyTransaction, planned: Plan) -> None:
+        """
+        Execute a plan under a savepoint, and check what its constraints leave to the commit.
+
+        Each event has to satisfy them: it can be alone in its transaction.
+        """
+        async with savepoint(tx):
+            await self._execute(tx, planned)
+            await tx.execute(_BEGIN_CHECK)
+            await tx.execute(_CHECK)
+            await tx.execute(_END_CHECK)
 
     async def _execute(self, tx: SqlAlchemyTransaction, planned: Plan) -> None:
         # A function that does not return leaves time to find its event.
@@ -254,3 +285,8 @@ def _raise_if_unavailable(error: Exception) -> None:
     translated = translate_error(cause, "the database")
     if isinstance(translated, StoreUnavailable):
         raise translated from None
+
+
+_BEGIN_CHECK = text("SAVEPOINT projection_check")
+_CHECK = text("SET CONSTRAINTS ALL IMMEDIATE")
+_END_CHECK = text("ROLLBACK TO SAVEPOINT projection_check")  # they are deferred again

@@ -1,20 +1,20 @@
 """Effects and checkpoint are one transaction, also for the second of two owners."""
 
 import asyncio
-from collections.abc import Sequence
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.exc import IntegrityError
 
-from saga_engine.errors import StoreLockTimeout
-from saga_engine.events import projection_actions, projection_failures, projection_table
-from saga_engine.events.event_batch import EventBatch, StreamRetry
-from saga_engine.events.operator_audit import Operator
 from saga_engine.errors import StoreLockTimeout, StoreUnavailable
-from saga_engine.events.change import Change, upsert
+from saga_engine.events import projection_actions, projection_failures, projection_table
+from saga_engine.events.change import Change, delete, put, upsert
+from saga_engine.events.event_batch import BatchResult, EventBatch, StreamRetry
+from saga_engine.events.operator_audit import Operator
 from saga_engine.events.owned_loop import NotOwner
 from saga_engine.events.projection import OnPoison, Projection
 from saga_engine.events.projection_batch import BatchApplier
@@ -117,9 +117,9 @@ async def test_an_owner_that_was_stopped_does_not_continue_with_what_it_knew(
     await end_lease(database)
     corrected = orders_projection(poison="", on_poison="park-stream")
     other = await applier(database, corrected, "b")
-    retried = replace(parked, after=parked.until)
-    await other.retry_stream("order-1", retried)
-    again = stopped.retry_stream("order-1", retried) if is_retry else stopped.apply(pending)
+    retried = await retry_of(other, parked.until, parked.events)
+    await other.retry_stream(retried)
+    again = stopped.retry_stream(retried) if is_retry else stopped.apply(pending)
     with pytest.raises(NotOwner):
         await again
     await other.apply(pending)
@@ -456,3 +456,81 @@ async def test_a_session_that_is_ended_in_a_function_does_not_blame_its_event(ev
     with pytest.raises(StoreUnavailable):
         await one.apply(batch)
     assert (await one.apply(batch)).poison == ()
+
+
+PLACES = MetaData()
+PARENTS = Table("parents", PLACES, Column("id", Integer, primary_key=True))
+CHILDREN = Table(
+    "children",
+    PLACES,
+    Column("id", Integer, primary_key=True),
+    Column("parent", ForeignKey(PARENTS.c.id)),
+    Column("seat", Integer, unique=True),
+)
+LATE = Table(
+    "late_children",
+    PLACES,
+    Column("id", Integer, primary_key=True),
+    Column("parent", ForeignKey(PARENTS.c.id, deferrable=True, initially="DEFERRED")),
+)
+ADOPTED = upsert(CHILDREN, key={"id": 1}, put={"parent": 1, "seat": 1})
+
+
+@pytest.mark.parametrize(
+    ("before", "changes"),
+    [
+        (
+            [upsert(PARENTS, key={"id": 1}), ADOPTED],
+            [upsert(PARENTS, key={"id": 2}), put(CHILDREN, key={"id": 1}, values={"parent": 2})],
+        ),
+        (
+            [upsert(PARENTS, key={"id": 1}), ADOPTED],
+            [put(CHILDREN, key={"id": 1}, values={"parent": None}), delete(PARENTS, key={"id": 1})],
+        ),
+        (
+            [upsert(CHILDREN, key={"id": n}, put={"seat": n}) for n in (1, 2)],
+            [
+                upsert(CHILDREN, key={"id": 1}, put={"seat": None}),
+                put(CHILDREN, key={"id": 2}, values={"seat": 1}),
+            ],
+        ),
+    ],
+)
+async def test_changes_that_are_right_in_their_order_are_not_poison(
+    events, database, before, changes
+):
+    """The folded changes are written in another order, which these constraints refuse."""
+    projection = Projection("places", version=1, tables=[PARENTS, CHILDREN])
+
+    @projection.on(Placed)
+    def first(event: Placed, recorded: Recorded) -> list[Change]:
+        made: list[Change] = before if event.customer == "before" else changes
+        return made
+
+    async with database.transaction() as tx:
+        await tx.connection.run_sync(PLACES.create_all)
+    await append_one(events, "order-1", placed("before"), placed("ada"))
+    one = await applier(database, projection)
+    batch = await next_batch(events)
+    assert await one.apply(batch) == BatchResult(batch.until)
+
+
+async def test_an_event_that_breaks_a_deferred_constraint_is_found(events, database):
+    projection = Projection("late", version=1, tables=[PARENTS, LATE])
+
+    @projection.on(Placed)
+    def adopt(event: Placed, recorded: Recorded) -> list[Change]:
+        parent = 77 if event.customer == "poison" else recorded.version
+        made = [upsert(LATE, key={"id": recorded.version}, put={"parent": parent})]
+        return [*made, upsert(PARENTS, key={"id": recorded.version})]
+
+    async with database.transaction() as tx:
+        await tx.connection.run_sync(PLACES.create_all)
+    await append_one(events, "order-1", placed(), placed("poison"), placed())
+    one = await applier(database, projection)
+    batch = await next_batch(events)
+    result = await one.apply(batch)
+    assert (result.stopped, result.position) == (True, batch.events[1].position - 1)
+    assert "late_children_parent_fkey" in result.poison[0].error
+    async with database.transaction() as tx:
+        assert [*(await tx.connection.execute(LATE.select())).scalars()] == [1]
