@@ -7,6 +7,7 @@ stores as Python has them; a SQL handler can write every other type.
 
 import math
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -31,7 +32,18 @@ _MAX_SCALE = 16_383
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """U+0000 as JSON is written; an even number of backslashes before it are characters themselves."""
 
+_SINGLE = struct.Struct("f")
+"""A float of 32 bits, as REAL is."""
+
 _INTEGER_BITS = {"smallint": 16, "integer": 32, "bigint": 64}
+
+
+_INFINITE = "takes no least and no greatest date of Python, which PostgreSQL stores as infinity"
+
+_INFINITE_TIMES = (datetime.combine(date.min, time.min), datetime.combine(date.max, time.max))
+
+_EXACT_COLLATIONS = (None, "C", "POSIX", "ucs_basic")
+"""Other collations may be nondeterministic, which their names do not say."""
 
 
 class ValueRefused(ValueError):
@@ -49,12 +61,15 @@ class ColumnType:
         accept: returns a value as it is written. It raises ValueRefused for one that the column
             cannot hold.
         can_add: whether `add` works on it: its sums do not depend on their order.
+        key_problem: why it cannot be part of a primary key: two of its values are one for Python or
+            for PostgreSQL, and two for the other. Empty: it can.
     """
 
     array_type: str
     cast: str
     accept: Callable[[Any], Any]
     can_add: bool = False
+    key_problem: str = ""
 
 
 def column_type(sql_type: Any) -> ColumnType | None:
@@ -105,7 +120,10 @@ def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
     return ColumnType("numeric", "", accept, can_add=True)
 
 
-def _float(_type: Any) -> ColumnType:
+def _float(sql_type: Any) -> ColumnType:
+    declared = sql_type.compile(dialect=_DIALECT)
+    is_single = declared == "REAL" or (declared != "FLOAT" and (sql_type.precision or 53) < 25)
+
     def accept(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueRefused("takes a float")
@@ -114,9 +132,18 @@ def _float(_type: Any) -> ColumnType:
             raise ValueRefused("takes a float, which an int of this size would not be unchanged")
         if math.isnan(number):
             raise ValueRefused("takes a number, not NaN")
+        if is_single and not _is_single(number):
+            raise ValueRefused("takes a float of 32 bits, which this one would not be unchanged")
         return number
 
     return ColumnType("double precision", "", accept)
+
+
+def _is_single(number: float) -> bool:
+    try:
+        return bool(_SINGLE.unpack(_SINGLE.pack(number))[0] == number)
+    except OverflowError:
+        return False
 
 
 def _boolean(_type: Any) -> ColumnType:
@@ -133,8 +160,10 @@ def _text(sql_type: types.String) -> ColumnType:
             raise ValueRefused(f"takes at most {sql_type.length} characters")
         return value if type(value) is str else str(value)
 
+    collation = getattr(sql_type, "collation", None)
+    problem = "" if collation in _EXACT_COLLATIONS else "has a collation that may equate two texts"
     # As text, because a cast to varchar(10) cuts what an assignment refuses.
-    return ColumnType("text", "", accept)
+    return ColumnType("text", "", accept, key_problem=problem)
 
 
 def _enum(sql_type: types.Enum) -> ColumnType:
@@ -149,12 +178,16 @@ def _enum(sql_type: types.Enum) -> ColumnType:
     return ColumnType("text", cast, accept)
 
 
-def _date_time(sql_type: types.DateTime) -> ColumnType:
+def _date_time(sql_type: types.DateTime) -> ColumnType | None:
+    if not _is_exact(sql_type):
+        return None
     with_zone = bool(sql_type.timezone)
 
     def accept(value: Any) -> datetime:
         if not isinstance(value, datetime) or (value.tzinfo is not None) is not with_zone:
             raise ValueRefused(f"takes a datetime {'with' if with_zone else 'without'} a time zone")
+        if value.replace(tzinfo=None) in _INFINITE_TIMES:
+            raise ValueRefused(_INFINITE)
         return value
 
     return ColumnType("timestamptz" if with_zone else "timestamp", "", accept)
@@ -164,12 +197,16 @@ def _date(_type: Any) -> ColumnType:
     def accept(value: Any) -> date:
         if not isinstance(value, date) or isinstance(value, datetime):
             raise ValueRefused("takes a date")
+        if value in (date.min, date.max):
+            raise ValueRefused(_INFINITE)
         return value
 
     return ColumnType("date", "", accept)
 
 
-def _time(sql_type: types.Time) -> ColumnType:
+def _time(sql_type: types.Time) -> ColumnType | None:
+    if not _is_exact(sql_type):
+        return None
     with_zone = bool(sql_type.timezone)
 
     def accept(value: Any) -> time:
@@ -177,10 +214,20 @@ def _time(sql_type: types.Time) -> ColumnType:
             raise ValueRefused(f"takes a time {'with' if with_zone else 'without'} a time zone")
         return value
 
-    return ColumnType("timetz" if with_zone else "time", "", accept)
+    # Equal times of two zones are one key in Python and two in PostgreSQL.
+    problem = "has a time zone" if with_zone else ""
+    return ColumnType("timetz" if with_zone else "time", "", accept, key_problem=problem)
 
 
-def _interval(_type: Any) -> ColumnType:
+def _is_exact(sql_type: Any) -> bool:
+    """Whether a type of times has the microseconds that Python has; PostgreSQL would round them."""
+    precisions = (getattr(sql_type, name, None) for name in ("precision", "second_precision"))
+    return getattr(sql_type, "fields", None) is None and {*precisions} <= {None, 6}
+
+
+def _interval(sql_type: Any) -> ColumnType | None:
+    if not _is_exact(sql_type):
+        return None
     # Not for `add`: PostgreSQL keeps days and hours apart, so 24 hours and a day differ.
     return ColumnType("interval", "", _instance_of(timedelta, "takes a timedelta"))
 
@@ -207,14 +254,18 @@ def _json(sql_type: types.JSON) -> ColumnType:
     def accept(value: Any) -> str:
         try:
             body = to_json(value, inf_nan_mode="constants")
-            from_json(body, allow_inf_nan=False)
+            is_altered = from_json(body, allow_inf_nan=False) != value
         except (PydanticSerializationError, UnicodeEncodeError, ValueError):
             raise ValueRefused("takes what can be written as JSON") from None
+        if is_altered:
+            raise ValueRefused(
+                "takes JSON: dicts whose keys are texts, lists, texts, numbers, bools and None"
+            )
         if cast == "jsonb" and _ESCAPED_NUL.search(body):
             raise ValueRefused("takes JSON without U+0000")
         return body.decode()
 
-    return ColumnType("text", cast, accept)
+    return ColumnType("text", cast, accept, key_problem="is JSON")
 
 
 def _instance_of(python_type: type, expected: str) -> Callable[[Any], Any]:
@@ -227,7 +278,8 @@ def _instance_of(python_type: type, expected: str) -> Callable[[Any], Any]:
 
 
 _BUILDERS: tuple[tuple[Any, Callable[[Any], ColumnType | None]], ...] = (
-    (postgresql.CITEXT, lambda _type: None),  # keys that differ in Python are equal there
+    # Keys that differ in Python are equal there; CHAR also adds spaces.
+    (postgresql.CITEXT | types.CHAR | types.NCHAR, lambda _type: None),
     (types.Boolean, _boolean),
     (types.Integer, _integer),
     (types.Float, _float),

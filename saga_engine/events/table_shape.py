@@ -200,7 +200,7 @@ def _read(table: Table) -> TableShape:
         elif found is not None:
             writable[column.name] = found
     for name in key:
-        reason = others.get(name) or ("is JSON" if writable[name].cast in _JSON else "")
+        reason = others.get(name) or writable[name].key_problem
         if reason:
             raise TableProblem(
                 f"{table.fullname}.{name} cannot be part of the primary key of a projection's"
@@ -225,7 +225,6 @@ def _read(table: Table) -> TableShape:
     )
 
 
-_JSON = ("json", "jsonb")
 _ZERO = re.compile(r"'?0(\.0+)?'?")
 
 

@@ -1,13 +1,17 @@
 """Values of declared changes arrive in PostgreSQL as they are, or are refused with a sentence."""
 
 import re
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import (
     ARRAY,
+    CHAR,
     JSON,
+    NCHAR,
+    REAL,
     BigInteger,
     Boolean,
     Column,
@@ -27,12 +31,13 @@ from sqlalchemy import (
     Time,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import CITEXT, JSONB
+from sqlalchemy.dialects.postgresql import CITEXT, INTERVAL, JSONB, TIME, TIMESTAMP
 
 from saga_engine.events.change import insert
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.change_writer import write_changes
 from saga_engine.events.column_types import ValueRefused, column_type
+from saga_engine.events.table_shape import TableProblem, shape_of
 from tests.kit.column_values import NOON, STORED
 
 
@@ -84,6 +89,22 @@ async def test_a_value_of_each_type_arrives_unchanged(database):
         (Uuid(), "no", "takes a UUID"),
         (LargeBinary(), "text", "takes bytes"),
         (JSON(), object(), "takes what can be written as JSON"),
+        (JSON(), {1: "a"}, "takes JSON: dicts whose keys are texts"),
+        (JSONB(), [(1, 2)], "takes JSON: dicts whose keys are texts"),
+        (JSONB(), {"a": Decimal("1.0")}, "takes JSON: dicts whose keys are texts"),
+        (JSON(), {"a": date(2026, 2, 28)}, "takes JSON: dicts whose keys are texts"),
+        (JSON(), {"a": {1}}, "takes JSON: dicts whose keys are texts"),
+        (Date(), date.max, "takes no least and no greatest date"),
+        (Date(), date.min, "takes no least and no greatest date"),
+        (DateTime(), datetime.combine(date.max, time.max), "takes no least and no"),
+        (
+            DateTime(timezone=True),
+            datetime.combine(date.min, time.min, UTC),
+            "takes no least and no",
+        ),
+        (REAL(), 16777217.0, "takes a float of 32 bits"),
+        (REAL(), 1e300, "takes a float of 32 bits"),
+        (Float(24), 0.1, "takes a float of 32 bits"),
     ],
 )
 def test_a_value_that_would_be_altered_is_refused(kind, value, sentence):
@@ -93,6 +114,26 @@ def test_a_value_that_would_be_altered_is_refused(kind, value, sentence):
         found.accept(value)
 
 
-@pytest.mark.parametrize("kind", [ARRAY(Text), CITEXT()])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ARRAY(Text),
+        CITEXT(),
+        CHAR(3),
+        NCHAR(3),
+        TIMESTAMP(precision=0),
+        TIME(precision=3),
+        INTERVAL(precision=0),
+        INTERVAL(fields="YEAR TO MONTH"),
+        Interval(second_precision=0),
+    ],
+)
 def test_other_types_are_left_to_sql_handlers(kind):
     assert column_type(kind) is None
+
+
+@pytest.mark.parametrize("kind", [Time(timezone=True), Text(collation="de-x-icu"), JSONB()])
+def test_a_key_is_one_row_in_python_and_in_postgresql(kind):
+    table = Table("keyed", MetaData(), Column("id", kind, primary_key=True))
+    with pytest.raises(TableProblem, match="cannot be part of the primary key"):
+        shape_of(table)

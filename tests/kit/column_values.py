@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     JSON,
+    REAL,
     BigInteger,
     Boolean,
     Date,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     Time,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 ID = UUID("01938000-0000-7000-8000-000000000001")
@@ -55,4 +56,8 @@ STORED: list[tuple[Any, Any]] = [
     (JSON(), "\0"),
     (Numeric(5, 2), Decimal("-999.99")),
     (String(3), "äöü"),
+    (REAL(), 0.5),
+    (Float(24), 16777216.0),
+    (TIMESTAMP(timezone=True, precision=6), NOON.replace(microsecond=1)),
+    (Date(), date(9999, 12, 30)),
 ]
