@@ -50,7 +50,7 @@ class ValueRefused(ValueError):
     """A column cannot hold a value; the text says what it takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnType:
     """
     The type of one column.
@@ -92,7 +92,7 @@ def _integer(sql_type: types.Integer) -> ColumnType:
             raise ValueRefused(f"takes an int of {bits} bits")
         return value
 
-    return ColumnType(array_type, "", accept, can_add=True)
+    return ColumnType(array_type=array_type, cast="", accept=accept, can_add=True)
 
 
 def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
@@ -117,7 +117,7 @@ def _numeric(sql_type: types.Numeric[Any]) -> ColumnType:
             raise ValueRefused(f"takes at most {whole_digits} digits before the point")
         return number
 
-    return ColumnType("numeric", "", accept, can_add=True)
+    return ColumnType(array_type="numeric", cast="", accept=accept, can_add=True)
 
 
 def _float(sql_type: Any) -> ColumnType:
@@ -136,7 +136,7 @@ def _float(sql_type: Any) -> ColumnType:
             raise ValueRefused("takes a float of 32 bits, which this one would not be unchanged")
         return number
 
-    return ColumnType("double precision", "", accept)
+    return ColumnType(array_type="double precision", cast="", accept=accept)
 
 
 def _is_single(number: float) -> bool:
@@ -147,7 +147,7 @@ def _is_single(number: float) -> bool:
 
 
 def _boolean(_type: Any) -> ColumnType:
-    return ColumnType("boolean", "", _instance_of(bool, "takes a bool"))
+    return ColumnType(array_type="boolean", cast="", accept=_instance_of(bool, "takes a bool"))
 
 
 def _text(sql_type: types.String) -> ColumnType:
@@ -163,7 +163,7 @@ def _text(sql_type: types.String) -> ColumnType:
     collation = getattr(sql_type, "collation", None)
     problem = "" if collation in _EXACT_COLLATIONS else "has a collation that may equate two texts"
     # As text, because a cast to varchar(10) cuts what an assignment refuses.
-    return ColumnType("text", "", accept, key_problem=problem)
+    return ColumnType(array_type="text", cast="", accept=accept, key_problem=problem)
 
 
 def _enum(sql_type: types.Enum) -> ColumnType:
@@ -175,7 +175,7 @@ def _enum(sql_type: types.Enum) -> ColumnType:
         return str(value)
 
     cast = sql_type.compile(dialect=_DIALECT) if sql_type.native_enum else ""
-    return ColumnType("text", cast, accept)
+    return ColumnType(array_type="text", cast=cast, accept=accept)
 
 
 def _date_time(sql_type: types.DateTime) -> ColumnType | None:
@@ -190,7 +190,9 @@ def _date_time(sql_type: types.DateTime) -> ColumnType | None:
             raise ValueRefused(_INFINITE)
         return value
 
-    return ColumnType("timestamptz" if with_zone else "timestamp", "", accept)
+    return ColumnType(
+        array_type="timestamptz" if with_zone else "timestamp", cast="", accept=accept
+    )
 
 
 def _date(_type: Any) -> ColumnType:
@@ -201,7 +203,7 @@ def _date(_type: Any) -> ColumnType:
             raise ValueRefused(_INFINITE)
         return value
 
-    return ColumnType("date", "", accept)
+    return ColumnType(array_type="date", cast="", accept=accept)
 
 
 def _time(sql_type: types.Time) -> ColumnType | None:
@@ -216,7 +218,9 @@ def _time(sql_type: types.Time) -> ColumnType | None:
 
     # Equal times of two zones are one key in Python and two in PostgreSQL.
     problem = "has a time zone" if with_zone else ""
-    return ColumnType("timetz" if with_zone else "time", "", accept, key_problem=problem)
+    return ColumnType(
+        array_type="timetz" if with_zone else "time", cast="", accept=accept, key_problem=problem
+    )
 
 
 def _is_exact(sql_type: Any) -> bool:
@@ -229,7 +233,9 @@ def _interval(sql_type: Any) -> ColumnType | None:
     if not _is_exact(sql_type):
         return None
     # Not for `add`: PostgreSQL keeps days and hours apart, so 24 hours and a day differ.
-    return ColumnType("interval", "", _instance_of(timedelta, "takes a timedelta"))
+    return ColumnType(
+        array_type="interval", cast="", accept=_instance_of(timedelta, "takes a timedelta")
+    )
 
 
 def _uuid(_type: Any) -> ColumnType:
@@ -241,11 +247,11 @@ def _uuid(_type: Any) -> ColumnType:
         except (AttributeError, TypeError, ValueError):
             raise ValueRefused("takes a UUID") from None
 
-    return ColumnType("uuid", "", accept)
+    return ColumnType(array_type="uuid", cast="", accept=accept)
 
 
 def _binary(_type: Any) -> ColumnType:
-    return ColumnType("bytea", "", _instance_of(bytes, "takes bytes"))
+    return ColumnType(array_type="bytea", cast="", accept=_instance_of(bytes, "takes bytes"))
 
 
 def _json(sql_type: types.JSON) -> ColumnType:
@@ -265,7 +271,7 @@ def _json(sql_type: types.JSON) -> ColumnType:
             raise ValueRefused("takes JSON without U+0000")
         return body.decode()
 
-    return ColumnType("text", cast, accept, key_problem="is JSON")
+    return ColumnType(array_type="text", cast=cast, accept=accept, key_problem="is JSON")
 
 
 def _instance_of(python_type: type, expected: str) -> Callable[[Any], Any]:

@@ -52,7 +52,9 @@ async def test_a_position_is_saved_by_the_owner_that_has_continued_from_the_one_
 
 async def test_an_owner_whose_lease_another_has_taken_saves_nothing(feed_database):
     await acquire(feed_database, "a", lease=-1)
-    assert await save(feed_database, Progress(0, 5)), "its lease has ended, and nobody has taken it"
+    assert await save(feed_database, Progress(0, 5)), (
+        "its lease has ended, and no other process has taken it"
+    )
     await acquire(feed_database, "a", lease=-1)
     assert await acquire(feed_database, "b") == 5
     assert not await save(feed_database, Progress(5, 6), "a")
