@@ -47,7 +47,21 @@ _EXACT_COLLATIONS = (None, "C", "POSIX", "ucs_basic")
 
 
 class ValueRefused(ValueError):
-    """A column cannot hold a value; the text says what it takes."""
+    """
+    A column cannot hold a value; the text says what it takes.
+
+    Args:
+        takes: what the column takes.
+        got: what it got, when that is not clear from the type of the value.
+        fix: what the author does about it.
+    """
+
+    def __init__(
+        self, takes: str, *, got: str = "", fix: str = "Convert the value in the function."
+    ) -> None:
+        super().__init__(takes)
+        self.got = got
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +103,11 @@ def _integer(sql_type: types.Integer) -> ColumnType:
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueRefused("takes an int")
         if not -limit <= value < limit:
-            raise ValueRefused(f"takes an int of {bits} bits")
+            raise ValueRefused(
+                f"takes an int of {bits} bits",
+                got="an int that is larger",
+                fix="Bound it in the function, or declare Numeric.",
+            )
         return value
 
     return ColumnType(array_type=array_type, cast="", accept=accept, can_add=True)

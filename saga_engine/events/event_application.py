@@ -157,10 +157,17 @@ def _changes_in(projection: Projection, handler: EventHandler, result: Any) -> S
     What a pure function has returned, as a sequence.
 
     Raises:
-        DefinitionError: it is not a change, or one of a table of another projection.
+        DefinitionError: it is not what the function is annotated with, or a change of a table of
+            another projection.
     """
     if isinstance(result, DefinitionError):
         raise result
+    if result is None and handler.result is not None:  # a forgotten `return` would lose the event
+        raise DefinitionError(
+            f"{handler.call.function} returned None, but is annotated {handler.result}.",
+            location=handler.call.source_location,
+            fix=f"Return the change, or annotate {handler.result} | None.",
+        )
     changes = () if result is None else result if isinstance(result, list | tuple) else (result,)
     for change in changes:
         if not isinstance(change, Change):

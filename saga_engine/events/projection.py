@@ -54,6 +54,7 @@ class EventHandler:
         function: the author's function.
         call: names it in errors and for the time limit.
         is_sql: whether it is an async function that executes SQL itself.
+        result: how its result is annotated; None when that allows None.
     """
 
     event_name: str
@@ -61,6 +62,7 @@ class EventHandler:
     function: Callable[..., Any]
     call: UserCodeCall
     is_sql: bool
+    result: str | None
 
 
 class Projection:
@@ -140,7 +142,7 @@ class Projection:
         location = source_location_of(function, "@....on(Event)")
         name, event_type = _named_event(event, location)
         is_sql = inspect.iscoroutinefunction(function)
-        _check_signature(function, event, location, is_sql=is_sql)
+        result = _check_signature(function, event, location, is_sql=is_sql)
         if other := self.handlers.get(name):
             raise DefinitionError(
                 f"Projection {self.name!r} has two functions for {name!r}, the other at"
@@ -156,6 +158,7 @@ class Projection:
             function=function,
             call=event_code_call(function.__name__, location, name),
             is_sql=is_sql,
+            result=None if _allows_none(result) else _annotation_text(result),
         )
 
 
@@ -191,9 +194,12 @@ def _named_event(event: type | str, location: str) -> tuple[str, EventType | Non
 
 def _check_signature(
     function: Callable[..., Any], event: type | str, location: str, *, is_sql: bool
-) -> None:
+) -> Any:
     """
     Check the parameters and annotations of a function.
+
+    Returns:
+        The annotation of its result.
 
     Raises:
         DefinitionError: it cannot be called with what it gets, or its result is not a change.
@@ -231,7 +237,7 @@ def _check_signature(
             location=location,
             fix="Annotate it with Recorded, which has the stream, the position and the time.",
         )
-    _check_result(function, hints, location, is_sql=is_sql)
+    return _check_result(function, hints, location, is_sql=is_sql)
 
 
 def _takes_json(annotation: Any) -> bool:
@@ -258,11 +264,11 @@ def _hints(function: Callable[..., Any], location: str) -> dict[str, Any]:
 
 def _check_result(
     function: Callable[..., Any], hints: dict[str, Any], location: str, *, is_sql: bool
-) -> None:
+) -> Any:
     result = hints.get("return", type(None) if is_sql else None)
     allowed = (type(None),) if is_sql else (type(None), Change)
     if result is not None and all(each in allowed for each in _result_types(result)):
-        return
+        return result
     raise DefinitionError(
         f"{function.__name__} does not say that it returns {'None' if is_sql else 'a change'}.",
         location=location,
@@ -278,3 +284,14 @@ def _result_types(annotation: Any) -> list[Any]:
     if origin in (Union, types.UnionType, list, tuple, Sequence):
         return [found for each in arguments if each is not ... for found in _result_types(each)]
     return [annotation]
+
+
+def _allows_none(annotation: Any) -> bool:
+    """Whether a function with this result may return None, as for an event that changes nothing."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return type(None) in (get_args(annotation) if is_union else (annotation,))
+
+
+def _annotation_text(annotation: Any) -> str:
+    """An annotation as the author wrote it: `Change`, `list[Change]`."""
+    return inspect.formatannotation(annotation).replace(f"{Change.__module__}.", "")

@@ -145,10 +145,9 @@ class TableShape:
             if value is not None:
                 self.columns[name].accept(value)
         except ValueRefused as refused:
-            raise TableProblem(
-                f"{self.name}.{name} {refused}, and got {type(value).__name__}.",
-                "Convert the value in the function.",
-            ) from None
+            got = refused.got or type(value).__name__
+            problem = f"{self.name}.{name} {refused}, and got {got}."
+            raise TableProblem(problem, refused.fix) from None
 
 
 def shape_of(table: Table) -> TableShape:

@@ -32,8 +32,8 @@ def returning(result: Any) -> Projection:
     projection = Projection("one", version=1, tables=[BY_CUSTOMER])
 
     @projection.on(Placed)
-    def placed(event, recorded) -> Change:
-        made: Change = result() if callable(result) else result
+    def placed(event, recorded) -> Change | None:
+        made: Change | None = result() if callable(result) else result
         return made
 
     return projection
@@ -102,6 +102,22 @@ def test_a_result_that_is_not_a_change_of_its_tables_is_poison(result, problem):
     assert made.poison is not None
     assert problem in made.poison.error
     assert made.steps == []
+
+
+@pytest.mark.parametrize(
+    ("annotation", "written"), [(Change, "Change"), (list[Change], "list[Change]")]
+)
+def test_a_forgotten_return_is_poison(annotation, written):
+    def placed(event, recorded): ...
+
+    placed.__annotations__["return"] = annotation
+    projection = Projection("one", version=1, tables=[BY_CUSTOMER])
+    projection.on(Placed)(placed)
+    made = plan(projection, [recorded(1)], set(), NO_TIME_LIMIT)
+    assert (made.events, made.steps) == ([], [])
+    assert made.poison is not None
+    assert f"placed returned None, but is annotated {written}." in made.poison.error
+    assert f"Return the change, or annotate {written} | None." in made.poison.error
 
 
 def test_a_function_may_return_one_change_several_or_none():
