@@ -13,7 +13,7 @@ from saga_engine.cli.output import AsJson, print_json, print_table
 from saga_engine.environment import PREFIX, settings_from
 from saga_engine.settings import Settings
 
-app = App(name="config", help="Show the settings and their sources.")
+app = App(name="config", help="Show the settings and their sources.", version_flags=())
 
 
 @app.command

@@ -45,7 +45,11 @@ from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import DeadLetterFilter, StoredDeadLetter
 from saga_engine.vocabulary import ConnectionRole
 
-app = App(name="dead-letters", help="List, show, redrive, discard and purge dead letters.")
+app = App(
+    name="dead-letters",
+    help="List, show, redrive, discard and purge dead letters.",
+    version_flags=(),
+)
 
 LIMIT_MAX = 1000
 """Dead letters in one page."""

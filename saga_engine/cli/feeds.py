@@ -27,7 +27,7 @@ from saga_engine.events.event_log import EventLog
 from saga_engine.events.feed_table import FeedKey, StoredFeed
 from saga_engine.events.lag import Lag, read_lags
 
-app = App(name="feeds", help="List, show, retry, discard and rewind.")
+app = App(name="feeds", help="List, show, retry, discard and rewind.", version_flags=())
 
 TABLE_COLUMNS = (
     *("feed", "sink", "state", "position"),

@@ -45,7 +45,7 @@ _COMMANDS = (
     ("resolve", "operator:resolve", "Resolve one incident, or many at once."),
     ("streams", "streams:app", "Read the events of a stream."),
     ("tail", "tail:tail", "Print the events of all streams as they are appended."),
-    ("projections", "projections:app", "List, show, pause, resume, retry and skip."),
+    ("projections", "projections:app", "List, show, retry, rebuild and switch projections."),
     ("feeds", "feeds:app", "List and show feeds, and act on them."),
     ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
@@ -73,7 +73,10 @@ def make_app() -> App:
         default_parameter=Parameter(negative="", show_default=lambda value: value or None),
     )
     for name, target, text in _COMMANDS:
-        app.command(f"saga_engine.cli.{target}", name=name, help=text)
+        # With the flag, `--version 4` of a command would print a version and succeed. Those with
+        # commands of their own say so where they are defined.
+        flags = {} if target.endswith(":app") else {"version_flags": ()}
+        app.command(f"saga_engine.cli.{target}", name=name, help=text, **flags)
     return app
 
 

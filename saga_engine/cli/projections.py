@@ -37,7 +37,11 @@ from saga_engine.events.projection_switch import Switch
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.settings import Settings
 
-app = App(name="projections", help="List, show, pause, resume, retry, skip, rebuild and switch.")
+app = App(
+    name="projections",
+    help="List, show, pause, resume, retry, skip, rebuild and switch.",
+    version_flags=(),
+)
 
 TABLE_COLUMNS = (
     *("projection", "version", "state", "position"),

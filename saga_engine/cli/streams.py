@@ -19,7 +19,7 @@ from saga_engine.events.client import Events
 from saga_engine.events.recorded import Recorded
 from saga_engine.settings import Settings
 
-app = App(name="streams", help="Read the events of a stream.")
+app = App(name="streams", help="Read the events of a stream.", version_flags=())
 
 LIMIT_MAX = 1000
 """Events in one page."""

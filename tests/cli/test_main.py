@@ -129,6 +129,19 @@ async def test_the_version_is_that_of_the_package():
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", ran.out)
 
 
+COMMANDS_WITHOUT_VERSION = (
+    *("list", "demo", "projections", "projections list", "projections switch orders"),
+    *("feeds list", "dead-letters list", "streams read order-1", "config show"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS_WITHOUT_VERSION)
+def test_a_command_without_an_option_version_refuses_it(command, capsys):
+    assert run_command([*command.split(), "--version", "4"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, "--version" in printed.err) == ("", True)
+
+
 async def test_the_manual_names_every_command_and_every_exit_code():
     manual = (REPOSITORY / "docs" / "cli.md").read_text()
     help_text = (await saga_engine("--help")).out
