@@ -32,7 +32,8 @@ from saga_engine.events import (
 from saga_engine.events.event_log import EventLog
 from saga_engine.events.lag import Lag, read_lags
 from saga_engine.events.operator_audit import Action
-from saga_engine.events.projection_failures import ParkedStream
+from saga_engine.events.projection_failures import FailureNumbers, ParkedStream
+from saga_engine.events.projection_rebuild import Rebuild
 from saga_engine.events.projection_switch import Switch
 from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.settings import Settings
@@ -44,8 +45,8 @@ app = App(
 )
 
 TABLE_COLUMNS = (
-    *("projection", "version", "state", "position"),
-    *("lag events", "lag s", "owner", "missing until", "role"),
+    *("projection", "version", "code version", "state", "position"),
+    *("lag events", "lag s", "waiting events", "parked streams", "owner", "missing until", "role"),
 )
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
 
@@ -63,8 +64,9 @@ async def list_projections(*, as_json: AsJson = False) -> None:
     async with event_transaction() as tx:
         stored = await projection_table.read(tx)
         _, lags = await read_lags(tx, await EventLog.load(tx), stored)
+        numbers = await projection_failures.read_numbers(tx)
     window = Settings.load().projection_switch_window
-    documents = [_document(each, window) for each in lags]
+    documents = [_document(each, window, numbers) for each in lags]
     if as_json:
         print_json({"projections": documents})
         return
@@ -83,13 +85,14 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
     async with event_transaction() as tx:
         found = await projection_actions.find(tx, name, version)
         _, (lag,) = await read_lags(tx, await EventLog.load(tx), [found])
+        numbers = await projection_failures.read_numbers(tx, name)
         failures = await projection_failures.read_open(tx, name, found.version)
         parked = await projection_failures.read_parked(tx, name, found.version)
         resolved = await projection_failures.read_resolved(tx, name, found.version, RESOLVED_LIMIT)
         actions = await operator_audit.read(tx, projection_actions.audited(name), ACTION_LIMIT)
         complete_from = await EventLog.runs_complete_from(tx)
     window = Settings.load().projection_switch_window
-    document = {**_document(lag, window), "runs_complete_from": complete_from}
+    document = {**_document(lag, window, numbers), "runs_complete_from": complete_from}
     if as_json:
         lists = {
             "failures": [*map(asdict, failures)],
@@ -113,8 +116,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         )
         for each in failures
     ]
-    none_failed = "No event waits for an operator." if parked else "Every event was applied."
-    print_table(FAILURE_COLUMNS, rows, empty=none_failed)
+    print_table(FAILURE_COLUMNS, rows, empty="No event waits for a correction.")
     if parked:
         print_line("")
         print_table(PARKED_COLUMNS, [*map(_parked_row, parked)], empty="")
@@ -246,11 +248,7 @@ async def rebuild(
     async with event_transaction() as tx:
         started = await projection_rebuild.begin(tx, name, acting, code_version)
         complete_from = await EventLog.runs_complete_from(tx)
-    text = (
-        f"Version {started.version} of {name} is filled from position {started.from_position}, the"
-        " first event that exists. When `saga-engine projections list` shows it as ready:"
-        f" saga-engine projections switch {name}"
-    )
+    text = _started_text(name, started, is_of_other_code=code_version is not None)
     if complete_from > 1:
         text += f"\nOf runs, all events from position {complete_from} on are stored."
     done = {"rebuilding": name, **asdict(started), "runs_complete_from": complete_from}
@@ -285,13 +283,31 @@ async def switch(
     print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
 
 
+def _started_text(name: str, started: Rebuild, *, is_of_other_code: bool) -> str:
+    code = f"version {started.code_version} of the code"
+    start = f" Start a projector with {code} if none runs." if is_of_other_code else ""
+    return (
+        f"Version {started.version} of the tables of {name} is filled by {code}, from position"
+        f" {started.from_position}, the first event that exists.{start} When `saga-engine"
+        f" projections list` shows it as ready: saga-engine projections switch {name}"
+    )
+
+
 def _parked_row(parked: ParkedStream) -> Sequence[object]:
     return (parked.stream, parked.next_position, parked.retry_requested_at)
 
 
 _COLUMN_FIELDS = (
-    *("name", "version", "state", "position"),
-    *("lag_events", "lag_seconds", "owner", "missing_until", "role"),
+    *("name", "version", "code_version", "state", "position"),
+    *(
+        "lag_events",
+        "lag_seconds",
+        "waiting_events",
+        "parked_streams",
+        "owner",
+        "missing_until",
+        "role",
+    ),
 )
 
 
@@ -303,8 +319,11 @@ def _state(lag: Lag[StoredProjection], window: int) -> str:
     return stored.state
 
 
-def _document(lag: Lag[StoredProjection], window: int) -> Mapping[str, Any]:
+def _document(
+    lag: Lag[StoredProjection], window: int, numbers: Mapping[tuple[str, int], FailureNumbers]
+) -> Mapping[str, Any]:
     projection = lag.stored
+    failed = numbers[projection.name, projection.version]
     return {
         "name": projection.name,
         "version": projection.version,
@@ -312,6 +331,9 @@ def _document(lag: Lag[StoredProjection], window: int) -> Mapping[str, Any]:
         "position": projection.position,
         "lag_events": lag.lag_events,
         "lag_seconds": round(lag.lag_seconds, 3),
+        "waiting_events": failed.waiting,
+        "parked_streams": failed.parked_streams,
+        "skipped_events": failed.skipped,
         "owner": projection.owner,
         "updated_at": projection.updated_at,
         "role": projection.role,

@@ -264,7 +264,10 @@ class Events(AsyncResource):
                 f" within {timeout:g} s. Check that a projector runs it, and its lag."
             ) from None
         if reached < position:
-            raise Conflict(f"Projection {projection.name!r} is {state} at position {reached}.")
+            raise Conflict(
+                f"Projection {projection.name!r} is {state} at position {reached}. `saga-engine"
+                f" projections show {projection.name}` shows why."
+            )
 
     async def position(self) -> int:
         """Return the horizon: `read_all` reads every event up to this position, now and later."""

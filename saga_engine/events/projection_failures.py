@@ -6,7 +6,7 @@ resolved ones a projection keeps the newest. All functions that a projector call
 the projection locked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -95,6 +95,22 @@ class ResolvedFailure:
     resolved_at: datetime
     resolved_by: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureNumbers:
+    """
+    How many events one version of a projection could not apply.
+
+    Args:
+        waiting: those that wait for a correction.
+        skipped: those that an operator has skipped; of the resolved failures that are kept.
+        parked_streams: those whose later events wait, too.
+    """
+
+    waiting: int
+    skipped: int
+    parked_streams: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +214,16 @@ async def read_open(tx: Transaction, name: str, version: int) -> list[StoredFail
     return [*rows]
 
 
+async def read_numbers(
+    tx: Transaction, name: str | None = None
+) -> Mapping[tuple[str, int], FailureNumbers]:
+    """Count the failures of all projections, or of one, by name and version."""
+    return {
+        (row.name, row.version): FailureNumbers(row.waiting, row.skipped, row.parked_streams)
+        for row in await tx.execute(_READ_NUMBERS, {"name": name})
+    }
+
+
 async def read_resolved(
     tx: Transaction, name: str, version: int, limit: int
 ) -> list[ResolvedFailure]:
@@ -275,6 +301,21 @@ _READ_OPEN = text(
         AND p.projection_version = f.projection_version AND p.stream = f.stream
     WHERE f.projection = :name AND f.projection_version = :version AND f.resolution IS NULL
     ORDER BY f.position"""
+)
+_READ_NUMBERS = text(
+    """
+    SELECT p.name, p.version, coalesce(failed.waiting, 0) AS waiting,
+        coalesce(failed.skipped, 0) AS skipped, coalesce(parked.streams, 0) AS parked_streams
+    FROM saga_engine.projection AS p
+    LEFT JOIN (
+        SELECT projection AS name, projection_version AS version,
+            count(*) FILTER (WHERE resolution IS NULL) AS waiting,
+            count(*) FILTER (WHERE resolution = 'skipped') AS skipped
+        FROM saga_engine.projection_failure GROUP BY 1, 2) AS failed USING (name, version)
+    LEFT JOIN (
+        SELECT projection AS name, projection_version AS version, count(*) AS streams
+        FROM saga_engine.parked_stream GROUP BY 1, 2) AS parked USING (name, version)
+    WHERE CAST(:name AS text) IS NULL OR name = :name"""
 )
 _READ_RESOLVED = text(
     """

@@ -25,10 +25,12 @@ class Rebuild:
 
     Args:
         version: of the new tables.
+        code_version: of the declaration that fills them.
         from_position: of the first event that exists; earlier ones are missing in the new tables.
     """
 
     version: int
+    code_version: int
     from_position: int
 
 
@@ -66,7 +68,7 @@ async def begin(
     version: int = (await tx.execute(_BEGIN, parameters)).scalar_one()
     await operator_audit.record(tx, audited(name, version), Action.REBUILD, operator)
     log = await EventLog.load(tx)
-    return Rebuild(version, await positions.first(tx, log))
+    return Rebuild(version, code_version, await positions.first(tx, log))
 
 
 async def discard(tx: SqlAlchemyTransaction, name: str, operator: Operator) -> int:

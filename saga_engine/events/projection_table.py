@@ -111,6 +111,11 @@ def _other_version(projection: Projection, stored: int) -> str:
             f"{problem} Run the code of version {stored}, or fill the tables by hand:"
             f" {shadow_tables.BY_HAND}"
         )
+    if declared < stored:
+        return (
+            f"{problem} This code is older: start the code of version {stored}. To return to the"
+            f" tables before, while they are kept: `saga-engine projections switch {name} --back`."
+        )
     return (
         f"{problem} Run `saga-engine projections rebuild {name} --code-version {declared}`, start"
         f" this again beside the code of version {stored}, and switch when it is ready."

@@ -66,7 +66,8 @@ async def test_rebuild_switch_and_back(migrated_url):
 @pytest.mark.usefixtures("projector")
 async def test_a_rebuild_is_paused_shown_and_discarded(migrated_url):
     ran = await command(migrated_url, "rebuild", "orders")
-    assert ran.out.startswith("Version 2 of orders is filled from position ")
+    by_code = "Version 2 of the tables of orders is filled by version 1 of the code, from position "
+    assert ran.out.startswith(by_code)
     await command(migrated_url, "pause", "orders", "--version", "2")
     ran = await command(migrated_url, "show", "orders", "--version", "2", "--json")
     assert ran.json["projection"]["state"] == "paused"

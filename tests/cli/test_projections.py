@@ -52,12 +52,14 @@ async def test_list_shows_state_and_lag(stopped, migrated_url):
     assert (history["lag_events"], history["lag_seconds"]) == (0, 0.0)
     assert (orders["state"], orders["position"], orders["version"]) == ("stopped", stopped - 1, 1)
     assert orders["lag_events"] == 2
+    assert [each["waiting_events"] for each in (history, orders)] == [0, 1]
     assert orders["lag_seconds"] > 0
     ran = await command(migrated_url, "list")
-    assert [line.split("\t")[:3] for line in ran.out.splitlines()] == [
-        ["projection", "version", "state"],
-        ["history", "1", "active"],
-        ["orders", "1", "stopped"],
+    lines = [line.split("\t") for line in ran.out.splitlines()]
+    assert [(*line[:4], line[7]) for line in lines] == [
+        ("projection", "version", "code version", "state", "waiting events"),
+        ("history", "1", "1", "active", "0"),
+        ("orders", "1", "1", "stopped", "1"),
     ]
 
 
@@ -80,6 +82,9 @@ async def test_a_stopped_projection_is_skipped_and_retried(stopped, migrated_url
     ran = await command(migrated_url, "show", "orders", "--json")
     assert ran.json["projection"]["failures"] == []
     assert ran.json["projection"]["state"] == "active"
+    ran = await command(migrated_url, "show", "orders")
+    assert "No event waits for a correction." in ran.err
+    assert "\nskipped_events 1\n" in ran.out
 
 
 async def test_who_skipped_an_event_and_why_is_shown(stopped, migrated_url):
@@ -134,7 +139,9 @@ async def test_a_parked_stream_is_shown_until_it_is_caught_up(event_store, migra
     assert parked["retry_requested_at"]
     ran = await command(migrated_url, "show", "orders")
     assert f"\norder-1\t{position}\t2" in ran.out
-    assert "Every event was applied" not in ran.out + ran.err
+    assert "No event waits for a correction." in ran.err
+    (orders,) = (await command(migrated_url, "list", "--json")).json["projections"]
+    assert (orders["waiting_events"], orders["parked_streams"]) == (0, 1)
 
 
 @pytest.mark.usefixtures("stopped")

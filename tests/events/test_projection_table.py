@@ -47,6 +47,17 @@ async def test_another_version_is_refused_while_the_tables_are_of_the_first(data
             await projection_table.register(tx, [newer])
 
 
+async def test_an_error_of_older_code_names_the_version_to_start(database):
+    async with database.transaction() as tx:
+        await projection_table.register(tx, [Projection("totals", version=3, tables=ORDERS.tables)])
+    older = r"code is older: start the code of version 3. .* `.* switch totals --back`"
+    with pytest.raises(SchemaMismatch, match=older):
+        async with database.transaction() as tx:
+            await projection_table.register(
+                tx, [Projection("totals", version=2, tables=ORDERS.tables)]
+            )
+
+
 async def test_code_that_cannot_fill_the_tables_of_a_rebuild_is_refused(database):
     newer = Projection("orders", version=2, tables=ORDERS.tables)
 

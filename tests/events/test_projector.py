@@ -265,7 +265,8 @@ async def test_a_writer_waits_until_its_own_writes_are_in_the_tables(events, eve
     await append_one(events, "order-1", placed("poison"))
     async with running_projector(event_url, [projection]) as emitted:
         await emitted.wait_for(ProjectionStopped)
-    with pytest.raises(Conflict, match="is stopped at position"):
+    next_step = "`saga-engine projections show orders` shows why"
+    with pytest.raises(Conflict, match=f"is stopped at position .* {next_step}"):
         await events.caught_up(projection, position + 1)
 
 
