@@ -16,3 +16,8 @@ class ProjectionKey(Protocol):
     @property
     def version(self) -> int:
         """Its version."""
+
+
+def show_command(projection: ProjectionKey) -> str:
+    """Return the command that shows the events which a projection could not apply."""
+    return f"saga-engine projections show {projection.name} --version {projection.version}"

@@ -10,6 +10,7 @@ from saga_engine.events.interfaces import ProjectionWriter
 from saga_engine.events.log_page import LogFilter, LogPage
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.projection_failures import ParkedStream, PoisonEvent
+from saga_engine.events.projection_key import show_command
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.read_ahead import ReadAhead
 from saga_engine.events.recorded import Recorded
@@ -192,4 +193,5 @@ class ProjectionRunner:
             stream=poison.recorded.stream,
             event_type=poison.recorded.type,
             problem=poison.error,
+            next_command=show_command(self._projection),
         )

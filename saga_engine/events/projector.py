@@ -6,12 +6,12 @@ Each is run by one process at a time. Another one takes over when its lease ends
 """
 
 import asyncio
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from saga_engine.errors import Conflict, StoreError
 from saga_engine.events import (
+    projection_failures,
     projection_rebuild,
     projection_rules,
     projection_table,
@@ -23,8 +23,9 @@ from saga_engine.events.horizon_watch import HorizonWatch
 from saga_engine.events.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.projection import Projection
 from saga_engine.events.projection_batch import BatchApplier
+from saga_engine.events.projection_key import show_command
 from saga_engine.events.projection_runner import ProjectionRunner
-from saga_engine.events.projection_table import ProjectionRole
+from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
 from saga_engine.events.projection_version import ProjectionVersion
 from saga_engine.events.sql_event_store import SqlEventStore
 from saga_engine.lifecycle import AsyncResource
@@ -35,6 +36,7 @@ from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import (
     Observer,
+    ProjectionStopped,
     ProjectionVersionKept,
     ProjectionVersionRemoved,
 )
@@ -117,22 +119,45 @@ class Projector(AsyncResource):
                 try:
                     await self._remove_expired()
                     versions = await self._read_versions()
+                    added = versions.keys() - running.keys()
+                    await self._report_stopped([versions[each] for each in added])
                 except StoreError as error:
                     self._loop.report_unavailable(error)
                 else:
-                    for removed in running.keys() - versions:
+                    for removed in running.keys() - versions.keys():
                         running.pop(removed).cancel()
-                    for added in versions - running.keys():
-                        running[added] = tasks.create_task(self._runner(added, source).run(stop))
+                    for each in added:
+                        running[each] = tasks.create_task(self._runner(each, source).run(stop))
                 await wait_for_event(stop, self._settings.projection_lease / 3)
 
-    async def _read_versions(self) -> AbstractSet[ProjectionVersion]:
+    async def _report_stopped(self, versions: Sequence[StoredProjection]) -> None:
+        """Report of versions that this process begins to run which are stopped: it waits, too."""
+        for each in versions:
+            if each.state is not ProjectionState.STOPPED:
+                continue
+            async with self._database.transaction() as tx:
+                failures = await projection_failures.read_open(tx, each.name, each.version)
+            for failure in failures:
+                if not failure.parked:
+                    self._emit(
+                        ProjectionStopped(
+                            projection=each.name,
+                            version=each.version,
+                            position=failure.position,
+                            stream=failure.stream,
+                            event_type=failure.type,
+                            problem=failure.error,
+                            next_command=show_command(each),
+                        )
+                    )
+
+    async def _read_versions(self) -> Mapping[ProjectionVersion, StoredProjection]:
         """The versions that are stored, of the code of this process."""
         declared = {(each.name, each.version): each for each in self._projections}
         async with self._database.transaction() as tx:
             stored = await projection_table.read(tx)
         return {
-            ProjectionVersion(declared[code], each.version)
+            ProjectionVersion(declared[code], each.version): each
             for each in stored
             if (code := (each.name, each.code_version)) in declared
         }

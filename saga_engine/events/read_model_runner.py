@@ -3,6 +3,7 @@
 import asyncio
 
 from saga_engine.events.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.projection_key import show_command
 from saga_engine.events.read_model_batch import ReadModelApplier, ReadModelBatch
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
@@ -101,6 +102,7 @@ class ReadModelRunner:
                     stream=recorded.stream,
                     event_type=recorded.type,
                     problem=batch.poison.error,
+                    next_command=show_command(self._model),
                 )
             )
 

@@ -129,6 +129,19 @@ async def test_an_event_that_cannot_be_applied_stops_its_projection_alone(
     assert len(await rows(database, "order_history")) == 100
 
 
+async def test_a_projector_that_starts_reports_a_projection_that_is_stopped(
+    events, event_url, database
+):
+    position = await append_one(events, "order-1", placed("poison"))
+    async with running_projector(event_url, [orders_projection()]) as emitted:
+        (stopped,) = await emitted.wait_for(ProjectionStopped)
+    async with running_projector(event_url, [orders_projection()]) as emitted:
+        (again,) = await emitted.wait_for(ProjectionStopped)
+    assert again == stopped
+    assert again.position == position
+    assert again.next_command == "saga-engine projections show orders --version 1"
+
+
 async def test_a_parked_stream_waits_and_others_go_on(events, event_url, database):
     await append_one(events, "order-1", placed("ada"), placed("poison"), placed("grace"))
     await append_one(events, "order-2", placed("ada"))

@@ -151,6 +151,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         stream="order-o-1",
         event_type="order-placed",
         problem="placed raised ValueError at projections.py:12.",
+        next_command="saga-engine projections show orders --version 1",
     ),
     events.StreamParked(
         projection="orders",
@@ -159,6 +160,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         stream="order-o-1",
         event_type="order-placed",
         problem="placed raised ValueError at projections.py:12.",
+        next_command="saga-engine projections show orders --version 1",
     ),
     events.ProjectionVersionRemoved(projection="orders", version=1),
     events.ProjectionVersionKept(projection="orders", problem="A view reads them."),

@@ -31,7 +31,11 @@ class ProjectionBatchApplied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionStopped:
-    """An event cannot be applied, so the projection waits for an operator to retry or skip it."""
+    """
+    An event cannot be applied, so the projection waits for an operator to retry or skip it.
+
+    A projector that starts reports it again for a projection that is stopped.
+    """
 
     projection: str
     version: int
@@ -39,6 +43,7 @@ class ProjectionStopped:
     stream: str
     event_type: str
     problem: str
+    next_command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,7 @@ class StreamParked:
     stream: str
     event_type: str
     problem: str
+    next_command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
