@@ -1,5 +1,6 @@
 """Payload types: what is read, what is written, and what errors may show."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -54,6 +55,20 @@ def test_json_is_read_as_the_authors_type_and_written_back():
     value = payload.read(data)
     assert value == Line(sku="A", amount=Decimal("9.90"), at=datetime(2026, 1, 1, tzinfo=UTC))
     assert payload.write(value) == data
+
+
+def test_json_that_is_text_is_read_as_the_same_value():
+    payload = PayloadType(Strict)
+    text = '{"at": "2026-01-01T00:00:00Z", "pair": [1, 2]}'
+    assert payload.read_text(text) == payload.read(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ['{"word": "key"}', '{"word": "value"}', '{"word": 1}', "{"])
+def test_json_text_that_does_not_fit_is_refused_without_its_values(text):
+    with pytest.raises(PayloadError) as caught:
+        PayloadType(Picky).read_text(text)
+    assert "Picky" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_strict_model_reads_dates_from_text():
