@@ -2,10 +2,13 @@
 The changes of a batch of events, folded: for each table and row one effect instead of many.
 
 Folding gives the rows that the changes give one after the other, unless PostgreSQL refuses them: a
-constraint between rows can demand the order in which they were given. The effect on a row is at
-most one change of each slot, and the slots are written in their order; for example an update after
-a delete has nothing to change, and an upsert after an update cannot be merged with it, because a
-new row starts with the upsert. What the slots cannot express starts a new batch.
+constraint between rows can demand the order in which they were given. Foreign keys that change
+rows themselves, such as ON DELETE CASCADE, are refused (`projection_rules`).
+
+The effect on a row is at most one change of each slot, and the slots are written in their order;
+for example an update after a delete has nothing to change, and an upsert after an update cannot be
+merged with it, because a new row starts with the upsert. What the slots cannot express starts a new
+batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,8 @@ declared, in `projection`.
 
 from collections.abc import Iterable, Iterator
 
-from sqlalchemy import Table
+from sqlalchemy import ForeignKeyConstraint, Table
+from sqlalchemy.exc import NoReferencedTableError
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events.event_types import missing_upcasters
@@ -39,6 +40,7 @@ def problems(projections: Iterable[Projection]) -> Problems:
     for projection in projections:
         yield from _check_header(projection)
         yield from _check_tables(projection)
+        yield from _check_foreign_keys(projection)
         if not projection.handlers and not projection.has_invalid_declarations:
             yield _problem(projection, "handles no event", "Declare functions with @....on(Event).")
         event_types = [each.event_type for each in projection.handlers.values() if each.event_type]
@@ -82,6 +84,42 @@ def _check_tables(projection: Projection) -> Problems:
             yield DefinitionError(
                 str(problem), location=projection.source_location, fix=problem.fix
             )
+
+
+def _check_foreign_keys(projection: Projection) -> Problems:
+    """
+    Refuse foreign keys that change rows themselves.
+
+    Folded changes are written in another order: a row that was moved away from its parent, which
+    is then deleted, would be deleted with it.
+    """
+    if all(each.is_sql for each in projection.handlers.values()):
+        return
+    declared: tuple[object, ...] = projection.tables
+    tables = [each for each in declared if isinstance(each, Table)]
+    names = {each.fullname for each in tables}
+    for table in tables:
+        for constraint in table.foreign_key_constraints:
+            changes = [each for each in (constraint.ondelete, constraint.onupdate) if each]
+            is_passive = all(each.upper() in _PASSIVE_ACTIONS for each in changes)
+            if not is_passive and (referred := _referred(constraint)) in names:
+                yield _problem(
+                    projection,
+                    f"has a foreign key from {table.fullname} to {referred} that changes rows"
+                    f" itself ({', '.join(changes)})",
+                    "Declare it without ondelete and onupdate, and change those rows in the"
+                    " function, or use async functions only.",
+                )
+
+
+def _referred(constraint: ForeignKeyConstraint) -> str:
+    try:
+        return constraint.referred_table.fullname
+    except NoReferencedTableError:  # it is in another MetaData
+        return constraint.elements[0].target_fullname.rpartition(".")[0]
+
+
+_PASSIVE_ACTIONS = ("NO ACTION", "RESTRICT")
 
 
 def _check_owners(projection: Projection, owners: dict[str, Projection]) -> Problems:

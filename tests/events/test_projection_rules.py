@@ -1,7 +1,7 @@
 """Projections that cannot work are refused before they run, with the line of the declaration."""
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Text
+from sqlalchemy import Column, ForeignKey, MetaData, Table, Text
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events.change import Change
@@ -56,3 +56,40 @@ def test_two_projections_share_neither_a_name_nor_a_table():
     assert "writes table order_by_id" in found[1]
     tables = [METADATA.tables["order_history"]]
     assert not list(problems([projection(), projection("history", tables=tables)]))
+
+
+def family(**actions: str) -> tuple[Table, Table]:
+    metadata = MetaData()
+    parents = Table("parents", metadata, Column("id", Text, primary_key=True))
+    refers = ForeignKey("parents.id", **actions)
+    children = Table(
+        "children", metadata, Column("id", Text, primary_key=True), Column("parent", refers)
+    )
+    return parents, children
+
+
+@pytest.mark.parametrize(
+    "actions", [{"ondelete": "CASCADE"}, {"ondelete": "set null"}, {"onupdate": "CASCADE"}]
+)
+def test_a_foreign_key_that_changes_rows_of_folded_changes_is_refused(actions):
+    """A row that moves away from a parent, which is then deleted, would be deleted with it."""
+    (action,) = actions.values()
+    problem = rf"from children to parents that changes rows itself \({action}\)"
+    with pytest.raises(DefinitionError, match=problem):
+        check([projection(tables=family(**actions))])
+    _, children = family(**actions)
+    check([projection(tables=[children])])  # the parents are not written by it
+
+
+@pytest.mark.parametrize("actions", [{}, {"ondelete": "RESTRICT", "onupdate": "NO ACTION"}])
+def test_a_foreign_key_that_changes_no_rows_is_valid(actions):
+    check([projection(tables=family(**actions))])
+
+
+def test_functions_that_execute_sql_themselves_may_use_a_cascade():
+    made = Projection("families", version=1, tables=family(ondelete="CASCADE"))
+
+    @made.on(Placed)
+    async def placed(event, recorded, connection) -> None: ...
+
+    check([made])
