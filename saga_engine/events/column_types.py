@@ -243,8 +243,8 @@ def _time(sql_type: types.Time) -> ColumnType | None:
 
 def _is_exact(sql_type: Any) -> bool:
     """Whether a type of times has the microseconds that Python has; PostgreSQL would round them."""
-    precisions = (getattr(sql_type, name, None) for name in ("precision", "second_precision"))
-    return getattr(sql_type, "fields", None) is None and {*precisions} <= {None, 6}
+    precisions = {getattr(sql_type, "precision", None), getattr(sql_type, "second_precision", None)}
+    return getattr(sql_type, "fields", None) is None and precisions <= {None, 6}
 
 
 def _interval(sql_type: Any) -> ColumnType | None:

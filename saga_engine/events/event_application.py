@@ -37,7 +37,7 @@ from saga_engine.payload.guard import (
     call_user_code,
     class_name,
 )
-from saga_engine.postgres.sqlalchemy_errors import sqlstate_of, translate_error
+from saga_engine.postgres.sqlalchemy_errors import missing_name_of, sqlstate_of, translate_error
 from saga_engine.store.database import SqlAlchemyTransaction
 
 _PACKAGE = __file__.rpartition("/events/")[0] + "/"
@@ -238,21 +238,45 @@ def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
     """Describe why an event cannot be applied, without values of the event."""
     wrapped = isinstance(error, SqlHandlerError | TransactionEnded)
     cause = error.__cause__ if wrapped and error.__cause__ else error
-    return PoisonEvent(recorded=recorded, error=_problem(error, cause), trace=_trace(cause))
-
-
-def _problem(error: BaseException, cause: BaseException) -> str:
     known = cause if isinstance(cause, SagaEngineError) else translate_error(cause, "the database")
+    if isinstance(known, SchemaMismatch):  # of the projection's tables, not of the event tables
+        problem = _missing(recorded, error, cause)
+    else:
+        problem = _problem(error, cause, known)
+    return PoisonEvent(
+        recorded=recorded,
+        error=problem,
+        trace=_trace(cause),
+        lacks_schema=isinstance(known, SchemaMismatch),
+    )
+
+
+def _missing(recorded: Recorded, error: BaseException, cause: BaseException) -> str:
+    name = missing_name_of(cause)
+    if isinstance(error, SqlHandlerError) and any(each in name for each in _values(recorded)):
+        name = ""  # the function may have made it of the event
+    return (
+        f"The database lacks {name or 'a table, column or function'} that the projection uses"
+        f" (SQLSTATE {sqlstate_of(cause)}). Create it as the projection declares it, then retry."
+    )
+
+
+def _values(recorded: Recorded) -> Iterator[str]:
+    rest: list[Any] = [recorded.stream, recorded.data]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict | list):
+            rest += value.values() if isinstance(value, dict) else value
+        elif value not in (None, ""):
+            yield str(value)
+
+
+def _problem(error: BaseException, cause: BaseException, known: SagaEngineError | None) -> str:
     sqlstate = sqlstate_of(cause)
     if sqlstate == "25P02":
         return (
             "A function has caught an error of PostgreSQL, which refuses every statement after it"
             " (SQLSTATE 25P02). Put SQL that may fail into `async with connection.begin_nested():`."
-        )
-    if isinstance(known, SchemaMismatch):  # of the projection's tables, not of the event tables
-        return (
-            "The database lacks a table, column or function that the projection uses (SQLSTATE"
-            f" {sqlstate}). Create it as the projection declares it, then retry."
         )
     is_of_database = sqlstate or known is cause or isinstance(known, StoreRefused)
     if known is not None and is_of_database:

@@ -3,7 +3,8 @@ One batch of a projection: its effects and its checkpoint, in one transaction.
 
 If PostgreSQL refuses a batch, or an async function fails, the batch is applied again in halves
 under savepoints, until the event that cannot be applied is alone. The events before it are
-committed. Then the projection stops, or parks the stream of that event and goes on.
+committed. Then the projection stops, or parks the stream of that event and goes on. A missing table
+or column is the fault of no event, and always stops it.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -158,7 +159,7 @@ class BatchApplier:
             while found := await self._apply_halves(tx, events, parked):
                 poison.append(found)
                 failed = found.recorded
-                if self._must_stop(parked):
+                if found.lacks_schema or self._must_stop(parked):
                     return await self._stop(tx, failed.position - 1, poison)
                 await self._park(tx, found)
                 parked[failed.stream] = failed.position

@@ -38,11 +38,13 @@ class PoisonEvent:
         recorded: the event.
         error: what is wrong, in a sentence and without values of the event.
         trace: the lines of code that raised, the outermost first; empty when none did.
+        lacks_schema: whether a table or column is missing, which is the fault of no event.
     """
 
     recorded: Recorded
     error: str
     trace: str
+    lacks_schema: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,9 @@ YOUR_CONNECTION = "your connection"
 """Stands for the address of a server, when the caller has connected to it."""
 
 _MISSING_SCHEMA = ("42P01", "3F000", "42703", "42883")  # no table, schema, column, function
+_DOES_NOT_EXIST = re.compile(
+    r"""(relation|column|schema) ("[^"]+"|[\w$.]+)(?: of relation ("[^"]+"))? does not exist"""
+)
 _INVALID_DATA = ("22", "23", "54")  # the data, a constraint, a limit
 _LOCK_NOT_AVAILABLE = "55P03"
 # No connection, a read-only server, no disk space or memory, or an error of the operating system.
@@ -106,6 +109,16 @@ def sqlstate_of(error: BaseException | None) -> str:
     """Return the SQLSTATE of an error; empty when it has none."""
     code = getattr(error, "sqlstate", None)
     return code if isinstance(code, str) and _SQLSTATE.fullmatch(code) else ""
+
+
+def missing_name_of(error: BaseException | None) -> str:
+    """Return the table, column or schema that PostgreSQL does not find; empty if it names none."""
+    found = _DOES_NOT_EXIST.search(str(error)) if sqlstate_of(error) in _MISSING_SCHEMA else None
+    if found is None:
+        return ""
+    kind, name, table = found.groups()
+    kind = "table" if kind == "relation" else kind
+    return f"{kind} {name} of table {table}" if table else f"{kind} {name}"
 
 
 def is_stale_statement(error: BaseException) -> bool:

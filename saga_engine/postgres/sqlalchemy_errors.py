@@ -29,6 +29,11 @@ def sqlstate_of(error: BaseException) -> str:
     return errors.sqlstate_of(_driver_error(error))
 
 
+def missing_name_of(error: BaseException) -> str:
+    """As `errors.missing_name_of`."""
+    return errors.missing_name_of(_driver_error(error))
+
+
 def is_unavailable(error: BaseException) -> bool:
     """As `errors.is_unavailable`; also when SQLAlchemy has invalidated the connection."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -191,21 +191,50 @@ async def test_a_poison_event_in_a_sql_function_is_found_and_its_effects_are_und
 
 
 @pytest.mark.parametrize("is_sql", [False, True])
-async def test_a_missing_table_is_reported_as_one_of_the_projection(events, database, is_sql):
-    projection = orders_projection()
+@pytest.mark.parametrize(
+    ("alter", "missing"),
+    [
+        ("DROP TABLE order_by_id", 'table "order_by_id" that the projection uses (SQLSTATE 42P01)'),
+        (
+            "ALTER TABLE order_by_id DROP COLUMN status",
+            'column "status" of table "order_by_id" that the projection uses (SQLSTATE 42703)',
+        ),
+    ],
+)
+async def test_a_missing_table_or_column_stops_the_projection_and_parks_no_stream(
+    events, database, is_sql, alter, missing
+):
+    """No event is to blame: each stream would be parked, one after the other."""
+    projection = orders_projection(on_poison="park-stream")
     if is_sql:
-        projection = Projection("orders", version=1, tables=[BY_ID])
+        projection = Projection("orders", version=1, tables=[BY_ID], on_poison="park-stream")
 
         @projection.on(Placed)
         async def placed_function(event, recorded, connection) -> None:
-            await connection.exec_driver_sql("DELETE FROM order_by_id")
+            await connection.execute(BY_ID.insert().values(id="1", status="x", version=1))
 
     await append_one(events, "order-1", placed())
     one = await applier(database, projection)
     async with database.transaction() as tx:
-        await tx.connection.exec_driver_sql("DROP TABLE order_by_id")
+        await tx.connection.exec_driver_sql(alter)
+    result = await one.apply(await next_batch(events))
+    (poison,) = result.poison
+    assert f"The database lacks {missing}. Create it" in poison.error
+    assert (result.stopped, one.parked) == (True, {})
+    assert (await stored(database, "orders")).state == ProjectionState.STOPPED
+
+
+async def test_a_missing_table_that_is_named_after_a_value_is_not_named(events, database):
+    projection = Projection("orders", version=1, tables=[BY_ID])
+
+    @projection.on(Placed)
+    async def placed_function(event, recorded, connection) -> None:
+        await connection.exec_driver_sql(f'DELETE FROM "of_{event.customer}"')
+
+    await append_one(events, "order-1", placed("secret"))
+    one = await applier(database, projection)
     (poison,) = (await one.apply(await next_batch(events))).poison
-    assert "that the projection uses (SQLSTATE 42P01). Create it" in poison.error
+    assert "lacks a table, column or function that" in poison.error
 
 
 def ending(how, **options) -> Projection:
