@@ -53,6 +53,25 @@ class SqlCall:
 
 
 @dataclass(slots=True)
+class CallLimit:
+    """
+    How long each async function may take.
+
+    Args:
+        seconds: the limit.
+        overdue: the last call that took longer. It is noted here because such a call can end the
+            transaction, whose error does not name it.
+    """
+
+    seconds: float
+    overdue: SqlCall | None = None
+
+    def forget(self) -> None:
+        """Begin again."""
+        self.overdue = None
+
+
+@dataclass(slots=True)
 class Plan:
     """
     What applies some events.
@@ -189,7 +208,7 @@ async def execute(
     projection: Projection,
     steps: Sequence[ChangeBatch | SqlCall],
     shadows: Mapping[Table, Table] = MappingProxyType({}),
-    call_seconds: float | None = None,
+    limit: CallLimit | None = None,
 ) -> None:
     """
     Write the changes and call the async functions of a plan, in order.
@@ -199,7 +218,7 @@ async def execute(
         projection: whose plan it is.
         steps: of the plan.
         shadows: what is written instead of each of its tables; empty: they are.
-        call_seconds: how long each async function may take; None: as long as it wants.
+        limit: how long each async function may take; None: as long as it wants.
 
     Raises:
         SqlHandlerError: a function failed.
@@ -210,28 +229,42 @@ async def execute(
         if isinstance(step, ChangeBatch):
             await write_changes(tx, step, projection.tables, shadows)
         else:
-            await _call_sql(tx, step, call_seconds)
+            await _call_sql(tx, step, limit)
 
 
-async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall, seconds: float | None) -> None:
+async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall, limit: CallLimit | None) -> None:
     transaction = tx.connection.get_transaction() or await tx.connection.begin()
-    limit = asyncio.timeout(seconds)
+    timeout = asyncio.timeout(limit.seconds if limit else None)
+    clock = asyncio.get_running_loop().time
+    started_at = clock()
     try:
         connection = HandlerConnection.create(tx.connection, call.handler.call)
-        async with limit:
+        async with timeout:
             await call.handler.function(call.event, call.recorded, connection)
     except BaseException as error:
         task = asyncio.current_task()
         is_cancelled = isinstance(error, asyncio.CancelledError) and task and task.cancelling()
         if is_cancelled or isinstance(error, KeyboardInterrupt):
             raise  # else the function has cancelled what it awaited itself, or raised that
-        did = f"raised {class_name(error)}"
-        if limit.expired():
-            did = f"did not return within {seconds:g} s"
-        raise SqlHandlerError(f"{call.handler.call.function} {did}.") from error
+        if limit and timeout.expired():
+            raise SqlHandlerError(_did_not_return(call, limit)) from error
+        raise SqlHandlerError(
+            f"{call.handler.call.function} raised {class_name(error)}."
+        ) from error
     finally:
+        if limit and clock() - started_at >= limit.seconds:  # it can have blocked the event loop
+            limit.overdue = call
         if not (tx.is_lost or (tx.is_open and transaction.is_active)):
             raise TransactionEnded(call.recorded) from transaction_ended(call.handler.call)
+
+
+def overdue_poison(call: SqlCall, limit: CallLimit) -> PoisonEvent:
+    """Blame an event whose function took longer than the limit."""
+    return PoisonEvent(recorded=call.recorded, error=_did_not_return(call, limit), trace="")
+
+
+def _did_not_return(call: SqlCall, limit: CallLimit) -> str:
+    return f"{call.handler.call.function} did not return within {limit.seconds:g} s."
 
 
 def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:

@@ -9,16 +9,20 @@ or column is the fault of no event, and always stops it.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from sqlalchemy import Table
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events import projection_failures, projection_table, shadow_tables
 from saga_engine.events.event_application import (
+    CallLimit,
     Plan,
+    SqlCall,
     SqlHandlerError,
     TransactionEnded,
     execute,
+    overdue_poison,
     plan,
     poison_of,
 )
@@ -67,6 +71,9 @@ class BatchApplier:
         self._owner = owner
         self._settings = settings
         self._time_limit = time_limit
+        # A function that does not return leaves time to find its event.
+        self._call_limit = CallLimit(settings.database_transaction_timeout / 2)
+        self._overdue_at = 0  # the position of the last event whose function did not return
 
     async def acquire(self) -> int | None:
         """
@@ -92,24 +99,30 @@ class BatchApplier:
             NotOwner: nothing was written; acquire the lease again.
             StoreUnavailable: whether the batch was committed is unknown; acquire the lease again.
         """
+        self._call_limit.forget()
+        try:
+            return await self._apply(batch)
+        except TransactionEnded as error:
+            return await self._stop_at_end(batch, error)
+        except StoreUnavailable:
+            if self._call_limit.overdue is None:
+                raise
+            return await self._apply_overdue(batch, self._call_limit.overdue)
+
+    async def _apply(self, batch: EventBatch) -> BatchResult:
         planned = self._plan(batch.events)
         if planned.poison is None:
             try:
                 async with self._locked(batch.after) as tx:
                     await self._execute(tx, planned)
                     await self._save(tx, batch.until)
-            except (NotOwner, StoreUnavailable):
+            except (NotOwner, StoreUnavailable, TransactionEnded):
                 raise
-            except TransactionEnded as error:
-                return await self._stop_at_end(batch, error)
             except Exception as error:  # noqa: BLE001 - what it means is found out in halves
                 _raise_if_unavailable(error)
             else:
                 return BatchResult(batch.until)
-        try:
-            return await self._apply_carefully(batch)
-        except TransactionEnded as error:
-            return await self._stop_at_end(batch, error)
+        return await self._apply_carefully(batch)
 
     async def retried_streams(self) -> list[ParkedStream]:
         """Read which parked streams an operator wants to be retried, the first request first."""
@@ -123,14 +136,34 @@ class BatchApplier:
         Raises:
             NotOwner, StoreUnavailable: as `apply`.
         """
+        self._call_limit.forget()
         try:
             return await self._apply_parked(retry)
         except TransactionEnded as error:
-            poison = poison_of(error.recorded, error)
-            async with self._locked(retry.checkpoint) as tx:
-                await self._park(tx, poison)
-            self.parked[error.recorded.stream] = error.recorded.position
-            return BatchResult(retry.checkpoint, (poison,))
+            return await self._park_again(retry, poison_of(error.recorded, error))
+        except StoreUnavailable:
+            if self._call_limit.overdue is None:
+                raise
+            return await self._retry_overdue(retry, self._call_limit.overdue)
+
+    async def _park_again(self, retry: StreamRetry, poison: PoisonEvent) -> BatchResult:
+        async with self._locked(retry.checkpoint) as tx:
+            await self._park(tx, poison)
+        self.parked[poison.recorded.stream] = poison.recorded.position
+        return BatchResult(retry.checkpoint, (poison,))
+
+    async def _retry_overdue(self, retry: StreamRetry, call: SqlCall) -> BatchResult:
+        """Apply the events before one whose function took the time of the transaction, or park."""
+        failed = call.recorded
+        before = [each for each in retry.events if each.position < failed.position]
+        if not before:
+            return await self._park_again(retry, overdue_poison(call, self._call_limit))
+        following = replace(
+            retry.parked, next_position=failed.position, next_version=failed.version
+        )
+        return await self.retry_stream(
+            StreamRetry(retry.checkpoint, retry.parked, before, following)
+        )
 
     async def _apply_parked(self, retry: StreamRetry) -> BatchResult:
         poison: PoisonEvent | None = None
@@ -167,6 +200,30 @@ class BatchApplier:
             await self._save(tx, batch.until)
         self.parked = parked
         return BatchResult(batch.until, tuple(poison))
+
+    async def _apply_overdue(self, batch: EventBatch, call: SqlCall) -> BatchResult:
+        """
+        Go on up to an event whose function took the time of the transaction.
+
+        It may block the event loop, or wait in one statement. It is blamed when it is late again.
+        """
+        failed = call.recorded
+        for each in batch.events:
+            each.forget_data()
+        before = [each for each in batch.events if each.position < failed.position]
+        if before:
+            return await self.apply(EventBatch(batch.after, failed.position - 1, before))
+        if self._overdue_at != failed.position:
+            self._overdue_at = failed.position
+            return await self.apply(EventBatch(batch.after, failed.position, [failed]))
+        poison = overdue_poison(call, self._call_limit)
+        async with self._locked(batch.after) as tx:
+            if self._must_stop(self.parked):
+                return await self._stop(tx, failed.position - 1, [poison])
+            await self._park(tx, poison)
+            await self._save(tx, failed.position)
+        self.parked[failed.stream] = failed.position
+        return BatchResult(failed.position, (poison,))
 
     def _must_stop(self, parked: dict[str, int]) -> bool:
         return (
@@ -248,9 +305,8 @@ class BatchApplier:
             await tx.execute(_END_CHECK)
 
     async def _execute(self, tx: SqlAlchemyTransaction, planned: Plan) -> None:
-        # A function that does not return leaves time to find its event.
-        seconds = self._settings.database_transaction_timeout / 2
-        await execute(tx, self._declaration, planned.steps, self._shadows, seconds)
+        steps = planned.steps
+        await execute(tx, self._declaration, steps, self._shadows, self._call_limit)
 
     def _plan(self, events: Sequence[Recorded], parked: dict[str, int] | None = None) -> Plan:
         waiting = self.parked if parked is None else parked

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -466,6 +467,49 @@ async def test_what_a_sql_function_does_stops_at_its_event(events, database, fai
     assert (result.stopped, result.position) == (True, batch.events[3].position - 1)
     assert problem in result.poison[0].error
     assert [number for number, _ in await rows(database, "order_history")] == [1, 2, 3]
+
+
+async def blocks(connection) -> None:
+    threading.Event().wait(1.1)
+    await connection.exec_driver_sql("SELECT 1")
+
+
+async def waits_in_a_statement(connection) -> None:
+    await connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+
+@pytest.mark.parametrize("fail", [blocks, waits_in_a_statement])
+@pytest.mark.parametrize("on_poison", ["stop", "park-stream"])
+async def test_a_function_that_takes_the_time_of_the_transaction_is_blamed(
+    events, database, fail, on_poison
+):
+    """Its error does not name it, and is the one of a database that does not answer."""
+    projection = Projection("sql", version=1, tables=[HISTORY], on_poison=on_poison)
+
+    @projection.on(Placed)
+    async def insert_row(event, recorded, connection) -> None:
+        await connection.execute(HISTORY.insert().values(number=recorded.position, what="placed"))
+        if event.customer == "poison":
+            await fail(connection)
+
+    for n in range(3):
+        await append_one(events, f"order-{n}", placed("poison" if n == 1 else "ada"))
+    one = await applier(database, projection, database_transaction_timeout=1.0)
+    read = (await next_batch(events)).events
+    result = await one.apply(await next_batch(events))
+    while not result.poison:
+        result = await one.apply(await next_batch(events, result.position))
+    assert result.poison[0].recorded == read[1]
+    assert result.poison[0].error == "insert_row did not return within 0.5 s."
+    if on_poison == "stop":
+        assert (result.stopped, result.position) == (True, read[1].position - 1)
+        return
+    rest = await next_batch(events, result.position)
+    assert (await one.apply(rest)).poison == ()
+    again = await one.retry_stream(await retry_of(one, rest.until, read[1:2]))
+    assert again.poison[0].error == "insert_row did not return within 0.5 s."
+    found = await rows(database, "order_history")
+    assert [number for number, _ in found] == [read[0].position, read[2].position]
 
 
 async def test_a_session_that_is_ended_in_a_function_does_not_blame_its_event(events, database):

@@ -1,5 +1,7 @@
 """Projections that cannot work are refused before they run, with the line of the declaration."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import Column, ForeignKey, MetaData, Table, Text
 
@@ -58,7 +60,7 @@ def test_two_projections_share_neither_a_name_nor_a_table():
     assert not list(problems([projection(), projection("history", tables=tables)]))
 
 
-def family(**actions: str) -> tuple[Table, Table]:
+def family(**actions: Any) -> tuple[Table, Table]:
     metadata = MetaData()
     parents = Table("parents", metadata, Column("id", Text, primary_key=True))
     refers = ForeignKey("parents.id", **actions)
