@@ -150,6 +150,8 @@ def _plan_event(
     fold: bool,
 ) -> None:
     event_type = handler.event_type
+    if event_type is None:
+        recorded.require_exact_numbers()
     event = recorded.data if event_type is None else event_type.read(recorded, time_limit)
     if handler.is_sql:
         steps.append(SqlCall(handler, event, recorded))

@@ -44,17 +44,23 @@ class Recorded(StoredFields):
     actor: str | None = None
 
 
+_ONE_LINE = dict.fromkeys(map(ord, "\r\n"), " ")
+
+
 def data_json(event: Recorded) -> bytes:
     """
-    Write the data of an event as JSON.
+    Give the data of an event as JSON on one line: as it is stored, with all digits of its numbers.
 
     Raises:
         UnreadableEvent: it cannot be read, or is nested too deep to be written.
     """
     try:
-        return orjson.dumps(event.data)
+        written = orjson.dumps(event.data)
     except TypeError:
         raise unreadable_data(event) from None
+    stored = event.stored_json()
+    # A line can only end between the parts of the JSON: its texts have it as \n.
+    return written if stored is None else stored.translate(_ONE_LINE).encode()
 
 
 def copied_data(event: Recorded) -> Json:

@@ -7,9 +7,11 @@ reads it: another program has inserted it, because an append refuses such data. 
 are read, and an operator can skip it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -62,6 +64,19 @@ class StoredFields:
         _decode_data(self, content)
         return content.data
 
+    def require_exact_numbers(self) -> None:
+        """
+        Check that `data` has the numbers that are stored: they fit into 64 bits or a float.
+
+        Raises:
+            UnreadableEvent: a number has more digits; another program has inserted it.
+        """
+        stored = self.stored_json()
+        if stored and _LONG_NUMBER.search(stored):
+            numbers = _NUMBER.findall(_TEXT.sub("", stored))
+            if not all(map(_is_exact, numbers)):
+                raise unreadable_data(self)
+
     def forget_data(self) -> None:
         """Make `data` of the row again when it is read next: a function may have altered it."""
         if hasattr(self, "_content"):
@@ -78,6 +93,18 @@ class StoredFields:
             value = decode(self, self._content)
             object.__setattr__(self, name, value)
             return value
+
+
+# Only such text can have a number that is not exact; nearly all has none.
+_LONG_NUMBER = re.compile(r"[0-9][0-9.]{15}|[0-9][eE]")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def _is_exact(number: str) -> bool:
+    if number.lstrip("-").isdigit() and -(2**63) <= Decimal(number) < 2**64:
+        return True
+    return Decimal(number) == Decimal(repr(float(number)))
 
 
 def event_id(log_id: UUID, stream: str, version: int, place: int, recorded_at: datetime) -> UUID:

@@ -87,3 +87,11 @@ def test_sequences_are_ordered_like_positions():
 )
 def test_the_routing_key_has_the_aggregate_and_the_type(stream, key):
     assert routing_key(replace(PLACED, stream=stream)) == key
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", "0.12345678901234567890", "1.10"])
+def test_numbers_are_published_with_all_digits_that_are_stored(number):
+    """Another program can insert more than Python reads from JSON."""
+    stored = f'{{"total":\n{number}}}'
+    row = ("order-o-1", 1, 0, 4711, AT, "order-placed", 1, stored, "{}")
+    assert encode_event(LOG.recorded(row), LOG.id).body.decode() == f'{{"total": {number}}}'

@@ -9,6 +9,7 @@ import pytest
 from saga_engine.events.change import Change, delete, put, upsert
 from saga_engine.events.change_batch import ChangeBatch
 from saga_engine.events.event_application import SqlCall, plan
+from saga_engine.events.event_log import EventLog
 from saga_engine.events.projection import Projection
 from saga_engine.events.recorded import Recorded
 from saga_engine.payload.guard import NO_TIME_LIMIT
@@ -43,6 +44,34 @@ def test_changes_of_many_events_are_one_step():
     made = plan(orders_projection(), [recorded(n) for n in range(50)], set(), NO_TIME_LIMIT)
     assert len(made.events) == 50
     assert [type(step) for step in made.steps] == [ChangeBatch]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_exact"),
+    [
+        ("18446744073709551615", True),
+        ("18446744073709551616", False),
+        ("-9223372036854775809", False),
+        ("0.30000000000000004", True),
+        ("0.300000000000000041", False),
+        ("10000000000000000000000", True),
+        ("1e-400", False),
+        ('"18446744073709551616 0.300000000000000041"', True),
+    ],
+)
+def test_a_function_of_json_gets_no_number_that_was_altered(number, is_exact):
+    """Python's JSON has integers of 64 bits and floats; another program can insert more digits."""
+    projection = Projection("numbers", version=1, tables=[HISTORY])
+
+    @projection.on("order-placed")
+    def placed_json(data: dict[str, Any], recorded: Recorded) -> Change:
+        return upsert(HISTORY, key={"number": 1}, put={"what": str(data["total"])})
+
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    data = f'{{"total": {number}}}'
+    event = EventLog(UUID(int=1)).recorded(("order-1", 1, 0, 1, at, "order-placed", 1, data, "{}"))
+    made = plan(projection, [event], set(), NO_TIME_LIMIT)
+    assert (made.poison is None) is is_exact
 
 
 def test_sql_functions_are_called_between_the_changes_before_and_after_them():
