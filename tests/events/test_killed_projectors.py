@@ -10,10 +10,13 @@ import pytest
 from tests.kit.killed_process import KilledProcess
 from tests.kit.programs import sleep
 from tests.kit.projections import (
+    append_one,
     append_orders,
     check_read_model,
+    placed,
     projection_database,
     rows,
+    stored,
     wait_for_position,
 )
 
@@ -50,3 +53,25 @@ async def test_killed_processes_apply_each_event_once(events, event_url, databas
     await check_read_model(database, read)
     history = [what for _, what in sorted(await rows(database, "order_history"))]
     assert history == [f"{e.stream} {e.data.get('customer', e.data.get('reason'))}" for e in read]
+
+
+async def test_a_process_that_stands_still_longer_than_its_lease_changes_nothing_after_it(
+    events, event_url, database
+):
+    """Another has taken over meanwhile, with a parked stream."""
+    await append_one(events, "order-poison", placed("poison"))
+    command = ("tests.kit.projector_process", event_url, "orders")
+    async with KilledProcess(*command) as first:
+        await wait_for_position(database, "orders", await events.position())
+        owner = (await stored(database, "orders")).owner
+        first.stop()
+        await append_one(events, "order-poison", placed())
+        await append_orders(events, 50)
+        async with KilledProcess(*command):
+            await wait_for_position(database, "orders", await events.position())
+            assert (await stored(database, "orders")).owner not in (None, owner)
+            first.go_on()
+            await append_orders(events, 50, seed=1)
+            await wait_for_position(database, "orders", await events.position())
+    read = [each async for each in events.read_all()]
+    await check_read_model(database, [each for each in read if each.stream != "order-poison"])

@@ -1,6 +1,7 @@
 """A module as a process that tests kill: `python -m` with arguments."""
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Self
@@ -26,6 +27,14 @@ class KilledProcess:
         """Send SIGKILL to it, and start it again."""
         await self._kill()
         await self._start()
+
+    def stop(self) -> None:
+        """Send SIGSTOP to it: it stands still, as in a pause of its machine."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Send SIGCONT to it."""
+        self._process.send_signal(signal.SIGCONT)
 
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(*self._command, cwd=ROOT)

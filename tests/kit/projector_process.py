@@ -14,7 +14,7 @@ from tests.kit.read_model import history_projection, orders_projection
 
 async def main(url: str, *names: str) -> None:
     """Run until killed."""
-    known = [orders_projection(), history_projection()]
+    known = [orders_projection(on_poison="park-stream"), history_projection()]
     projections = [each for each in known if not names or each.name in names]
     settings = Settings(projection_lease=0.5)
     async with Projector(projections, url, settings, lambda _event: None) as projector:
