@@ -26,6 +26,11 @@ GRANT EXECUTE ON FUNCTION saga_engine.add_partitions(integer), saga_engine.missi
 GRANT INSERT, UPDATE ON saga_engine.dead_letter_dropped TO saga_worker;
 GRANT EXECUTE ON FUNCTION saga_engine.purge_expired TO saga_worker;
 
+-- A worker with `--events` fills the tables of statistics.
+GRANT EXECUTE ON FUNCTION saga_engine.event_horizon TO saga_worker;
+GRANT INSERT, UPDATE ON saga_engine.projection, saga_engine.projection_failure, saga_engine.run_statistics,
+    saga_engine.step_duration, saga_engine.failure_cause TO saga_worker;
+
 -- An operator reads, and acts through functions: `cancel`, `resolve`, `dead-letters`.
 GRANT SELECT ON ALL TABLES IN SCHEMA saga_engine TO saga_operator;
 REVOKE SELECT ON saga_engine.engine_identity FROM saga_operator;

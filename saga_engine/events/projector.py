@@ -74,7 +74,10 @@ class Projector(AsyncResource):
         self.owner = process_owner()
         self._projections = projections
         self._database = Database(
-            database_url, _with_pool_for(projections, settings), EVENT_DATABASE
+            database_url,
+            _with_pool_for(projections, settings),
+            EVENT_DATABASE,
+            runs_user_sql=True,
         )
         self._settings = settings
         self._emit = emit

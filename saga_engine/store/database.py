@@ -103,16 +103,25 @@ class Database(AsyncResource):
         url: where it is.
         settings: of the pool and the timeouts.
         lineages: which tables it must have.
+        runs_user_sql: whether a user's functions execute SQL over its connections; one whose
+            session they may have changed is closed after the transaction.
     """
 
-    def __init__(self, url: str, settings: Settings, lineages: Lineages = ENGINE_DATABASE) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        lineages: Lineages = ENGINE_DATABASE,
+        *,
+        runs_user_sql: bool = False,
+    ) -> None:
         self._lineages = lineages
         self._address = parse_database_url(url).without_password
         self._timeout = settings.database_transaction_timeout
         self._engine = _create_pool(url, settings)
         self._pool = ConnectionPool(self._engine, settings)
-        # Functions of projections execute SQL of their own.
-        event.listen(self._engine.sync_engine, "before_cursor_execute", track_session_changes)
+        if runs_user_sql:
+            event.listen(self._engine.sync_engine, "before_cursor_execute", track_session_changes)
 
     async def _open(self, resources: AsyncExitStack) -> None:
         resources.push_async_callback(self._engine.dispose)

@@ -147,7 +147,8 @@ async def test_a_parked_stream_of_a_run_has_not_been_read(database, last_positio
     await move(database, "projection", last_position)
     await execute(
         database,
-        "INSERT INTO saga_engine.parked_stream VALUES (:name, 1, 'run-x', 1)",
+        "INSERT INTO saga_engine.parked_stream (projection, projection_version, stream,"
+        " next_position, next_version) VALUES (:name, 1, 'run-x', 1, 1)",
         name=READ_MODELS[0].name,
     )
     assert (await retain(database)).dropped == ()

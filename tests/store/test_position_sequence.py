@@ -19,7 +19,7 @@ INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events
 VALUES (gen_random_uuid(), 1, now(), saga_engine.draw_positions(20),
     (SELECT jsonb_agg('{"type": "run_started", "data": {}}'::jsonb) FROM generate_series(1, 20)))"""
 CHECKPOINT = "INSERT INTO saga_engine.{0} (name, {1}, position) VALUES ('orders', {2}, 20)"
-PROJECTION = CHECKPOINT.format("projection", "version", "1")
+PROJECTION = CHECKPOINT.format("projection", "version, code_version", "1, 1")
 FEED = CHECKPOINT.format("feed", "sink", "'exchange'")
 SET_BACK = "SELECT setval('saga_engine.event_position', {}, {})"
 
