@@ -121,10 +121,12 @@ def files() -> Iterator[Path]:
 
 def findings(text: str) -> Iterator[tuple[int, str, str]]:
     """The line, the phrase and the advice for each finding in a text."""
-    for number, line in enumerate(text.splitlines(), 1):
-        words = re.sub(r"[_]", " ", line).lower()
-        for pattern, advice in _PATTERNS:
-            for match in pattern.finditer(words):
+    words = text.replace("_", " ").lower()
+    # Most files have none of most phrases: one search of a file is faster than one of each line.
+    present = [each for each in _PATTERNS if each[0].search(words)]
+    for number, line in enumerate(words.splitlines() if present else (), 1):
+        for pattern, advice in present:
+            for match in pattern.finditer(line):
                 yield number, match[0], advice
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import saga_engine
 from saga_engine.settings import Settings
+from tests.kit.every_file import every_file
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "saga_engine"
@@ -110,7 +111,7 @@ def relative(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("module", MODULES, ids=relative)
+@every_file(MODULES)
 def test_a_module_is_short_and_its_first_line_describes_it(module):
     source = module.read_text()
     assert source.count("\n") <= MODULE_LINES or relative(module) in LONGER
@@ -119,7 +120,7 @@ def test_a_module_is_short_and_its_first_line_describes_it(module):
     assert first.endswith((".", ":", ",", "?")), first
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=relative)
+@every_file(PACKAGES)
 def test_a_package_map_names_every_module_and_no_other(package):
     named = ENTRY.findall(ast.get_docstring(ast.parse(package.read_text()), clean=False) or "")
     modules = [path.stem for path in package.parent.glob("*.py") if path.stem[:2] != "__"]
@@ -127,7 +128,7 @@ def test_a_package_map_names_every_module_and_no_other(package):
     assert sorted(named) == sorted([*modules, *packages])
 
 
-@pytest.mark.parametrize("module", MODULES, ids=relative)
+@every_file(MODULES)
 def test_a_function_is_short(module):
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -191,7 +192,7 @@ def expected_test_files(module: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("module", sorted(PACKAGE.rglob("[!_]*.py")), ids=relative)
+@every_file(sorted(PACKAGE.rglob("[!_]*.py")))
 def test_the_tests_of_a_module_are_found_by_its_name(module):
     expected = expected_test_files(module)
     assert any(each.exists() for each in expected) or relative(module) in TESTED_ELSEWHERE
@@ -203,7 +204,7 @@ def test_every_module_that_is_tested_elsewhere_exists_and_has_no_test_file():
         assert not any(each.exists() for each in expected_test_files(ROOT / name)), name
 
 
-@pytest.mark.parametrize("path", TESTS, ids=relative)
+@every_file(TESTS)
 def test_no_file_imports_from_a_test_file(path):
     imported = [
         (node.module or "").rpartition(".")[2]
@@ -213,12 +214,12 @@ def test_no_file_imports_from_a_test_file(path):
     assert not [name for name in imported if name.startswith("test_")], "use tests/kit"
 
 
-@pytest.mark.parametrize("path", [*MODULES, *DOCUMENTS], ids=relative)
+@every_file([*MODULES, *DOCUMENTS])
 def test_no_path_of_a_machine_is_in_the_repository(path):
     assert not MACHINE_PATH.findall(path.read_text())
 
 
-@pytest.mark.parametrize("path", TESTS, ids=relative)
+@every_file(TESTS)
 def test_a_test_neither_sleeps_nor_skips(path):
     called = [
         (ast.unparse(node), node.lineno)
@@ -247,7 +248,7 @@ def clocks_read(source: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("path", TESTS, ids=relative)
+@every_file(TESTS)
 def test_a_test_does_not_read_a_clock(path):
     read = clocks_read(path.read_text())
     assert not read or relative(path) in MAY_READ_CLOCK, "count, or wait for a signal"

@@ -108,6 +108,7 @@ def test_the_starting_role_may_start_every_saga_of_the_worker():
         assert f"('saga_shop', '{name}')" in granted
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("rabbitmq_is_installed")
 async def test_a_real_broker_imports_the_definitions(tmp_path):
     tmp_path.chmod(0o755)

@@ -2,12 +2,13 @@
 
 import pytest
 
+from tests.kit.every_file import every_file
 from tests.language import EXEMPT, ROOT, files, findings
 
 FILES = [path for path in files() if "tests/data/" not in str(path)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@every_file(FILES)
 def test_a_file_uses_plain_words(path):
     found = [
         f"line {number}: {phrase} -> {advice}"

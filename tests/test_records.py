@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.kit.every_file import every_file
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("saga_engine", "simulation", "examples", "benchmarks")
@@ -40,7 +40,7 @@ def records_from_tuples(source: str) -> Iterator[str]:
                     yield f"{ast.unparse(node.func)} in line {node.lineno}"
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@every_file(MODULES)
 def test_a_wide_record_is_made_by_keyword(module):
     source = module.read_text()
     assert list(wide_positional_dataclasses(source)) == []

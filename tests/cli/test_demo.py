@@ -156,7 +156,7 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.S
 @pytest.mark.parametrize(
     ("number", "line", "children"),
     [
-        (signal.SIGTERM, "placing 30 orders", {3}),
+        pytest.param(signal.SIGTERM, "placing 30 orders", {3}, marks=pytest.mark.long),
         pytest.param(signal.SIGINT, "placing 30 orders", {3}, marks=pytest.mark.long),
         pytest.param(signal.SIGKILL, "placing 30 orders", {3}, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, "placing 28 orders", {5}, marks=pytest.mark.long),

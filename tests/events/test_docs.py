@@ -207,7 +207,7 @@ async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop)
     assert not has_data(line)
 
 
-@ONE_BROKER_IS_LONG
+@pytest.mark.long
 async def test_the_shop_of_the_page_prints_what_the_page_shows(database_url, broker_url):
     urls = {"database_url": database_url, "broker_url": broker_url}
     prepare, start = [block for block in BLOCKS if block.needs_engine]

@@ -28,6 +28,7 @@ def test_a_failing_simulation_is_reduced_and_still_fails(monkeypatch):
     assert not run_repro(repro)
 
 
+@pytest.mark.long
 def test_a_campaign_reports_a_broken_promise_as_a_reduced_repro(monkeypatch):
     plant, _ = BUGS["acknowledge_before_the_commit"]
     plant(BugPatcher(monkeypatch))
