@@ -14,6 +14,9 @@ Both sides of a pair are measured for so long after the last run, so that reader
 within the measurement, and both include the same idle time. It is longer than read_model_interval.
 """
 
+POLL_SECONDS, MAX_POLLS = 0.1, 600
+"""How often it is read whether readers have reached the horizon, and when that is given up."""
+
 FEED = ("-m", "saga_engine", "projector", "benchmarks.run_feed", "--port", "0")
 
 _CAUGHT_UP = """
@@ -47,10 +50,12 @@ async def wait_until_caught_up(database_url: str) -> None:
     """Wait until each projection and feed of a database has reached the horizon."""
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
-        for _ in range(600):
+        for _ in range(MAX_POLLS):
             if await connection.fetchval(_CAUGHT_UP):
                 return
-            await asyncio.sleep(0.1)
-        raise SystemExit("The readers have not reached the horizon in 60 s")
+            await asyncio.sleep(POLL_SECONDS)
+        raise SystemExit(
+            f"The readers have not reached the horizon in {POLL_SECONDS * MAX_POLLS:g} s"
+        )
     finally:
         await connection.close()

@@ -19,6 +19,7 @@ from saga_engine.events.cloud_event import encode_event
 from saga_engine.events.recorded import Recorded
 from saga_engine.protocol.message import Delivery
 from tests.kit.command_line import REPOSITORY
+from tests.kit.messages import make_delivery
 from tests.kit.processes import child_pids, wait_for_exit
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("SAGA_ENGINE_")}
@@ -97,26 +98,14 @@ EVENTS = [event_of("order-1", 1), event_of("order-2", 1), event_of("order-1", 2)
 
 def delivery_of(event: Recorded) -> Delivery:
     message = encode_event(event, UUID(int=8))
-    return Delivery(
-        queue="queue",
-        generation=1,
-        delivery_tag=1,
+    delivery: Delivery = make_delivery(
         body=message.body,
-        body_size=len(message.body),
         exchange=message.exchange,
         routing_key=message.routing_key,
-        redelivered=False,
         message_id=message.message_id,
-        correlation_id="",
-        reply_to="",
-        type="",
-        content_type="",
-        content_encoding="",
-        user_id="",
-        app_id="",
-        timestamp=None,
         headers=dict(message.headers),
     )
+    return delivery
 
 
 def test_events_of_a_feed_may_be_repeated():
