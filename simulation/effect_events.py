@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
 from saga_engine.events import Aggregate, Change, Feed, Projection, Recorded, insert, replay, upsert
-from saga_engine.events.decision import decide
-from saga_engine.events.event_log import EventLog
+from saga_engine.events.aggregates.decision import decide
+from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.participant.context import CommandContext
 from simulation.event_model import EventModel
 

@@ -1,7 +1,7 @@
 """
 The model of the event tables: streams, positions and the horizon, checkpoints, projected tables.
 
-The journals of runs are streams, too. It is an `EventTransaction`, with what appends and
+The journals of runs are streams, too. It is a `FeedTransaction`, with what appends and
 `ProjectionWriterModel` need. As in PostgreSQL, a transaction announces a position below all that it
 draws, and its end removes that; a rollback leaves a gap.
 """
@@ -14,12 +14,12 @@ import orjson
 from sqlalchemy import Table
 
 from saga_engine.errors import WrongVersion
-from saga_engine.events.change import ChangeKind
-from saga_engine.events.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Slot
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.feed_table import FeedKey, Progress
-from saga_engine.events.log_page import LogFilter, LogPage
-from saga_engine.events.recorded import EventData, Recorded
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.event_store.log_page import LogFilter, LogPage
+from saga_engine.events.event_store.recorded import EventData, Recorded
+from saga_engine.events.feeds.feed_table import FeedKey, Progress
+from saga_engine.events.projections.change import ChangeKind
+from saga_engine.events.projections.change_batch import SLOT_KINDS, ChangeBatch, RowChange, Slot
 from saga_engine.settings import Settings
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, stored_events_of
@@ -31,7 +31,7 @@ NEW_READER: Row = {"position": 0, "owner": None, "leased_until": None, "active":
 
 
 class EventModel(MemoryTransaction):
-    """An EventTransaction in memory."""
+    """A FeedTransaction in memory."""
 
     # streams
 

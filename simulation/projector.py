@@ -8,20 +8,21 @@ checkpoint of a batch in one transaction, after it has locked the checkpoint tha
 import asyncio
 from dataclasses import dataclass
 
-from saga_engine.events.change_batch import ChangeBatch
-from saga_engine.events.event_application import Plan, plan
-from saga_engine.events.event_batch import BatchResult, EventBatch, StreamRetry
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.event_source import EventSource
-from saga_engine.events.feed import Feed
-from saga_engine.events.feed_runner import FeedRunner
-from saga_engine.events.horizon_watch import HorizonWatch
-from saga_engine.events.interfaces import EventStore, FeedMessages
-from saga_engine.events.owned_loop import NotOwner, OwnedLoop
-from saga_engine.events.projection import Projection
-from saga_engine.events.projection_failures import ParkedStream
-from saga_engine.events.projection_runner import ProjectionRunner
-from saga_engine.events.projection_version import ProjectionVersion
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed_runner import FeedRunner
+from saga_engine.events.feeds.interfaces import FeedMessages, FeedStore
+from saga_engine.events.projections.change_batch import ChangeBatch
+from saga_engine.events.projections.event_application import Plan, plan
+from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
+from saga_engine.events.projections.projection import Projection
+from saga_engine.events.projections.projection_failures import ParkedStream
+from saga_engine.events.projections.projection_runner import ProjectionRunner
+from saga_engine.events.projections.projection_version import ProjectionVersion
+from saga_engine.events.readers.event_source import EventSource
+from saga_engine.events.readers.horizon_watch import HorizonWatch
+from saga_engine.events.readers.interfaces import EventStore
+from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
@@ -94,7 +95,7 @@ class SimulatedProjector:
     """
 
     services: Store
-    engine: EventStore
+    engine: FeedStore
     publisher: FeedMessages
     settings: Settings
     emit: Observer
@@ -107,9 +108,9 @@ class SimulatedProjector:
         async with asyncio.TaskGroup() as tasks:
             source = self._source(tasks, self.services, LOG, stop)
             tasks.create_task(ProjectionRunner(version, source, writer, self.emit).run(stop))
-            tasks.create_task(self._feed_runner(effect_feed, source).run(stop))
+            tasks.create_task(self._feed_runner(effect_feed, source, self.services).run(stop))
             source = self._source(tasks, self.engine, ENGINE_LOG, stop)
-            tasks.create_task(self._feed_runner(run_feed, source).run(stop))
+            tasks.create_task(self._feed_runner(run_feed, source, self.engine).run(stop))
 
     def _source(
         self, tasks: asyncio.TaskGroup, store: EventStore, log: EventLog, stop: asyncio.Event
@@ -118,8 +119,8 @@ class SimulatedProjector:
         tasks.create_task(self._loop.watch(horizon, stop))
         return EventSource(store, log, horizon, self.settings)
 
-    def _feed_runner(self, feed: Feed, source: EventSource) -> FeedRunner:
-        return FeedRunner(feed, source, self.publisher, self.owner, self._loop)
+    def _feed_runner(self, feed: Feed, source: EventSource, store: FeedStore) -> FeedRunner:
+        return FeedRunner(feed, source, store, self.publisher, self.owner, self._loop)
 
     @property
     def _loop(self) -> OwnedLoop:

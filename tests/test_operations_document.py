@@ -6,7 +6,7 @@ from random import Random
 
 from saga_engine.cli.main import make_app
 from saga_engine.environment import PREFIX, is_injected
-from saga_engine.events.read_models import READ_MODELS
+from saga_engine.events.read_models.read_models import READ_MODELS
 from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.schema import REVISION

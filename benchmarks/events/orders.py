@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel
 
 from benchmarks.events.event_database import EventDatabase
 from saga_engine.events import NEW, Aggregate, Append
-from saga_engine.events.append import NewEvent, checked_events
+from saga_engine.events.event_store.append import NewEvent, checked_events
 from saga_engine.settings import Settings
 
 CUSTOMERS = 1_000

@@ -1,9 +1,9 @@
 """
 The engine's read models: runs by saga and status, durations by step, causes of failures.
 
-Each table belongs to one projection of the journals (`saga_engine/events/read_model.py`), which
-fills it while a worker runs with `--events`. No row is deleted: their number is bounded by the
-sagas and their steps.
+Each table belongs to one projection of the journals, which fills it while a worker runs with
+`--events`; see `saga_engine/events/read_models/`. No row is deleted: their number is bounded by
+the sagas and their steps.
 """
 
 from alembic import op

@@ -8,12 +8,12 @@ from cyclopts import Parameter
 from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError, collect_errors
-from saga_engine.events.aggregate import Aggregate
-from saga_engine.events.aggregate_rules import problems as aggregate_problems
-from saga_engine.events.feed import Feed
-from saga_engine.events.feed_rules import problems as feed_problems
-from saga_engine.events.projection import Projection
-from saga_engine.events.projection_rules import problems as projection_problems
+from saga_engine.events.aggregates.aggregate import Aggregate
+from saga_engine.events.aggregates.aggregate_rules import problems as aggregate_problems
+from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed_rules import problems as feed_problems
+from saga_engine.events.projections.projection import Projection
+from saga_engine.events.projections.projection_rules import problems as projection_problems
 from saga_engine.loading import load_objects
 from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.saga.diagrams import ascii_table, dot, mermaid

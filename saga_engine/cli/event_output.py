@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from saga_engine.errors import UnreadableEvent
-from saga_engine.events.recorded import Recorded, data_json
+from saga_engine.events.event_store.recorded import Recorded, data_json
 
 
 def event_json(event: Recorded) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from saga_engine.cli.output import (
     print_line,
     print_table,
 )
-from saga_engine.events import feed_actions, feed_failures, feed_table, operator_audit
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.feed_table import FeedKey, StoredFeed
-from saga_engine.events.lag import Lag, read_lags
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds import feed_actions, feed_failures, feed_table
+from saga_engine.events.feeds.feed_table import FeedKey, StoredFeed
+from saga_engine.events.readers import operator_audit
+from saga_engine.events.readers.lag import Lag, read_lags
 
 app = App(name="feeds", help="List, show, retry, discard and rewind.", version_flags=())
 

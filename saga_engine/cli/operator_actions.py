@@ -8,8 +8,8 @@ from cyclopts import Parameter
 
 from saga_engine.cli.operator import operator_or_login_name
 from saga_engine.cli.output import print_line, print_table
-from saga_engine.events import operator_audit
-from saga_engine.events.operator_audit import RecordedAction
+from saga_engine.events.readers import operator_audit
+from saga_engine.events.readers.operator_audit import RecordedAction
 
 Reason = Annotated[str, Parameter(help="Why; `show` prints it.")]
 

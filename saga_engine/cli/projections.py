@@ -22,20 +22,24 @@ from saga_engine.cli.output import (
     print_line,
     print_table,
 )
-from saga_engine.events import (
-    operator_audit,
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.projections import (
     projection_actions,
     projection_failures,
     projection_rebuild,
     projection_table,
 )
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.lag import Lag, read_lags
-from saga_engine.events.operator_audit import Action
-from saga_engine.events.projection_failures import FailureNumbers, ParkedStream
-from saga_engine.events.projection_rebuild import Rebuild
-from saga_engine.events.projection_switch import Switch
-from saga_engine.events.projection_table import ProjectionRole, ProjectionState, StoredProjection
+from saga_engine.events.projections.projection_failures import FailureNumbers, ParkedStream
+from saga_engine.events.projections.projection_rebuild import Rebuild
+from saga_engine.events.projections.projection_switch import Switch
+from saga_engine.events.projections.projection_table import (
+    ProjectionRole,
+    ProjectionState,
+    StoredProjection,
+)
+from saga_engine.events.readers import operator_audit
+from saga_engine.events.readers.lag import Lag, read_lags
+from saga_engine.events.readers.operator_audit import Action
 from saga_engine.settings import Settings
 
 app = App(

@@ -18,9 +18,9 @@ from saga_engine.cli.graceful_shutdown import (
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import ConfigurationError
-from saga_engine.events.feed import Feed
-from saga_engine.events.projection import Projection
-from saga_engine.events.read_models import ReadModels
+from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.projections.projection import Projection
+from saga_engine.events.read_models.read_models import ReadModels
 from saga_engine.events.service import ProjectorService
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant

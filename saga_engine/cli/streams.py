@@ -16,7 +16,7 @@ from saga_engine.cli.paging import (
 )
 from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.events.client import Events
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.settings import Settings
 
 app = App(name="streams", help="Read the events of a stream.", version_flags=())

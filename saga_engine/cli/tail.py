@@ -13,10 +13,10 @@ from saga_engine.cli.output import AsJson, format_cell, print_json, print_line, 
 from saga_engine.cli.paging import command_line, option_words
 from saga_engine.cli.standard_streams import is_output_lost
 from saga_engine.errors import ConfigurationError, StoreUnavailable
-from saga_engine.events.arguments import MAX_POSITION
 from saga_engine.events.client import Events
-from saga_engine.events.log_page import LogFilter
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.event_store.arguments import MAX_POSITION
+from saga_engine.events.event_store.log_page import LogFilter
+from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.settings import Settings
 from saga_engine.waiting import wait_for_event
 

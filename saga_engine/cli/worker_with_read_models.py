@@ -4,8 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from saga_engine.engine_process import Readiness
-from saga_engine.events.owned_loop import MAX_RETRY_DELAY
-from saga_engine.events.read_models import ReadModels
+from saga_engine.events.read_models.read_models import ReadModels
+from saga_engine.events.readers.owned_loop import MAX_RETRY_DELAY
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught
 from saga_engine.telemetry.events.emitter import describe_error

@@ -10,35 +10,36 @@ from uuid import UUID
 
 from saga_engine.backoff import Backoff
 from saga_engine.errors import Conflict, TimedOut
-from saga_engine.events import positions, projection_table, stream_table
-from saga_engine.events.aggregate import Aggregate
-from saga_engine.events.aggregate_stream import LoadedAggregate
-from saga_engine.events.append import (
+from saga_engine.events.aggregates.aggregate import Aggregate
+from saga_engine.events.aggregates.aggregate_stream import LoadedAggregate
+from saga_engine.events.aggregates.command_handling import (
+    AggregateCommand,
+    Handled,
+    handle_once,
+    retry_conflicts,
+)
+from saga_engine.events.event_store import positions, stream_table
+from saga_engine.events.event_store.append import (
     Append,
     Appended,
     check_stream_name,
     checked_events,
     metadata_json,
 )
-from saga_engine.events.arguments import (
+from saga_engine.events.event_store.arguments import (
     MAX_POSITION,
     MAX_VERSION,
     require_instance,
     require_number,
 )
-from saga_engine.events.command_handling import (
-    AggregateCommand,
-    Handled,
-    handle_once,
-    retry_conflicts,
-)
-from saga_engine.events.commit_outcome import commit
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.log_page import LogFilter, read_page, read_stream
-from saga_engine.events.projection import Projection
-from saga_engine.events.projection_table import ProjectionState
-from saga_engine.events.recorded import Recorded
-from saga_engine.events.transactional import retry_concurrent
+from saga_engine.events.event_store.commit_outcome import commit
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.event_store.log_page import LogFilter, read_page, read_stream
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.event_store.transactional import retry_concurrent
+from saga_engine.events.projections import projection_table
+from saga_engine.events.projections.projection import Projection
+from saga_engine.events.projections.projection_table import ProjectionState
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.message_context import MessageContext, current_context
 from saga_engine.postgres.statement import Transaction

@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack
 
 from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
-from saga_engine.events.feed import Feed
-from saga_engine.events.feed_monitor import FeedMonitor
-from saga_engine.events.feed_publisher import FeedPublisher
-from saga_engine.events.progress_monitor import Measured, ProgressMonitor
-from saga_engine.events.projection import Projection
-from saga_engine.events.projection_monitor import ProjectionMonitor
-from saga_engine.events.projector import Projector
+from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed_monitor import FeedMonitor
+from saga_engine.events.feeds.feed_publisher import FeedPublisher
+from saga_engine.events.projections.projection import Projection
+from saga_engine.events.projections.projection_monitor import ProjectionMonitor
+from saga_engine.events.projections.projector import Projector
+from saga_engine.events.readers.progress_monitor import Measured, ProgressMonitor
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database

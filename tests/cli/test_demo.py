@@ -15,8 +15,8 @@ from uuid import UUID
 import pytest
 
 from saga_engine.cli.demo.feed_comparison import compare_feed
-from saga_engine.events.cloud_event import encode_event
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.cloud_event import encode_event
 from saga_engine.protocol.message import Delivery
 from tests.kit.command_line import REPOSITORY
 from tests.kit.messages import make_delivery

@@ -4,7 +4,7 @@ from uuid import UUID
 import orjson
 
 from saga_engine.cli.event_output import data_text, event_json
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.event_store.recorded import Recorded
 
 ID = UUID("0198c0de-0000-7000-8000-000000000001")
 EVENT = Recorded(

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import text
 
-from saga_engine.events.read_models import READ_MODELS
-from saga_engine.events.run_statistics import RUN_STATISTICS
-from saga_engine.events.step_durations import STEP_DURATION
+from saga_engine.events.read_models.read_models import READ_MODELS
+from saga_engine.events.read_models.run_statistics import RUN_STATISTICS
+from saga_engine.events.read_models.step_durations import STEP_DURATION
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.kit.command_line import (

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.embedded.postgres import PostgresServer
-from saga_engine.events import Events, feed_table
+from saga_engine.events import Events
+from saga_engine.events.feeds import feed_table
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade

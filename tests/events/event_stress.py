@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from saga_engine.errors import StoreUnavailable
-from saga_engine.events import Append, Events, positions
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.log_page import LogFilter, read_page
+from saga_engine.events import Append, Events
+from saga_engine.events.event_store import positions
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.event_store.log_page import LogFilter, read_page
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE

@@ -8,8 +8,8 @@ import pytest
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events import Events
-from saga_engine.events.projection_switch import Switch
-from saga_engine.events.projection_table import ProjectionRole
+from saga_engine.events.projections.projection_switch import Switch
+from saga_engine.events.projections.projection_table import ProjectionRole
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE

@@ -103,18 +103,20 @@ PARTICIPANT_CRASH_POINTS = {
 PROJECTOR_CRASH_POINTS = {
     # a projection: effects, checkpoint, commit
     "after-projected-rows": CrashPoint(
-        "after", "saga_engine.events.projection_batch", "execute", has_steps
+        "after", "saga_engine.events.projections.projection_batch", "execute", has_steps
     ),
-    "after-checkpoint": CrashPoint("after", "saga_engine.events.projection_table", "save"),
+    "after-checkpoint": CrashPoint(
+        "after", "saga_engine.events.projections.projection_table", "save"
+    ),
     "after-projection-commit": CrashPoint(
-        "after", "saga_engine.events.projection_batch", "BatchApplier.apply"
+        "after", "saga_engine.events.projections.projection_batch", "BatchApplier.apply"
     ),
     # a feed: publish, confirm, position, commit
     "after-feed-publish": CrashPoint(
         "after", "saga_engine.amqp.confirm_channel", "ConfirmChannel.send_batch"
     ),
-    "after-feed-confirm": CrashPoint("before", "saga_engine.events.feed_table", "save"),
-    "after-feed-position": CrashPoint("after", "saga_engine.events.feed_table", "save"),
+    "after-feed-confirm": CrashPoint("before", "saga_engine.events.feeds.feed_table", "save"),
+    "after-feed-position": CrashPoint("after", "saga_engine.events.feeds.feed_table", "save"),
 }
 CRASH_POINTS = WORKER_CRASH_POINTS | PARTICIPANT_CRASH_POINTS | PROJECTOR_CRASH_POINTS
 

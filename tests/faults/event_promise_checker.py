@@ -9,8 +9,8 @@ its promise.
 
 import asyncpg
 
-from saga_engine.events import feed_actions
-from saga_engine.events.operator_audit import Operator
+from saga_engine.events.feeds import feed_actions
+from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.faults.environment import FaultEnvironment, asyncpg_url

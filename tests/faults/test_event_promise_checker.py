@@ -13,19 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from saga_engine.errors import StoreUnavailable, WrongVersion
-from saga_engine.events import (
-    ANY,
-    Append,
-    Appended,
-    command_handling,
-    positions,
-    transactional,
-)
-from saga_engine.events.event_application import execute
-from saga_engine.events.event_batch import BatchResult, EventBatch
-from saga_engine.events.feed_batch import FeedBatch
-from saga_engine.events.feed_runner import FeedRunner
-from saga_engine.events.projection_batch import BatchApplier
+from saga_engine.events import ANY, Append, Appended
+from saga_engine.events.aggregates import command_handling
+from saga_engine.events.event_store import positions, transactional
+from saga_engine.events.feeds.feed_batch import FeedBatch
+from saga_engine.events.feeds.feed_runner import FeedRunner
+from saga_engine.events.projections.event_application import execute
+from saga_engine.events.projections.event_batch import BatchResult, EventBatch
+from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.message_context import MessageContext
 from saga_engine.postgres.statement import Transaction
 from saga_engine.protocol.message import PublishOutcome

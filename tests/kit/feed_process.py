@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from saga_engine.events.feed_publisher import FeedPublisher
+from saga_engine.events.feeds.feed_publisher import FeedPublisher
 from saga_engine.settings import Settings
 from tests.kit.feeds import order_feed
 

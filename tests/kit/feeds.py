@@ -11,9 +11,10 @@ from uuid import UUID
 import orjson
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
-from saga_engine.events import Events, Feed, Recorded, feed_failures, feed_table
-from saga_engine.events.feed_publisher import FeedPublisher
-from saga_engine.events.feed_table import FeedKey, Sink, StoredFeed
+from saga_engine.events import Events, Feed, Recorded
+from saga_engine.events.feeds import feed_failures, feed_table
+from saga_engine.events.feeds.feed_publisher import FeedPublisher
+from saga_engine.events.feeds.feed_table import FeedKey, Sink, StoredFeed
 from saga_engine.protocol.topology import FEED
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database

@@ -7,17 +7,10 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from saga_engine.events import (
-    ANY,
-    Append,
-    EventData,
-    Events,
-    Projection,
-    Recorded,
-    projection_table,
-)
-from saga_engine.events.projection_table import StoredProjection
-from saga_engine.events.projector import Projector
+from saga_engine.events import ANY, Append, EventData, Events, Projection, Recorded
+from saga_engine.events.projections import projection_table
+from saga_engine.events.projections.projection_table import StoredProjection
+from saga_engine.events.projections.projector import Projector
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE

@@ -7,7 +7,7 @@ A projector of the read model of orders as a process that tests kill.
 import asyncio
 import sys
 
-from saga_engine.events.projector import Projector
+from saga_engine.events.projections.projector import Projector
 from saga_engine.settings import Settings
 from tests.kit.read_model import history_projection, orders_projection
 

@@ -7,10 +7,10 @@ from pydantic import BaseModel
 from sqlalchemy import Column, Integer, MetaData, Numeric, Table, Text, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from saga_engine.events.change import Change, put, upsert
-from saga_engine.events.event_types import declare_event_type
-from saga_engine.events.projection import Projection
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.event_store.event_types import declare_event_type
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.projections.change import Change, put, upsert
+from saga_engine.events.projections.projection import Projection
 
 METADATA = MetaData()
 

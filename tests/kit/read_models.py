@@ -4,11 +4,11 @@ from random import Random
 from typing import Any
 
 from saga_engine.decider.events import Event
-from saga_engine.events import positions
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.read_model import ReadModel
-from saga_engine.events.read_model_batch import ReadModelApplier
-from saga_engine.events.read_models import register
+from saga_engine.events.event_store import positions
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.read_models.read_model import ReadModel
+from saga_engine.events.read_models.read_model_batch import ReadModelApplier
+from saga_engine.events.read_models.read_models import register
 from saga_engine.postgres.statement import text
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from tests.kit.run_histories import RunHistory, append_histories, random_history

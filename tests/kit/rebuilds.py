@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from saga_engine.events import Events, Recorded, projection_rebuild, projection_table
-from saga_engine.events.operator_audit import Action, Operator
-from saga_engine.events.projection_rebuild import Rebuild
-from saga_engine.events.projection_switch import Switch, Switched
-from saga_engine.events.projection_table import ProjectionRole, StoredProjection
+from saga_engine.events import Events, Recorded
+from saga_engine.events.projections import projection_rebuild, projection_table
+from saga_engine.events.projections.projection_rebuild import Rebuild
+from saga_engine.events.projections.projection_switch import Switch, Switched
+from saga_engine.events.projections.projection_table import ProjectionRole, StoredProjection
+from saga_engine.events.readers.operator_audit import Action, Operator
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from tests.kit.programs import wait_until_true

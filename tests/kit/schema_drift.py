@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.events import tables as event_tables
+from saga_engine.events.event_store import tables as event_tables
 from saga_engine.store import tables
 from saga_engine.store.schema import ENGINE_DATABASE
 from saga_engine.store.tables import SCHEMA

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from saga_engine import Rejected
 from saga_engine.events import Aggregate, Recorded
-from saga_engine.events.decision import Decision
-from saga_engine.events.recorded import EventData
+from saga_engine.events.aggregates.decision import Decision
+from saga_engine.events.event_store.recorded import EventData
 
 
 class Wallet(BaseModel):

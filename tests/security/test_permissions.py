@@ -19,16 +19,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in_transaction
 from saga_engine.errors import Conflict, StoreRefused
-from saga_engine.events import (
-    Append,
-    Events,
-    append_in,
-    feed_actions,
-    projection_actions,
-    snapshot_table,
-)
-from saga_engine.events.operator_audit import Operator
-from saga_engine.events.snapshot_table import StoredSnapshot
+from saga_engine.events import Append, Events, append_in
+from saga_engine.events.event_store import snapshot_table
+from saga_engine.events.event_store.snapshot_table import StoredSnapshot
+from saga_engine.events.feeds import feed_actions
+from saga_engine.events.projections import projection_actions
+from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
 from saga_engine.participant import barrier

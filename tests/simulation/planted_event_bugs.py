@@ -8,11 +8,11 @@ A bug of the event tables is planted into their model, and one of the statements
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from saga_engine.events.event_application import plan
-from saga_engine.events.event_batch import BatchResult, EventBatch
-from saga_engine.events.feed_batch import FeedBatch
-from saga_engine.events.feed_runner import FeedRunner
-from saga_engine.events.recorded import EventData, Recorded
+from saga_engine.events.event_store.recorded import EventData, Recorded
+from saga_engine.events.feeds.feed_batch import FeedBatch
+from saga_engine.events.feeds.feed_runner import FeedRunner
+from saga_engine.events.projections.event_application import plan
+from saga_engine.events.projections.event_batch import BatchResult, EventBatch
 from saga_engine.participant.context import CommandContext
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.protocol.message import PublishOutcome

@@ -8,17 +8,20 @@ import pytest
 from sqlalchemy import select
 
 from saga_engine.errors import WrongVersion
-from saga_engine.events import Append, append_in, feed_table, projection_table
-from saga_engine.events.event_batch import EventBatch
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.feed_table import FeedKey, Progress, Sink
-from saga_engine.events.interfaces import EventStore, EventTransaction, ProjectionWriter
-from saga_engine.events.log_page import LogFilter, LogPage
-from saga_engine.events.owned_loop import NotOwner
-from saga_engine.events.projection_batch import BatchApplier
-from saga_engine.events.projection_version import ProjectionVersion
-from saga_engine.events.recorded import EventData
-from saga_engine.events.sql_event_store import SqlEventStore, SqlEventTransaction
+from saga_engine.events import Append, append_in
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.event_store.log_page import LogFilter, LogPage
+from saga_engine.events.event_store.recorded import EventData
+from saga_engine.events.feeds import feed_table
+from saga_engine.events.feeds.feed_table import FeedKey, Progress, Sink
+from saga_engine.events.feeds.interfaces import FeedStore, FeedTransaction
+from saga_engine.events.feeds.sql_feed_store import SqlFeedStore, SqlFeedTransaction
+from saga_engine.events.projections import projection_table
+from saga_engine.events.projections.event_batch import EventBatch
+from saga_engine.events.projections.interfaces import ProjectionWriter
+from saga_engine.events.projections.projection_batch import BatchApplier
+from saga_engine.events.projections.projection_version import ProjectionVersion
+from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -45,8 +48,8 @@ LONG, SHORT = 60.0, 0.01  # Seconds of a lease.
 EVERYTHING = LogFilter()
 
 
-class AppendingTransaction(EventTransaction, Protocol):
-    """An EventTransaction that appends, too."""
+class AppendingTransaction(FeedTransaction, Protocol):
+    """A FeedTransaction that appends, too."""
 
     async def append_effects(self, stream: str, expected: int, *steps: str) -> None: ...
 
@@ -70,7 +73,7 @@ def effect_events(expected: int, steps: tuple[str, ...]) -> list[EventData]:
     ]
 
 
-class SqlAppendingTransaction(SqlEventTransaction):
+class SqlAppendingTransaction(SqlFeedTransaction):
     def __init__(self, tx: Any) -> None:
         super().__init__(tx)
         self._connection = tx.connection
@@ -84,7 +87,7 @@ class SqlEventDatabase:
     def __init__(self, database: Database, log: EventLog) -> None:
         self.log = log
         self._database = database
-        self.store: EventStore = SqlEventStore(database)
+        self.store: FeedStore = SqlFeedStore(database)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AppendingTransaction]:
@@ -292,7 +295,7 @@ async def test_a_projection_has_one_owner_until_its_lease_ends(events):
 
 
 def test_the_model_has_every_method_of_the_interface():
-    names = {name for name in dir(EventTransaction) if not name.startswith("_")}
+    names = {name for name in dir(FeedTransaction) if not name.startswith("_")}
     assert names <= set(dir(EventModel))
 
 
@@ -302,7 +305,7 @@ async def test_the_journals_of_runs_are_streams(store, request):
         row = journal_row(decide_start(now), recorded_at=now)
         await tx.append_to_journal([row])
     is_sql = isinstance(store, SqlRequesterStore)
-    events = SqlEventStore(request.getfixturevalue("database")) if is_sql else store
+    events = SqlFeedStore(request.getfixturevalue("database")) if is_sql else store
     async with events.transaction() as tx:
         bounds = (0, await tx.horizon())
         page = await tx.read_page(ENGINE_LOG, EVERYTHING, bounds, Settings(), 100)

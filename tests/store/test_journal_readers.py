@@ -2,12 +2,14 @@
 
 import pytest
 
-from saga_engine.events import Feed, Projection, feed_actions, feed_table, projection_table
-from saga_engine.events.event_log import EventLog
-from saga_engine.events.feed_table import FeedKey
-from saga_engine.events.operator_audit import Operator
-from saga_engine.events.projection_actions import pause
-from saga_engine.events.read_models import READ_MODELS, register
+from saga_engine.events import Feed, Projection
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds import feed_actions, feed_table
+from saga_engine.events.feeds.feed_table import FeedKey
+from saga_engine.events.projections import projection_table
+from saga_engine.events.projections.projection_actions import pause
+from saga_engine.events.read_models.read_models import READ_MODELS, register
+from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.postgres.statement import text
 from saga_engine.store import journal, partitions
 from saga_engine.store.journal_readers import ReaderKind

@@ -11,7 +11,7 @@ from sqlalchemy import inspect, text
 import saga_engine
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
-from saga_engine.events.tables import metadata as event_metadata
+from saga_engine.events.event_store.tables import metadata as event_metadata
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database

@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy import text
 
 from saga_engine.client import start_in_transaction
-from saga_engine.events import read_models
+from saga_engine.events.read_models import read_models
 from saga_engine.saga.definition import Saga
 from saga_engine.store import definitions, run_queries
 from saga_engine.telemetry.events import (

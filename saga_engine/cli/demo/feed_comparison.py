@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from saga_engine.events.recorded import Recorded
+from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.protocol.message import Delivery
 
 

@@ -1,0 +1,63 @@
+"""
+An event as a message: CloudEvents 1.0 in binary mode, for AMQP 0-9-1.
+
+The attributes are headers that begin with `ce-`, and the body is the data alone (docs/protocol.md,
+section 14). A message depends on nothing but its event, so a repeated one is the same.
+"""
+
+from datetime import UTC
+from uuid import UUID
+
+from saga_engine.events.event_store.recorded import Recorded, data_json
+from saga_engine.protocol.message import Message
+from saga_engine.protocol.topology import FEED
+
+SEQUENCE_DIGITS = 19
+"""A position has at most 19 digits; with leading zeros, texts are in the order of the numbers."""
+
+
+def encode_event(event: Recorded, log_id: UUID) -> Message:
+    """
+    Make the message of an event.
+
+    Args:
+        event: an event.
+        log_id: the identity of the log that it is from.
+
+    Raises:
+        UnreadableEvent: its data is not JSON that can be read and written.
+    """
+    headers: dict[str, str | int | bool] = {
+        "ce-specversion": "1.0",
+        "ce-id": str(event.id),
+        "ce-source": log_id.urn,
+        "ce-type": event.type,
+        "ce-subject": event.stream,
+        "ce-time": event.recorded_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "ce-sequence": f"{event.position:0{SEQUENCE_DIGITS}}",
+        "ce-streamversion": str(event.version),
+        "ce-schemaversion": str(event.schema_version),
+    }
+    optional = {
+        "ce-correlationid": event.correlation_id,
+        "ce-causationid": event.causation_id,
+        "ce-actor": event.actor,
+    }
+    headers |= {name: value for name, value in optional.items() if value is not None}
+    return Message(
+        exchange=FEED,
+        routing_key=routing_key(event),
+        body=data_json(event),
+        message_id=str(event.id),
+        headers=headers,
+        timestamp=event.recorded_at,
+    )
+
+
+def routing_key(event: Recorded) -> str:
+    """
+    Return the routing key of an event: `order.order-placed` for stream `order-o-1`.
+
+    The part before the dot is the name of the stream up to its first `-`: its aggregate, or `run`.
+    """
+    return f"{event.stream.partition('-')[0]}.{event.type}"

@@ -1,0 +1,104 @@
+"""
+The events of a feed that are on their way: which to publish next, and how far the feed is.
+
+Of each stream one event at a time is published. A later one could be confirmed although the broker
+has refused the one before it: a queue that was full may have a place again. A consumer that has
+the later event takes the earlier one for a repetition, and drops it.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.feed import Unroutable
+from saga_engine.protocol.message import PublishOutcome
+
+
+class FeedBatch:
+    """
+    Events of a feed, in the order of their positions.
+
+    Args:
+        events: all that the feed selects of the positions after `after`, up to `until`.
+        after: the position that the feed has reached.
+        until: the position after these events.
+        unroutable: what happens to an event that no queue is bound for.
+    """
+
+    def __init__(
+        self, events: Sequence[Recorded], after: int, until: int, unroutable: Unroutable
+    ) -> None:
+        self.position = after
+        self._published = 0
+        self._skipped = 0
+        self.failed: tuple[Recorded, PublishOutcome] | None = None
+        self._until = until
+        self._unroutable = unroutable
+        self._waiting = deque(events)
+        self._done: dict[int, PublishOutcome] = {}
+        self._streams: dict[str, deque[Recorded]] = {}
+        for event in events:
+            self._streams.setdefault(event.stream, deque()).append(event)
+        self._advance()
+
+    def next_events(self) -> list[Recorded]:
+        """
+        Return what to publish next: the first event of each stream; none at the end.
+
+        After an event that can never be published come only those before it: the feed stops there.
+        """
+        first = [queue[0] for queue in self._streams.values()]
+        if self.failed is None:
+            return first
+        return [each for each in first if each.position < self.failed[0].position]
+
+    def record(self, results: Iterable[tuple[Recorded, PublishOutcome]]) -> None:
+        """
+        Record what has become of events that `next_events` has returned.
+
+        An event that was refused, or of which nothing is known, is returned again.
+        """
+        for event, outcome in results:
+            match outcome:
+                case PublishOutcome.CONFIRMED:
+                    self._remove(event, outcome)
+                case PublishOutcome.UNROUTABLE if self._unroutable is Unroutable.SKIP:
+                    self._remove(event, outcome)
+                case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
+                    self._fail(event, outcome)
+                case PublishOutcome.NACKED | PublishOutcome.UNKNOWN:
+                    pass
+        self._advance()
+
+    def take_skipped(self) -> int:
+        """
+        Return how many events up to `position` were skipped, of those not returned before.
+
+        One beyond it would be counted again when it is published again after a crash.
+        """
+        skipped, self._skipped = self._skipped, 0
+        return skipped
+
+    def take_published(self) -> int:
+        """Return how many events up to `position` were confirmed, as `take_skipped` does."""
+        published, self._published = self._published, 0
+        return published
+
+    def _remove(self, event: Recorded, outcome: PublishOutcome) -> None:
+        queue = self._streams[event.stream]
+        queue.popleft()
+        if not queue:
+            del self._streams[event.stream]
+        self._done[event.position] = outcome
+
+    def _fail(self, event: Recorded, outcome: PublishOutcome) -> None:
+        if self.failed is None or event.position < self.failed[0].position:
+            self.failed = (event, outcome)
+
+    def _advance(self) -> None:
+        """Move `position` up to the first event that is not done."""
+        while self._waiting and self._waiting[0].position in self._done:
+            outcome = self._done.pop(self._waiting.popleft().position)
+            self._skipped += outcome is PublishOutcome.UNROUTABLE
+            self._published += outcome is PublishOutcome.CONFIRMED
+        self.position = self._waiting[0].position - 1 if self._waiting else self._until

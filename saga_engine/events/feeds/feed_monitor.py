@@ -1,0 +1,80 @@
+"""
+Measures the lag of feeds, and notices those that do not move.
+
+A feed is healthy when it is stored and its position moves or equals the horizon, or while it waits
+for the broker: that the broker is unreachable is a problem of the connection, and a full queue is
+one of its consumer.
+"""
+
+import asyncio
+
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds import feed_table
+from saga_engine.events.feeds.feed_publisher import FeedPublisher
+from saga_engine.events.readers.lag import read_lags
+from saga_engine.events.readers.stall_detector import StallDetector
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.telemetry.events import FeedsMeasured, Observer
+from saga_engine.telemetry.operations import Operation
+
+
+class FeedMonitor:
+    """
+    Measures the feeds of a process, and emits what it finds.
+
+    Args:
+        database: of the events and the feeds.
+        publisher: of the feeds that this process declares.
+        settings: what counts as a standstill.
+        emit: takes telemetry events.
+    """
+
+    operation = Operation.FEED
+
+    def __init__(
+        self, database: Database, publisher: FeedPublisher, settings: Settings, emit: Observer
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._emit = emit
+        self._detector = StallDetector("feed", publisher.owner, settings.projection_stall_timeout)
+        self._stalled: list[str] = []
+
+    @property
+    def problem(self) -> str | None:
+        """Which feeds of this process do not move, as a sentence; None: all do."""
+        return "; ".join(self._stalled) or None
+
+    async def measure(self) -> None:
+        """
+        Measure once.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        async with self._database.transaction() as tx:
+            stored = [
+                each for each in await feed_table.read(tx) if each.name in self._publisher.names
+            ]
+            horizon, lags = await read_lags(tx, await EventLog.load(tx), stored)
+        waiting = self._publisher.waiting_for_broker
+        now = asyncio.get_running_loop().time()
+        missing = self._publisher.names.difference(each.name for each in stored)
+        unmoved = self._detector.find(stored, horizon, now, waiting)
+        self._stalled = [*map(_missing_problem, sorted(missing)), *unmoved]
+        self._emit(
+            FeedsMeasured(
+                lag_events={each.stored.name: each.lag_events for each in lags},
+                lag_s={each.stored.name: each.lag_seconds for each in lags},
+                states={each.stored.name: str(each.stored.state) for each in lags},
+                waiting_for_broker=tuple(sorted(waiting)),
+            )
+        )
+
+
+def _missing_problem(name: str) -> str:
+    return (
+        f"feed {name} is no longer in the database: its row was deleted. To run it again, restart"
+        " the projector"
+    )

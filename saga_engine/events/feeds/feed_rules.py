@@ -1,0 +1,94 @@
+"""What makes feeds valid. `check` is called before they are used."""
+
+from collections.abc import Iterable, Iterator
+
+from saga_engine.errors import DefinitionError, InvalidInput
+from saga_engine.events.event_store.event_types import event_type_of
+from saga_engine.events.event_store.log_page import LogFilter
+from saga_engine.events.feeds.feed import Feed, Unroutable
+from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
+from saga_engine.payload.payload import type_name
+
+Problems = Iterator[DefinitionError]
+
+
+def check(feeds: Iterable[Feed]) -> None:
+    """
+    Check feeds against every rule.
+
+    Raises:
+        DefinitionError: the first rule they break.
+    """
+    for problem in problems(feeds):
+        raise problem
+
+
+def problems(feeds: Iterable[Feed]) -> Problems:
+    """Every rule that feeds break, each alone and all together."""
+    names: dict[str, Feed] = {}
+    for feed in feeds:
+        if not is_stored_name(feed.name):
+            yield _problem(feed, "has an invalid name", STORED_NAME_RULE)
+        other = names.setdefault(feed.name, feed)
+        if other is not feed:
+            yield _problem(feed, f"is also declared at {other.source_location}", "Rename one.")
+        yield from _check_sink(feed)
+        yield from _check_selection(feed)
+
+
+def event_filter(feed: Feed) -> LogFilter:
+    """
+    Make the filter of a feed.
+
+    Raises:
+        DefinitionError: a type is not an event.
+        InvalidInput: a pattern of streams cannot be read.
+    """
+    if feed.types is None or isinstance(feed.types, str):
+        return LogFilter.create(feed.types, feed.streams)
+    return LogFilter.create([_type_name(feed, each) for each in feed.types], feed.streams)
+
+
+def _check_sink(feed: Feed) -> Problems:
+    if feed.exchange_sink is None:
+        yield _problem(feed, "publishes nowhere", "Call its to_exchange().")
+    elif feed.exchange_sink.unroutable not in tuple(Unroutable):
+        allowed = " or ".join(repr(each.value) for each in Unroutable)
+        yield _problem(feed, f"has unroutable={feed.exchange_sink.unroutable!r}", f"Use {allowed}.")
+
+
+def _check_selection(feed: Feed) -> Problems:
+    for given, name in ((feed.streams, "streams"), (feed.types, "types")):
+        if given is not None and not given:
+            yield _problem(
+                feed, f"selects nothing: {name} is empty", f"Leave {name} out to select all."
+            )
+    try:
+        event_filter(feed)
+    except InvalidInput as error:
+        yield DefinitionError(
+            f"Feed {str(feed.name)[:80]!r} cannot select its events.",
+            location=feed.source_location,
+            fix=str(error),
+        )
+    except DefinitionError as error:
+        yield error
+
+
+def _type_name(feed: Feed, given: str | type) -> str:
+    if isinstance(given, str):
+        return given
+    event_type = event_type_of(given)
+    if event_type is None:
+        raise _problem(
+            feed,
+            f"selects {type_name(given)}, which is not an event",
+            "Declare it with the event decorator of its aggregate, in a module that is imported"
+            " before this one, or give the name of the event.",
+        )
+    return event_type.name
+
+
+def _problem(feed: Feed, problem: str, fix: str) -> DefinitionError:
+    text = f"Feed {str(feed.name)[:80]!r} {problem}."
+    return DefinitionError(text, location=feed.source_location, fix=fix)

@@ -1,0 +1,264 @@
+"""
+One feed in one process: take the lease, publish batches, save the position after the confirms.
+
+While the broker is unreachable or a queue is full, the feed waits, and publishes again only what
+was not confirmed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from saga_engine.backoff import Backoff
+from saga_engine.errors import StoreError, UnreadableEvent
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.cloud_event import encode_event
+from saga_engine.events.feeds.feed import Feed, Unroutable
+from saga_engine.events.feeds.feed_batch import FeedBatch
+from saga_engine.events.feeds.feed_rules import event_filter
+from saga_engine.events.feeds.feed_table import FeedKey, Progress
+from saga_engine.events.feeds.interfaces import FeedMessages, FeedStore
+from saga_engine.events.readers.event_source import EventSource
+from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.protocol.message import Message, PublishOutcome
+from saga_engine.protocol.topology import FEED
+from saga_engine.telemetry.events import (
+    FeedAcquired,
+    FeedEventsPassed,
+    FeedStopped,
+    MessagesPublished,
+)
+from saga_engine.waiting import wait_for_event
+
+
+class FeedRunner:
+    """
+    Runs one feed to the exchange while this process is its owner.
+
+    Args:
+        feed: a registered feed.
+        source: its events.
+        store: keeps its position.
+        publisher: publishes them.
+        owner: this process.
+        loop: runs it, and reports errors.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        source: EventSource,
+        store: FeedStore,
+        publisher: FeedMessages,
+        owner: str,
+        loop: OwnedLoop,
+    ) -> None:
+        sink = feed.exchange_sink
+        self._unroutable = Unroutable(sink.unroutable) if sink else Unroutable.SKIP
+        self._key = FeedKey.of(feed)
+        self._filter = event_filter(feed)
+        self._source = source
+        self._store = store
+        self._publisher = publisher
+        self._owner = owner
+        self._loop = loop
+        self._settings = source.settings
+        self._saved = 0  # the position that is stored
+        self._passed = 0  # no event that the feed selects is between the two
+        self.waits_for_broker = False  # it has refused events; what came before is saved
+        self._renew_at = 0.0
+        self._save_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name of the feed."""
+        return self._key.name
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run the feed until *stop* is set, whenever this process can be its owner."""
+        await self._loop.run(self, stop)
+
+    def turn_failed(self) -> None:
+        """Begin again at the position that is stored."""
+        self.waits_for_broker = False
+
+    async def acquire(self) -> bool:
+        """Take the lease; False when the feed is stopped or has another owner."""
+        position = await self._acquire()
+        if position is None:
+            return False
+        self.waits_for_broker = False
+        self._set_position(position)
+        self._loop.emit(FeedAcquired(feed=self._key.name, sink=self._key.sink, position=position))
+        return True
+
+    async def follow(self, stop: asyncio.Event) -> None:
+        """Publish events until the feed stops or has another owner."""
+        while not stop.is_set():
+            if self._now() >= self._renew_at and await self._acquire() != self._saved:
+                raise NotOwner
+            horizon, interval = self._source.horizon, self._settings.event_poll_interval_max
+            is_beyond = await horizon.wait_beyond(self._passed, interval)
+            if not is_beyond and horizon.position == self._passed:
+                await self._save_passed()
+                continue
+            page = await self._source.read(
+                self._filter, self._passed, self._settings.feed_batch_size
+            )
+            batch = FeedBatch(page.events, self._passed, page.position, self._unroutable)
+            if page.events:
+                await self._publish(batch, stop)
+                if batch.failed:
+                    return
+            else:
+                self._passed = page.position
+                if self._now() >= self._save_at:
+                    await self._save_passed()
+        await self._save_passed()
+
+    async def _publish(self, batch: FeedBatch, stop: asyncio.Event) -> None:
+        """Publish a batch to its end, and save the position."""
+        # The lease must not end during a delay.
+        backoff = Backoff(self._settings.event_poll_interval, self._settings.projection_lease / 3)
+        retries = 0
+        while (events := batch.next_events()) and not stop.is_set():
+            outcomes = await self._publish_events(events)
+            batch.record(zip(events, outcomes, strict=True))
+            if PublishOutcome.NACKED in outcomes or PublishOutcome.UNKNOWN in outcomes:
+                await self._save(batch)
+                self.waits_for_broker = True
+                await wait_for_event(stop, backoff.delay(retries))
+                retries += 1
+            else:
+                self.waits_for_broker = False
+                retries = 0
+        await self._save(batch, is_finished=not batch.next_events())
+
+    async def _publish_events(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
+        """
+        Publish events and wait for their confirms; meanwhile keep the lease.
+
+        Raises:
+            NotOwner: the lease was lost. The events may have been published.
+        """
+        encoded = [self._encode(each) for each in events]
+        messages = [each for each in encoded if each is not None]
+        async with asyncio.TaskGroup() as tasks:
+            publishing = tasks.create_task(self._publisher.publish(messages))
+            is_owner = True
+            while not publishing.done():
+                await asyncio.wait([publishing], timeout=max(0.0, self._renew_at - self._now()))
+                if not publishing.done():
+                    is_owner = await self._keep_lease()
+        published = iter(publishing.result())
+        outcomes = [
+            PublishOutcome.UNPUBLISHABLE if each is None else next(published) for each in encoded
+        ]
+        self._report_published(outcomes)
+        if not is_owner:
+            raise NotOwner
+        return outcomes
+
+    def _encode(self, event: Recorded) -> Message | None:
+        """Make the message of an event; None if its data cannot be read."""
+        try:
+            return encode_event(event, self._source.log.id)
+        except UnreadableEvent:
+            return None
+
+    async def _keep_lease(self) -> bool:
+        """Renew the lease; False when another process has changed the feed."""
+        try:
+            return await self._acquire() == self._saved
+        except StoreError as error:
+            self._plan_renewal()
+            self._loop.report_unavailable(error)
+            return True
+
+    async def _acquire(self) -> int | None:
+        async with self._store.transaction() as tx:
+            lease = self._settings.projection_lease
+            position = await tx.acquire_feed(self._key, self._owner, lease)
+        self._plan_renewal()
+        return position
+
+    async def _save(self, batch: FeedBatch, *, is_finished: bool = False) -> None:
+        """
+        Save how far a batch is; stop the feed if it has come to an event that it cannot publish.
+
+        Raises:
+            NotOwner: another process has changed the feed.
+        """
+        failed = batch.failed if is_finished else None
+        progress = Progress(self._saved, batch.position, batch.take_skipped())
+        problem = self._problem(*failed) if failed else ""
+        async with self._store.transaction() as tx:
+            lease = self._settings.projection_lease
+            if not await tx.save_feed(self._key, progress, self._owner, lease):
+                raise NotOwner
+            if failed:
+                await tx.stop_feed(self._key, failed[0], problem)
+        self._set_position(batch.position)
+        self._report_passed(batch.take_published(), progress.skipped)
+        if failed:
+            self._report_stopped(failed[0], problem)
+
+    async def _save_passed(self) -> None:
+        """Save that there was nothing to publish, so that the position shows no lag."""
+        if self._passed > self._saved:
+            await self._save(FeedBatch((), self._saved, self._passed, self._unroutable))
+
+    def _problem(self, event: Recorded, outcome: PublishOutcome) -> str:
+        try:
+            message = encode_event(event, self._source.log.id)
+        except UnreadableEvent as error:
+            return f"The event cannot be published: {error.problem}. Discard the event."
+        retry = f"then run `saga-engine feeds retry {self._key.name}`; or discard the event."
+        if outcome is PublishOutcome.UNROUTABLE:
+            return (
+                f"No queue is bound to exchange {FEED!r} for routing key {message.routing_key!r}."
+                f" Bind one, {retry}"
+            )
+        return (
+            f"The message exceeds a limit. {self._publisher.unpublishable_reason(message)} If the"
+            f" limit is a setting, such as max_body_bytes, raise it, {retry}"
+        )
+
+    def _set_position(self, position: int) -> None:
+        self._saved = self._passed = position
+        self._save_at = self._now() + self._settings.event_poll_interval_max
+        self._plan_renewal()
+
+    def _plan_renewal(self) -> None:
+        self._renew_at = self._now() + self._settings.projection_lease / 3
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _report_published(self, outcomes: Sequence[PublishOutcome]) -> None:
+        for outcome in dict.fromkeys(outcomes):
+            self._loop.emit(
+                MessagesPublished(exchange=FEED, outcome=outcome, messages=outcomes.count(outcome))
+            )
+
+    def _report_passed(self, published: int, skipped: int) -> None:
+        if published or skipped:
+            self._loop.emit(
+                FeedEventsPassed(
+                    feed=self._key.name,
+                    sink=self._key.sink,
+                    published=published,
+                    skipped=skipped,
+                )
+            )
+
+    def _report_stopped(self, event: Recorded, problem: str) -> None:
+        self._loop.emit(
+            FeedStopped(
+                feed=self._key.name,
+                sink=self._key.sink,
+                position=event.position,
+                stream=event.stream,
+                event_type=event.type,
+                problem=problem,
+            )
+        )

@@ -1,0 +1,233 @@
+"""
+The table `feed`: how far each feed is, and which process runs it.
+
+A position is saved after the broker has confirmed the events up to it, and only by the owner that
+has published from the position before it. A process that was stopped for longer than its lease
+finds another owner when it goes on. It saves nothing, and stops no feed: the events that it has
+published are repetitions, and that a queue was missing may be corrected since.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from saga_engine.events.feeds.feed import Feed
+from saga_engine.postgres.statement import Transaction, text
+
+
+class Sink(StrEnum):
+    """Where the events of a feed go."""
+
+    EXCHANGE = "exchange"  # the exchange `saga.feed`
+
+
+class FeedState(StrEnum):
+    """What a feed does, as it is stored."""
+
+    ACTIVE = "active"  # it follows the events, while a process runs it
+    STOPPED = "stopped"  # an event could not be published
+
+
+@dataclass(frozen=True, slots=True)
+class FeedKey:
+    """A feed and one of its sinks."""
+
+    name: str
+    sink: Sink
+
+    @classmethod
+    def of(cls, feed: Feed) -> "FeedKey":
+        """Return the key of a feed to the exchange."""
+        return cls(feed.name, Sink.EXCHANGE)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Return it as parameters of a statement."""
+        return {"name": self.name, "sink": self.sink.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """
+    How far a feed has come.
+
+    Args:
+        after: the position that it has continued from.
+        position: every event up to it was published, skipped or discarded.
+        skipped: how many events between the two no queue was bound for.
+    """
+
+    after: int
+    position: int
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFeed:
+    """
+    One feed as it is stored.
+
+    Args:
+        name: of the feed.
+        sink: where its events go.
+        state: see FeedState.
+        position: every event up to it was published, skipped or discarded.
+        skipped: how many events no queue was bound for, since the feed is there.
+        owner: the process that runs it; None when no lease is in force.
+        updated_at: when its position or its state was last saved.
+        missing_until: the last position of the journals that retention has dropped before it has
+            published them; None: it has missed nothing.
+    """
+
+    name: str
+    sink: Sink
+    state: FeedState
+    position: int
+    skipped: int
+    owner: str | None
+    updated_at: datetime
+    missing_until: int | None
+
+
+async def register(
+    tx: Transaction, keys: Sequence[FeedKey], reads_runs: Collection[FeedKey] = ()
+) -> None:
+    """
+    Make a row, at position 0, for each feed that has none.
+
+    Args:
+        tx: a transaction.
+        keys: the feeds.
+        reads_runs: those of them that can publish events of runs; retention waits for them.
+    """
+    parameters = {
+        "name": [each.name for each in keys],
+        "sink": [each.sink.value for each in keys],
+        "reads_runs": [each in reads_runs for each in keys],
+    }
+    await tx.execute(_REGISTER, parameters)
+
+
+async def acquire(tx: Transaction, key: FeedKey, owner: str, lease: float) -> int | None:
+    """
+    Take or renew the lease of an active feed.
+
+    Args:
+        tx: a transaction.
+        key: of a registered feed.
+        owner: the process.
+        lease: seconds that it lasts, on the clock of the database.
+
+    Returns:
+        The position to continue from; None when it is stopped or another process has it.
+    """
+    parameters = {**key.parameters, "owner": owner, "lease": lease}
+    position: int | None = (await tx.execute(_ACQUIRE, parameters)).scalar()
+    return position
+
+
+async def save(tx: Transaction, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
+    """
+    Save the position that a feed has reached, and renew its lease.
+
+    Returns:
+        False, and nothing is saved, if it is not active at `progress.after`, or *owner* is not the
+        last to have taken its lease.
+    """
+    parameters = {
+        **key.parameters,
+        "after": progress.after,
+        "position": progress.position,
+        "skipped": progress.skipped,
+        "owner": owner,
+        "lease": lease,
+    }
+    return (await tx.execute(_SAVE, parameters)).rowcount == 1
+
+
+async def set_state(tx: Transaction, key: FeedKey, state: FeedState, position: int) -> None:
+    """Set the state and the position of a feed, and end its lease."""
+    parameters = {**key.parameters, "state": state.value, "position": position}
+    await tx.execute(_SET_STATE, parameters)
+
+
+async def forget_missing(tx: Transaction, key: FeedKey) -> None:
+    """Forget that a feed has missed events: it publishes again what is stored."""
+    await tx.execute(_FORGET_MISSING, key.parameters)
+
+
+async def release(tx: Transaction, owner: str) -> None:
+    """End the leases of a process, so that others need not wait for their end."""
+    await tx.execute(_RELEASE, {"owner": owner})
+
+
+async def lock(tx: Transaction, key: FeedKey) -> bool:
+    """Lock the row of a feed until the end of the transaction; False if there is none."""
+    return (await tx.execute(_LOCK, key.parameters)).first() is not None
+
+
+async def read(tx: Transaction, name: str | None = None) -> list[StoredFeed]:
+    """Read all feeds, or those of one name, by name and sink."""
+    return [
+        StoredFeed(
+            name=row.name,
+            sink=Sink(row.sink),
+            state=FeedState(row.state),
+            position=row.position,
+            skipped=row.skipped,
+            owner=row.owner,
+            updated_at=row.updated_at,
+            missing_until=row.missing_until,
+        )
+        for row in await tx.execute(_READ, {"name": name})
+    ]
+
+
+_REGISTER = text(
+    """
+    INSERT INTO saga_engine.feed AS stored (name, sink, reads_runs)
+    SELECT f.name, f.sink, f.reads_runs
+    FROM unnest(CAST(:name AS text[]), CAST(:sink AS text[]), CAST(:reads_runs AS boolean[]))
+        AS f(name, sink, reads_runs)
+    ORDER BY f.name, f.sink ON CONFLICT (name, sink) DO UPDATE SET reads_runs = excluded.reads_runs
+    WHERE stored.reads_runs <> excluded.reads_runs"""
+)
+_ACQUIRE = text(
+    """
+    UPDATE saga_engine.feed
+    SET owner = :owner,
+        leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
+    WHERE name = :name AND sink = :sink AND state = 'active'
+        AND (owner IS NULL OR owner = :owner OR leased_until < clock_timestamp())
+    RETURNING position"""
+)
+_SAVE = text(
+    """
+    UPDATE saga_engine.feed
+    SET position = :position, skipped = skipped + :skipped, updated_at = clock_timestamp(),
+        leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
+    WHERE name = :name AND sink = :sink AND state = 'active' AND position = :after
+        AND owner = :owner"""
+)
+_SET_STATE = text(
+    """
+    UPDATE saga_engine.feed
+    SET state = :state, position = :position, owner = NULL, leased_until = NULL,
+        updated_at = clock_timestamp()
+    WHERE name = :name AND sink = :sink"""
+)
+_FORGET_MISSING = text(
+    "UPDATE saga_engine.feed SET missing_until = NULL WHERE name = :name AND sink = :sink"
+)
+_RELEASE = text(
+    "UPDATE saga_engine.feed SET owner = NULL, leased_until = NULL WHERE owner = :owner"
+)
+_LOCK = text("SELECT FROM saga_engine.feed WHERE name = :name AND sink = :sink FOR UPDATE")
+_READ = text(
+    """
+    SELECT name, sink, state, position, skipped, updated_at, missing_until,
+        CASE WHEN leased_until >= clock_timestamp() THEN owner END AS owner
+    FROM saga_engine.feed
+    WHERE CAST(:name AS text) IS NULL OR name = :name ORDER BY name, sink"""
+)

@@ -1,0 +1,32 @@
+"""
+Projections: tables that are derived from events, exactly once, and rebuilt beside the live ones.
+
+    projection           Projection: its tables, and a function for each event that changes them
+    projection_rules     what makes projections valid
+    handler_source       what the source of a projection's function shows to be wrong
+    projection_key       what identifies a projection: its name and version
+    projection_version   one version of the tables of a projection, as this process fills it
+    change               insert, upsert, put, add, delete: a change of one row, as data
+    change_batch         the changes of a batch of events, folded for each row
+    table_shape          what declared changes must know of a table
+    column_types         which values a column takes, and as which type they travel
+    change_writer        the SQL that writes a folded batch
+    event_application    from events to folded changes, and calls of SQL functions
+    event_batch          the events of one transaction of a projection, and what became of them
+    interfaces           the database as the loop of a projection uses it
+    projection_batch     one transaction of a projection, and finding the event that breaks it
+    handler_connection   the connection of an async function, which does not end the transaction
+    batch_size           how many events a projection applies in one transaction
+    projection_table     how far each projection is, and which process runs it
+    projection_failures  events that a projection could not apply, and streams that wait for one
+    projector            Projector: the process that runs projections
+    projection_runner    the loop of one projection: leases, batches, retries
+    read_ahead           reads the next page of a projection while it applies one
+    table_check          whether the database has the tables of projections
+    projection_monitor   the lag of projections, and which of them do not move
+    projection_actions   pause, resume, retry and skip, for an operator
+    projection_rebuild   begin to fill another version of the tables of a projection
+    shadow_tables        the tables of a version that is not live
+    projection_switch    exchange the live tables for those of another version
+    table_exchange       rename the tables of two versions, with their indexes and rights
+"""

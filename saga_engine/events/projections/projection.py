@@ -1,0 +1,297 @@
+"""
+What the author declares of a projection: its tables, and functions of events that change them.
+
+Two kinds of functions. One that maps an event to changes is pure, and its changes are folded for
+many events before they are written. One that is `async` gets the connection of the batch's
+transaction and executes any SQL; it is called for each event, in order.
+"""
+
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from sqlalchemy import Table
+
+from saga_engine.errors import DefinitionError, raise_or_collect
+from saga_engine.events.event_store.event_types import (
+    EVENT_NAME_RULE,
+    EventType,
+    event_code_call,
+    event_type_of,
+    is_event_name,
+)
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.projections.change import Change
+from saga_engine.events.projections.handler_source import check_calls
+from saga_engine.payload.guard import UserCodeCall
+from saga_engine.payload.mapping import source_location_of
+from saga_engine.payload.payload import type_name
+
+_JSON_TYPES = (dict, list, str, int, float, bool, type(None))
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class OnPoison(StrEnum):
+    """What happens when an event can never be applied."""
+
+    STOP = "stop"  # the projection stops at it, until an operator retries or skips it
+    PARK_STREAM = "park-stream"  # later events of its stream wait, all other streams go on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventHandler:
+    """
+    One function of a projection.
+
+    Args:
+        event_name: the type of the events it is called for.
+        event_type: reads them; None: the function gets their data as JSON.
+        function: the author's function.
+        call: names it in errors and for the time limit.
+        is_sql: whether it is an async function that executes SQL itself.
+        result: how its result is annotated; None when that allows None.
+    """
+
+    event_name: str
+    event_type: EventType | None
+    function: Callable[..., Any]
+    call: UserCodeCall
+    is_sql: bool
+    result: str | None
+
+
+class Projection:
+    """
+    A read model: tables that are filled from events, exactly once and in order.
+
+    Args:
+        name: lower case, digits, `-` and `_`; at most 64 characters.
+        version: 1 or more; change it with the tables or the functions, then rebuild.
+        tables: what it writes, as SQLAlchemy Core tables, those that others refer to first. No
+            other projection writes them.
+        on_poison: whether an event that can never be applied stops the projection, or only its
+            stream.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: int,
+        tables: Sequence[Table],
+        on_poison: OnPoison | str = OnPoison.STOP,
+    ) -> None:
+        frame = sys._getframe(1)  # noqa: SLF001 - the only way to the line a constructor is called on
+        self.source_location = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self.name = name
+        self.version = version
+        self.on_poison = on_poison
+        self.handlers: dict[str, EventHandler] = {}
+        self.has_invalid_declarations = False
+        self.tables = self._tables(tables)
+
+    def __repr__(self) -> str:
+        return f"Projection({self.name!r}, version={self.version}, events={list(self.handlers)})"
+
+    def _tables(self, tables: object) -> tuple[Table, ...]:
+        if isinstance(tables, Iterable) and not isinstance(tables, str):
+            return tuple(tables)
+        self.has_invalid_declarations = True
+        problem = (
+            f"Projection {str(self.name)[:80]!r} has a {type_name(type(tables))} as its tables."
+        )
+        fix = "Give a list: tables=[...]."
+        raise_or_collect(DefinitionError(problem, location=self.source_location, fix=fix))
+        return (tables,) if isinstance(tables, Table) else ()
+
+    def on(self, event: type | str) -> Callable[[Function], Function]:
+        """
+        Declare what an event changes.
+
+        The decorated function is called with the event and its `Recorded`. It returns a change, a
+        list of changes, or None. An async function gets the connection as well, and returns None.
+        Annotate the event with its class, the second parameter with `Recorded`, and the result:
+        `Change`, `list[Change]` or `Change | None`, of an async function `None`.
+
+        Args:
+            event: the class of an event that an aggregate declares; or a type by its name, then
+                the function gets the data as JSON.
+
+        Raises:
+            DefinitionError: the class is not an event, the function does not fit, or the event has
+                a function already.
+        """
+        _require_event(event)
+
+        def decorate(function: Function) -> Function:
+            try:
+                self._add(event, function)
+            except DefinitionError as error:
+                self.has_invalid_declarations = True
+                raise_or_collect(error)
+            return function
+
+        return decorate
+
+    def _add(self, event: type | str, function: Callable[..., Any]) -> None:
+        location = source_location_of(function, "@....on(Event)")
+        name, event_type = _named_event(event, location)
+        is_sql = inspect.iscoroutinefunction(function)
+        result = _check_signature(function, event, location, is_sql=is_sql)
+        if other := self.handlers.get(name):
+            raise DefinitionError(
+                f"Projection {self.name!r} has two functions for {name!r}, the other at"
+                f" {other.call.source_location}.",
+                location=location,
+                fix="Keep one; it can return several changes.",
+            )
+        if not is_sql:
+            check_calls(function, self.tables)
+        self.handlers[name] = EventHandler(
+            event_name=name,
+            event_type=event_type,
+            function=function,
+            call=event_code_call(function.__name__, location, name),
+            is_sql=is_sql,
+            result=None if _allows_none(result) else _annotation_text(result),
+        )
+
+
+def _require_event(event: object) -> None:
+    """Refuse `@projection.on` without parentheses, which passes the function as the event."""
+    if inspect.isfunction(event):
+        raise DefinitionError(
+            f"{event.__name__} is declared without an event.",
+            location=source_location_of(event),
+            fix="Write @....on(Event).",
+        )
+
+
+def _named_event(event: type | str, location: str) -> tuple[str, EventType | None]:
+    if isinstance(event, str):
+        if not is_event_name(event):
+            raise DefinitionError(
+                f"{event[:80]!r} is not the name of an event.",
+                location=location,
+                fix=EVENT_NAME_RULE,
+            )
+        return event, None
+    event_type = event_type_of(event)
+    if event_type is None:
+        raise DefinitionError(
+            f"{type_name(event)} is not an event.",
+            location=location,
+            fix="Declare it with the event decorator of its aggregate, in a module that is imported"
+            " before this one, or give the name of the event.",
+        )
+    return event_type.name, event_type
+
+
+def _check_signature(
+    function: Callable[..., Any], event: type | str, location: str, *, is_sql: bool
+) -> Any:
+    """
+    Check the parameters and annotations of a function.
+
+    Returns:
+        The annotation of its result.
+
+    Raises:
+        DefinitionError: it cannot be called with what it gets, or its result is not a change.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    expected = ("event", "recorded", "connection")[: 3 if is_sql else 2]
+    if len(parameters) != len(expected) or any(
+        each.kind not in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters
+    ):
+        kind = "async function" if is_sql else "function"
+        raise DefinitionError(
+            f"{function.__name__} does not take what it gets.",
+            location=location,
+            fix=f"Give this {kind} {len(expected)}: {', '.join(expected)}.",
+        )
+    hints = _hints(function, location)
+    first = hints.get(parameters[0].name, event)
+    if not isinstance(event, str) and first is not event:
+        raise DefinitionError(
+            f"{function.__name__} takes {type_name(first)}, and gets {type_name(event)}.",
+            location=location,
+            fix="Annotate its first parameter with the event of the decorator.",
+        )
+    if isinstance(event, str) and not _takes_json(hints.get(parameters[0].name, Any)):
+        raise DefinitionError(
+            f"{function.__name__} takes {type_name(first)}, and gets the JSON of {event!r}.",
+            location=location,
+            fix=f"Write @....on({type_name(first)}), or annotate the parameter with"
+            " dict[str, Any].",
+        )
+    second = hints.get(parameters[1].name, Recorded)
+    if second is not Recorded:
+        raise DefinitionError(
+            f"{function.__name__} takes {type_name(second)} as its second parameter.",
+            location=location,
+            fix="Annotate it with Recorded, which has the stream, the position and the time.",
+        )
+    return _check_result(function, hints, location, is_sql=is_sql)
+
+
+def _takes_json(annotation: Any) -> bool:
+    """Whether data that is read from JSON can be what an annotation says."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return all(_takes_json(each) for each in get_args(annotation))
+    python_type = get_origin(annotation) or annotation
+    # Any is a class since Python 3.11.
+    if python_type is Any or not isinstance(python_type, type) or is_typeddict(python_type):
+        return True
+    return any(issubclass(each, python_type) for each in _JSON_TYPES)
+
+
+def _hints(function: Callable[..., Any], location: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(function)
+    except (AttributeError, NameError, SyntaxError, TypeError) as error:
+        raise DefinitionError(
+            f"An annotation of {function.__name__} cannot be read: {error}.",
+            location=location,
+            fix="Write it as a type that the module defines or imports, not under TYPE_CHECKING.",
+        ) from None
+
+
+def _check_result(
+    function: Callable[..., Any], hints: dict[str, Any], location: str, *, is_sql: bool
+) -> Any:
+    result = hints.get("return", type(None) if is_sql else None)
+    allowed = (type(None),) if is_sql else (type(None), Change)
+    if result is not None and all(each in allowed for each in _result_types(result)):
+        return result
+    raise DefinitionError(
+        f"{function.__name__} does not say that it returns {'None' if is_sql else 'a change'}.",
+        location=location,
+        fix="An async function changes the tables itself: annotate its result with None."
+        if is_sql
+        else "Annotate its result: Change, list[Change] or Change | None.",
+    )
+
+
+def _result_types(annotation: Any) -> list[Any]:
+    """The classes in an annotation such as `Change | list[Change] | None`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType, list, tuple, Sequence):
+        return [found for each in arguments if each is not ... for found in _result_types(each)]
+    return [annotation]
+
+
+def _allows_none(annotation: Any) -> bool:
+    """Whether a function with this result may return None, as for an event that changes nothing."""
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return type(None) in (get_args(annotation) if is_union else (annotation,))
+
+
+def _annotation_text(annotation: Any) -> str:
+    """An annotation as the author wrote it: `Change`, `list[Change]`."""
+    return inspect.formatannotation(annotation).replace(f"{Change.__module__}.", "")

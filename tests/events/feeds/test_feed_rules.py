@@ -1,0 +1,62 @@
+"""What is wrong with a feed is said in a sentence, with its line and the remedy."""
+
+import pytest
+from pydantic import BaseModel
+
+from saga_engine.errors import DefinitionError
+from saga_engine.events import Aggregate, Feed
+from saga_engine.events.feeds.feed_rules import check, event_filter, problems
+
+
+def feed(name="orders", *, unroutable="skip", **selection):
+    made = Feed(name, **selection)
+    made.to_exchange(unroutable=unroutable)
+    return made
+
+
+def test_valid_feeds_have_no_problems():
+    check([feed(), feed("runs", streams=["run-*"], types={"run-completed"}, unroutable="stop")])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ([feed("Orders")], "'Orders' has an invalid name"),
+        ([feed(""), feed("x" * 65)], "'' has an invalid name"),
+        ([feed(), feed()], "is also declared at"),
+        ([Feed("orders")], r"publishes nowhere. Call its to_exchange"),
+        ([feed(unroutable="drop")], "has unroutable='drop'. Use 'skip' or 'stop'"),
+        ([feed(streams=[])], "selects nothing: streams is empty"),
+        ([feed(types=[])], "selects nothing: types is empty"),
+        ([feed(streams=["*-o-1"])], r"'\*-o-1' is not a pattern of streams"),
+        ([feed(streams="order-*")], "streams is one text"),
+        ([feed(types="order-placed")], "types is one text"),
+        ([feed(types=[int])], "selects int, which is not an event"),
+    ],
+)
+def test_a_broken_rule_is_named(wrong, problem):
+    with pytest.raises(DefinitionError, match=problem) as raised:
+        check(wrong)
+    assert raised.value.location.startswith(__file__)
+
+
+def test_every_broken_rule_is_reported():
+    assert len(list(problems([feed("Orders", unroutable="drop", types=[int])]))) == 3
+
+
+def test_a_type_is_a_class_or_a_name():
+    class State(BaseModel):
+        total: int = 0
+
+    class Paid(BaseModel):
+        amount: int
+
+    accounts = Aggregate("account", state=State)
+
+    @accounts.event("account-paid")
+    def paid(state: State, event: Paid) -> State:
+        return State(total=state.total + event.amount)
+
+    found = event_filter(feed(types=[Paid, "account-closed"], streams=["account-*"]))
+    assert found.types == ["account-closed", "account-paid"]
+    assert found.streams == ["account-%"]
