@@ -9,8 +9,12 @@ import asyncio
 from dataclasses import dataclass
 
 from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds.exchange_sink import ExchangeSink
 from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
+from saga_engine.events.feeds.feed_rules import event_filter
 from saga_engine.events.feeds.feed_runner import FeedRunner
+from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.interfaces import FeedMessages, FeedStore
 from saga_engine.events.projections.change_batch import ChangeBatch
 from saga_engine.events.projections.event_application import Plan, plan
@@ -120,7 +124,11 @@ class SimulatedProjector:
         return EventSource(store, log, horizon, self.settings)
 
     def _feed_runner(self, feed: Feed, source: EventSource, store: FeedStore) -> FeedRunner:
-        return FeedRunner(feed, source, store, self.publisher, self.owner, self._loop)
+        (key,) = FeedKey.of(feed)
+        options = feed.sinks[key.sink]
+        sink = ExchangeSink(key, options, source.log, self.publisher, lambda: None, self.emit)
+        checkpoint = FeedCheckpoint(key, store, self.owner, self.settings.projection_lease)
+        return FeedRunner(event_filter(feed), source, checkpoint, sink, self._loop)
 
     @property
     def _loop(self) -> OwnedLoop:

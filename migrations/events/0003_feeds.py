@@ -22,7 +22,7 @@ _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0003'
 _FEED = """
 CREATE TABLE saga_engine.feed (
     name text COLLATE "C" NOT NULL,
-    sink text COLLATE "C" NOT NULL CHECK (sink IN ('exchange')),
+    sink text COLLATE "C" NOT NULL CHECK (sink IN ('exchange', 'stream', 'kafka', 'webhook')),
     state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'stopped')),
     position bigint NOT NULL DEFAULT 0,
     skipped bigint NOT NULL DEFAULT 0,

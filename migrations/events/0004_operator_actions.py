@@ -18,6 +18,7 @@ CREATE TABLE saga_engine.operator_action (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text NOT NULL CHECK (kind IN ('projection', 'feed')),
     name text COLLATE "C" NOT NULL,
+    sink text COLLATE "C",  -- of a feed
     action text NOT NULL CHECK (action IN ('pause', 'resume', 'retry', 'skip', 'rebuild', 'switch',
         'back', 'discard', 'rewind')),
     version integer,

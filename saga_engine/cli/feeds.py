@@ -24,11 +24,16 @@ from saga_engine.cli.output import (
 )
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds import feed_actions, feed_failures, feed_table
-from saga_engine.events.feeds.feed_table import FeedKey, StoredFeed
+from saga_engine.events.feeds.feed import Sink
+from saga_engine.events.feeds.feed_table import StoredFeed
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.lag import Lag, read_lags
 
 app = App(name="feeds", help="List, show, retry, discard and rewind.", version_flags=())
+
+ChosenSink = Annotated[
+    Sink | None, Parameter(help="Of the feed; needed if it has several.", negative=())
+]
 
 TABLE_COLUMNS = (
     *("feed", "sink", "state", "position"),
@@ -52,7 +57,7 @@ async def list_feeds(*, as_json: AsJson = False) -> None:
 
 
 @app.command
-async def show(name: str, /, *, as_json: AsJson = False) -> None:
+async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False) -> None:
     """
     Show a feed, the event that it could not publish, and what operators did.
 
@@ -60,13 +65,10 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
         name: Of the feed.
     """
     async with event_transaction() as tx:
-        stored = await feed_table.read(tx, name)
-        if not stored:
-            raise feed_actions.not_found(name)
-        feed = stored[0]
-        _, lags = await read_lags(tx, await EventLog.load(tx), stored)
-        failure = await feed_failures.read_open(tx, FeedKey(feed.name, feed.sink))
-        actions = await operator_audit.read(tx, feed_actions.audited(name), ACTION_LIMIT)
+        feed = await feed_actions.find(tx, name, sink)
+        _, lags = await read_lags(tx, await EventLog.load(tx), [feed])
+        failure = await feed_failures.read_open(tx, feed.key)
+        actions = await operator_audit.read(tx, feed_actions.audited(feed.key), ACTION_LIMIT)
         complete_from = await EventLog.runs_complete_from(tx)
     document = {**_document(lags[0]), "runs_complete_from": complete_from}
     failed = asdict(failure) if failure else None
@@ -87,7 +89,13 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
 
 @app.command
 async def retry(
-    name: str, /, *, reason: Reason, operator: Operator = None, as_json: AsJson = False
+    name: str,
+    /,
+    *,
+    reason: Reason,
+    sink: ChosenSink = None,
+    operator: Operator = None,
+    as_json: AsJson = False,
 ) -> None:
     """
     Publish the event again at which a feed is stopped.
@@ -97,9 +105,10 @@ async def retry(
     """
     acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
-        position = await feed_actions.retry(tx, name, acting)
-    text = f"{name} goes on with the event at position {position}."
-    print_done(text, {"retried": name, "position": position}, as_json=as_json)
+        feed = await feed_actions.find(tx, name, sink)
+        position = await feed_actions.retry(tx, feed.key, acting)
+    text = f"{feed.key} goes on with the event at position {position}."
+    print_done(text, {"retried": name, "sink": feed.sink, "position": position}, as_json=as_json)
 
 
 @app.command
@@ -109,6 +118,7 @@ async def discard(
     /,
     *,
     reason: Reason,
+    sink: ChosenSink = None,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
@@ -121,9 +131,10 @@ async def discard(
     """
     acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
-        await feed_actions.discard(tx, name, position, acting)
-    text = f"{name} goes on without the event at position {position}."
-    print_done(text, {"discarded": name, "position": position}, as_json=as_json)
+        feed = await feed_actions.find(tx, name, sink)
+        await feed_actions.discard(tx, feed.key, position, acting)
+    text = f"{feed.key} goes on without the event at position {position}."
+    print_done(text, {"discarded": name, "sink": feed.sink, "position": position}, as_json=as_json)
 
 
 @app.command
@@ -133,6 +144,7 @@ async def rewind(
     *,
     to: Annotated[int, Parameter(help="The position to continue after; 0: from the first event.")],
     reason: Reason = "",
+    sink: ChosenSink = None,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
@@ -144,12 +156,13 @@ async def rewind(
     """
     acting = acting_operator(operator, reason)
     async with event_transaction() as tx:
-        await feed_actions.rewind(tx, name, to, acting)
+        feed = await feed_actions.find(tx, name, sink)
+        await feed_actions.rewind(tx, feed.key, to, acting)
         complete_from = await EventLog.runs_complete_from(tx)
-    text = f"{name} continues after position {to}."
+    text = f"{feed.key} continues after position {to}."
     if to + 1 < complete_from:
         text += f" Of runs, all events from position {complete_from} on are stored."
-    done = {"rewound": name, "position": to, "runs_complete_from": complete_from}
+    done = {"rewound": name, "sink": feed.sink, "position": to, "runs_complete_from": complete_from}
     print_done(text, done, as_json=as_json)
 
 

@@ -41,14 +41,14 @@ class ProjectorService(EngineProcess):
     Args:
         projections: their names and tables are different.
         settings: `database_url` is the database of the events and of the tables; `broker_url` is
-            needed for feeds only.
+            needed for feeds to the exchange only.
         emit: takes telemetry events.
         time_limit: interrupts calls of pure functions.
         feeds: their names are different.
 
     Raises:
         DefinitionError: a projection or a feed breaks a rule.
-        ConfigurationError: there is no database URL, or no broker URL for feeds.
+        ConfigurationError: there is no database URL, or no broker URL for a feed to the exchange.
         StoreError: on entering, when the database is not usable; see Projector. Later, the service
             waits for a database that is unavailable.
         BrokerError: on entering, when the broker is not usable; see FeedPublisher. Later, feeds
@@ -68,11 +68,7 @@ class ProjectorService(EngineProcess):
         url = settings.require_database_url()
         self._projections = projections
         self._projector = Projector(projections, url, settings, emit, time_limit)
-        self._feeds = (
-            FeedPublisher(feeds, url, settings.require_broker_url(), settings, emit)
-            if feeds
-            else None
-        )
+        self._feeds = FeedPublisher(feeds, url, settings, emit) if feeds else None
         # Of its own, so that busy projections neither delay it nor hide that they are stuck.
         self._database = Database(url, settings, EVENT_DATABASE)
         self._projection_monitor = ProjectionMonitor(
@@ -91,7 +87,8 @@ class ProjectorService(EngineProcess):
         await resources.enter_async_context(self._projector)
         if self._feeds:
             await resources.enter_async_context(self._feeds)
-            self._emit(FeedsRegistered(feeds=tuple(sorted(self._feeds.names))))
+            feeds = tuple((key.name, key.sink.value) for key in sorted(self._feeds.keys))
+            self._emit(FeedsRegistered(feeds=feeds))
         names = tuple(each.name for each in self._projections)
         self._emit(ProjectionsRegistered(projections=names))
 

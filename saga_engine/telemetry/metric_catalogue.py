@@ -62,6 +62,7 @@ STEP = Label("step")
 COMMAND = Label("command")
 PROJECTION = Label("projection")
 FEED = Label("feed")
+SINK = Label("sink")
 QUEUE = Label("queue")
 EXCHANGE = Label("exchange")
 DIRECTION = _closed("direction", Direction)
@@ -255,16 +256,17 @@ _PROJECTION_METRICS = (
 )
 
 _FEED_METRICS = (
-    _gauge("saga_feed_lag_events", "Positions up to the horizon.", FEED),
-    _gauge("saga_feed_lag_seconds", "Age of the next event.", FEED),
-    _gauge("saga_feed_state", "1 for the state of the feed.", FEED, FEED_STATE),
+    _gauge("saga_feed_lag_events", "Positions up to the horizon.", FEED, SINK),
+    _gauge("saga_feed_lag_seconds", "Age of the next event.", FEED, SINK),
+    _gauge("saga_feed_state", "1 for the state of the feed.", FEED, SINK, FEED_STATE),
     _gauge(
-        "saga_feed_waiting_for_broker",
-        "1 while this process cannot publish the feed because of the broker.",
+        "saga_feed_waiting_for_sink",
+        "1 while this process cannot publish the feed because of its sink.",
         FEED,
+        SINK,
     ),
-    _counter("saga_feed_events_total", "Events that feeds have passed.", FEED, FEED_OUTCOME),
-    _counter("saga_feed_failures_total", "Events that cannot be published.", FEED),
+    _counter("saga_feed_events_total", "Events that feeds have passed.", FEED, SINK, FEED_OUTCOME),
+    _counter("saga_feed_failures_total", "Events that cannot be published.", FEED, SINK),
 )
 
 _RETENTION_METRICS = (

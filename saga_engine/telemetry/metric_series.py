@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -19,6 +19,8 @@ MAX_SAGAS = 200
 
 _METRIC_TYPES: Mapping[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 _CODE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+Key = TypeVar("Key")
 
 
 class MetricSeries:
@@ -77,6 +79,22 @@ class MetricSeries:
         return child
 
 
+class Progress(Protocol[Key]):
+    """How far projections are, by name, or feeds, by name and sink."""
+
+    @property
+    def lag_events(self) -> Mapping[Key, int]:
+        """How far each is behind the horizon, in positions."""
+
+    @property
+    def lag_s(self) -> Mapping[Key, float]:
+        """How far each is behind the horizon, in seconds."""
+
+    @property
+    def states(self) -> Mapping[Key, str]:
+        """The state of each."""
+
+
 class LabelNames:
     """Which names of sagas, projections and others may be label values; the rest are `other`."""
 
@@ -86,7 +104,7 @@ class LabelNames:
         self._steps: set[tuple[str, str]] = set()
         self._commands: set[str] = set()
         self._projections: set[str] = set()
-        self._feeds: set[str] = set()
+        self._feeds: set[tuple[str, str]] = set()
         self._codes: dict[str, set[str]] = {}
 
     def register_saga(self, saga: str, version: int, steps: Collection[str]) -> None:
@@ -103,9 +121,9 @@ class LabelNames:
         """Allow the names of a projector's projections."""
         self._projections.update(names)
 
-    def register_feeds(self, names: Iterable[str]) -> None:
-        """Allow the names of a projector's feeds."""
-        self._feeds.update(names)
+    def register_feeds(self, feeds: Iterable[tuple[str, str]]) -> None:
+        """Allow the names of a projector's feeds, with their sinks."""
+        self._feeds.update(feeds)
 
     def saga(self, name: str) -> str:
         """The label value for a saga."""
@@ -127,9 +145,9 @@ class LabelNames:
         """The label value for a projection."""
         return name if name in self._projections else OTHER
 
-    def feed(self, name: str) -> str:
-        """The label value for a feed."""
-        return name if name in self._feeds else OTHER
+    def feed(self, feed: tuple[str, str]) -> tuple[str, str]:
+        """The label values for a feed and its sink."""
+        return feed if feed in self._feeds else (OTHER, OTHER)
 
     def code(self, label: str, value: str) -> str:
         """

@@ -7,7 +7,7 @@ counts as `other`, so that no message can create a series.
 """
 
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -20,7 +20,13 @@ from prometheus_client.registry import Collector
 from saga_engine.telemetry import events, metric_catalogue
 from saga_engine.telemetry.backlog_gauges import update_backlog_gauges
 from saga_engine.telemetry.events import TelemetryEvent
-from saga_engine.telemetry.metric_series import LabelNames, MetricSeries, closed_value
+from saga_engine.telemetry.metric_series import (
+    Key,
+    LabelNames,
+    MetricSeries,
+    Progress,
+    closed_value,
+)
 from saga_engine.vocabulary import ConnectionState, Direction, Outcome
 
 EventHandlers = Mapping[type[TelemetryEvent], Callable[[Any], None]]
@@ -216,7 +222,7 @@ class Metrics:
             events.FeedsRegistered: lambda e: self._register_feeds(e.feeds),
             events.FeedEventsPassed: self._feed_events_passed,
             events.FeedStopped: lambda e: self._series.increment(
-                "saga_feed_failures_total", self._names.feed(e.feed)
+                "saga_feed_failures_total", *self._names.feed((e.feed, e.sink))
             ),
             events.FeedsMeasured: self._feeds_measured,
         }
@@ -260,28 +266,30 @@ class Metrics:
         self._series.increment("saga_events_appended_total", amount=event.appended)
         self._series.set("saga_event_horizon_age_seconds", event.horizon_age_s)
         states = metric_catalogue.PROJECTION_STATE.values
-        self._set_progress("saga_projection", event, self._names.projection, states)
+        self._set_progress(
+            "saga_projection", event, lambda name: (self._names.projection(name),), states
+        )
 
-    def _register_feeds(self, feeds: Collection[str]) -> None:
+    def _register_feeds(self, feeds: Collection[tuple[str, str]]) -> None:
         """Allow the names of feeds as label values, and set their counters to 0."""
         self._names.register_feeds(feeds)
         for feed in feeds:
             for outcome in metric_catalogue.FEED_OUTCOME.values:
-                self._series.increment("saga_feed_events_total", feed, outcome, amount=0)
-            self._series.increment("saga_feed_failures_total", feed, amount=0)
+                self._series.increment("saga_feed_events_total", *feed, outcome, amount=0)
+            self._series.increment("saga_feed_failures_total", *feed, amount=0)
 
     def _feed_events_passed(self, event: events.FeedEventsPassed) -> None:
-        feed = self._names.feed(event.feed)
+        feed = self._names.feed((event.feed, event.sink))
         increment = self._series.increment
-        increment("saga_feed_events_total", feed, "published", amount=event.published)
-        increment("saga_feed_events_total", feed, "skipped", amount=event.skipped)
+        increment("saga_feed_events_total", *feed, "published", amount=event.published)
+        increment("saga_feed_events_total", *feed, "skipped", amount=event.skipped)
 
     def _feeds_measured(self, event: events.FeedsMeasured) -> None:
         states = metric_catalogue.FEED_STATE.values
         self._set_progress("saga_feed", event, self._names.feed, states)
-        for name in event.states:
-            is_waiting = name in event.waiting_for_broker
-            self._series.set("saga_feed_waiting_for_broker", is_waiting, self._names.feed(name))
+        for feed in event.states:
+            is_waiting = feed in event.waiting_for_sink
+            self._series.set("saga_feed_waiting_for_sink", is_waiting, *self._names.feed(feed))
 
     def _retention_measured(self, event: events.RetentionMeasured) -> None:
         """Replace the series: a reader that has gone on or is removed has none."""
@@ -297,19 +305,19 @@ class Metrics:
     def _set_progress(
         self,
         prefix: str,
-        event: events.ProjectionsMeasured | events.FeedsMeasured,
-        label: Callable[[str], str],
+        event: Progress[Key],
+        labels: Callable[[Key], Sequence[str]],
         states: Collection[str],
     ) -> None:
         """Set lag and state of each projection or feed."""
         set_gauge = self._series.set
-        for name, lag in event.lag_events.items():
-            set_gauge(f"{prefix}_lag_events", lag, label(name))
-        for name, seconds in event.lag_s.items():
-            set_gauge(f"{prefix}_lag_seconds", seconds, label(name))
-        for name, current in event.states.items():
+        for key, lag in event.lag_events.items():
+            set_gauge(f"{prefix}_lag_events", lag, *labels(key))
+        for key, seconds in event.lag_s.items():
+            set_gauge(f"{prefix}_lag_seconds", seconds, *labels(key))
+        for key, current in event.states.items():
             for state in states:
-                set_gauge(f"{prefix}_state", state == current, label(name), state)
+                set_gauge(f"{prefix}_state", state == current, *labels(key), state)
 
     def _messages_consumed(self, event: events.MessagesConsumed) -> None:
         queue = self._names.code("queue", event.queue)

@@ -56,7 +56,7 @@ async def test_list_of_a_database_without_feeds_reports_it(migrated_url):
 async def test_show_names_the_event_that_could_not_be_published(stopped, migrated_url):
     failure = (await feed(migrated_url))["failure"]
     assert (failure["position"], failure["stream"], failure["attempts"]) == (stopped, "order-1", 1)
-    assert "run `saga-engine feeds retry orders`" in failure["error"]
+    assert "run `saga-engine feeds retry orders --sink exchange" in failure["error"]
     ran = await command(migrated_url, "show", "orders")
     assert "The feed is stopped before this event:" in ran.out
     assert "order-1" in ran.out
@@ -67,7 +67,7 @@ async def test_show_names_the_event_that_could_not_be_published(stopped, migrate
 
 async def test_a_stopped_feed_is_retried(stopped, migrated_url):
     ran = await command(migrated_url, "retry", "orders", "--reason", "bound")
-    assert ran.out == f"orders goes on with the event at position {stopped}.\n"
+    assert ran.out == f"orders (exchange) goes on with the event at position {stopped}.\n"
     found = await feed(migrated_url)
     assert (found["state"], found["position"]) == ("active", stopped - 1)
     ran = await command(migrated_url, "retry", "orders", "--reason", "bound")
@@ -76,7 +76,7 @@ async def test_a_stopped_feed_is_retried(stopped, migrated_url):
 
 async def test_an_event_is_discarded(stopped, migrated_url):
     ran = await command(migrated_url, "discard", "orders", str(stopped), "--reason", "a test")
-    assert ran.out == f"orders goes on without the event at position {stopped}.\n"
+    assert ran.out == f"orders (exchange) goes on without the event at position {stopped}.\n"
     assert (await feed(migrated_url))["position"] == stopped
 
 
@@ -84,7 +84,7 @@ async def test_a_feed_is_rewound(stopped, migrated_url):
     await command(migrated_url, "discard", "orders", str(stopped), "--reason", "a test")
     why = ("--reason", "billing lost its queue", "--operator", "mara")
     ran = await command(migrated_url, "rewind", "orders", "--to", "0", *why)
-    assert ran.out == "orders continues after position 0.\n"
+    assert ran.out == "orders (exchange) continues after position 0.\n"
     found = await feed(migrated_url)
     rewound, discarded = found["actions"]
     assert found["position"] == rewound["position"] == 0
@@ -96,9 +96,12 @@ async def test_a_feed_is_rewound(stopped, migrated_url):
 
 async def test_an_action_prints_a_document_if_asked(stopped, migrated_url):
     reason = ("--reason", "a test", "--json")
-    rewound = {"rewound": "others", "position": 0, "runs_complete_from": 1}
+    rewound = {"rewound": "others", "sink": "exchange", "position": 0, "runs_complete_from": 1}
     for words, expected in [
-        (("retry", "orders", *reason), {"retried": "orders", "position": stopped}),
+        (
+            ("retry", "orders", *reason),
+            {"retried": "orders", "sink": "exchange", "position": stopped},
+        ),
         (("rewind", "others", "--to", "0", "--json"), rewound),
     ]:
         assert (await command(migrated_url, *words)).json == {"schema_version": 1, **expected}
@@ -107,7 +110,12 @@ async def test_an_action_prints_a_document_if_asked(stopped, migrated_url):
 async def test_a_discarded_event_is_in_the_document(stopped, migrated_url):
     words = ("discard", "orders", str(stopped), "--reason", "a test", "--json")
     document = (await command(migrated_url, *words)).json
-    assert document == {"schema_version": 1, "discarded": "orders", "position": stopped}
+    assert document == {
+        "schema_version": 1,
+        "discarded": "orders",
+        "sink": "exchange",
+        "position": stopped,
+    }
 
 
 async def test_an_unknown_feed_is_not_found(migrated_url):

@@ -10,6 +10,7 @@ its promise.
 import asyncpg
 
 from saga_engine.events.feeds import feed_actions
+from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -88,7 +89,8 @@ class EventPromiseChecker:
         if missing:
             url = self._environment.engine_url
             async with Database(url, Settings()) as database, database.transaction() as tx:
-                await feed_actions.rewind(tx, everything.name, min(missing) - 1, _OPERATOR)
+                (key,) = FeedKey.of(everything)
+                await feed_actions.rewind(tx, key, min(missing) - 1, _OPERATOR)
         [[self._skipped]] = await self._environment.execute(_SKIPPED)
         await self._wait_for_readers()
 

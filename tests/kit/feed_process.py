@@ -10,10 +10,9 @@ from tests.kit.feeds import order_feed
 
 async def main(database_url: str, broker_url: str) -> None:
     """Run until killed."""
-    settings = Settings(projection_lease=0.5)
-    async with FeedPublisher(
-        [order_feed()], database_url, broker_url, settings, lambda _event: None
-    ) as publisher:
+    settings = Settings(projection_lease=0.5, broker_url=broker_url)
+    feeds = [order_feed()]
+    async with FeedPublisher(feeds, database_url, settings, lambda _event: None) as publisher:
         await publisher.run(asyncio.Event())
 
 

@@ -13,8 +13,9 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from saga_engine.events import Events, Feed, Recorded
 from saga_engine.events.feeds import feed_failures, feed_table
+from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_publisher import FeedPublisher
-from saga_engine.events.feeds.feed_table import FeedKey, Sink, StoredFeed
+from saga_engine.events.feeds.feed_table import FeedKey, StoredFeed
 from saga_engine.protocol.topology import FEED
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -61,10 +62,8 @@ async def running_feeds(
 ) -> AsyncIterator[EventRecorder]:
     """A process with feeds while the block runs; the telemetry events that it emits."""
     emitted, stop = EventRecorder(), asyncio.Event()
-    chosen: dict[str, Any] = {**FAST, **FAST_RECONNECT, **settings}
-    async with FeedPublisher(
-        feeds, database_url, broker_url, Settings(**chosen), emitted
-    ) as publisher:
+    chosen: dict[str, Any] = {"broker_url": broker_url, **FAST, **FAST_RECONNECT, **settings}
+    async with FeedPublisher(feeds, database_url, Settings(**chosen), emitted) as publisher:
         task = asyncio.create_task(publisher.run(stop))  # noqa: TID251 - stopped and awaited here
         try:
             yield emitted

@@ -23,6 +23,8 @@ from saga_engine.events import Append, Events, append_in
 from saga_engine.events.event_store import snapshot_table
 from saga_engine.events.event_store.snapshot_table import StoredSnapshot
 from saga_engine.events.feeds import feed_actions
+from saga_engine.events.feeds.feed import Sink
+from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.projections import projection_actions
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.identifiers import uuid7
@@ -291,7 +293,9 @@ async def test_the_user_and_the_role_of_a_projector_have_the_rights_that_feeds_n
             await received.wait_for(1)
             operator = Operator("ann", "a test")
             async with database.transaction() as tx:
-                await feed_actions.discard(tx, "restricted", stopped.position, operator)
+                await feed_actions.discard(
+                    tx, FeedKey("restricted", Sink.EXCHANGE), stopped.position, operator
+                )
             await wait_for_feed(database, last, "restricted")
             assert not emitted.matching(DatabaseUnavailable)
         assert len(received.ids) == 1

@@ -135,7 +135,7 @@ def save_the_position_before_the_confirm(plant: BugPatcher) -> None:
     publish = FeedRunner._publish
 
     async def publish_late(self: FeedRunner, batch: FeedBatch, stop: asyncio.Event) -> None:
-        passed = FeedBatch((), batch.position, batch._until, self._unroutable)
+        passed = FeedBatch((), batch.position, batch._until, self._sink)
         await self._save(passed)
         await publish(self, batch, stop)
 

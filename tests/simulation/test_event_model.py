@@ -13,7 +13,8 @@ from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.log_page import LogFilter, LogPage
 from saga_engine.events.event_store.recorded import EventData
 from saga_engine.events.feeds import feed_table
-from saga_engine.events.feeds.feed_table import FeedKey, Progress, Sink
+from saga_engine.events.feeds.feed import Sink
+from saga_engine.events.feeds.feed_table import FeedKey, Progress
 from saga_engine.events.feeds.interfaces import FeedStore, FeedTransaction
 from saga_engine.events.feeds.sql_feed_store import SqlFeedStore, SqlFeedTransaction
 from saga_engine.events.projections import projection_table

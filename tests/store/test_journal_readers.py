@@ -2,9 +2,10 @@
 
 import pytest
 
-from saga_engine.events import Feed, Projection
+from saga_engine.events import Projection
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds import feed_actions, feed_table
+from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.projections import projection_table
 from saga_engine.events.projections.projection_actions import pause
@@ -19,7 +20,7 @@ from tests.kit.read_model import BY_ID, Placed
 
 HOLD = 7 * 86_400.0
 MONTH = "2020_01"
-FEED = FeedKey.of(Feed("runs"))
+FEED = FeedKey("runs", Sink.EXCHANGE)
 ANN = Operator("ann", "a test")
 
 
@@ -140,7 +141,7 @@ async def test_a_feed_that_is_stopped_for_too_long_is_marked_until_it_is_rewound
         [marked] = await feed_table.read(tx)
         assert marked.missing_until == last_position
         await feed_table.set_state(tx, FEED, feed_table.FeedState.ACTIVE, last_position)
-        await feed_actions.rewind(tx, "runs", 0, ANN)
+        await feed_actions.rewind(tx, FEED, 0, ANN)
         assert [each.missing_until for each in await feed_table.read(tx)] == [None]
 
 

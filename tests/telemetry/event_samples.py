@@ -164,13 +164,13 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     ),
     events.ProjectionVersionRemoved(projection="orders", version=1),
     events.ProjectionVersionKept(projection="orders", problem="A view reads them."),
-    events.FeedsRegistered(feeds=("orders",)),
+    events.FeedsRegistered(feeds=(("orders", "exchange"),)),
     events.FeedEventsPassed(feed="orders", sink="exchange", published=50, skipped=3),
     events.FeedsMeasured(
-        lag_events={"orders": 8},
-        lag_s={"orders": 0.75},
-        states={"orders": "active"},
-        waiting_for_broker=("orders",),
+        lag_events={("orders", "exchange"): 8},
+        lag_s={("orders", "exchange"): 0.75},
+        states={("orders", "exchange"): "active"},
+        waiting_for_sink=(("orders", "exchange"),),
     ),
     events.ReaderPassedOver(kind="feed", name="orders", position=41),
     events.RetentionMeasured(

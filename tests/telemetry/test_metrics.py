@@ -17,6 +17,8 @@ from saga_engine.vocabulary import (
 )
 from tests.telemetry.exposition import Exposition, promtool
 
+ORDERS = {"feed": "orders", "sink": "exchange"}
+
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -119,14 +121,14 @@ def test_the_text_format_is_the_default(observed, accept):
         ("saga_projection_events_total", {"projection": "orders"}, 50),
         ("saga_projection_batch_duration_seconds_sum", {"projection": "orders"}, 0.02),
         ("saga_projection_failures_total", {"projection": "orders"}, 2),
-        ("saga_feed_lag_events", {"feed": "orders"}, 8),
-        ("saga_feed_lag_seconds", {"feed": "orders"}, 0.75),
-        ("saga_feed_state", {"feed": "orders", "state": "active"}, 1),
-        ("saga_feed_state", {"feed": "orders", "state": "stopped"}, 0),
-        ("saga_feed_waiting_for_broker", {"feed": "orders"}, 1),
-        ("saga_feed_events_total", {"feed": "orders", "outcome": "published"}, 50),
-        ("saga_feed_events_total", {"feed": "orders", "outcome": "skipped"}, 3),
-        ("saga_feed_failures_total", {"feed": "orders"}, 1),
+        ("saga_feed_lag_events", ORDERS, 8),
+        ("saga_feed_lag_seconds", ORDERS, 0.75),
+        ("saga_feed_state", {**ORDERS, "state": "active"}, 1),
+        ("saga_feed_state", {**ORDERS, "state": "stopped"}, 0),
+        ("saga_feed_waiting_for_sink", ORDERS, 1),
+        ("saga_feed_events_total", {**ORDERS, "outcome": "published"}, 50),
+        ("saga_feed_events_total", {**ORDERS, "outcome": "skipped"}, 3),
+        ("saga_feed_failures_total", ORDERS, 1),
         ("saga_event_loop_lag_seconds_count", {}, 1),
         ("saga_runs", {"saga": "place-order", "status": "running"}, 3),
         ("saga_runs", {"saga": "place-order", "status": "compensating"}, 0),

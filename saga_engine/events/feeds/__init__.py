@@ -1,16 +1,20 @@
 """
 Feeds: events published in the order of their streams, at least once.
 
-    feed            Feed: the events it selects, and where it publishes them
-    feed_rules      what makes feeds valid
-    feed_batch      the events of a feed that are on their way: which is next, how far it is
-    cloud_event     an event as a message of a feed: CloudEvents 1.0
-    feed_publisher  FeedPublisher: the process that publishes feeds
-    feed_runner     one feed in one process: publish, wait for the confirms, save the position
-    interfaces      the database and the broker as the loop of a feed uses them
-    sql_feed_store  that database in PostgreSQL
-    feed_table      how far each feed is, and which process runs it
-    feed_failures   the events that feeds could not publish
-    feed_actions    what an operator does with a feed
-    feed_monitor    the lag of feeds, and which of them do not move
+    feed             Feed: the events it selects, and where it publishes them
+    feed_rules       what makes feeds valid
+    feed_batch       the events of a feed that are on their way: which is next, how far it is
+    cloud_event      an event as a message of a feed: CloudEvents 1.0
+    feed_publisher   FeedPublisher: the process that publishes feeds
+    feed_runner      one feed and sink in one process: publish, wait, save the position
+    feed_checkpoint  the position and the lease of one feed, as one process keeps them
+    feed_sink        what publishes the events of a feed
+    sink_opener      opens the sinks of feeds
+    exchange_sink    the exchange `saga.feed` as a sink
+    interfaces       the database as the loop of a feed uses it, and the broker as its exchange does
+    sql_feed_store   that database in PostgreSQL
+    feed_table       how far each feed is, and which process runs it
+    feed_failures    the events that feeds could not publish
+    feed_actions     what an operator does with a feed
+    feed_monitor     the lag of feeds, and which of them do not move
 """

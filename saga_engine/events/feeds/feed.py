@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from saga_engine.errors import DefinitionError
 
@@ -20,11 +21,23 @@ class Unroutable(StrEnum):
     STOP = "stop"  # the feed stops at it, until an operator retries or discards it
 
 
+class Sink(StrEnum):
+    """Where the events of a feed go."""
+
+    EXCHANGE = "exchange"  # the exchange `saga.feed`
+
+
 @dataclass(frozen=True, slots=True)
-class ExchangeSink:
+class ExchangeOptions:
     """A feed's events go to the exchange `saga.feed`."""
 
+    sink: ClassVar[Sink] = Sink.EXCHANGE
+
     unroutable: Unroutable | str
+
+
+SinkOptions = ExchangeOptions
+"""What an author declares about one sink of a feed."""
 
 
 class Feed:
@@ -57,7 +70,7 @@ class Feed:
         self.name = name
         self.streams = streams
         self.types = types
-        self.exchange_sink: ExchangeSink | None = None
+        self.sinks: dict[Sink, SinkOptions] = {}
 
     def __repr__(self) -> str:
         return f"Feed({self.name!r}, streams={self.streams!r}, types={self.types!r})"
@@ -74,10 +87,14 @@ class Feed:
         Raises:
             DefinitionError: the feed has this sink already.
         """
-        if self.exchange_sink:
+        self._add(ExchangeOptions(unroutable))
+
+    def _add(self, options: SinkOptions) -> None:
+        sink = options.sink
+        if sink in self.sinks:
             raise DefinitionError(
-                f"Feed {self.name!r} publishes to the exchange twice.",
+                f"Feed {self.name!r} has the sink {sink.value!r} twice.",
                 location=self.source_location,
-                fix="Call to_exchange once.",
+                fix=f"Call to_{sink.value} once.",
             )
-        self.exchange_sink = ExchangeSink(unroutable)
+        self.sinks[sink] = options

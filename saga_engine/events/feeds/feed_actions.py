@@ -5,16 +5,17 @@ Who did it and why is recorded. An action only changes what is stored: the proce
 feed, or the next one, goes on from there.
 """
 
-from saga_engine.errors import Conflict, NotFound
+from saga_engine.errors import Conflict, InvalidInput, NotFound
 from saga_engine.events.feeds import feed_failures, feed_table
+from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_failures import Resolution
-from saga_engine.events.feeds.feed_table import FeedKey, FeedState, Sink, StoredFeed
+from saga_engine.events.feeds.feed_table import FeedKey, FeedState, StoredFeed
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.operator_audit import Action, Operator, Subject, SubjectKind
 from saga_engine.postgres.statement import Transaction
 
 
-async def retry(tx: Transaction, name: str, operator: Operator) -> int:
+async def retry(tx: Transaction, key: FeedKey, operator: Operator) -> int:
     """
     Publish the event again at which a feed is stopped, and go on.
 
@@ -25,23 +26,23 @@ async def retry(tx: Transaction, name: str, operator: Operator) -> int:
         NotFound: there is no such feed.
         Conflict: no event of it has failed.
     """
-    found = await _lock(tx, name)
-    failure = await feed_failures.read_open(tx, _key(found))
+    found = await _lock(tx, key)
+    failure = await feed_failures.read_open(tx, key)
     if failure is None:
-        raise Conflict(f"Feed {name!r} is {found.state}; no event of it has failed.")
-    await feed_failures.resolve(tx, _key(found), Resolution.RETRIED, operator)
-    await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, found.position)
-    await operator_audit.record(tx, audited(name), Action.RETRY, operator, failure.position)
+        raise Conflict(f"Feed {key} is {found.state}; no event of it has failed.")
+    await feed_failures.resolve(tx, key, Resolution.RETRIED, operator)
+    await feed_table.set_state(tx, key, FeedState.ACTIVE, found.position)
+    await operator_audit.record(tx, audited(key), Action.RETRY, operator, failure.position)
     return failure.position
 
 
-async def discard(tx: Transaction, name: str, position: int, operator: Operator) -> None:
+async def discard(tx: Transaction, key: FeedKey, position: int, operator: Operator) -> None:
     """
     Go on without the event at which a feed is stopped; only `rewind` publishes it.
 
     Args:
         tx: a transaction.
-        name: the feed.
+        key: the feed and its sink.
         position: of the event, as its failure has it.
         operator: with a reason.
 
@@ -51,16 +52,16 @@ async def discard(tx: Transaction, name: str, position: int, operator: Operator)
     """
     if not operator.reason.strip():
         raise Conflict("Consumers do not receive a discarded event. Give the reason to discard it.")
-    found = await _lock(tx, name)
-    failure = await feed_failures.read_open(tx, _key(found))
+    await _lock(tx, key)
+    failure = await feed_failures.read_open(tx, key)
     if failure is None or failure.position != position:
-        raise NotFound(f"Feed {name!r} has no failure at position {position}.")
-    await feed_failures.resolve(tx, _key(found), Resolution.DISCARDED, operator)
-    await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, position)
-    await operator_audit.record(tx, audited(name), Action.DISCARD, operator, position)
+        raise NotFound(f"Feed {key} has no failure at position {position}.")
+    await feed_failures.resolve(tx, key, Resolution.DISCARDED, operator)
+    await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
+    await operator_audit.record(tx, audited(key), Action.DISCARD, operator, position)
 
 
-async def rewind(tx: Transaction, name: str, position: int, operator: Operator) -> None:
+async def rewind(tx: Transaction, key: FeedKey, position: int, operator: Operator) -> None:
     """
     Let a feed publish again what comes after a position, with the same ids.
 
@@ -68,32 +69,45 @@ async def rewind(tx: Transaction, name: str, position: int, operator: Operator) 
         NotFound: there is no such feed.
         Conflict: it has not come so far, or is stopped.
     """
-    found = await _lock(tx, name)
+    found = await _lock(tx, key)
     if found.state is FeedState.STOPPED:
-        raise Conflict(f"Feed {name!r} is stopped. Retry or discard its event first.")
+        raise Conflict(f"Feed {key} is stopped. Retry or discard its event first.")
     if not 0 <= position <= found.position:
-        raise Conflict(
-            f"Feed {name!r} is at position {found.position}. Give an earlier one, from 0."
-        )
-    await feed_table.set_state(tx, _key(found), FeedState.ACTIVE, position)
-    await feed_table.forget_missing(tx, _key(found))
-    await operator_audit.record(tx, audited(name), Action.REWIND, operator, position)
+        raise Conflict(f"Feed {key} is at position {found.position}. Give an earlier one, from 0.")
+    await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
+    await feed_table.forget_missing(tx, key)
+    await operator_audit.record(tx, audited(key), Action.REWIND, operator, position)
 
 
-def audited(name: str) -> Subject:
+def audited(key: FeedKey) -> Subject:
     """Return a feed as the subject of actions."""
-    return Subject(SubjectKind.FEED, name)
+    return Subject(SubjectKind.FEED, key.name, sink=key.sink.value)
 
 
-async def _lock(tx: Transaction, name: str) -> StoredFeed:
-    if not await feed_table.lock(tx, FeedKey(name, Sink.EXCHANGE)):
+async def find(tx: Transaction, name: str, sink: Sink | None = None) -> StoredFeed:
+    """
+    Find a feed by its name; one with several sinks needs the sink, too.
+
+    Raises:
+        NotFound: there is no such feed, or it has no such sink.
+        InvalidInput: it has several sinks.
+    """
+    by_sink = {each.sink: each for each in await feed_table.read(tx, name)}
+    if not by_sink:
         raise not_found(name)
-    (found,) = await feed_table.read(tx, name)
+    sinks = ", ".join(by_sink)
+    if sink is None and len(by_sink) > 1:
+        raise InvalidInput(f"Feed {name!r} has several sinks. Choose one with --sink: {sinks}.")
+    found = by_sink.get(sink or next(iter(by_sink)))
+    if found is None:
+        raise NotFound(f"Feed {name!r} has no sink {sink!r}. It has: {sinks}.")
     return found
 
 
-def _key(feed: StoredFeed) -> FeedKey:
-    return FeedKey(feed.name, feed.sink)
+async def _lock(tx: Transaction, key: FeedKey) -> StoredFeed:
+    if not await feed_table.lock(tx, key):
+        raise not_found(key.name)
+    return await find(tx, key.name, key.sink)
 
 
 def not_found(name: str) -> NotFound:

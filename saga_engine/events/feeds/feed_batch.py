@@ -1,9 +1,9 @@
 """
 The events of a feed that are on their way: which to publish next, and how far the feed is.
 
-Of each stream one event at a time is published. A later one could be confirmed although the broker
-has refused the one before it: a queue that was full may have a place again. A consumer that has
-the later event takes the earlier one for a repetition, and drops it.
+Where a sink may refuse an event and take the next, one event of each stream at a time is published:
+a queue that was full may have a place again. A consumer that has the later event takes the earlier
+one for a repetition, and drops it.
 """
 
 from collections import deque
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.feed import Unroutable
+from saga_engine.events.feeds.feed_sink import SinkRules
 from saga_engine.protocol.message import PublishOutcome
 
 
@@ -22,18 +23,16 @@ class FeedBatch:
         events: all that the feed selects of the positions after `after`, up to `until`.
         after: the position that the feed has reached.
         until: the position after these events.
-        unroutable: what happens to an event that no queue is bound for.
+        sink: where they go.
     """
 
-    def __init__(
-        self, events: Sequence[Recorded], after: int, until: int, unroutable: Unroutable
-    ) -> None:
+    def __init__(self, events: Sequence[Recorded], after: int, until: int, sink: SinkRules) -> None:
         self.position = after
         self._published = 0
         self._skipped = 0
         self.failed: tuple[Recorded, PublishOutcome] | None = None
         self._until = until
-        self._unroutable = unroutable
+        self._sink = sink
         self._waiting = deque(events)
         self._done: dict[int, PublishOutcome] = {}
         self._streams: dict[str, deque[Recorded]] = {}
@@ -43,14 +42,19 @@ class FeedBatch:
 
     def next_events(self) -> list[Recorded]:
         """
-        Return what to publish next: the first event of each stream; none at the end.
+        Return what to publish next; none at the end.
 
-        After an event that can never be published come only those before it: the feed stops there.
+        That is all that is not done, or the first event of each stream if the sink takes one at a
+        time. After an event that can never be published come only those before it: the feed stops
+        there.
         """
-        first = [queue[0] for queue in self._streams.values()]
+        if self._sink.one_at_a_time:
+            events = [queue[0] for queue in self._streams.values()]
+        else:
+            events = [each for each in self._waiting if each.position not in self._done]
         if self.failed is None:
-            return first
-        return [each for each in first if each.position < self.failed[0].position]
+            return events
+        return [each for each in events if each.position < self.failed[0].position]
 
     def record(self, results: Iterable[tuple[Recorded, PublishOutcome]]) -> None:
         """
@@ -59,10 +63,12 @@ class FeedBatch:
         An event that was refused, or of which nothing is known, is returned again.
         """
         for event, outcome in results:
+            if self._streams[event.stream][0] is not event:
+                continue  # an earlier event of its stream is published again, and this one after it
             match outcome:
                 case PublishOutcome.CONFIRMED:
                     self._remove(event, outcome)
-                case PublishOutcome.UNROUTABLE if self._unroutable is Unroutable.SKIP:
+                case PublishOutcome.UNROUTABLE if self._sink.unroutable is Unroutable.SKIP:
                     self._remove(event, outcome)
                 case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
                     self._fail(event, outcome)

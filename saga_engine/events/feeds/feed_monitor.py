@@ -2,8 +2,8 @@
 Measures the lag of feeds, and notices those that do not move.
 
 A feed is healthy when it is stored and its position moves or equals the horizon, or while it waits
-for the broker: that the broker is unreachable is a problem of the connection, and a full queue is
-one of its consumer.
+for its sink: that it is unreachable is a problem of the connection, and a full queue is one of its
+consumer.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import asyncio
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds import feed_table
 from saga_engine.events.feeds.feed_publisher import FeedPublisher
+from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.readers.lag import read_lags
 from saga_engine.events.readers.stall_detector import StallDetector
 from saga_engine.settings import Settings
@@ -54,27 +55,30 @@ class FeedMonitor:
             StoreError: the database is unavailable.
         """
         async with self._database.transaction() as tx:
-            stored = [
-                each for each in await feed_table.read(tx) if each.name in self._publisher.names
-            ]
+            found = await feed_table.read(tx)
+            stored = [each for each in found if each.key in self._publisher.keys]
             horizon, lags = await read_lags(tx, await EventLog.load(tx), stored)
-        waiting = self._publisher.waiting_for_broker
+        waiting = self._publisher.waiting_for_sink
         now = asyncio.get_running_loop().time()
-        missing = self._publisher.names.difference(each.name for each in stored)
+        missing = self._publisher.keys.difference(each.key for each in stored)
         unmoved = self._detector.find(stored, horizon, now, waiting)
         self._stalled = [*map(_missing_problem, sorted(missing)), *unmoved]
         self._emit(
             FeedsMeasured(
-                lag_events={each.stored.name: each.lag_events for each in lags},
-                lag_s={each.stored.name: each.lag_seconds for each in lags},
-                states={each.stored.name: str(each.stored.state) for each in lags},
-                waiting_for_broker=tuple(sorted(waiting)),
+                lag_events={_series(each.stored.key): each.lag_events for each in lags},
+                lag_s={_series(each.stored.key): each.lag_seconds for each in lags},
+                states={_series(each.stored.key): str(each.stored.state) for each in lags},
+                waiting_for_sink=tuple(map(_series, sorted(waiting))),
             )
         )
 
 
-def _missing_problem(name: str) -> str:
+def _series(key: FeedKey) -> tuple[str, str]:
+    return key.name, key.sink.value
+
+
+def _missing_problem(key: FeedKey) -> str:
     return (
-        f"feed {name} is no longer in the database: its row was deleted. To run it again, restart"
+        f"feed {key} is no longer in the database: its row was deleted. To run it again, restart"
         " the projector"
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from saga_engine.errors import DefinitionError, InvalidInput
 from saga_engine.events.event_store.event_types import event_type_of
 from saga_engine.events.event_store.log_page import LogFilter
-from saga_engine.events.feeds.feed import Feed, Unroutable
+from saga_engine.events.feeds.feed import ExchangeOptions, Feed, Unroutable
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
 from saga_engine.payload.payload import type_name
 
@@ -32,7 +32,7 @@ def problems(feeds: Iterable[Feed]) -> Problems:
         other = names.setdefault(feed.name, feed)
         if other is not feed:
             yield _problem(feed, f"is also declared at {other.source_location}", "Rename one.")
-        yield from _check_sink(feed)
+        yield from _check_sinks(feed)
         yield from _check_selection(feed)
 
 
@@ -49,12 +49,19 @@ def event_filter(feed: Feed) -> LogFilter:
     return LogFilter.create([_type_name(feed, each) for each in feed.types], feed.streams)
 
 
-def _check_sink(feed: Feed) -> Problems:
-    if feed.exchange_sink is None:
+def _check_sinks(feed: Feed) -> Problems:
+    if not feed.sinks:
         yield _problem(feed, "publishes nowhere", "Call its to_exchange().")
-    elif feed.exchange_sink.unroutable not in tuple(Unroutable):
+    for options in feed.sinks.values():
+        match options:
+            case ExchangeOptions():
+                yield from _check_exchange(feed, options)
+
+
+def _check_exchange(feed: Feed, options: ExchangeOptions) -> Problems:
+    if options.unroutable not in tuple(Unroutable):
         allowed = " or ".join(repr(each.value) for each in Unroutable)
-        yield _problem(feed, f"has unroutable={feed.exchange_sink.unroutable!r}", f"Use {allowed}.")
+        yield _problem(feed, f"has unroutable={options.unroutable!r}", f"Use {allowed}.")
 
 
 def _check_selection(feed: Feed) -> Problems:

@@ -1,77 +1,64 @@
 """
-One feed in one process: take the lease, publish batches, save the position after the confirms.
+One feed and sink in one process: take the lease, publish batches, save the position afterwards.
 
-While the broker is unreachable or a queue is full, the feed waits, and publishes again only what
-was not confirmed.
+While the sink is out of reach or refuses events, the feed waits, and publishes again only what was
+not confirmed.
 """
 
 import asyncio
 from collections.abc import Sequence
 
 from saga_engine.backoff import Backoff
-from saga_engine.errors import StoreError, UnreadableEvent
+from saga_engine.errors import StoreError
+from saga_engine.events.event_store.log_page import LogFilter
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.feeds.cloud_event import encode_event
-from saga_engine.events.feeds.feed import Feed, Unroutable
 from saga_engine.events.feeds.feed_batch import FeedBatch
-from saga_engine.events.feeds.feed_rules import event_filter
-from saga_engine.events.feeds.feed_table import FeedKey, Progress
-from saga_engine.events.feeds.interfaces import FeedMessages, FeedStore
+from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
+from saga_engine.events.feeds.feed_sink import FeedSink
+from saga_engine.events.feeds.feed_table import Progress
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
-from saga_engine.protocol.message import Message, PublishOutcome
-from saga_engine.protocol.topology import FEED
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.events import (
     FeedAcquired,
     FeedEventsPassed,
     FeedStopped,
-    MessagesPublished,
 )
 from saga_engine.waiting import wait_for_event
 
 
 class FeedRunner:
     """
-    Runs one feed to the exchange while this process is its owner.
+    Runs one feed to one of its sinks while this process is its owner.
 
     Args:
-        feed: a registered feed.
+        selected: which events it publishes.
         source: its events.
-        store: keeps its position.
-        publisher: publishes them.
-        owner: this process.
+        checkpoint: its position and its lease.
+        sink: publishes them.
         loop: runs it, and reports errors.
     """
 
     def __init__(
         self,
-        feed: Feed,
+        selected: LogFilter,
         source: EventSource,
-        store: FeedStore,
-        publisher: FeedMessages,
-        owner: str,
+        checkpoint: FeedCheckpoint,
+        sink: FeedSink,
         loop: OwnedLoop,
     ) -> None:
-        sink = feed.exchange_sink
-        self._unroutable = Unroutable(sink.unroutable) if sink else Unroutable.SKIP
-        self._key = FeedKey.of(feed)
-        self._filter = event_filter(feed)
+        self.key = checkpoint.key
+        self._selected = selected
         self._source = source
-        self._store = store
-        self._publisher = publisher
-        self._owner = owner
+        self._checkpoint = checkpoint
+        self._sink = sink
         self._loop = loop
         self._settings = source.settings
         self._saved = 0  # the position that is stored
-        self._passed = 0  # no event that the feed selects is between the two
-        self.waits_for_broker = False  # it has refused events; what came before is saved
+        self._passed = 0  # no event that has to be published is between the two
+        self.waits_for_sink = False  # it has refused events; what came before is saved
         self._renew_at = 0.0
         self._save_at = 0.0
-
-    @property
-    def name(self) -> str:
-        """The name of the feed."""
-        return self._key.name
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the feed until *stop* is set, whenever this process can be its owner."""
@@ -79,16 +66,18 @@ class FeedRunner:
 
     def turn_failed(self) -> None:
         """Begin again at the position that is stored."""
-        self.waits_for_broker = False
+        self.waits_for_sink = False
 
     async def acquire(self) -> bool:
         """Take the lease; False when the feed is stopped or has another owner."""
         position = await self._acquire()
         if position is None:
             return False
-        self.waits_for_broker = False
+        self.waits_for_sink = False
+        delivered = await self._sink.resume(position)
         self._set_position(position)
-        self._loop.emit(FeedAcquired(feed=self._key.name, sink=self._key.sink, position=position))
+        self._passed = max(position, delivered)
+        self._loop.emit(FeedAcquired(feed=self.key.name, sink=self.key.sink, position=position))
         return True
 
     async def follow(self, stop: asyncio.Event) -> None:
@@ -102,9 +91,9 @@ class FeedRunner:
                 await self._save_passed()
                 continue
             page = await self._source.read(
-                self._filter, self._passed, self._settings.feed_batch_size
+                self._selected, self._passed, self._settings.feed_batch_size
             )
-            batch = FeedBatch(page.events, self._passed, page.position, self._unroutable)
+            batch = FeedBatch(page.events, self._passed, page.position, self._sink)
             if page.events:
                 await self._publish(batch, stop)
                 if batch.failed:
@@ -125,11 +114,11 @@ class FeedRunner:
             batch.record(zip(events, outcomes, strict=True))
             if PublishOutcome.NACKED in outcomes or PublishOutcome.UNKNOWN in outcomes:
                 await self._save(batch)
-                self.waits_for_broker = True
+                self.waits_for_sink = True
                 await wait_for_event(stop, backoff.delay(retries))
                 retries += 1
             else:
-                self.waits_for_broker = False
+                self.waits_for_sink = False
                 retries = 0
         await self._save(batch, is_finished=not batch.next_events())
 
@@ -140,30 +129,16 @@ class FeedRunner:
         Raises:
             NotOwner: the lease was lost. The events may have been published.
         """
-        encoded = [self._encode(each) for each in events]
-        messages = [each for each in encoded if each is not None]
         async with asyncio.TaskGroup() as tasks:
-            publishing = tasks.create_task(self._publisher.publish(messages))
+            publishing = tasks.create_task(self._sink.publish(events))
             is_owner = True
             while not publishing.done():
                 await asyncio.wait([publishing], timeout=max(0.0, self._renew_at - self._now()))
                 if not publishing.done():
                     is_owner = await self._keep_lease()
-        published = iter(publishing.result())
-        outcomes = [
-            PublishOutcome.UNPUBLISHABLE if each is None else next(published) for each in encoded
-        ]
-        self._report_published(outcomes)
         if not is_owner:
             raise NotOwner
-        return outcomes
-
-    def _encode(self, event: Recorded) -> Message | None:
-        """Make the message of an event; None if its data cannot be read."""
-        try:
-            return encode_event(event, self._source.log.id)
-        except UnreadableEvent:
-            return None
+        return publishing.result()
 
     async def _keep_lease(self) -> bool:
         """Renew the lease; False when another process has changed the feed."""
@@ -175,9 +150,7 @@ class FeedRunner:
             return True
 
     async def _acquire(self) -> int | None:
-        async with self._store.transaction() as tx:
-            lease = self._settings.projection_lease
-            position = await tx.acquire_feed(self._key, self._owner, lease)
+        position = await self._checkpoint.acquire()
         self._plan_renewal()
         return position
 
@@ -190,13 +163,8 @@ class FeedRunner:
         """
         failed = batch.failed if is_finished else None
         progress = Progress(self._saved, batch.position, batch.take_skipped())
-        problem = self._problem(*failed) if failed else ""
-        async with self._store.transaction() as tx:
-            lease = self._settings.projection_lease
-            if not await tx.save_feed(self._key, progress, self._owner, lease):
-                raise NotOwner
-            if failed:
-                await tx.stop_feed(self._key, failed[0], problem)
+        problem = self._sink.explain(*failed) if failed else ""
+        await self._checkpoint.save(progress, (failed[0], problem) if failed else None)
         self._set_position(batch.position)
         self._report_passed(batch.take_published(), progress.skipped)
         if failed:
@@ -205,23 +173,7 @@ class FeedRunner:
     async def _save_passed(self) -> None:
         """Save that there was nothing to publish, so that the position shows no lag."""
         if self._passed > self._saved:
-            await self._save(FeedBatch((), self._saved, self._passed, self._unroutable))
-
-    def _problem(self, event: Recorded, outcome: PublishOutcome) -> str:
-        try:
-            message = encode_event(event, self._source.log.id)
-        except UnreadableEvent as error:
-            return f"The event cannot be published: {error.problem}. Discard the event."
-        retry = f"then run `saga-engine feeds retry {self._key.name}`; or discard the event."
-        if outcome is PublishOutcome.UNROUTABLE:
-            return (
-                f"No queue is bound to exchange {FEED!r} for routing key {message.routing_key!r}."
-                f" Bind one, {retry}"
-            )
-        return (
-            f"The message exceeds a limit. {self._publisher.unpublishable_reason(message)} If the"
-            f" limit is a setting, such as max_body_bytes, raise it, {retry}"
-        )
+            await self._save(FeedBatch((), self._saved, self._passed, self._sink))
 
     def _set_position(self, position: int) -> None:
         self._saved = self._passed = position
@@ -234,18 +186,12 @@ class FeedRunner:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _report_published(self, outcomes: Sequence[PublishOutcome]) -> None:
-        for outcome in dict.fromkeys(outcomes):
-            self._loop.emit(
-                MessagesPublished(exchange=FEED, outcome=outcome, messages=outcomes.count(outcome))
-            )
-
     def _report_passed(self, published: int, skipped: int) -> None:
         if published or skipped:
             self._loop.emit(
                 FeedEventsPassed(
-                    feed=self._key.name,
-                    sink=self._key.sink,
+                    feed=self.key.name,
+                    sink=self.key.sink,
                     published=published,
                     skipped=skipped,
                 )
@@ -254,8 +200,8 @@ class FeedRunner:
     def _report_stopped(self, event: Recorded, problem: str) -> None:
         self._loop.emit(
             FeedStopped(
-                feed=self._key.name,
-                sink=self._key.sink,
+                feed=self.key.name,
+                sink=self.key.sink,
                 position=event.position,
                 stream=event.stream,
                 event_type=event.type,

@@ -12,14 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed import Feed, Sink
 from saga_engine.postgres.statement import Transaction, text
-
-
-class Sink(StrEnum):
-    """Where the events of a feed go."""
-
-    EXCHANGE = "exchange"  # the exchange `saga.feed`
 
 
 class FeedState(StrEnum):
@@ -29,7 +23,7 @@ class FeedState(StrEnum):
     STOPPED = "stopped"  # an event could not be published
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class FeedKey:
     """A feed and one of its sinks."""
 
@@ -37,9 +31,17 @@ class FeedKey:
     sink: Sink
 
     @classmethod
-    def of(cls, feed: Feed) -> "FeedKey":
-        """Return the key of a feed to the exchange."""
-        return cls(feed.name, Sink.EXCHANGE)
+    def of(cls, feed: Feed) -> "list[FeedKey]":
+        """Return the keys of a feed: one for each of its sinks."""
+        return [cls(feed.name, sink) for sink in feed.sinks]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.sink.value})"
+
+    @property
+    def retry_command(self) -> str:
+        """The command that publishes an event again which could not be published."""
+        return f"saga-engine feeds retry {self.name} --sink {self.sink.value} --reason ..."
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -88,6 +90,11 @@ class StoredFeed:
     owner: str | None
     updated_at: datetime
     missing_until: int | None
+
+    @property
+    def key(self) -> FeedKey:
+        """What identifies it."""
+        return FeedKey(self.name, self.sink)
 
 
 async def register(

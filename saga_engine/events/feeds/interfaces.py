@@ -1,9 +1,9 @@
 """
-The database and the broker as the loop of a feed uses them.
+The database as the loop of a feed uses it, and the broker as its exchange does.
 
     FeedStore           opens transactions
     FeedTransaction     one transaction, which reads the log and keeps the positions of feeds
-    FeedMessages        publishes the messages of feeds
+    FeedMessages        publishes the messages of feeds to the exchange
 
 `sql_feed_store` is the store in PostgreSQL. The simulation has another in memory; the tests in
 tests/simulation/test_event_model.py run on both.

@@ -76,6 +76,11 @@ class StoredProjection:
     rebuild_problem: str | None
     missing_until: int | None
 
+    @property
+    def key(self) -> str:
+        """What identifies it among live ones."""
+        return self.name
+
 
 async def register(tx: Transaction, projections: Sequence[Projection]) -> None:
     """

@@ -57,11 +57,18 @@ class Subject:
         kind: a projection or a feed.
         name: of it.
         version: of the tables of a projection; of a feed None.
+        sink: of a feed; of a projection None.
     """
 
     kind: SubjectKind
     name: str
     version: int | None = None
+    sink: str | None = None
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What its actions are kept for, as parameters of a statement."""
+        return {"kind": self.kind.value, "name": self.name, "sink": self.sink}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +102,8 @@ async def record(
     position: int | None = None,
 ) -> None:
     """Record an action in its transaction; the oldest beyond MAX_ACTIONS are removed."""
-    key = {"kind": subject.kind.value, "name": subject.name}
     parameters = {
-        **key,
+        **subject.key,
         "action": action.value,
         "version": subject.version,
         "position": position,
@@ -105,7 +111,7 @@ async def record(
         "reason": operator.reason,
     }
     await tx.execute(_RECORD, parameters)
-    await tx.execute(_PURGE, {**key, "kept": MAX_ACTIONS})
+    await tx.execute(_PURGE, {**subject.key, "kept": MAX_ACTIONS})
 
 
 async def read(
@@ -113,8 +119,7 @@ async def read(
 ) -> Sequence[RecordedAction]:
     """Read the newest actions on a projection, of any version, or on a feed; the last one first."""
     parameters = {
-        "kind": subject.kind.value,
-        "name": subject.name,
+        **subject.key,
         "actions": [each.value for each in actions],
         "limit": limit,
     }
@@ -134,20 +139,22 @@ async def read(
 _RECORD = text(
     """
     INSERT INTO saga_engine.operator_action
-        (kind, name, action, version, position, operator, reason)
-    VALUES (:kind, :name, :action, :version, :position, :operator, :reason)"""
+        (kind, name, sink, action, version, position, operator, reason)
+    VALUES (:kind, :name, :sink, :action, :version, :position, :operator, :reason)"""
 )
 _PURGE = text(
     """
     DELETE FROM saga_engine.operator_action
-    WHERE kind = :kind AND name = :name AND id <= (
-        SELECT id FROM saga_engine.operator_action WHERE kind = :kind AND name = :name
+    WHERE kind = :kind AND name = :name AND sink IS NOT DISTINCT FROM :sink AND id <= (
+        SELECT id FROM saga_engine.operator_action
+        WHERE kind = :kind AND name = :name AND sink IS NOT DISTINCT FROM :sink
         ORDER BY id DESC OFFSET :kept LIMIT 1)"""
 )
 _READ = text(
     """
     SELECT action, version, position, acted_at, operator, reason
     FROM saga_engine.operator_action
-    WHERE kind = :kind AND name = :name AND action = ANY (CAST(:actions AS text[]))
+    WHERE kind = :kind AND name = :name AND sink IS NOT DISTINCT FROM :sink
+        AND action = ANY (CAST(:actions AS text[]))
     ORDER BY id DESC LIMIT :limit"""
 )

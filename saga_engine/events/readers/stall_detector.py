@@ -1,6 +1,6 @@
 """Which projections or feeds of a process do not move although they should."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +23,8 @@ class Stored(Protocol):
     """A projection or a feed as it is stored."""
 
     @property
-    def name(self) -> str:
-        """Its name; no other of its kind in the process has it."""
+    def key(self) -> Hashable:
+        """What identifies it in the process; as text, it names it in a sentence."""
 
     @property
     def state(self) -> str:
@@ -53,10 +53,10 @@ class StallDetector:
         self._kind = kind
         self._owner = owner
         self._timeout = timeout
-        self._positions: dict[str, Standstill] = {}
+        self._positions: dict[Hashable, Standstill] = {}
 
     def find(
-        self, stored: Sequence[Stored], horizon: int, now: float, waiting: Collection[str] = ()
+        self, stored: Sequence[Stored], horizon: int, now: float, waiting: Collection[Hashable] = ()
     ) -> list[str]:
         """
         Describe each one that stands still.
@@ -65,23 +65,23 @@ class StallDetector:
             stored: all of the process, at their positions now.
             horizon: up to which position there are events.
             now: on the clock of the event loop, in seconds.
-            waiting: names of those that wait for something that no restart would help.
+            waiting: keys of those that wait for something that no restart would help.
         """
         problems = [self._problem(each, horizon, now, waiting) for each in stored]
         return [each for each in problems if each]
 
     def _problem(
-        self, stored: Stored, horizon: int, now: float, waiting: Collection[str]
+        self, stored: Stored, horizon: int, now: float, waiting: Collection[Hashable]
     ) -> str | None:
-        standstill = self._positions.setdefault(stored.name, Standstill(stored.position, now))
+        standstill = self._positions.setdefault(stored.key, Standstill(stored.position, now))
         unmoved_s = standstill.observe(stored.position, now)
         is_due = stored.state == "active" and stored.owner in (self._owner, None)
-        if not is_due or stored.position >= horizon or stored.name in waiting:
+        if not is_due or stored.position >= horizon or stored.key in waiting:
             standstill.since = now
             return None
         if unmoved_s < self._timeout:
             return None
         return (
-            f"{self._kind} {stored.name} has been at position {stored.position} for"
+            f"{self._kind} {stored.key} has been at position {stored.position} for"
             f" {unmoved_s:.0f} s, and there are events up to {horizon}"
         )

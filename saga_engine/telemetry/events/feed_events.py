@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedsRegistered:
-    """This process can run these feeds."""
+    """This process can run these feeds, each with its sink."""
 
-    feeds: tuple[str, ...]
+    feeds: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +58,14 @@ class FeedsMeasured:
     Every projector measures the same database, so aggregate the metrics with max, never with sum.
 
     Args:
-        lag_events: of each feed, in positions.
-        lag_s: of each feed, the age of its next event.
-        states: of each feed.
-        waiting_for_broker: those that this process cannot publish because the broker is unavailable
-            or a queue is full.
+        lag_events: of each feed and sink, in positions.
+        lag_s: of each feed and sink, the age of its next event.
+        states: of each feed and sink.
+        waiting_for_sink: those that this process cannot publish because the sink is unavailable or
+            refuses events.
     """
 
-    lag_events: Mapping[str, int] = field(default_factory=dict)
-    lag_s: Mapping[str, float] = field(default_factory=dict)
-    states: Mapping[str, str] = field(default_factory=dict)
-    waiting_for_broker: tuple[str, ...] = ()
+    lag_events: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    lag_s: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    states: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    waiting_for_sink: tuple[tuple[str, str], ...] = ()

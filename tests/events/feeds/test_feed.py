@@ -4,14 +4,13 @@ import pytest
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events import Feed
-from saga_engine.events.feeds.feed import Unroutable
+from saga_engine.events.feeds.feed import ExchangeOptions, Sink, Unroutable
 
 
 def test_a_feed_skips_events_that_no_queue_is_bound_for_unless_it_says_otherwise():
     feed = Feed("orders")
     feed.to_exchange()
-    assert feed.exchange_sink is not None
-    assert feed.exchange_sink.unroutable is Unroutable.SKIP
+    assert feed.sinks == {Sink.EXCHANGE: ExchangeOptions(Unroutable.SKIP)}
 
 
 def test_a_feed_publishes_to_the_exchange_once():

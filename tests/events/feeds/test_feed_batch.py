@@ -1,5 +1,6 @@
 """The order in which a feed publishes, and what it saves, for every answer of the broker."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 from uuid import UUID
@@ -29,10 +30,18 @@ def recorded(position, stream):
     )
 
 
-def batch_of(streams, unroutable=Unroutable.SKIP):
+@dataclass(frozen=True)
+class Taking:
+    """How a sink wants its events."""
+
+    unroutable: Unroutable = Unroutable.SKIP
+    one_at_a_time: bool = True
+
+
+def batch_of(streams, unroutable=Unroutable.SKIP, *, one_at_a_time=True):
     """Events with positions 1, 2, ... of these streams, up to position 100."""
     events = [recorded(position, stream) for position, stream in enumerate(streams, 1)]
-    return FeedBatch(events, 0, 100, unroutable)
+    return FeedBatch(events, 0, 100, Taking(unroutable, one_at_a_time))
 
 
 def next_positions(batch):
@@ -136,3 +145,19 @@ def test_first_deliveries_are_in_order_and_no_position_is_saved_too_early(seed):
         batch.record(zip(events, outcomes, strict=True))
         assert all(each in final for each in range(1, min(batch.position, 60) + 1))
     assert batch.position == (100 if batch.failed is None else batch.failed[0].position - 1)
+
+
+def test_a_sink_that_keeps_the_order_gets_all_that_is_not_done():
+    batch = batch_of("aabab", one_at_a_time=False)
+    assert next_positions(batch) == [1, 2, 3, 4, 5]
+    record(batch, CONFIRMED, UNKNOWN, CONFIRMED, NACKED, UNKNOWN)
+    assert (next_positions(batch), batch.position) == ([2, 4, 5], 1)
+    record(batch, CONFIRMED, CONFIRMED, CONFIRMED)
+    assert (next_positions(batch), batch.position) == ([], 100)
+
+
+def test_an_event_after_one_that_is_published_again_is_published_again_too():
+    """A sink that breaks its promise causes repetitions, and no gap in the order of a stream."""
+    batch = batch_of("aab", one_at_a_time=False)
+    record(batch, UNKNOWN, CONFIRMED, CONFIRMED)
+    assert next_positions(batch) == [1, 2]

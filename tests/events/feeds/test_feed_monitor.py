@@ -1,4 +1,4 @@
-"""A feed that does not move is a problem of its process, unless it waits for the broker."""
+"""A feed that does not move is a problem of its process, unless it waits for its sink."""
 
 import pytest
 
@@ -9,6 +9,8 @@ from tests.kit.feeds import bind_queue, order_feed, wait_for_feed
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import append_one, append_orders, cancelled, placed, projection_database
 from tests.kit.projector_service import running_service
+
+ORDERS = ("orders", "exchange")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,7 @@ async def test_it_is_not_ready_while_a_feed_cannot_move(
             await other.execute("SELECT FROM saga_engine.feed FOR UPDATE")
             position = await append_one(events, "order-2", placed())
             await wait_until_true(is_stalled, interval=0.05)
-            assert "feed orders has been at position" in await feed_problem(service)
+            assert "feed orders (exchange) has been at position" in await feed_problem(service)
         await wait_for_feed(feed_database, position)
 
         async def has_recovered():
@@ -57,7 +59,7 @@ async def test_it_is_not_ready_without_the_row_of_a_feed(
             await other.execute("DELETE FROM saga_engine.feed")
 
         async def is_missing():
-            return "orders is no longer in the database" in (await feed_problem(service) or "")
+            return "(exchange) is no longer in the database" in (await feed_problem(service) or "")
 
         await wait_until_true(is_missing, interval=0.05)
 
@@ -72,11 +74,11 @@ async def test_a_feed_that_waits_for_a_full_queue_leaves_it_ready(
         await bind_queue(channel, "full", arguments=limits)
         await append_orders(events, 4)
         async with running_service(event_url, feeds=[order_feed()], **settings) as (service, sent):
-            waiting = {"states": {"orders": "active"}, "waiting_for_broker": ("orders",)}
+            waiting = {"states": {ORDERS: "active"}, "waiting_for_sink": (ORDERS,)}
             for measured in range(1, 30):
                 await sent.wait_for(FeedsMeasured, measured, **waiting)
                 assert await feed_problem(service) is None
-            assert sent.matching(FeedsMeasured)[-1].lag_events["orders"] > 0
+            assert sent.matching(FeedsMeasured)[-1].lag_events[ORDERS] > 0
             await channel.queue_delete("full")
             await wait_for_feed(feed_database, await events.position())
 
@@ -91,8 +93,8 @@ async def test_events_that_a_feed_publishes_and_skips_are_counted(
         last = await append_one(events, "order-1", cancelled())
         async with running_service(event_url, feeds=[order_feed()], broker_url=broker) as (_, sent):
             await wait_for_feed(feed_database, last)
-            await sent.wait_for(FeedsMeasured, lag_events={"orders": 0}, lag_s={"orders": 0.0})
-    assert sent.matching(FeedsRegistered) == [FeedsRegistered(feeds=("orders",))]
+            await sent.wait_for(FeedsMeasured, lag_events={ORDERS: 0}, lag_s={ORDERS: 0.0})
+    assert sent.matching(FeedsRegistered) == [FeedsRegistered(feeds=(ORDERS,))]
     passed = sent.matching(FeedEventsPassed)
     assert sum(each.published for each in passed) == 1
     assert sum(each.skipped for each in passed) == 1

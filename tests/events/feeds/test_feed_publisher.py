@@ -2,7 +2,7 @@
 
 import pytest
 
-from saga_engine.errors import DefinitionError, SchemaMismatch
+from saga_engine.errors import ConfigurationError, DefinitionError, SchemaMismatch
 from saga_engine.events import Append, EventData
 from saga_engine.events.feeds import feed_actions, feed_table
 from saga_engine.events.feeds.feed_failures import Resolution
@@ -179,9 +179,9 @@ async def test_a_feed_stops_at_an_event_that_no_queue_is_bound_for(
             await channel.queue_bind("billing", "saga.feed", "order.#")
             async with feed_database.transaction() as tx:
                 if resolution is Resolution.RETRIED:
-                    await feed_actions.retry(tx, "orders", OPERATOR)
+                    await feed_actions.retry(tx, ORDERS, OPERATOR)
                 else:
-                    await feed_actions.discard(tx, "orders", stopped.position, OPERATOR)
+                    await feed_actions.discard(tx, ORDERS, stopped.position, OPERATOR)
             await wait_for_feed(feed_database, last)
         expected = [
             each for each in read if each is not read[1] or resolution is Resolution.RETRIED
@@ -237,7 +237,7 @@ async def test_a_row_of_another_program_stops_the_feeds_that_select_it_and_no_ot
             assert (stopped.feed, stopped.stream) == ("orders", "order-1")
             assert problem in stopped.problem
             async with feed_database.transaction() as tx:
-                await feed_actions.discard(tx, "orders", stopped.position, OPERATOR)
+                await feed_actions.discard(tx, ORDERS, stopped.position, OPERATOR)
             await wait_for_feed(feed_database, last)
         await received.wait_for(1)
         received.check([each for each in await every_event(events) if each.position == last])
@@ -366,9 +366,12 @@ async def test_a_database_without_event_tables_is_refused(database_url, developm
 
 async def test_feeds_that_break_a_rule_are_refused(event_url):
     with pytest.raises(DefinitionError, match="is also declared at"):
-        FeedPublisher(
-            [order_feed(), order_feed()], event_url, "amqp://x", Settings(), EventRecorder()
-        )
+        FeedPublisher([order_feed(), order_feed()], event_url, Settings(), EventRecorder())
+
+
+async def test_a_feed_to_the_exchange_needs_a_broker(event_url):
+    with pytest.raises(ConfigurationError, match="SAGA_ENGINE_BROKER_URL"):
+        FeedPublisher([order_feed()], event_url, Settings(), EventRecorder())
 
 
 async def test_feeds_do_not_wait_for_one_that_has_stopped(

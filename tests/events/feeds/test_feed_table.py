@@ -1,7 +1,8 @@
 """One process has a feed, and only that one can move it, from the stored position."""
 
 from saga_engine.events.feeds import feed_table
-from saga_engine.events.feeds.feed_table import FeedKey, FeedState, Progress, Sink
+from saga_engine.events.feeds.feed import Sink
+from saga_engine.events.feeds.feed_table import FeedKey, FeedState, Progress
 from tests.kit.feeds import ORDERS, stored_feed
 
 

@@ -8,7 +8,7 @@ from saga_engine.store.schema import EVENT_DATABASE
 
 MARA = Operator("mara", "the totals were wrong")
 PROJECTION = Subject(SubjectKind.PROJECTION, "orders", 2)
-FEED = Subject(SubjectKind.FEED, "orders")
+FEED = Subject(SubjectKind.FEED, "orders", sink="exchange")
 
 
 async def test_the_newest_actions_are_kept(event_url, monkeypatch):

@@ -1,0 +1,76 @@
+"""Opens the sinks of feeds. Sinks of one kind share a connection."""
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+from saga_engine.amqp.connection import SupervisedConnection
+from saga_engine.amqp.publisher import Publisher
+from saga_engine.engine_process import connection_events, connection_problem
+from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds.exchange_sink import ExchangeSink
+from saga_engine.events.feeds.feed import ExchangeOptions, Feed, SinkOptions
+from saga_engine.events.feeds.feed_sink import FeedSink
+from saga_engine.events.feeds.feed_table import FeedKey
+from saga_engine.protocol.topology import FEED_TOPOLOGY
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import Observer
+from saga_engine.vocabulary import ConnectionRole
+
+
+class SinkOpener:
+    """
+    Opens the sinks of feeds.
+
+    Args:
+        resources: closes what was opened.
+        log: the identity of the log.
+        settings: where the sinks are, and their limits.
+        emit: takes telemetry events.
+    """
+
+    def __init__(
+        self, resources: AsyncExitStack, log: EventLog, settings: Settings, emit: Observer
+    ) -> None:
+        self._resources = resources
+        self._log = log
+        self._settings = settings
+        self._emit = emit
+        self._connection: SupervisedConnection | None = None
+
+    async def open_all(self, feeds: Iterable[Feed]) -> dict[FeedKey, FeedSink]:
+        """
+        Open every sink of feeds.
+
+        Raises:
+            BrokerError: RabbitMQ is out of reach, or the exchange cannot be declared.
+        """
+        return {
+            key: await self._open(key, feed.sinks[key.sink])
+            for feed in feeds
+            for key in FeedKey.of(feed)
+        }
+
+    async def _open(self, key: FeedKey, options: SinkOptions) -> FeedSink:
+        match options:
+            case ExchangeOptions():
+                return await self._open_exchange(key, options)
+
+    async def _open_exchange(self, key: FeedKey, options: ExchangeOptions) -> ExchangeSink:
+        if self._connection is None:
+            connection = SupervisedConnection(
+                self._settings.require_broker_url(),
+                role=ConnectionRole.PUBLISH,
+                settings=self._settings,
+                topology=FEED_TOPOLOGY,
+                on_status=connection_events(self._emit),
+            )
+            self._connection = await self._resources.enter_async_context(connection)
+        connection = self._connection
+        return ExchangeSink(
+            key,
+            options,
+            self._log,
+            Publisher(connection),
+            lambda: connection_problem(connection.status),
+            self._emit,
+        )
