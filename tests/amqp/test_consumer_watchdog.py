@@ -47,7 +47,7 @@ async def test_watchdog_ignores_an_empty_queue_without_consumers(
         await publisher.publish(numbered_messages(1))
         assert numbers_of(await take_exactly(consumer, 1)) == [0]
         assert consumer.generation == 1
-    assert not any(state.problem for state in observer.states)
+        assert not any(state.problem for state in observer.states)
 
 
 async def test_watchdog_keeps_a_healthy_consumer(broker_url):
@@ -60,7 +60,7 @@ async def test_watchdog_keeps_a_healthy_consumer(broker_url):
             await publisher.publish(numbered_messages(1))
             await consumer.acknowledge(await take_exactly(consumer, 1))
         assert consumer.generation == 1
-    assert not any(state.problem for state in observer.states)
+        assert not any(state.problem for state in observer.states)
 
 
 async def test_watchdog_restores_a_deleted_binding(broker_url):
