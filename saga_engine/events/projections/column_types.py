@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import MAXYEAR, MINYEAR, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -41,6 +41,7 @@ _INTEGER_BITS = {"smallint": 16, "integer": 32, "bigint": 64}
 _INFINITE = "takes no least and no greatest date of Python, which PostgreSQL stores as infinity"
 
 _INFINITE_TIMES = (datetime.combine(date.min, time.min), datetime.combine(date.max, time.max))
+_INFINITE_YEARS = (MINYEAR, MAXYEAR)
 
 _EXACT_COLLATIONS = (None, "C", "POSIX", "ucs_basic")
 """Other collations may be nondeterministic, which their names do not say."""
@@ -204,7 +205,8 @@ def _date_time(sql_type: types.DateTime) -> ColumnType | None:
     def accept(value: Any) -> datetime:
         if not isinstance(value, datetime) or (value.tzinfo is not None) is not with_zone:
             raise ValueRefused(f"takes a datetime {'with' if with_zone else 'without'} a time zone")
-        if value.replace(tzinfo=None) in _INFINITE_TIMES:
+        # Of nearly all values the year says enough, and it is fast.
+        if value.year in _INFINITE_YEARS and value.replace(tzinfo=None) in _INFINITE_TIMES:
             raise ValueRefused(_INFINITE)
         return value
 

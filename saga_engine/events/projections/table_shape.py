@@ -5,7 +5,7 @@ It is read from the table's SQLAlchemy declaration, once.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -43,6 +43,7 @@ class TableShape:
         required: the columns without which no row can be inserted.
         not_null: the columns that take no None.
         summable: the columns that `add` works on.
+        accepts: `ColumnType.accept` of each column, which is called for each value of each event.
         checked: names of columns that changes have used, which need not be checked again.
     """
 
@@ -53,6 +54,7 @@ class TableShape:
     required: frozenset[str]
     not_null: frozenset[str]
     summable: frozenset[str]
+    accepts: Mapping[str, Callable[[Any], Any]] = field(compare=False, repr=False)
     checked: set[tuple[object, ...]] = field(default_factory=set, compare=False, repr=False)
 
     def check_mapping(self, values: object) -> None:
@@ -115,10 +117,10 @@ class TableShape:
 
     def accept(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Give values of columns as they are written; raise TableProblem if one is refused."""
-        columns = self.columns
+        accepts = self.accepts
         try:
             return {
-                name: self._null(name) if value is None else columns[name].accept(value)
+                name: self._null(name) if value is None else accepts[name](value)
                 for name, value in values.items()
             }
         except ValueRefused:
@@ -221,6 +223,7 @@ def _read(table: Table) -> TableShape:
             for name, each in writable.items()
             if each.can_add and _starts_at_zero(by_name[name])
         ),
+        accepts={name: each.accept for name, each in writable.items()},
     )
 
 
