@@ -29,6 +29,11 @@ class UrlParameterNames:
 BROKER_PARAMETERS = UrlParameterNames("cafile", "certfile", "keyfile", "SAGA_ENGINE_BROKER_URL")
 """The names of aiormq, which are similar to those of RabbitMQ's own clients."""
 
+BROKER_STREAM_PARAMETERS = UrlParameterNames(
+    "cafile", "certfile", "keyfile", "SAGA_ENGINE_BROKER_STREAM_URL"
+)
+"""The same names, for the stream protocol."""
+
 DATABASE_PARAMETERS = UrlParameterNames("sslrootcert", "sslcert", "sslkey", "the database URL")
 """The names of libpq and psql (PostgreSQL manual, 32.1.2)."""
 
@@ -51,26 +56,29 @@ class TlsFiles:
 
 def broker_tls_files(url: str) -> TlsFiles | None:
     """
-    Read the TLS files of a RabbitMQ URL; None for `amqp://`.
+    Read the TLS files of a RabbitMQ URL; None for `amqp://` and `rabbitmq-stream://`.
 
     Raises:
         ConfigurationError: it requests something other than verified TLS.
     """
-    parameters = _query_parameters(url, BROKER_PARAMETERS)
-    tls_parameters = {BROKER_PARAMETERS.ca, BROKER_PARAMETERS.certificate, BROKER_PARAMETERS.key}
+    scheme = url.partition(":")[0]
+    names = BROKER_PARAMETERS if scheme in ("amqp", "amqps") else BROKER_STREAM_PARAMETERS
+    parameters = _query_parameters(url, names)
+    tls_parameters = {names.ca, names.certificate, names.key}
     for name in parameters:
         if name not in tls_parameters and _TLS_PARAMETER_PATTERN.search(name):
             raise ConfigurationError(
-                f"{BROKER_PARAMETERS.url_name} has the parameter {name}, which is not for it:"
-                " certificates are"
+                f"{names.url_name} has the parameter {name}, which is not for it: certificates are"
                 f" always checked. Its parameters are {', '.join(sorted(tls_parameters))}."
             )
-    uses_tls = urlsplit(url).scheme == "amqps"
-    if tls_parameters & parameters.keys() and not uses_tls:
+    if scheme in _SECURE_SCHEMES.values():
+        return _tls_files(names, parameters)
+    if tls_parameters & parameters.keys():
         raise ConfigurationError(
-            f"{BROKER_PARAMETERS.url_name} names certificates, but amqp:// is without TLS. Say amqps://."
+            f"{names.url_name} names certificates, but {scheme}:// is without TLS. Say"
+            f" {_SECURE_SCHEMES.get(scheme, 'amqps')}://."
         )
-    return _tls_files(BROKER_PARAMETERS, parameters) if uses_tls else None
+    return None
 
 
 def database_tls_files(url: str) -> TlsFiles | None:
@@ -162,6 +170,7 @@ def handshake_problem(error: BaseException | None, parameter_names: UrlParameter
     return ""
 
 
+_SECURE_SCHEMES = {"amqp": "amqps", "rabbitmq-stream": "rabbitmq-stream+tls"}
 _TLS_PARAMETER_PATTERN = re.compile(r"(?i)ssl|tls|verif|cert|ca(file|path|data)|keyfile")
 
 _CERTIFICATE_PROBLEMS: Mapping[int, str] = MappingProxyType(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds.exchange_sink import ExchangeSink
-from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed import ExchangeOptions, Feed
 from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
 from saga_engine.events.feeds.feed_rules import event_filter
 from saga_engine.events.feeds.feed_runner import FeedRunner
@@ -126,6 +126,7 @@ class SimulatedProjector:
     def _feed_runner(self, feed: Feed, source: EventSource, store: FeedStore) -> FeedRunner:
         (key,) = FeedKey.of(feed)
         options = feed.sinks[key.sink]
+        assert isinstance(options, ExchangeOptions)
         sink = ExchangeSink(key, options, source.log, self.publisher, lambda: None, self.emit)
         checkpoint = FeedCheckpoint(key, store, self.owner, self.settings.projection_lease)
         return FeedRunner(event_filter(feed), source, checkpoint, sink, self._loop)

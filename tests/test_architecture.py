@@ -59,6 +59,9 @@ MAY_SKIP = {
 """Test modules that may skip, each with a reason."""
 
 TESTED_ELSEWHERE = {
+    "saga_engine/amqp/declaring_channel.py": "test_declare.py declares with it",
+    "saga_engine/amqp/stream_queues.py": "test_stream_topology.py declares and compares streams",
+    "saga_engine/events/feeds/stream_client.py": "test_stream_connection.py tests what it raises",
     "saga_engine/cli/event_database.py": "test_feeds.py and test_projections.py open it",
     "saga_engine/cli/operator_actions.py": "test_feeds.py and test_projections.py print them",
     "saga_engine/client/handle.py": "it declares a record",

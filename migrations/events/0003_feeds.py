@@ -31,6 +31,7 @@ CREATE TABLE saga_engine.feed (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     reads_runs boolean NOT NULL DEFAULT true,
     missing_until bigint,
+    rewinds integer NOT NULL DEFAULT 0,
     PRIMARY KEY (name, sink)
 ) WITH (fillfactor = 50)"""
 

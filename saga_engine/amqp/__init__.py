@@ -7,6 +7,8 @@ RabbitMQ: supervised connections; messages published and consumed in batches.
     url                 the URL of RabbitMQ: its hosts, its user, and what may be shown of it
     connection          a supervised connection: opened, watched, and reopened when it is lost
     handshake           opening one connection, and what its errors mean
+    declaring_channel   declares what is missing, or checks what exists
+    stream_queues       the partitions of a stream, declared and compared
     declare             exchanges, queues and bindings, declared or checked
     publisher           publishes a batch in one write and awaits its confirms together
     single_publisher    publishes single messages with aio-pika: requests, redriven dead letters

@@ -16,6 +16,12 @@ class BrokerSettings(BaseModel):
         description="URL of RabbitMQ, as amqp://user:password@host:port/vhost, or amqps:// for TLS."
         " For a cluster, list the nodes: one:port,two:port,three:port",
     )
+    broker_stream_url: SecretStr | None = Field(
+        None,
+        description="URL of RabbitMQ for feeds that publish to streams, as"
+        " rabbitmq-stream://user:password@host:port/vhost, or rabbitmq-stream+tls:// for TLS. The"
+        " default is that of broker_url, with port 5552, or 5551 for TLS",
+    )
     broker_connect_timeout: Seconds = Field(
         5.0,
         description="Seconds to connect to a node and log in. After that the next node of the URL"
@@ -44,7 +50,7 @@ class BrokerSettings(BaseModel):
         " unroutable",
     )
 
-    @field_validator("broker_url", mode="before")
+    @field_validator("broker_url", "broker_stream_url", mode="before")
     @classmethod
     def _strip_broker_url(cls, url: object) -> object:
         """Remove the line end that a Kubernetes Secret made with `echo URL | base64` contains."""
@@ -55,6 +61,17 @@ class BrokerSettings(BaseModel):
     def _check_broker_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not url.get_secret_value().startswith(("amqp://", "amqps://")):
             raise ValueError("must begin with amqp:// or amqps://")
+        if url:
+            tls.broker_tls_files(url.get_secret_value())
+        return url
+
+    @field_validator("broker_stream_url")
+    @classmethod
+    def _check_broker_stream_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(
+            ("rabbitmq-stream://", "rabbitmq-stream+tls://")
+        ):
+            raise ValueError("must begin with rabbitmq-stream:// or rabbitmq-stream+tls://")
         if url:
             tls.broker_tls_files(url.get_secret_value())
         return url

@@ -3,10 +3,14 @@ A private RabbitMQ node for tests and benchmarks.
 
 It shares nothing with a RabbitMQ that runs on the machine: it has its own epmd, ports, cookie and
 data, which are deleted at the end. It needs RabbitMQ's package but not its service: no root, no
-plugin, no management.
+management. The stream plugin, which comes with RabbitMQ, is enabled.
+
+With RABBITMQ_ROOT, nodes run from the file system in that directory, as `make test-rabbitmq4` makes
+it with another version of RabbitMQ.
 """
 
 import asyncio
+import os
 import secrets
 import shutil
 import signal
@@ -14,11 +18,15 @@ import socket
 import tempfile
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 from saga_engine.embedded.server_process import ServerProcess, free_port
 from saga_engine.errors import BrokerError, BrokerUnavailable, ConfigurationError
 
 INSTALL_COMMAND = "apt-get install rabbitmq-server"
+
+ROOT = Path(os.environ.get("RABBITMQ_ROOT", "/"))
+_ENTER_ROOT = Path(__file__).parents[1] / "tools" / "enter_root.sh"
 
 _START_TIMEOUT = 90.0  # Seconds; 3 to 9 are usual on two cores.
 _STOP_TIMEOUT = 20.0  # Seconds; a quorum queue is flushed in one.
@@ -31,6 +39,9 @@ _ERLANG_ARGUMENTS = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 _DISTRIBUTION_ARGUMENTS = "-kernel inet_dist_use_interface {127,0,0,1} -kernel net_ticktime 10"
 _CONFIGURATION_TEMPLATE = """\
 listeners.tcp.local = 127.0.0.1:{port}
+stream.listeners.tcp.local = 127.0.0.1:{stream_port}
+stream.advertised_host = 127.0.0.1
+stream.advertised_port = {stream_port}
 log.console = false
 log.file.level = warning
 vm_memory_high_watermark.absolute = 512MB
@@ -69,6 +80,7 @@ class RabbitMQServer:
         self._directory = Path()
         self._scripts_directory = Path()
         self._port = free_port()
+        self.stream_port = free_port()
         self._epmd_port: int = cluster_peer._epmd_port if cluster_peer else free_port()
         self._distribution_port = free_port()
         self._epmd_process: ServerProcess | None = None
@@ -90,7 +102,7 @@ class RabbitMQServer:
         try:
             if self._cluster_peer is None:
                 self._epmd_process = await ServerProcess.start(
-                    (epmd, "-address", "127.0.0.1", "-port", str(self._epmd_port)),
+                    (*_in_root(epmd), "-address", "127.0.0.1", "-port", str(self._epmd_port)),
                     log_path=self._directory / "epmd.log",
                     environment=self._environment(),
                 )
@@ -118,6 +130,10 @@ class RabbitMQServer:
         """The URL of a virtual host; it must exist."""
         path = "" if vhost == "/" else vhost
         return f"amqp://guest:guest@127.0.0.1:{self._port}/{path}"
+
+    def stream_url_of(self, vhost: str) -> str:
+        """The URL of a virtual host, by the stream protocol; it must exist."""
+        return f"rabbitmq-stream://guest:guest@127.0.0.1:{self.stream_port}/{quote(vhost, safe='')}"
 
     async def sync_metadata(self) -> None:
         """
@@ -153,7 +169,7 @@ class RabbitMQServer:
     async def rabbitmqctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl` against the node and return what it prints; about a second each."""
         command = (
-            str(self._scripts_directory / "rabbitmqctl"),
+            *_in_root(self._scripts_directory / "rabbitmqctl"),
             "--quiet",
             "--node",
             self.node_name,
@@ -192,9 +208,10 @@ class RabbitMQServer:
             cookie.touch(mode=0o600)
             cookie.write_text(self._erlang_cookie())
             cookie.chmod(0o400)
-        (directory / "enabled_plugins").write_text("[].")
+        (directory / "enabled_plugins").write_text("[rabbitmq_stream].")
         (directory / "rabbitmq.conf").write_text(
-            _CONFIGURATION_TEMPLATE.format(port=self._port) + self._extra_configuration
+            _CONFIGURATION_TEMPLATE.format(port=self._port, stream_port=self.stream_port)
+            + self._extra_configuration
         )
         return directory
 
@@ -233,7 +250,7 @@ class RabbitMQServer:
 
     async def _start(self) -> None:
         self._node_process = await ServerProcess.start(
-            (self._scripts_directory / "rabbitmq-server",),
+            _in_root(self._scripts_directory / "rabbitmq-server"),
             log_path=self._directory / "output.log",
             environment=self._environment(),
         )
@@ -262,11 +279,20 @@ def _accepts_connections(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _in_root(program: Path) -> tuple[str, ...]:
+    """The command that runs a program of ROOT."""
+    if Path("/") == ROOT:
+        return (str(program),)
+    return ("sh", str(_ENTER_ROOT), str(ROOT), str(Path("/") / program.relative_to(ROOT)))
+
+
 def _find_scripts() -> Path | None:
     """The directory of RabbitMQ's own scripts; Debian's in /usr/sbin require its own user."""
-    candidates = [Path("/usr/lib/rabbitmq/bin"), Path("/opt/rabbitmq/sbin")]
-    candidates += sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin"), reverse=True)
-    if found := shutil.which("rabbitmq-server", path="/usr/local/sbin:/opt/homebrew/sbin"):
+    candidates = [ROOT / "usr/lib/rabbitmq/bin", ROOT / "opt/rabbitmq/sbin"]
+    candidates += sorted(ROOT.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin"), reverse=True)
+    if Path("/") == ROOT and (
+        found := shutil.which("rabbitmq-server", path="/usr/local/sbin:/opt/homebrew/sbin")
+    ):
         candidates.append(Path(found).resolve().parent)
     return next(
         (candidate for candidate in candidates if (candidate / "rabbitmq-server").exists()), None
@@ -275,6 +301,6 @@ def _find_scripts() -> Path | None:
 
 def _find_epmd() -> Path | None:
     """Erlang's port mapper, started separately, because Erlang would leave it running."""
-    if found := shutil.which("epmd"):
+    if Path("/") == ROOT and (found := shutil.which("epmd")):
         return Path(found)
-    return max(Path("/usr/lib/erlang").glob("erts-*/bin/epmd"), default=None)
+    return max(ROOT.glob("usr/lib/erlang/erts-*/bin/epmd"), default=None)

@@ -11,6 +11,14 @@ Feeds: events published in the order of their streams, at least once.
     feed_sink        what publishes the events of a feed
     sink_opener      opens the sinks of feeds
     exchange_sink    the exchange `saga.feed` as a sink
+    stream_sink         a stream of RabbitMQ as a sink
+    stream_message      an event as a message of a stream, and its partition
+    stream_topology     the partitions of a stream: made, or compared
+    stream_publishers   the publishers of one connection, and what is confirmed of each
+    stream_connection   a connection by the stream protocol, opened again when it is lost
+    stream_client       rstream's client, with an end that is noticed
+    stream_address      where RabbitMQ speaks the stream protocol
+    producer_name       the name by which RabbitMQ drops what it has already
     interfaces       the database as the loop of a feed uses it, and the broker as its exchange does
     sql_feed_store   that database in PostgreSQL
     feed_table       how far each feed is, and which process runs it

@@ -27,31 +27,35 @@ def encode_event(event: Recorded, log_id: UUID) -> Message:
     Raises:
         UnreadableEvent: its data is not JSON that can be read and written.
     """
-    headers: dict[str, str | int | bool] = {
-        "ce-specversion": "1.0",
-        "ce-id": str(event.id),
-        "ce-source": log_id.urn,
-        "ce-type": event.type,
-        "ce-subject": event.stream,
-        "ce-time": event.recorded_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "ce-sequence": f"{event.position:0{SEQUENCE_DIGITS}}",
-        "ce-streamversion": str(event.version),
-        "ce-schemaversion": str(event.schema_version),
-    }
-    optional = {
-        "ce-correlationid": event.correlation_id,
-        "ce-causationid": event.causation_id,
-        "ce-actor": event.actor,
-    }
-    headers |= {name: value for name, value in optional.items() if value is not None}
     return Message(
         exchange=FEED,
         routing_key=routing_key(event),
         body=data_json(event),
         message_id=str(event.id),
-        headers=headers,
+        headers={f"ce-{name}": value for name, value in attributes(event, log_id).items()},
         timestamp=event.recorded_at,
     )
+
+
+def attributes(event: Recorded, log_id: UUID) -> dict[str, str]:
+    """Return the attributes of an event, by the names that every binding adds its prefix to."""
+    optional = {
+        "correlationid": event.correlation_id,
+        "causationid": event.causation_id,
+        "actor": event.actor,
+    }
+    return {
+        "specversion": "1.0",
+        "id": str(event.id),
+        "source": log_id.urn,
+        "type": event.type,
+        "subject": event.stream,
+        "time": event.recorded_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "sequence": f"{event.position:0{SEQUENCE_DIGITS}}",
+        "streamversion": str(event.version),
+        "schemaversion": str(event.schema_version),
+        **{name: value for name, value in optional.items() if value is not None},
+    }
 
 
 def routing_key(event: Recorded) -> str:

@@ -8,6 +8,7 @@ A feed publishes in the order of each stream, and an event at least once, always
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ class Sink(StrEnum):
     """Where the events of a feed go."""
 
     EXCHANGE = "exchange"  # the exchange `saga.feed`
+    STREAM = "stream"  # a stream of RabbitMQ
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,20 @@ class ExchangeOptions:
     unroutable: Unroutable | str
 
 
-SinkOptions = ExchangeOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """A feed's events go to a stream of RabbitMQ; see `Feed.to_stream`."""
+
+    sink: ClassVar[Sink] = Sink.STREAM
+
+    stream: str
+    partitions: int
+    max_age: timedelta | None
+    max_bytes: int | None
+    segment_bytes: int
+
+
+SinkOptions = ExchangeOptions | StreamOptions
 """What an author declares about one sink of a feed."""
 
 
@@ -88,6 +103,45 @@ class Feed:
             DefinitionError: the feed has this sink already.
         """
         self._add(ExchangeOptions(unroutable))
+
+    def to_stream(
+        self,
+        stream: str,
+        *,
+        partitions: int = 1,
+        max_age: timedelta | None = timedelta(days=7),
+        max_bytes: int | None = None,
+        segment_bytes: int = 500_000_000,
+    ) -> None:
+        """
+        Publish to a stream of RabbitMQ; needs `saga-engine[streams]`.
+
+        A stream that is missing is created as declared. One that exists is compared and not
+        changed: `feeds show` has the differences, and another number of partitions stops the feed.
+
+        Args:
+            stream: its name: letters, digits, `.`, `-` and `_`; at most 200 characters. Several
+                partitions are the streams `<name>-0`, `<name>-1` and so on of a super stream.
+            partitions: 1 to 200. All events of a stream of the database are in one of them. A
+                change later needs another name.
+            max_age: how long RabbitMQ keeps events, from 1 second; None: without end.
+            max_bytes: how much it keeps of each partition, at least `segment_bytes`; None: without
+                a limit.
+            segment_bytes: the size of its files, 1,000 to 3,000,000,000. Only whole files are
+                deleted, and never the last one.
+
+        Raises:
+            DefinitionError: the feed has this sink already.
+        """
+        self._add(
+            StreamOptions(
+                stream=stream,
+                partitions=partitions,
+                max_age=max_age,
+                max_bytes=max_bytes,
+                segment_bytes=segment_bytes,
+            )
+        )
 
     def _add(self, options: SinkOptions) -> None:
         sink = options.sink

@@ -75,7 +75,7 @@ async def rewind(tx: Transaction, key: FeedKey, position: int, operator: Operato
     if not 0 <= position <= found.position:
         raise Conflict(f"Feed {key} is at position {found.position}. Give an earlier one, from 0.")
     await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
-    await feed_table.forget_missing(tx, key)
+    await feed_table.note_rewind(tx, key)
     await operator_audit.record(tx, audited(key), Action.REWIND, operator, position)
 
 

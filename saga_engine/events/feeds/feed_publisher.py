@@ -55,7 +55,7 @@ class FeedPublisher(AsyncResource):
         emit: Observer,
     ) -> None:
         feed_rules.check(feeds)
-        if any(Sink.EXCHANGE in each.sinks for each in feeds):
+        if any(sink in each.sinks for each in feeds for sink in (Sink.EXCHANGE, Sink.STREAM)):
             settings.require_broker_url()
         self.owner = process_owner()
         self._feeds = feeds
@@ -72,7 +72,7 @@ class FeedPublisher(AsyncResource):
             self._log = await EventLog.load(tx)
             readers = [each for each in self._feeds if feed_rules.event_filter(each).reads_runs]
             await feed_table.register(tx, sorted(self.keys), _keys(readers))
-        opener = SinkOpener(resources, self._log, self._settings, self._loop.emit)
+        opener = SinkOpener(resources, self._database, self._log, self._settings, self._loop.emit)
         self._sinks = await opener.open_all(self._feeds)
 
     @property

@@ -1,15 +1,24 @@
 """What makes feeds valid. `check` is called before they are used."""
 
+import re
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Any
 
 from saga_engine.errors import DefinitionError, InvalidInput
 from saga_engine.events.event_store.event_types import event_type_of
 from saga_engine.events.event_store.log_page import LogFilter
-from saga_engine.events.feeds.feed import ExchangeOptions, Feed, Unroutable
+from saga_engine.events.feeds.feed import ExchangeOptions, Feed, StreamOptions, Unroutable
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
 from saga_engine.payload.payload import type_name
 
 Problems = Iterator[DefinitionError]
+
+_STREAM = re.compile(r"[a-zA-Z0-9._-]{1,200}")
+_MIN_AGE, _MAX_AGE = timedelta(seconds=1), timedelta(days=36_525)
+_MAX_BYTES = 1_000_000_000_000_000
+_PARTITIONS = (1, 200)
+_SEGMENT_BYTES = (1_000, 3_000_000_000)
 
 
 def check(feeds: Iterable[Feed]) -> None:
@@ -51,17 +60,52 @@ def event_filter(feed: Feed) -> LogFilter:
 
 def _check_sinks(feed: Feed) -> Problems:
     if not feed.sinks:
-        yield _problem(feed, "publishes nowhere", "Call its to_exchange().")
+        yield _problem(feed, "publishes nowhere", "Call its to_exchange() or to_stream().")
     for options in feed.sinks.values():
         match options:
             case ExchangeOptions():
                 yield from _check_exchange(feed, options)
+            case StreamOptions():
+                yield from _check_stream(feed, options)
 
 
 def _check_exchange(feed: Feed, options: ExchangeOptions) -> Problems:
     if options.unroutable not in tuple(Unroutable):
         allowed = " or ".join(repr(each.value) for each in Unroutable)
         yield _problem(feed, f"has unroutable={options.unroutable!r}", f"Use {allowed}.")
+
+
+def _check_stream(feed: Feed, options: StreamOptions) -> Problems:
+    name: Any = options.stream
+    if not isinstance(name, str) or not _STREAM.fullmatch(name):
+        yield _problem(
+            feed,
+            f"has the stream {str(name)[:80]!r}",
+            "Use letters, digits, `.`, `-` and `_`; at most 200 characters.",
+        )
+    yield from _check_number(feed, "partitions", options.partitions, _PARTITIONS)
+    yield from _check_number(feed, "segment_bytes", options.segment_bytes, _SEGMENT_BYTES)
+    if options.max_bytes is not None and isinstance(options.segment_bytes, int):
+        bounds = (options.segment_bytes, _MAX_BYTES)
+        yield from _check_number(feed, "max_bytes", options.max_bytes, bounds)
+    if options.max_age is not None and not _is_age(options.max_age):
+        yield _problem(
+            feed,
+            f"has max_age={str(options.max_age)[:40]}",
+            "Give a timedelta of whole seconds, from 1 second to 100 years, as"
+            " max_age=timedelta(days=7), or None to keep events without end.",
+        )
+
+
+def _check_number(feed: Feed, argument: str, given: Any, bounds: tuple[int, int]) -> Problems:
+    least, most = bounds
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
+        fix = f"Give a number from {least:,} to {most:,}."
+        yield _problem(feed, f"has {argument}={str(given)[:40]}", fix)
+
+
+def _is_age(given: object) -> bool:
+    return isinstance(given, timedelta) and _MIN_AGE <= given <= _MAX_AGE and not given.microseconds
 
 
 def _check_selection(feed: Feed) -> Problems:

@@ -129,16 +129,20 @@ class FeedRunner:
         Raises:
             NotOwner: the lease was lost. The events may have been published.
         """
-        async with asyncio.TaskGroup() as tasks:
-            publishing = tasks.create_task(self._sink.publish(events))
-            is_owner = True
-            while not publishing.done():
-                await asyncio.wait([publishing], timeout=max(0.0, self._renew_at - self._now()))
-                if not publishing.done():
-                    is_owner = await self._keep_lease()
+        is_owner, outcomes = True, []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                publishing = tasks.create_task(self._sink.publish(events))
+                while not publishing.done():
+                    await asyncio.wait([publishing], timeout=max(0.0, self._renew_at - self._now()))
+                    if not publishing.done():
+                        is_owner = await self._keep_lease()
+            outcomes = publishing.result()
+        except* NotOwner:
+            is_owner = False
         if not is_owner:
             raise NotOwner
-        return publishing.result()
+        return outcomes
 
     async def _keep_lease(self) -> bool:
         """Renew the lease; False when another process has changed the feed."""

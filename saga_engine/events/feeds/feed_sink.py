@@ -47,6 +47,10 @@ class FeedSink(SinkRules, Protocol):
         Returns:
             The position up to which the destination is known to have every event: *position*, or a
             later one.
+
+        Raises:
+            NotOwner: the feed has another position by now.
+            StoreError: the database is unavailable.
         """
 
     async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
@@ -55,6 +59,9 @@ class FeedSink(SinkRules, Protocol):
 
         The wait has a limit. Unless `one_at_a_time`, no event of a stream is confirmed after one
         that is not.
+
+        Raises:
+            NotOwner: this process has to begin again with `resume`.
 
         Returns:
             One outcome for each event. NACKED and UNKNOWN: it is published again. UNPUBLISHABLE:

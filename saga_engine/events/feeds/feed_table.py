@@ -44,6 +44,11 @@ class FeedKey:
         return f"saga-engine feeds retry {self.name} --sink {self.sink.value} --reason ..."
 
     @property
+    def rewind_command(self) -> str:
+        """The command that publishes every event again."""
+        return f"saga-engine feeds rewind {self.name} --sink {self.sink.value} --to 0"
+
+    @property
     def parameters(self) -> dict[str, object]:
         """Return it as parameters of a statement."""
         return {"name": self.name, "sink": self.sink.value}
@@ -159,9 +164,9 @@ async def set_state(tx: Transaction, key: FeedKey, state: FeedState, position: i
     await tx.execute(_SET_STATE, parameters)
 
 
-async def forget_missing(tx: Transaction, key: FeedKey) -> None:
-    """Forget that a feed has missed events: it publishes again what is stored."""
-    await tx.execute(_FORGET_MISSING, key.parameters)
+async def note_rewind(tx: Transaction, key: FeedKey) -> None:
+    """Count a rewind, and forget that the feed has missed events: it publishes what is stored."""
+    await tx.execute(_NOTE_REWIND, key.parameters)
 
 
 async def release(tx: Transaction, owner: str) -> None:
@@ -224,8 +229,10 @@ _SET_STATE = text(
         updated_at = clock_timestamp()
     WHERE name = :name AND sink = :sink"""
 )
-_FORGET_MISSING = text(
-    "UPDATE saga_engine.feed SET missing_until = NULL WHERE name = :name AND sink = :sink"
+_NOTE_REWIND = text(
+    """
+    UPDATE saga_engine.feed SET missing_until = NULL, rewinds = rewinds + 1
+    WHERE name = :name AND sink = :sink"""
 )
 _RELEASE = text(
     "UPDATE saga_engine.feed SET owner = NULL, leased_until = NULL WHERE owner = :owner"

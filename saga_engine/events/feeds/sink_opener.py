@@ -6,13 +6,16 @@ from contextlib import AsyncExitStack
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.engine_process import connection_events, connection_problem
+from saga_engine.errors import ConfigurationError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds.exchange_sink import ExchangeSink
-from saga_engine.events.feeds.feed import ExchangeOptions, Feed, SinkOptions
+from saga_engine.events.feeds.feed import ExchangeOptions, Feed, SinkOptions, StreamOptions
 from saga_engine.events.feeds.feed_sink import FeedSink
 from saga_engine.events.feeds.feed_table import FeedKey
+from saga_engine.events.feeds.producer_name import ProducerName
 from saga_engine.protocol.topology import FEED_TOPOLOGY
 from saga_engine.settings import Settings
+from saga_engine.store.database import Database
 from saga_engine.telemetry.events import Observer
 from saga_engine.vocabulary import ConnectionRole
 
@@ -23,15 +26,22 @@ class SinkOpener:
 
     Args:
         resources: closes what was opened.
+        database: of the events.
         log: the identity of the log.
         settings: where the sinks are, and their limits.
         emit: takes telemetry events.
     """
 
     def __init__(
-        self, resources: AsyncExitStack, log: EventLog, settings: Settings, emit: Observer
+        self,
+        resources: AsyncExitStack,
+        database: Database,
+        log: EventLog,
+        settings: Settings,
+        emit: Observer,
     ) -> None:
         self._resources = resources
+        self._database = database
         self._log = log
         self._settings = settings
         self._emit = emit
@@ -43,17 +53,31 @@ class SinkOpener:
 
         Raises:
             BrokerError: RabbitMQ is out of reach, or the exchange cannot be declared.
+            ConfigurationError: a setting is missing or wrong, or an extra is not installed.
         """
         return {
-            key: await self._open(key, feed.sinks[key.sink])
+            key: await self._open(feed, key, feed.sinks[key.sink])
             for feed in feeds
             for key in FeedKey.of(feed)
         }
 
-    async def _open(self, key: FeedKey, options: SinkOptions) -> FeedSink:
+    async def _open(self, feed: Feed, key: FeedKey, options: SinkOptions) -> FeedSink:
         match options:
             case ExchangeOptions():
                 return await self._open_exchange(key, options)
+            case StreamOptions():
+                return await self._open_stream(ProducerName.of(feed, key, self._log.id), options)
+
+    async def _open_stream(self, name: ProducerName, options: StreamOptions) -> FeedSink:
+        try:
+            from saga_engine.events.feeds.stream_sink import StreamSink  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigurationError(
+                f"Feed {name.key.name!r} publishes to a stream, which needs the packages rstream"
+                " and mmh3. Install saga-engine[streams]."
+            ) from None
+        sink = StreamSink(options, name, self._database, self._settings)
+        return await self._resources.enter_async_context(sink)
 
     async def _open_exchange(self, key: FeedKey, options: ExchangeOptions) -> ExchangeSink:
         if self._connection is None:

@@ -2,31 +2,13 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
-from uuid import UUID
+from datetime import timedelta, timezone
 
 import pytest
 from cloudevents.core.bindings.rabbitmq import RabbitMQMessage, from_binary_event
 
-from saga_engine.events import Recorded
-from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds.cloud_event import encode_event, routing_key
-
-LOG = EventLog(UUID("0198c0de-0000-7000-8000-000000000001"))
-AT = datetime(2026, 11, 30, 12, 0, 0, 1, tzinfo=UTC)
-PLACED = Recorded(
-    stream="order-o-1",
-    version=1,
-    position=4711,
-    type="order-placed",
-    schema_version=2,
-    recorded_at=AT,
-    id=LOG.event_id("order-o-1", 1, 0, AT),
-    data={"customer": "mara", "total": "12.50"},
-    correlation_id="request-7",
-)
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
+from tests.kit.published_event import AT, DOCUMENT, LOG, PLACED
 
 
 def described(message):

@@ -1,5 +1,7 @@
 """What is wrong with a feed is said in a sentence, with its line and the remedy."""
 
+from datetime import timedelta
+
 import pytest
 from pydantic import BaseModel
 
@@ -38,6 +40,35 @@ def test_a_broken_rule_is_named(wrong, problem):
     with pytest.raises(DefinitionError, match=problem) as raised:
         check(wrong)
     assert raised.value.location.startswith(__file__)
+
+
+STREAM_RULES = [
+    ({"stream": "or ders"}, "has the stream 'or ders'. Use letters, digits"),
+    ({"stream": "x" * 201}, "at most 200 characters"),
+    ({"stream": 7}, "has the stream '7'"),
+    ({"partitions": 0}, "has partitions=0. Give a number from 1 to 200"),
+    ({"partitions": True}, "has partitions=True"),
+    ({"segment_bytes": 999}, "has segment_bytes=999. Give a number from 1,000 to 3,000,000,000"),
+    ({"segment_bytes": "1MB", "max_bytes": 5000}, "has segment_bytes=1MB"),
+    ({"max_bytes": 10**8}, "has max_bytes=100000000. Give a number from 500,000,000 to"),
+    ({"max_age": timedelta(0)}, "has max_age=0:00:00. Give a timedelta of whole seconds"),
+    ({"max_age": timedelta(seconds=1.5)}, "Give a timedelta of whole seconds"),
+    ({"max_age": 7}, "has max_age=7. Give a timedelta"),
+]
+
+
+@pytest.mark.parametrize(("options", "problem"), STREAM_RULES)
+def test_a_broken_rule_of_a_stream_is_named(options, problem):
+    made = Feed("orders")
+    made.to_stream(**{"stream": "orders", **options})
+    (found,) = problems([made])
+    assert problem in str(found)
+
+
+def test_a_stream_may_have_every_bound():
+    made = Feed("orders")
+    made.to_stream("a" * 200, partitions=200, max_age=None, max_bytes=1000, segment_bytes=1000)
+    check([made])
 
 
 def test_every_broken_rule_is_reported():

@@ -1,0 +1,190 @@
+"""
+A stream of RabbitMQ as a sink: an event is a message whose publishing id is its position.
+
+RabbitMQ drops the ids that a partition has already, so an event that is published again is stored
+once. That holds for one producer name: see `producer_name`.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+
+from saga_engine.errors import BrokerError, ConfigurationError, StoreError, UnreadableEvent
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.feed import StreamOptions, Unroutable
+from saga_engine.events.feeds.producer_name import ProducerName
+from saga_engine.events.feeds.stream_address import stream_addresses
+from saga_engine.events.feeds.stream_connection import StreamConnection
+from saga_engine.events.feeds.stream_message import encode_stream_message, partition_of
+from saga_engine.events.feeds.stream_publishers import StreamPublishers
+from saga_engine.events.feeds.stream_topology import StreamTopology
+from saga_engine.events.readers.owned_loop import NotOwner
+from saga_engine.lifecycle import AsyncResource
+from saga_engine.protocol.message import PublishOutcome
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+
+
+class StreamSink(AsyncResource):
+    """
+    Publishes the events of one feed to its stream; `async with` opens and closes it.
+
+    Args:
+        options: as the feed declares them.
+        name: of its producer.
+        database: of the events.
+        settings: where RabbitMQ is, and how long it may take.
+
+    Raises:
+        ConfigurationError: on entering: RabbitMQ refuses the user, or has no URL.
+        BrokerUnavailable: on entering: it is out of reach by the stream protocol.
+    """
+
+    one_at_a_time = False
+    """What a partition has of a producer has no gap."""
+    unroutable = Unroutable.STOP
+    """A stream takes every event."""
+
+    def __init__(
+        self, options: StreamOptions, name: ProducerName, database: Database, settings: Settings
+    ) -> None:
+        self._options = options
+        self._name = name
+        self._database = database
+        self._settings = settings
+        self._connection = StreamConnection(stream_addresses(settings), options.stream, settings)
+        self._topology = StreamTopology(name.key, options, settings)
+        self._current_name = ""
+        self._publishers: StreamPublishers | None = None
+        self._problem: str | None = None
+        self._position = 0
+
+    async def _open(self, resources: AsyncExitStack) -> None:
+        await resources.enter_async_context(self._connection)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be published now; None: nothing is wrong."""
+        return self._connection.problem or self._problem
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """How the stream differs from what the feed declares."""
+        return self._topology.differences
+
+    async def resume(self, position: int) -> int:
+        """
+        Begin after a position with the producer of now, and check the stream.
+
+        That does not last as long as a lease. Without an answer the stream is checked again before
+        the first event.
+
+        Returns:
+            The position. What a partition has beyond it is known when it is published.
+
+        Raises:
+            NotOwner: the feed has another position by now.
+            StoreError: the database is unavailable.
+        """
+        async with self._database.transaction() as tx:
+            name, stored = await self._name.read(tx)
+        if stored != position:
+            raise NotOwner
+        if self._publishers:
+            self._publishers.client.end("its publishers begin again")
+        self._current_name, self._position = name, position
+        self._topology.forget()
+        self._publishers = None
+        seconds = min(self._settings.broker_confirm_timeout, self._settings.projection_lease / 3)
+        await self._attempt(self._prepare(), seconds)
+        return position
+
+    async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
+        """
+        Publish events and wait for their confirms, for `broker_confirm_timeout` at most.
+
+        Raises:
+            NotOwner: the database is another one than at `resume`, or the feed was rewound.
+        """
+        outcomes = [PublishOutcome.UNKNOWN] * len(events)
+        try:
+            async with self._database.transaction() as tx:
+                name, _ = await self._name.read(tx)
+        except StoreError:
+            return outcomes
+        if name != self._current_name:
+            raise NotOwner
+        seconds = self._settings.broker_confirm_timeout
+        await self._attempt(self._publish(events, outcomes), seconds)
+        return outcomes
+
+    def explain(self, event: Recorded, _outcome: PublishOutcome) -> str:
+        """Return why an event cannot be published, and what an operator can do about it."""
+        if self._topology.refusal:
+            return self._topology.refusal
+        try:
+            size = len(encode_stream_message(event, self._name.log_id))
+        except UnreadableEvent as error:
+            return f"The event cannot be published: {error.problem}. Discard the event."
+        return (
+            f"The message has {size:,} bytes, which is more than a frame of RabbitMQ's stream"
+            " protocol holds. Raise stream.frame_max in rabbitmq.conf, restart RabbitMQ, then run"
+            f" `{self._name.key.retry_command}`; or discard the event."
+        )
+
+    async def _attempt(self, work: Coroutine[object, object, object], seconds: float) -> None:
+        """Do something with RabbitMQ; `problem` says why it failed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await work
+        except TimeoutError:
+            self._problem = "RabbitMQ did not answer in time."
+        except (BrokerError, ConfigurationError) as error:
+            self._problem = str(error)
+        else:
+            self._problem = None
+
+    async def _publish(self, events: Sequence[Recorded], outcomes: list[PublishOutcome]) -> None:
+        """Publish the events before the first that can never be published."""
+        publishers = await self._prepare()
+        if publishers is None:
+            outcomes[0] = PublishOutcome.UNPUBLISHABLE
+            return
+        partitions = publishers.partitions
+        numbers = [partition_of(each.stream, len(partitions)) for each in events]
+        messages: dict[int, list[tuple[int, bytes]]] = {}
+        for index, event in enumerate(events):
+            if event.position <= partitions[numbers[index]].sequence:
+                continue  # it was published before
+            data = self._encode(event)
+            if data is None or len(data) > publishers.max_message_bytes:
+                outcomes[index] = PublishOutcome.UNPUBLISHABLE
+                del numbers[index:]
+                break
+            messages.setdefault(numbers[index], []).append((event.position, data))
+        try:
+            await publishers.publish(messages)
+        finally:
+            for index, number in enumerate(numbers):
+                if events[index].position <= partitions[number].sequence:
+                    outcomes[index] = PublishOutcome.CONFIRMED
+                    self._position = max(self._position, events[index].position)
+
+    async def _prepare(self) -> StreamPublishers | None:
+        """Return the publishers of the open connection; None: the feed has to stop."""
+        client = await self._connection.wait_connected()
+        if self._publishers is None or self._publishers.client is not client:
+            self._publishers = None
+            await self._topology.check(client, self._position)
+            if self._topology.refusal:
+                return None
+            streams = self._topology.streams
+            self._publishers = await StreamPublishers.declare(client, streams, self._current_name)
+        return self._publishers
+
+    def _encode(self, event: Recorded) -> bytes | None:
+        """Make the message of an event; None if its data cannot be read."""
+        try:
+            return encode_stream_message(event, self._name.log_id)
+        except UnreadableEvent:
+            return None
