@@ -6,6 +6,7 @@
 # make lint types
 # make programs  the servers and tools that the tests run on; a single test file needs them first
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
+# make fault-tables OUTPUT=FILE  writes what `make faults | tee FILE` has printed into the documents
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz      hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
@@ -28,7 +29,7 @@ SELECTION := tests/faults/test_selection.py
 COVERAGE := --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload \
     --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 
-.PHONY: help demo quick test test-all programs faults lint types bench fuzz load simulate reference diagrams
+.PHONY: help demo quick test test-all programs faults fault-tables lint types bench fuzz load simulate reference diagrams
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -88,6 +89,9 @@ faults: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@sh tests/tools/faketime.sh
 	@$(BIN)/python -m tests.faults $(FAULTS)
+
+fault-tables: $(VENV)/.dev
+	@$(BIN)/python tests/tools/fault_tables.py $(OUTPUT)
 
 simulate: $(VENV)/.dev
 	@SEEDS=$(SEEDS) RUNS=$(RUNS) BASE=$(BASE) $(BIN)/python -m tests.simulation

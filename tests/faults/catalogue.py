@@ -10,12 +10,14 @@ from tests.faults.kinds import (
     processes,
     projectors,
     rabbitmq,
+    rebuilds,
     transactions,
 )
 
 GROUPS: tuple[tuple[Fault, ...], ...] = (
     processes.FAULTS,
     projectors.FAULTS,
+    rebuilds.FAULTS,
     network.FAULTS,
     rabbitmq.FAULTS,
     postgres.FAULTS,

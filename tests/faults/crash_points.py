@@ -56,6 +56,11 @@ def has_steps(arguments: Sequence[Any], _result: Any) -> bool:
     return bool(arguments[2])
 
 
+def applied_any(arguments: Sequence[Any], result: Any) -> bool:
+    """Only batches of a read model that have moved its checkpoint."""
+    return bool(result.position > arguments[1])
+
+
 @dataclass(frozen=True)
 class CrashPoint:
     """Before or after a call of the engine; `matches` selects which of its calls count."""
@@ -118,7 +123,27 @@ PROJECTOR_CRASH_POINTS = {
     "after-feed-confirm": CrashPoint("before", "saga_engine.events.feeds.feed_table", "save"),
     "after-feed-position": CrashPoint("after", "saga_engine.events.feeds.feed_table", "save"),
 }
-CRASH_POINTS = WORKER_CRASH_POINTS | PARTICIPANT_CRASH_POINTS | PROJECTOR_CRASH_POINTS
+READ_MODEL_CRASH_POINTS = {
+    # a read model, beside a worker: rows, checkpoint, commit
+    "after-read-model-rows": CrashPoint(
+        "after", "saga_engine.events.read_models.read_model_batch", "ReadModelApplier._apply"
+    ),
+    "after-read-model-checkpoint": CrashPoint(
+        "after", "saga_engine.events.projections.projection_table", "save"
+    ),
+    "after-read-model-commit": CrashPoint(
+        "after",
+        "saga_engine.events.read_models.read_model_batch",
+        "ReadModelApplier.apply_next",
+        applied_any,
+    ),
+}
+CRASH_POINTS = (
+    WORKER_CRASH_POINTS
+    | PARTICIPANT_CRASH_POINTS
+    | PROJECTOR_CRASH_POINTS
+    | READ_MODEL_CRASH_POINTS
+)
 
 
 def install_crash(crash_point_name: str, nth_call: int) -> None:

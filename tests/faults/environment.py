@@ -26,6 +26,7 @@ from saga_engine.protocol.topology import REPLIES, REQUESTS, queue_policy
 from saga_engine.store.migrate import upgrade
 from tests.faults import event_workload, workload
 from tests.faults.feed_consumer import FeedConsumer
+from tests.faults.table_reader import TableReader
 from tests.kit.connections import raw_channel
 from tests.kit.programs import SupervisedProgram, sleep, wait_until_true
 from tests.kit.proxy import TcpProxy
@@ -37,6 +38,7 @@ ROLE = "plain"  # Owns the database: connection limits do not apply to a superus
 OTHER_ROLE = "neighbour"  # Another application on the same server.
 READY_TIMEOUT_S = 60.0  # Seconds in which a process must be ready again after any fault.
 POLL_INTERVAL_S = 0.1  # Seconds between attempts to reach an unavailable server.
+PREVIOUS_RETENTION_S = 60.0  # Then a projector removes the tables before a switch.
 UNAVAILABLE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 
@@ -77,6 +79,7 @@ class FaultEnvironment:
         self.role_password = f"canary-role-{seed}-{secrets.token_hex(8)}"
         self.secret = f"canary-payload-{seed}-{secrets.token_hex(8)}"
         self.feed_consumer: FeedConsumer
+        self.table_reader = TableReader(lambda: asyncpg_url(self.engine_url))
         self.broker_url = self.engine_url = ""
         self.malformed_message_ids: set[str] = set()
         self.requests_lost = False  # A fault emptied a queue: clients must repeat requests.
@@ -236,20 +239,21 @@ async def fault_environment(directory, seed, *, broker=RabbitMQServer):
         environment.feed_consumer = await owned.enter_async_context(
             FeedConsumer(environment.broker_url)
         )
+        await owned.enter_async_context(environment.table_reader)
         sagas = ("tests.faults.workload:order_saga", "tests.faults.workload:journey_saga")
-        for command, modules, members, count in (
-            ("worker", sagas, environment.workers, WORKERS),
+        for command, arguments, members, count in (
+            ("worker", (*sagas, "--events"), environment.workers, WORKERS),
             ("participant", ("tests.faults.workload",), environment.participants, PARTICIPANTS),
             ("projector", ("tests.faults.event_workload",), environment.projectors, PROJECTORS),
         ):
             for number in range(count):
-                started = await _start_process(owned, environment, command, modules, number)
+                started = await _start_process(owned, environment, command, arguments, number)
                 members.append(started)
         await environment.wait_all_ready()
         yield environment
 
 
-async def _start_process(owned, fault_environment: FaultEnvironment, command, modules, number):
+async def _start_process(owned, fault_environment: FaultEnvironment, command, arguments, number):
     store = await _proxy(owned, fault_environment.as_role(fault_environment.engine_url))
     alone = len(split_hosts(fault_environment.broker_url)) == 1
     broker = await _proxy(owned, fault_environment.broker_url) if alone else None
@@ -259,9 +263,10 @@ async def _start_process(owned, fault_environment: FaultEnvironment, command, mo
         "SAGA_ENGINE_LOG_LEVEL": "info",
         "SAGA_ENGINE_LOG_FORMAT": "json",
         "SAGA_ENGINE_LOG_THROTTLE_INTERVAL": "0.001",  # log each line
+        "SAGA_ENGINE_PROJECTION_PREVIOUS_RETENTION": f"{PREVIOUS_RETENTION_S:g}",
     }
     program = SupervisedProgram(
-        *(command, *modules, "--port", "0"),
+        *(command, *arguments, "--port", "0"),
         environment=environment,
         log=fault_environment.directory / f"{command}-{number}.log",
     )

@@ -2,10 +2,13 @@
 Checks the promises E1 to E6 when nothing is in flight.
 
 What it compares is read with statements of its own, and not with the readers of the engine: the
-rows of streams and journals, the effects of the participants, the tables of the projections, and
-the messages that a consumer of the feed has received. A violation is a sentence that begins with
-its promise.
+rows of streams and journals, the effects of the participants, the tables of the projections and of
+the engine's read models, and the messages that a consumer of the feed has received. A violation is
+a sentence that begins with its promise.
 """
+
+from collections.abc import Mapping
+from contextlib import suppress
 
 import asyncpg
 
@@ -22,6 +25,7 @@ from tests.faults.event_workload import (
     EFFECT_UNDONE,
     RECORDED_TYPES,
     STARTED,
+    changed,
     everything,
 )
 from tests.kit.programs import wait_until_true
@@ -30,7 +34,6 @@ CATCH_UP_TIMEOUT_S = 30.0
 """Seconds until every reader has every event: more than a lease, a backoff and a reconnection."""
 
 EXAMPLES = 3  # Rows of each kind that a violation shows.
-
 
 _OPERATOR = Operator("faults", "the queue of the consumer was lost")
 
@@ -57,9 +60,13 @@ class EventPromiseChecker:
             async with connection.transaction(isolation="repeatable_read"):
                 await connection.execute(_MATERIALIZE)
                 violations += await _compare(connection)
+                violations += await _compare_kept_versions(connection)
                 violations += await self._check_feed(connection)
         finally:
             connection.terminate()
+        problems = self._environment.table_reader.problems
+        violations += problems[:EXAMPLES]
+        problems.clear()
         return violations
 
     async def _wait_for_readers(self) -> list[str]:
@@ -134,12 +141,37 @@ async def _compare(connection: asyncpg.Connection) -> list[str]:
     for sentence, query in _FORBIDDEN.items():
         if found := await connection.fetch(f"{query} LIMIT {EXAMPLES}"):
             violations.append(f"{sentence}: {[tuple(row) for row in found]}")
-    for sentence, (expected, found) in _EQUAL.items():
+    return violations + await _differences(connection, {**_EQUAL, **_projected()})
+
+
+async def _compare_kept_versions(connection: asyncpg.Connection) -> list[str]:
+    """E4 of the tables beside the live ones: those of a rebuild, and those before a switch."""
+    violations = []
+    for row in await connection.fetch(_KEPT_VERSIONS, changed.name):
+        with suppress(asyncpg.UndefinedTableError):  # a projector has removed them meanwhile
+            async with connection.transaction():
+                violations += await _differences(connection, _projected(f"~{row['version']}"))
+    return violations
+
+
+async def _differences(
+    connection: asyncpg.Connection, queries: Mapping[str, tuple[str, str]]
+) -> list[str]:
+    violations = []
+    for sentence, (expected, found) in queries.items():
         rows = await connection.fetch(_DIFFERENCE.format(expected=expected, found=found))
         if rows:
             examples = [tuple(row) for row in rows[:EXAMPLES]]
             violations.append(f"{sentence}: {len(rows)} rows differ, such as {examples}")
     return violations
+
+
+def _projected(ending: str = "") -> dict[str, tuple[str, str]]:
+    """The pairs of queries of the tables of `changed`, with the ending of one of its versions."""
+    return {
+        f"E4: {table}{ending}": (expected, f'SELECT {columns} FROM "{table}{ending}"')
+        for table, (expected, columns) in _PROJECTED.items()
+    }
 
 
 _BEHIND = """
@@ -154,7 +186,14 @@ _LOGGED = """
     UNION ALL
     SELECT position + place - 1, 'run-' || run_id, revision, event->>'type', event->'data'
     FROM saga_engine.journal, jsonb_array_elements(events) WITH ORDINALITY AS e(event, place)"""
-_MATERIALIZE = f"CREATE TEMPORARY TABLE logged ON COMMIT DROP AS {_LOGGED}"
+_MATERIALIZE = f"""
+    CREATE TEMPORARY TABLE logged ON COMMIT DROP AS {_LOGGED};
+    CREATE TEMPORARY TABLE run_of_stream ON COMMIT DROP AS
+    SELECT 'run-' || r.run_id AS stream, d.name AS saga, r.status
+    FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
+_KEPT_VERSIONS = """
+    SELECT version FROM saga_engine.projection
+    WHERE name = $1 AND role <> 'live' AND has_tables ORDER BY version"""
 _POSITIONS = f"SELECT position FROM ({_LOGGED}) AS logged WHERE position > $1"
 _EFFECT_TYPES = f"('{EFFECT_DONE}', '{EFFECT_UNDONE}')"
 _RECORDED_TYPES = str(RECORDED_TYPES)
@@ -195,34 +234,63 @@ _EQUAL = {
         ),
         "SELECT number, position, stream FROM event_record",
     ),
-    "E4: stream_view": (
+    "E4: run_statistics": (
+        "SELECT saga, status, count(*) FROM run_of_stream GROUP BY saga, status",
+        "SELECT saga, status, runs FROM saga_engine.run_statistics WHERE runs <> 0",
+    ),
+    "E4: step_duration": (
+        """
+        SELECT saga, data->>'step', data->>'direction', count(*)
+        FROM logged JOIN run_of_stream USING (stream)
+        WHERE type = 'step_succeeded' AND data->>'late' IS NULL GROUP BY 1, 2, 3""",
+        """
+        SELECT saga, step, direction, sum(steps)::bigint FROM saga_engine.step_duration
+        GROUP BY saga, step, direction""",
+    ),
+    "E4: failure_cause": (
+        """
+        SELECT saga, coalesce(data->>'step', data->'cause'->>'step', ''),
+            coalesce(data->>'direction', 'action'), type,
+            CASE type WHEN 'incident_opened' THEN data->>'cause'
+                WHEN 'run_compensating' THEN data->'cause'->>'code'
+                ELSE data->'failure'->>'code' END, count(*)
+        FROM logged JOIN run_of_stream USING (stream)
+        WHERE type IN ('attempt_failed', 'step_rejected', 'incident_opened', 'run_compensating')
+        GROUP BY 1, 2, 3, 4, 5""",
+        "SELECT saga, step, direction, event, code, failures FROM saga_engine.failure_cause",
+    ),
+}
+"""Pairs of queries with the same rows, as texts."""
+
+_PROJECTED = {
+    "stream_view": (
         (
             "SELECT stream, count(*), (array_agg(type ORDER BY position DESC))[1], max(position)"
             f" FROM logged WHERE type NOT IN {_EFFECT_TYPES} GROUP BY stream"
         ),
-        "SELECT stream, events, last_type, last_position FROM stream_view",
+        "stream, events, last_type, last_position",
     ),
-    "E4: effect_view": (
+    "effect_view": (
         (
             f"SELECT stream, CASE max(type) WHEN '{EFFECT_DONE}' THEN 'done' ELSE 'undone' END,"
             f" count(*) - 1 FROM logged WHERE type IN {_EFFECT_TYPES} GROUP BY stream"
         ),
-        "SELECT stream, status, changes FROM effect_view",
+        "stream, status, changes",
     ),
-    "E4: type_count": (
+    "type_count": (
         f"SELECT type, count(*) FROM logged WHERE type NOT IN {_EFFECT_TYPES} GROUP BY type",
-        "SELECT type, events FROM type_count",
+        "type, events",
     ),
-    "E4: unfinished_run": (
+    "unfinished_run": (
         (
             f"SELECT stream FROM logged WHERE stream LIKE 'run-%' GROUP BY stream"
             f" HAVING count(*) FILTER (WHERE type = '{STARTED}') = 1"
             f" AND count(*) FILTER (WHERE type IN ('{COMPLETED}', '{COMPENSATED}')) = 0"
         ),
-        "SELECT stream FROM unfinished_run",
+        "stream",
     ),
 }
-"""Pairs of queries with the same rows, as texts."""
+"""What the first event and those after it give for each table of `changed`, and its columns."""
 
 _DIFFERENCE = """
     WITH expected AS (SELECT e::text AS row FROM ({expected}) AS e),

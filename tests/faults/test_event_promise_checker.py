@@ -7,6 +7,7 @@ Each bug is a small patch of the real code, and loses one turn: as a process tha
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from saga_engine.events.feeds.feed_runner import FeedRunner
 from saga_engine.events.projections.event_application import execute
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch
 from saga_engine.events.projections.projection_batch import BatchApplier
+from saga_engine.events.read_models.read_model_batch import ReadModelApplier, ReadModelBatch
 from saga_engine.message_context import MessageContext
 from saga_engine.postgres.statement import Transaction
 from saga_engine.protocol.message import PublishOutcome
@@ -36,9 +38,12 @@ from tests.faults.event_workload import (
     recorded_events,
 )
 from tests.faults.feed_consumer import FeedConsumer, FeedMessage, ReceivedEvents
+from tests.faults.table_reader import TableReader
 from tests.kit.feeds import running_feeds
-from tests.kit.programs import sleep
+from tests.kit.programs import sleep, wait_until_true
 from tests.kit.projections import running_projector
+from tests.kit.read_models import append_random, running_read_models
+from tests.kit.rebuilds import begin
 from tests.simulation.bug_patcher import BugPatcher
 
 pytestmark = pytest.mark.rabbitmq
@@ -78,6 +83,22 @@ def save_the_checkpoint_after_the_commit(plant: BugPatcher) -> None:
         return BatchResult(batch.until)
 
     plant.replace(BatchApplier, "apply", apply)
+
+
+def save_the_checkpoint_of_a_read_model_after_the_commit(plant: BugPatcher) -> None:
+    apply_next = ReadModelApplier.apply_next
+    lost: list[str] = []
+
+    async def apply_and_lose(self: ReadModelApplier, after: int, window: int) -> ReadModelBatch:
+        if self.model.name not in lost:
+            async with self.database.transaction() as tx:
+                until = await positions.horizon(tx)
+                if until > after:
+                    lost.append(self.model.name)
+                    await self._apply(tx, after, until)
+        return await apply_next(self, after, window)
+
+    plant.replace(ReadModelApplier, "apply_next", apply_and_lose)
 
 
 def save_the_position_before_the_confirm(plant: BugPatcher) -> None:
@@ -128,12 +149,13 @@ BUGS = {
 
 
 @pytest.fixture
-async def environment(migrated_url: str, rabbitmq_url: str, tmp_path: Path, monkeypatch):
-    """An environment without processes: the database, and the consumer of the feed."""
+async def environment(migrated_url: str, rabbitmq_url: str, engine, tmp_path: Path, monkeypatch):
+    """An environment without processes: the database, a reader, and the consumer of the feed."""
+    del engine  # the tables are there
     monkeypatch.setattr(event_promise_checker, "CATCH_UP_TIMEOUT_S", 3.0)
     found = FaultEnvironment(None, None, tmp_path, 0)
     found.engine_url = migrated_url
-    async with FeedConsumer(rabbitmq_url) as found.feed_consumer:
+    async with FeedConsumer(rabbitmq_url) as found.feed_consumer, found.table_reader:
         yield found
 
 
@@ -156,9 +178,9 @@ def planted(request, monkeypatch):
 
 
 @pytest.fixture
-async def readers(migrated_url: str, rabbitmq_url: str, environment, engine, planted):
+async def readers(migrated_url: str, rabbitmq_url: str, environment, planted):
     """The projections and the feed, in this process."""
-    del environment, engine, planted  # the queue is bound, and the tables are there
+    del environment, planted  # the queue is bound, and the tables are there
     async with AsyncExitStack() as running:
         projections = [changed, recorded_events]
         await running.enter_async_context(running_projector(migrated_url, projections))
@@ -242,6 +264,67 @@ async def test_a_reader_that_stays_behind_is_found(environment, engine):
     await perform(engine, "job-2")
     violations = await EventPromiseChecker(environment).check()
     assert "E6: 3 s after the last event projection changed is paused" in violations[0]
+
+
+@pytest.mark.usefixtures("readers")
+@pytest.mark.parametrize(
+    ("planted", "expected"),
+    [
+        (None, []),
+        (
+            save_the_checkpoint_of_a_read_model_after_the_commit,
+            ["E4: run_statistics", "E4: step_duration", "E4: failure_cause"],
+        ),
+    ],
+    indirect=["planted"],
+    ids=["without a bug", "with a bug"],
+)
+async def test_a_read_model_that_is_not_what_the_runs_say_is_found(
+    migrated_url, environment, database, definition_id, expected
+):
+    async with running_read_models(migrated_url):
+        await append_random(database, Random(0), definition_id, 20)
+        violations = await EventPromiseChecker(environment).check()
+    assert [": ".join(each.split(": ")[:2]) for each in violations] == expected
+
+
+@pytest.mark.usefixtures("readers")
+async def test_a_wrong_row_of_a_rebuild_is_found(environment, engine, database):
+    await perform(engine, "job-1")
+    await begin(database, changed.name)
+    checker = EventPromiseChecker(environment)
+    assert await checker.check() == []
+    await environment.execute('UPDATE "type_count~2" SET events = 7')
+    assert [each[:16] for each in await checker.check()] == ["E4: type_count~2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("DELETE FROM stream_view", "tables of different batches"),
+        ("WITH deleted AS (DELETE FROM stream_view) DELETE FROM type_count", "after Totals"),
+        ("DROP TABLE type_count", "a reader failed: UndefinedTableError"),
+    ],
+)
+async def test_a_read_that_fails_or_sees_less_is_found(environment, change, problem):
+    await environment.execute("INSERT INTO type_count VALUES ('one', 3)")
+    await environment.execute("INSERT INTO stream_view VALUES ('one', 3, 'one', 3)")
+    reader: TableReader = environment.table_reader
+    reader.problems.clear()
+    before = reader.reads
+
+    async def has_read():
+        return reader.reads > before + 1
+
+    await wait_until_true(has_read)
+    assert reader.problems == []
+    await environment.execute(change)
+
+    async def has_noticed():
+        return reader.problems
+
+    await wait_until_true(has_noticed)
+    assert problem in reader.problems[0]
 
 
 def received(*messages: tuple[int, FeedMessage]) -> ReceivedEvents:

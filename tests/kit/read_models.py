@@ -1,5 +1,8 @@
 """The engine's read models in tests: applying one, and what its table has."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -8,12 +11,37 @@ from saga_engine.events.event_store import positions
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.read_models.read_model import ReadModel
 from saga_engine.events.read_models.read_model_batch import ReadModelApplier
-from saga_engine.events.read_models.read_models import register
+from saga_engine.events.read_models.read_models import ReadModels, register
 from saga_engine.postgres.statement import text
+from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
+from tests.kit.events import EventRecorder
 from tests.kit.run_histories import RunHistory, append_histories, random_history
 
 SAGA = "place-order"
+FAST = {
+    "projection_lease": 0.3,
+    "read_model_interval": 0.02,
+    "event_poll_interval_max": 0.05,
+    "event_poll_interval": 0.005,
+    "projection_monitor_interval": 0.02,
+    "event_window": 100,
+}
+
+
+@asynccontextmanager
+async def running_read_models(
+    url: str, **settings: Any
+) -> AsyncIterator[tuple[ReadModels, EventRecorder]]:
+    """The read models in the test's process while the block runs, and what they emit."""
+    emitted, stop = EventRecorder(), asyncio.Event()
+    chosen = Settings(**{**FAST, "database_url": url, **settings})
+    async with ReadModels(chosen, emitted) as models, asyncio.TaskGroup() as tasks:
+        tasks.create_task(models.run(stop))
+        try:
+            yield models, emitted
+        finally:
+            stop.set()
 
 
 async def append_random(

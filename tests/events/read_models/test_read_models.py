@@ -1,19 +1,15 @@
 """The read models of a process follow the journals, and one that fails stops alone."""
 
-import asyncio
-from contextlib import asynccontextmanager
 from random import Random
 
 from saga_engine.events.projections import projection_actions
 from saga_engine.events.read_models.failure_causes import FAILURE_CAUSE
-from saga_engine.events.read_models.read_models import READ_MODELS, ReadModels
+from saga_engine.events.read_models.read_models import READ_MODELS
 from saga_engine.events.read_models.run_statistics import RUN_STATISTICS
 from saga_engine.events.read_models.step_durations import STEP_DURATION
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.postgres.statement import text
-from saga_engine.settings import Settings
 from saga_engine.telemetry.events import InternalErrorCaught, ProjectionsMeasured, ProjectionStopped
-from tests.kit.events import EventRecorder
 from tests.kit.projections import stored, wait_for_position
 from tests.kit.read_models import (
     append_random,
@@ -21,30 +17,11 @@ from tests.kit.read_models import (
     apply_all,
     damage_row,
     last_position,
+    running_read_models,
     table_rows,
 )
 
 ANN = Operator("ann", "a test")
-FAST = {
-    "projection_lease": 0.3,
-    "read_model_interval": 0.02,
-    "event_poll_interval_max": 0.05,
-    "event_poll_interval": 0.005,
-    "projection_monitor_interval": 0.02,
-    "event_window": 100,
-}
-
-
-@asynccontextmanager
-async def running(url, **settings):
-    emitted, stop = EventRecorder(), asyncio.Event()
-    chosen = Settings(**{**FAST, "database_url": url, **settings})
-    async with ReadModels(chosen, emitted) as models, asyncio.TaskGroup() as tasks:
-        tasks.create_task(models.run(stop))
-        try:
-            yield models, emitted
-        finally:
-            stop.set()
 
 
 async def check(database, models=READ_MODELS):
@@ -62,7 +39,10 @@ async def test_they_follow_the_journals_through_any_number_of_processes(
     database, migrated_url, definition_id
 ):
     rng = Random(0)
-    async with running(migrated_url) as (_, first), running(migrated_url) as (_, second):
+    async with (
+        running_read_models(migrated_url) as (_, first),
+        running_read_models(migrated_url) as (_, second),
+    ):
         for _ in range(5):
             await append_random(database, rng, definition_id, 30)
         last = await last_position(database)
@@ -84,7 +64,7 @@ async def test_another_process_continues_when_the_lease_of_a_killed_one_ends(
         await killed.acquire()
     async with database.transaction() as tx:
         await tx.execute(text("UPDATE saga_engine.projection SET leased_until = now()"))
-    async with running(migrated_url):
+    async with running_read_models(migrated_url):
         for model in READ_MODELS:
             await wait_for_position(database, model.name, await last_position(database))
     await check(database)
@@ -96,7 +76,7 @@ async def test_one_that_cannot_read_a_row_stops_alone(database, migrated_url, de
     async with database.transaction() as tx:
         await tx.execute(only_statistics)
     last = await last_position(database)
-    async with running(migrated_url) as (models, emitted):
+    async with running_read_models(migrated_url) as (models, emitted):
         await emitted.wait_for(ProjectionStopped, projection=RUN_STATISTICS.name)
         for model in (FAILURE_CAUSE, STEP_DURATION):
             await wait_for_position(database, model.name, last)
@@ -113,7 +93,10 @@ async def test_one_that_is_paused_does_not_make_the_process_unready(
     async with database.transaction() as tx:
         await projection_actions.pause(tx, RUN_STATISTICS.name, ANN)
     await append_random(database, Random(0), definition_id, 10)
-    async with running(migrated_url, projection_stall_timeout=0.01) as (models, emitted):
+    async with running_read_models(migrated_url, projection_stall_timeout=0.01) as (
+        models,
+        emitted,
+    ):
         await wait_for_position(database, STEP_DURATION.name, await last_position(database))
         measured = emitted.matching(ProjectionsMeasured)
         await emitted.wait_for(ProjectionsMeasured, len(measured) + 3)
@@ -129,7 +112,10 @@ async def test_one_that_cannot_move_is_a_problem_of_the_process(
     await append_random(database, Random(0), definition_id, 10)
     async with database.transaction() as tx:
         await tx.execute(text("ALTER TABLE saga_engine.run_statistics RENAME TO gone"))
-    async with running(migrated_url, projection_stall_timeout=0.01) as (models, emitted):
+    async with running_read_models(migrated_url, projection_stall_timeout=0.01) as (
+        models,
+        emitted,
+    ):
         await emitted.wait_for(InternalErrorCaught)
         await emitted.wait_until(lambda _: RUN_STATISTICS.name in (models.problem or ""))
 
@@ -138,6 +124,6 @@ async def test_a_damaged_row_stops_all_and_names_its_run(database, migrated_url,
     [history] = await append_random(database, Random(0), definition_id, 1)
     async with database.transaction() as tx:
         await damage_row(tx, 1)
-    async with running(migrated_url) as (_, emitted):
+    async with running_read_models(migrated_url) as (_, emitted):
         stopped = await emitted.wait_for(ProjectionStopped, len(READ_MODELS))
     assert {each.stream for each in stopped} == {f"run-{history.run_id}"}

@@ -125,21 +125,21 @@ FAULTS = (
     Fault(
         "SIGKILL of a worker",
         partial(kill, workers_of),
-        times=4,
-        ci_times=2,
+        times=3,
+        ci_times=1,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "SIGKILL of a participant",
         partial(kill, participants_of),
-        times=4,
+        times=3,
         ci_times=1,
         exclusive_resources=PARTICIPANTS,
     ),
     Fault(
         "SIGKILL of every worker",
         kill_all_workers,
-        times=4,
+        times=3,
         ci_times=1,
         exclusive_resources=WORKERS,
     ),
@@ -147,34 +147,34 @@ FAULTS = (
     Fault(
         "SIGSTOP of a worker",
         partial(pause, workers_of),
-        times=3,
+        times=2,
         ci_times=1,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "SIGSTOP of a participant",
         partial(pause, participants_of),
-        times=3,
+        times=2,
         exclusive_resources=PARTICIPANTS,
     ),
     Fault(
         "SIGTERM of a worker",
         partial(shut_down, workers_of),
-        times=3,
+        times=2,
         ci_times=1,
         exclusive_resources=WORKERS,
     ),
     Fault(
         "SIGTERM of a participant",
         partial(shut_down, participants_of),
-        times=3,
+        times=2,
         exclusive_resources=PARTICIPANTS,
     ),
     *(
         Fault(
             f"worker crashes {crash_point}",
             partial(crash, workers_of, crash_point),
-            times=2 if crash_point == "in-outbox-resend" else 3,
+            times=2,
             ci_times=int(crash_point in ("after-commit", "after-confirm")),
         )
         for crash_point in WORKER_CRASH_POINTS

@@ -1,7 +1,8 @@
 """
 Faults of projectors: the process that runs a projection or a feed is killed, stopped or crashes.
 
-Of the two projectors one has the lease. A fault hits that one, so the other must take over.
+Of the two projectors one has the lease. A fault hits that one, so the other must take over. So it
+is with the read models, which the workers run.
 """
 
 import asyncio
@@ -9,8 +10,8 @@ import signal
 from functools import partial
 from random import Random
 
-from tests.faults.crash_points import PROJECTOR_CRASH_POINTS
-from tests.faults.environment import FaultEnvironment, ManagedProcess
+from tests.faults.crash_points import PROJECTOR_CRASH_POINTS, READ_MODEL_CRASH_POINTS
+from tests.faults.environment import FaultEnvironment, ManagedProcess, projectors_of, workers_of
 from tests.faults.fault import PROJECTORS, Fault
 from tests.faults.kinds.processes import CRASH_TIMEOUT_S, MAX_CALLS
 from tests.kit.programs import EXIT_UNAVAILABLE, sleep, wait_until_true
@@ -76,14 +77,13 @@ async def shut_down(environment: FaultEnvironment, random: Random):
     return over
 
 
-async def crash(crash_point, environment: FaultEnvironment, random: Random):
-    """Start projectors that kill themselves at a crash point, until one has; then others."""
+async def crash(processes, crash_point, environment: FaultEnvironment, random: Random):
+    """Start processes that kill themselves at a crash point, until one has; then others."""
     crash_at = f"{crash_point}:{random.randint(1, MAX_CALLS)}"
-    for member in environment.projectors:
+    members = processes(environment)
+    for member in members:
         await member.program.kill(crash_at=crash_at)
-    waiting = [
-        member.program.wait_for_crash(patience=CRASH_TIMEOUT_S) for member in environment.projectors
-    ]
+    waiting = [member.program.wait_for_crash(patience=CRASH_TIMEOUT_S) for member in members]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in waiting]
@@ -92,10 +92,10 @@ async def crash(crash_point, environment: FaultEnvironment, random: Random):
                 each.cancel()
             crashed = any(each.result() for each in done)
     finally:
-        for member in environment.projectors:
+        for member in members:
             await member.program.cancel_crash()
     over = await environment.database_now()
-    for member in environment.projectors:
+    for member in members:
         await member.wait_until_ready()
     assert crashed, f"{crash_point} was not reached in {CRASH_TIMEOUT_S:g} s"
     return over
@@ -106,18 +106,25 @@ _OWNERS = """
     UNION ALL SELECT owner FROM saga_engine.feed WHERE leased_until > clock_timestamp()"""
 
 FAULTS = (
-    Fault("SIGKILL of a projector", kill, times=4, ci_times=1, exclusive_resources=PROJECTORS),
+    Fault("SIGKILL of a projector", kill, times=3, ci_times=1, exclusive_resources=PROJECTORS),
     Fault(
         "a projector killed every 0.2 to 2 s",
         kill_again_and_again,
-        times=3,
-        ci_times=1,
+        times=2,
         exclusive_resources=PROJECTORS,
     ),
-    Fault("SIGSTOP of a projector", pause, times=3, ci_times=1, exclusive_resources=PROJECTORS),
-    Fault("SIGTERM of a projector", shut_down, times=3, exclusive_resources=PROJECTORS),
+    Fault("SIGSTOP of a projector", pause, times=2, ci_times=1, exclusive_resources=PROJECTORS),
+    Fault("SIGTERM of a projector", shut_down, times=2, exclusive_resources=PROJECTORS),
     *(
-        Fault(f"projector crashes {crash_point}", partial(crash, crash_point), times=2)
+        Fault(
+            f"projector crashes {crash_point}",
+            partial(crash, projectors_of, crash_point),
+            times=2,
+        )
         for crash_point in PROJECTOR_CRASH_POINTS
+    ),
+    *(
+        Fault(f"worker crashes {crash_point}", partial(crash, workers_of, crash_point), times=1)
+        for crash_point in READ_MODEL_CRASH_POINTS
     ),
 )
