@@ -2,6 +2,7 @@
 The command line: `saga-engine`, with one module for each group of commands.
 
     main                 the commands, and how each of them ends
+    usage_error          a command line that cannot be run, and what to type instead
     services             worker, participant, projector
     worker_with_read_models  `worker --events`: a worker and the read models in one process
     start                start, wait

@@ -1,9 +1,10 @@
 """
 The command line: its commands, and how each of them ends.
 
-Rule: this module and `exit_status` import nothing heavy; a command's module is imported when the
-command runs. Data goes to stdout, everything else to stderr. An error that a command raises on
-purpose is printed as one sentence and sets the exit code; any other exception is reported as a bug.
+Rule: this module, `usage_error` and `exit_status` import nothing heavy; a command's module is
+imported when the command runs. Data goes to stdout, everything else to stderr. An error that a
+command raises on purpose is printed as one sentence and sets the exit code; any other exception is
+reported as a bug.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownCommandError
+from cyclopts import App, CycloptsError, Parameter
 
 from saga_engine.cli import standard_streams
 from saga_engine.cli.exit_status import print_error, print_failure
+from saga_engine.cli.usage_error import usage_message
 
 HELP = """Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whatever crashes.
 
@@ -114,10 +115,11 @@ def run_command(arguments: Sequence[str], *, debug: bool = False) -> int:
 
 def _run_handling_errors(arguments: Sequence[str], *, debug: bool) -> int:
     """Run one command and handle every exception; return the exit code."""
+    app = make_app()
     try:
-        return _invoke(arguments)
+        return _invoke(app, arguments)
     except CycloptsError as error:
-        print_error(f"{_usage_message(error)} See `saga-engine --help`.")
+        print_error(usage_message(app, arguments, error))
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
         return print_failure(error)
@@ -127,23 +129,6 @@ def _run_handling_errors(arguments: Sequence[str], *, debug: bool) -> int:
         return print_failure(error)
 
 
-def _invoke(arguments: Sequence[str]) -> int:
-    code = make_app()(
-        arguments, exit_on_error=False, print_error=False, result_action="return_value"
-    )
+def _invoke(app: App, arguments: Sequence[str]) -> int:
+    code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     return code if isinstance(code, int) else 0
-
-
-def _usage_message(error: CycloptsError) -> str:
-    if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        typed = error.unused_tokens[0]  # the text of cyclopts would import every command
-        close_matches = get_close_matches(typed, error.app or (), n=1)
-        return (
-            "There is no command"
-            f" {typed!r}.{f' Did you mean {close_matches[0]}?' if close_matches else ''}"
-        )
-    if isinstance(error, MissingArgumentError) and error.argument:
-        command = " ".join(error.command_chain or ())
-        return f"`{command}` needs {error.argument.name}."
-    # The user's argument may contain line breaks, and some messages have several lines.
-    return " ".join(str(error).split())

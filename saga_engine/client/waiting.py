@@ -75,7 +75,8 @@ class RunWaiter:
         return (
             f"Run {self.run_id} is not finished after {timeout} seconds: it waits for a person,"
             f" {last_result.incident.text(str(self.run_id))}{more}. An operator resolves it with"
-            f" `saga-engine resolve {self.run_id}/{last_result.incident.number} ACTION`."
+            f" `saga-engine resolve {self.run_id}/{last_result.incident.number} ACTION --reason"
+            " TEXT`."
         )
 
     def _report(self, run_result: RunResult) -> None:

@@ -81,9 +81,9 @@ async def imported_modules(*arguments, **settings):
 async def test_a_usage_error_is_one_sentence_and_exits_2():
     cases = (
         (("strat",), "There is no command 'strat'. Did you mean start?"),
-        (("dead-letters", "lst"), "There is no command 'lst'. Did you mean list?"),
+        (("dead-letters", "lst"), "'dead-letters lst'. Did you mean dead-letters list?"),
         (("config", "show", "--jsn"), "Did you mean --json?"),
-        (("start",), "`start` needs SAGA."),
+        (("start",), "`start` needs SAGA and --input."),
         (("start", "a", "b", "--input", "1"), "b"),
     )
     async with asyncio.TaskGroup() as group:
