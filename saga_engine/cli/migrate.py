@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import print_line, print_stderr
 from saga_engine.settings import Settings
-from saga_engine.store.migrate import outdated_reason, upgrade, upgrade_sql
+from saga_engine.store.migrate import Upgraded, outdated_reason, upgrade, upgrade_sql
 from saga_engine.store.schema import ENGINE_DATABASE, EVENT_DATABASE
 
 
@@ -36,11 +36,21 @@ async def migrate(
         problem = await outdated_reason(url, lineages)
         print_stderr(problem or "The database is at this version's schema.")
         return EXIT_PROBLEMS_FOUND if problem else 0
-    await upgrade(
+    upgraded = await upgrade(
         url,
         lineages,
         lock_timeout=settings.migrate_lock_timeout,
         retry_window=settings.migrate_lock_retry_timeout,
     )
-    print_stderr("The database is at this version's schema.")
+    for each in upgraded:
+        print_stderr(_what_was_done(each))
     return 0
+
+
+def _what_was_done(upgraded: Upgraded) -> str:
+    name, before, after = upgraded.lineage.name, upgraded.before, upgraded.after
+    if before == after:
+        return f"Nothing to do: the database has the {name}, at revision {after}."
+    if before is None:
+        return f"Created the {name}, at revision {after}."
+    return f"Upgraded the {name} from revision {before} to {after}."

@@ -9,7 +9,7 @@ downgrade does not exist; restore a backup instead.
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,19 +45,38 @@ _CONNECT_TIMEOUT = 60.0  # asyncpg's default, explicit because the hosts of a UR
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """
+    The revisions of a lineage before and after an upgrade, which are equal if it changed nothing.
+
+    Args:
+        lineage: see Lineage.
+        before: None: the database had none of its tables.
+        after: this version's, or that of a newer version.
+    """
+
+    lineage: Lineage
+    before: str | None
+    after: str
+
+
 async def upgrade(
     url: str,
     lineages: Lineages = ENGINE_DATABASE,
     *,
     lock_timeout: float = LOCK_TIMEOUT,
     retry_window: float = LOCK_RETRY_WINDOW,
-) -> None:
+) -> Sequence[Upgraded]:
     """
     Apply the missing migrations of *lineages*, in one transaction.
 
     ALTER TABLE needs a lock, and every later statement on the table waits behind it. So a try waits
     for *lock_timeout* seconds, gives the waiting statements their turn, and is repeated for up to
     *retry_window* seconds. A database that a newer version has migrated is not changed.
+
+    Returns:
+        The revisions of each lineage before and after, in the order of *lineages*.
 
     Raises:
         SchemaMismatch: the database is ahead, and this version cannot work with it; or it has
@@ -70,28 +89,32 @@ async def upgrade(
     retry_until = now() + retry_window
     while True:
         try:
-            await _upgrade_once(url, lineages, lock_timeout)
+            return await _upgrade_once(url, lineages, lock_timeout)
         except StoreLockTimeout as lock_error:
             if now() >= retry_until:
                 raise StoreLockTimeout(f"{lock_error} {_LOCK_HINT}") from None
             await asyncio.sleep(lock_timeout)
-        else:
-            return
 
 
-async def _upgrade_once(url: str, lineages: Lineages, lock_timeout: float) -> None:
+async def _upgrade_once(url: str, lineages: Lineages, lock_timeout: float) -> Sequence[Upgraded]:
+    upgraded: list[Upgraded] = []
     async with _connect(url) as connection, connection.begin():
         # Held until the end of the transaction (PostgreSQL manual, 13.3.5).
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK_ID})"))
         await connection.execute(text(f"SET LOCAL lock_timeout = {lock_timeout * 1000:.0f}"))
         for lineage in lineages:
-            if await _is_behind(connection, lineage):
-                try:
-                    await connection.run_sync(_upgrade, lineage)
-                except SQLAlchemyError as error:
-                    if not _is_about_an_object(sqlstate_of(error)):
-                        raise
-                    raise _unknown_schema(url, lineage) from error
+            before = (await connection.run_sync(_revisions, lineage)).current
+            if not await _is_behind(connection, lineage):
+                upgraded.append(Upgraded(lineage, before, before or ""))
+                continue
+            try:
+                await connection.run_sync(_upgrade, lineage)
+            except SQLAlchemyError as error:
+                if not _is_about_an_object(sqlstate_of(error)):
+                    raise
+                raise _unknown_schema(url, lineage) from error
+            upgraded.append(Upgraded(lineage, before, lineage.revision))
+    return upgraded
 
 
 def _is_about_an_object(sqlstate: str) -> bool:

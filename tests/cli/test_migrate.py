@@ -1,15 +1,31 @@
+from saga_engine.store.schema import EVENTS_REVISION, REVISION
 from tests.kit.command_line import saga_engine
+from tests.kit.schemas import migrate_to
 
 
 async def test_a_database_is_migrated_twice_and_checked(database_url):
     missing = await saga_engine("migrate", "--check", database_url=database_url)
     assert (missing.exit_code, "Run `saga-engine migrate`" in missing.err) == (8, True)
-    for _ in range(2):
+    for text in ("Created the {}, at", "Nothing to do: the database has the {}, at"):
         ran = await saga_engine("migrate", database_url=database_url)
-        assert (ran.exit_code, ran.err) == (0, "The database is at this version's schema.\n")
+        lines = [
+            f"{text.format(name)} revision {revision}.\n"
+            for name, revision in (
+                ("event tables", EVENTS_REVISION),
+                ("saga-engine schema", REVISION),
+            )
+        ]
+        assert (ran.exit_code, ran.out, ran.err) == (0, "", "".join(lines))
     checked = await saga_engine("migrate", "--check", database_url=database_url)
     assert checked.exit_code == 0
     assert (await saga_engine("list", database_url=database_url)).exit_code == 0
+
+
+async def test_an_upgrade_names_the_revision_before_and_after(database_url):
+    await migrate_to(database_url, "0001")
+    ran = await saga_engine("migrate", database_url=database_url)
+    assert ran.exit_code == 0
+    assert ran.err.endswith(f"Upgraded the saga-engine schema from revision 0001 to {REVISION}.\n")
 
 
 async def test_the_sql_is_printed_without_a_database():
@@ -35,7 +51,8 @@ async def test_a_service_migrates_only_the_event_tables(database_url):
     assert missing.exit_code == 8
     assert "Run `saga-engine migrate --events`" in missing.err
     ran = await saga_engine("migrate", "--events", database_url=database_url)
-    assert (ran.exit_code, ran.err) == (0, "The database is at this version's schema.\n")
+    assert ran.exit_code == 0
+    assert ran.err == f"Created the event tables, at revision {EVENTS_REVISION}.\n"
     worker = await saga_engine("list", database_url=database_url)
     assert worker.exit_code == 5
     assert "has no saga-engine schema. Run `saga-engine migrate`." in worker.err
