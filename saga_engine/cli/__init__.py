@@ -18,6 +18,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     redrive              redriving, discarding and purging dead letters
     streams              streams
     projections          projections
+    projection_rebuild   projections rebuild, projections switch
     feeds                feeds
     tail                 tail
     event_output         the events that `streams read` and `tail` print
@@ -29,6 +30,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     config               config show
     demo/                demo
     database             opening the database; run ids
+    reader_state         the state of a projection or a feed, and whether a process runs it
     event_database       opening a database of events
     operator_actions     who acts on a projection or a feed, and what was done
     json_argument        JSON and durations as arguments

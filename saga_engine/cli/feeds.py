@@ -22,6 +22,7 @@ from saga_engine.cli.output import (
     print_line,
     print_table,
 )
+from saga_engine.cli.reader_state import print_not_running, state_text
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds import feed_actions, feed_failures, feed_table
 from saga_engine.events.feeds.feed import Sink
@@ -52,8 +53,12 @@ async def list_feeds(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"feeds": documents})
         return
-    rows = [[document[column] for column in _COLUMN_FIELDS] for document in documents]
+    rows = [
+        [state_text(each) if name == "state" else each[name] for name in _COLUMN_FIELDS]
+        for each in documents
+    ]
     print_table(TABLE_COLUMNS, rows, empty="No projector has registered a feed.")
+    print_not_running(documents)
 
 
 @app.command
@@ -76,7 +81,7 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
         lists = {"failure": failed, "actions": [*map(asdict, actions)]}
         print_json({"feed": {**document, **lists}})
         return
-    for field, value in document.items():
+    for field, value in {**document, "state": state_text(document)}.items():
         print_field(field, value, label_width=LABEL_WIDTH)
     if failed is None:
         print_line("Every event up to the position was published, skipped or discarded.")
@@ -85,6 +90,7 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
         for field, value in failed.items():
             print_field(field, value, label_width=LABEL_WIDTH)
     print_actions(actions)
+    print_not_running([document])
 
 
 @app.command
@@ -182,6 +188,7 @@ def _document(lag: Lag[StoredFeed]) -> Mapping[str, Any]:
         "lag_events": lag.lag_events,
         "lag_seconds": round(lag.lag_seconds, 3),
         "skipped": feed.skipped,
+        "running": feed.owner is not None,
         "owner": feed.owner,
         "updated_at": feed.updated_at,
         "missing_until": feed.missing_until,

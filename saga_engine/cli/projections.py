@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from saga_engine.cli.event_database import event_database, event_transaction
+from saga_engine.cli.event_database import event_transaction
 from saga_engine.cli.operator import Operator
 from saga_engine.cli.operator_actions import (
     ACTION_LIMIT,
@@ -22,16 +22,15 @@ from saga_engine.cli.output import (
     print_line,
     print_table,
 )
+from saga_engine.cli.projection_rebuild import rebuild, switch
+from saga_engine.cli.reader_state import print_not_running, state_text
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.projections import (
     projection_actions,
     projection_failures,
-    projection_rebuild,
     projection_table,
 )
 from saga_engine.events.projections.projection_failures import FailureNumbers, ParkedStream
-from saga_engine.events.projections.projection_rebuild import Rebuild
-from saga_engine.events.projections.projection_switch import Switch
 from saga_engine.events.projections.projection_table import (
     ProjectionRole,
     ProjectionState,
@@ -39,7 +38,6 @@ from saga_engine.events.projections.projection_table import (
 )
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.lag import Lag, read_lags
-from saga_engine.events.readers.operator_audit import Action
 from saga_engine.settings import Settings
 
 app = App(
@@ -74,8 +72,12 @@ async def list_projections(*, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"projections": documents})
         return
-    rows = [[document[column] for column in _COLUMN_FIELDS] for document in documents]
+    rows = [
+        [state_text(each) if name == "state" else each[name] for name in _COLUMN_FIELDS]
+        for each in documents
+    ]
     print_table(TABLE_COLUMNS, rows, empty="No projector has registered a projection.")
+    print_not_running(documents)
 
 
 @app.command
@@ -106,7 +108,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         }
         print_json({"projection": {**document, **lists}})
         return
-    for field, value in document.items():
+    for field, value in {**document, "state": state_text(document)}.items():
         print_field(field, value)
     rows = [
         (
@@ -128,6 +130,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         print_line("")
         print_table(RESOLVED_COLUMNS, [astuple(each) for each in resolved], empty="")
     print_actions(actions)
+    print_not_running([document])
 
 
 @app.command
@@ -224,77 +227,8 @@ async def skip(
     print_done(text, done, as_json=as_json)
 
 
-@app.command
-async def rebuild(
-    name: str,
-    /,
-    *,
-    reason: Reason = "",
-    operator: Operator = None,
-    code_version: Annotated[int | None, Parameter(help="Of the declaration to fill them.")] = None,
-    discard: bool = False,
-    as_json: AsJson = False,
-) -> None:
-    """
-    Fill new tables from the first event, beside the live ones; a projector does it.
-
-    Args:
-        name: Of the projection.
-        discard: Remove a rebuild and its tables instead.
-    """
-    acting = acting_operator(operator, reason)
-    if discard:
-        async with event_transaction() as tx:
-            version = await projection_rebuild.discard(tx, name, acting)
-        removed = {"discarded": name, "version": version}
-        print_done(f"Version {version} of {name} is removed.", removed, as_json=as_json)
-        return
-    async with event_transaction() as tx:
-        started = await projection_rebuild.begin(tx, name, acting, code_version)
-        complete_from = await EventLog.runs_complete_from(tx)
-    text = _started_text(name, started, is_of_other_code=code_version is not None)
-    if complete_from > 1:
-        text += f"\nOf runs, all events from position {complete_from} on are stored."
-    done = {"rebuilding": name, **asdict(started), "runs_complete_from": complete_from}
-    print_done(text, done, as_json=as_json)
-
-
-@app.command
-async def switch(
-    name: str,
-    /,
-    *,
-    back: bool = False,
-    reason: Reason = "",
-    operator: Operator = None,
-    as_json: AsJson = False,
-) -> None:
-    """
-    Exchange the live tables for the rebuilt ones, in one transaction.
-
-    Args:
-        name: Of the projection.
-        back: Return to the tables before the last switch.
-    """
-    acting = acting_operator(operator, reason)
-    action = Action.BACK if back else Action.SWITCH
-    settings = Settings.load()
-    async with event_database(settings) as database:
-        done = await Switch(database, settings, acting).run(name, action)
-    text = f"Version {done.version} of {name} is live."
-    if done.previous is not None:
-        text += f" Version {done.previous} is kept, to return to it."
-    print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
-
-
-def _started_text(name: str, started: Rebuild, *, is_of_other_code: bool) -> str:
-    code = f"version {started.code_version} of the code"
-    start = f" Start a projector with {code} if none runs." if is_of_other_code else ""
-    return (
-        f"Version {started.version} of the tables of {name} is filled by {code}, from position"
-        f" {started.from_position}, the first event that exists.{start} When `saga-engine"
-        f" projections list` shows it as ready: saga-engine projections switch {name}"
-    )
+app.command(rebuild)
+app.command(switch)
 
 
 def _parked_row(parked: ParkedStream) -> Sequence[object]:
@@ -338,6 +272,7 @@ def _document(
         "waiting_events": failed.waiting,
         "parked_streams": failed.parked_streams,
         "skipped_events": failed.skipped,
+        "running": projection.owner is not None,
         "owner": projection.owner,
         "updated_at": projection.updated_at,
         "role": projection.role,

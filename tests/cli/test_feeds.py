@@ -44,8 +44,10 @@ async def test_list_shows_state_and_lag(stopped, migrated_url):
     assert [line.split("\t")[:3] for line in ran.out.splitlines()] == [
         ["feed", "sink", "state"],
         ["orders", "exchange", "stopped"],
-        ["others", "exchange", "active"],
+        ["others", "exchange", "active (no process)"],
     ]
+    assert (orders["running"], others["running"]) == (False, False)
+    assert ran.err == "No process runs others: start `saga-engine projector MODULE`.\n"
 
 
 async def test_list_of_a_database_without_feeds_reports_it(migrated_url):

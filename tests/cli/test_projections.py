@@ -4,7 +4,7 @@ import pytest
 
 from saga_engine.events import Events
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import ProjectionStopped, StreamParked
+from saga_engine.telemetry.events import ProjectionAcquired, ProjectionStopped, StreamParked
 from tests.kit.command_line import saga_engine
 from tests.kit.projections import (
     append_one,
@@ -58,9 +58,25 @@ async def test_list_shows_state_and_lag(stopped, migrated_url):
     lines = [line.split("\t") for line in ran.out.splitlines()]
     assert [(*line[:4], line[7]) for line in lines] == [
         ("projection", "version", "code version", "state", "waiting events"),
-        ("history", "1", "1", "active", "0"),
+        ("history", "1", "1", "active (no process)", "0"),
         ("orders", "1", "1", "stopped", "1"),
     ]
+    assert ran.err == "No process runs history: start `saga-engine projector MODULE`.\n"
+    assert [each["running"] for each in (history, orders)] == [False, False]
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_projection_that_a_process_runs_is_shown_as_such(migrated_url):
+    async with running_projector(migrated_url, [history_projection()]) as emitted:
+        await emitted.wait_for(ProjectionAcquired)
+        (history,) = (await command(migrated_url, "list", "--json")).json["projections"]
+        assert (history["state"], history["running"]) == ("active", True)
+        ran = await command(migrated_url, "show", "history")
+        assert "\nstate        active\n" in ran.out
+        assert "No process runs" not in ran.err
+    ran = await command(migrated_url, "show", "history")
+    assert "\nstate        active (no process)\n" in ran.out
+    assert ran.err.endswith("No process runs history: start `saga-engine projector MODULE`.\n")
 
 
 async def test_show_names_the_event_that_could_not_be_applied(stopped, migrated_url):
