@@ -8,6 +8,7 @@ not show, such as a key that is computed, is checked when the function is called
 import ast
 import inspect
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,25 @@ from saga_engine.events.projections import change
 from saga_engine.events.projections.change import ChangeKind
 from saga_engine.events.projections.table_shape import TableProblem, shape_of
 
-_NONE: frozenset[str] = frozenset()
+
+class _Names(NamedTuple):
+    """
+    The columns that an argument names.
+
+    Args:
+        shown: those that the source shows.
+        are_all: whether there are no others.
+    """
+
+    shown: frozenset[str] = frozenset()
+    are_all: bool = True
+
+    def with_others(self, others: "_Names") -> "_Names":
+        """Return the names of two dicts that are merged."""
+        return _Names(self.shown | others.shown, self.are_all and others.are_all)
+
+
+_UNKNOWN = _Names(are_all=False)
 
 
 class _Signature(NamedTuple):
@@ -52,11 +71,11 @@ def check_calls(function: Callable[..., Any], tables: Sequence[Table]) -> None:
     """
     code = function.__code__
     tree = _source(function)
-    bound = _bound_names(tree)
+    bound, dicts = _bound_names(tree), _dicts_by_name(tree)
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         location = f"{code.co_filename}:{code.co_firstlineno + call.lineno - 1}"
         try:
-            _check_call(call, function, bound, tables)
+            _check_call(call, function, bound, dicts, tables)
         except TableProblem as problem:
             raise_or_collect(DefinitionError(str(problem), location=location, fix=problem.fix))
 
@@ -82,6 +101,7 @@ def _check_call(
     call: ast.Call,
     function: Callable[..., Any],
     bound: frozenset[str],
+    dicts: Mapping[str, ast.Dict],
     tables: Sequence[Table],
 ) -> None:
     called = _value(call.func, function, bound)
@@ -93,13 +113,19 @@ def _check_call(
         return
     check_table(table, tables)
     key, put, add = (
-        _names(arguments[argument]) if argument in arguments else _NONE
+        _names(arguments[argument], dicts) if argument in arguments else _Names()
         for argument in ("key", signature.put, signature.add)
     )
-    if key is not None and put is not None and add is not None:
-        if signature.kind is ChangeKind.UPDATE and not put | add:
+    shape = shape_of(table)
+    if key.are_all and put.are_all and add.are_all:
+        if signature.kind is ChangeKind.UPDATE and not put.shown | add.shown:
             raise TableProblem(f"The change of {table.fullname} names no column.", "Name one.")
-        change.check_names(shape_of(table), signature.kind, key=key, put=put, add=add)
+        change.check_names(shape, signature.kind, key=key.shown, put=put.shown, add=add.shown)
+        return
+    # What the source does not show may be the other columns, so only those that it shows are wrong.
+    shape.check_key(key.shown if key.are_all else key.shown.union(shape.key))
+    shape.check_columns(put.shown | add.shown)
+    shape.check_added(add.shown)
 
 
 def check_table(table: Table, tables: Sequence[Table]) -> None:
@@ -111,12 +137,47 @@ def check_table(table: Table, tables: Sequence[Table]) -> None:
         )
 
 
-def _names(node: ast.expr) -> frozenset[str] | None:
-    """The keys of a dict that the source shows; None when it does not."""
-    if not isinstance(node, ast.Dict):
-        return None
-    names = {key.value for key in node.keys if isinstance(key, ast.Constant)}
-    return frozenset(map(str, names)) if len(names) == len(node.keys) else None
+def _names(node: ast.expr, dicts: Mapping[str, ast.Dict]) -> _Names:
+    """The keys of a dict, as far as the source shows them."""
+    match node:
+        case ast.Dict(keys=keys, values=values):
+            names = _Names()
+            for key, value in zip(keys, values, strict=True):
+                names = names.with_others(_names_of_item(key, value, dicts))
+            return names
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _names(left, dicts).with_others(_names(right, dicts))
+        case ast.IfExp(body=body, orelse=other):
+            return _names(body, dicts).with_others(_names(other, dicts))._replace(are_all=False)
+        case ast.Name(id=name) if name in dicts:
+            return _names(dicts[name], {})
+    return _UNKNOWN
+
+
+def _names_of_item(key: ast.expr | None, value: ast.expr, dicts: Mapping[str, ast.Dict]) -> _Names:
+    """The names of one item of a dict; without a key it is another dict: `**others`."""
+    if key is None:
+        return _names(value, dicts)
+    return _Names(frozenset({str(key.value)})) if isinstance(key, ast.Constant) else _UNKNOWN
+
+
+def _dicts_by_name(tree: ast.AST) -> Mapping[str, ast.Dict]:
+    """The dicts that have a name, as in `row = {...}`, and that nothing else can change."""
+    nodes = [*ast.walk(tree)]
+    assigned = {
+        each.targets[0].id: each.value
+        for each in nodes
+        if isinstance(each, ast.Assign)
+        and isinstance(each.targets[0], ast.Name)
+        and isinstance(each.value, ast.Dict)
+    }
+    uses = Counter(each.id for each in nodes if isinstance(each, ast.Name))
+    arguments = Counter(
+        each.value.id
+        for each in nodes
+        if isinstance(each, ast.keyword) and isinstance(each.value, ast.Name)
+    )
+    return {name: each for name, each in assigned.items() if uses[name] == arguments[name] + 1}
 
 
 def _value(node: ast.expr, function: Callable[..., Any], bound: frozenset[str]) -> Any:

@@ -5,8 +5,9 @@ It is read from the table's SQLAlchemy declaration, once.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -67,16 +68,18 @@ class TableShape:
 
     def check_key(self, names: Iterable[str]) -> None:
         """Raise TableProblem unless *names* are those of the primary key."""
-        given = set(names)
-        if given != set(self.key):
+        given, key = set(names), set(self.key)
+        if given != key:
+            hint = _nearest(given - key, key - given)
             raise TableProblem(
                 f"A change of {self.name} has the key {_listed(given)}, but the primary key is"
-                f" {_listed(self.key)}.",
-                "Give a value for each of its columns: it identifies one row.",
+                f" {_listed(key)}.",
+                f"{hint}Give a value for each of its columns: it identifies one row.",
             )
 
     def check_columns(self, names: Iterable[str]) -> None:
         """Raise TableProblem unless *names* are columns that a change can write."""
+        known = (*self.columns, *self.others)
         for name in names:
             if name in self.columns and name not in self.key:
                 continue
@@ -94,7 +97,7 @@ class TableShape:
                 )
             raise TableProblem(
                 f"{self.name} has no column {name!r}.",
-                f"Its columns are {_listed([*self.columns, *self.others])}.",
+                f"{_nearest([name], known)}Its columns are {_listed(known)}.",
             )
 
     def check_added(self, names: Iterable[str]) -> None:
@@ -254,6 +257,14 @@ def _starts_at_zero(column: Column[object]) -> bool:
         return True
     default = getattr(column.server_default, "arg", None)
     return _ZERO.fullmatch(str(getattr(default, "text", default))) is not None
+
+
+def _nearest(misspelt: Iterable[str], names: Collection[str]) -> str:
+    """Ask whether a name that is like a misspelt one was meant; empty if none is."""
+    for each in sorted(misspelt):
+        if close_matches := get_close_matches(each, names, n=1):
+            return f"Did you mean {close_matches[0]!r}? "
+    return ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -61,6 +61,77 @@ def test_a_call_that_cannot_work_is_refused_at_its_line(function, problem):
     assert caught.value.location == f"{__file__}:{line}"
 
 
+def key_beside_a_computed_row(event, recorded):
+    return upsert(ORDERS, key={"order_id": event.id}, put=event.row)
+
+
+def key_beside_a_part(event, recorded):
+    return put(ORDERS, key={"order_id": event.id, **event.key}, values={"items": 1})
+
+
+def row_with_a_part(event, recorded):
+    return put(ORDERS, key={"id": event.id}, values={"custmer": "", **event.row})
+
+
+def merged_row(event, recorded):
+    return put(ORDERS, key={"id": event.id}, values={"custmer": ""} | event.row)
+
+
+def one_of_two(event, recorded):
+    return add(ORDERS, key={"id": event.id}, values={"items": 1} if event.x else {"itms": 1})
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        (key_beside_a_computed_row, "has the key order_id, but the primary key is id"),
+        (key_beside_a_part, "has the key id, order_id, but the primary key is id"),
+        (row_with_a_part, "orders has no column 'custmer'"),
+        (merged_row, "orders has no column 'custmer'"),
+        (one_of_two, "orders has no column 'itms'"),
+    ],
+)
+def test_a_name_that_the_source_shows_is_checked_beside_those_that_it_does_not(function, problem):
+    with pytest.raises(DefinitionError, match=problem):
+        check_calls(function, [ORDERS])
+
+
+def test_a_dict_with_a_name_is_checked_where_nothing_else_changes_it():
+    def named(event, recorded):
+        row = {"custmer": event.customer}
+        return upsert(ORDERS, key={"id": event.id}, put=row)
+
+    def incomplete(event, recorded):
+        row = {"items": 1}
+        return upsert(ORDERS, key={"id": event.id}, put=row)
+
+    def changed(event, recorded):
+        row = {"custmer": event.customer}
+        row["customer"] = row.pop("custmer")
+        return upsert(ORDERS, key={"id": event.id}, put=row)
+
+    with pytest.raises(DefinitionError, match="custmer"):
+        check_calls(named, [ORDERS])
+    with pytest.raises(DefinitionError, match="needs customer"):
+        check_calls(incomplete, [ORDERS])
+    check_calls(changed, [ORDERS])
+
+
+def test_the_nearest_column_is_named():
+    for function, nearest in ((column, "customer"), (row_with_a_part, "customer")):
+        with pytest.raises(DefinitionError) as caught:
+            check_calls(function, [ORDERS])
+        assert f"Did you mean '{nearest}'? Its columns are customer, id, items." in str(
+            caught.value
+        )
+
+    def misspelt_key(event, recorded):
+        return delete(ORDERS, key={"idd": event.id})
+
+    with pytest.raises(DefinitionError, match=r"Did you mean 'id'\?"):
+        check_calls(misspelt_key, [ORDERS])
+
+
 def test_every_mistake_of_a_function_is_collected():
     def two(event, recorded):
         return [
