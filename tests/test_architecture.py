@@ -68,6 +68,8 @@ TESTED_ELSEWHERE = {
     "saga_engine/decider/events.py": "it declares the events of decide",
     "saga_engine/decider/triggers.py": "it declares the inputs of decide",
     "saga_engine/events/projections/event_batch.py": "it declares records",
+    "saga_engine/events/projections/stopped_report.py": "test_projector.py and test_read_models.py"
+    " start processes that report it",
     "saga_engine/events/event_store/expected_version.py": "it declares an enum",
     "saga_engine/events/readers/event_source.py": "test_projector.py reads from one",
     "saga_engine/events/feeds/exchange_sink.py": "test_feed_publisher.py publishes to it",

@@ -8,12 +8,17 @@ from cyclopts import Parameter
 from saga_engine.cli.event_database import event_database, event_transaction
 from saga_engine.cli.operator import Operator
 from saga_engine.cli.operator_actions import Reason, acting_operator
-from saga_engine.cli.output import AsJson, print_done
+from saga_engine.cli.output import AsJson, format_cell, print_done
+from saga_engine.errors import ConfigurationError
 from saga_engine.events.event_store.event_log import EventLog
-from saga_engine.events.projections import projection_rebuild
+from saga_engine.events.projections import projection_actions, projection_rebuild
+from saga_engine.events.projections.projection_key import ENGINE_PREFIX
 from saga_engine.events.projections.projection_rebuild import Rebuild
 from saga_engine.events.projections.projection_switch import Switch
+from saga_engine.events.read_models.read_model_rebuild import ReadModelRebuild
+from saga_engine.events.read_models.read_models import READ_MODELS
 from saga_engine.events.readers.operator_audit import Action
+from saga_engine.events.readers.operator_audit import Operator as ActingOperator
 from saga_engine.settings import Settings
 
 
@@ -30,11 +35,18 @@ async def rebuild(
     """
     Fill new tables from the first event, beside the live ones; a projector does it.
 
+    A read model of the engine is filled again by this command, in one transaction.
+
     Args:
         name: Of the projection.
         discard: Remove a rebuild and its tables instead.
     """
     acting = acting_operator(operator, reason)
+    if name.startswith(ENGINE_PREFIX):
+        if discard or code_version is not None:
+            raise ConfigurationError(f"{name} has no --code-version and no rebuild to --discard.")
+        await _rebuild_read_model(name, acting, as_json=as_json)
+        return
     if discard:
         async with event_transaction() as tx:
             version = await projection_rebuild.discard(tx, name, acting)
@@ -76,6 +88,29 @@ async def switch(
     if done.previous is not None:
         text += f" Version {done.previous} is kept, to return to it."
     print_done(text, {"switched": name, **asdict(done)}, as_json=as_json)
+
+
+async def _rebuild_read_model(name: str, operator: ActingOperator, *, as_json: bool) -> None:
+    models = {each.name: each for each in READ_MODELS}
+    if name not in models:
+        raise projection_actions.not_found(name)
+    settings = Settings.load()
+    timeout = {"database_transaction_timeout": settings.read_model_rebuild_timeout}
+    async with event_database(settings.model_copy(update=timeout)) as database:
+        rebuild = ReadModelRebuild(database, models[name], operator, settings.event_window)
+        done = await rebuild.run()
+    text = f"{name} is filled again: there are no events of runs."
+    if done.from_time is not None:
+        text = (
+            f"{name} is filled again from position {done.from_position}, the first event of a run"
+            f" that is stored ({format_cell(done.from_time)} UTC), up to {done.position}."
+        )
+    if done.runs_complete_from > 1:
+        text += (
+            f" Retention has dropped runs with events before position {done.runs_complete_from};"
+            " they are not counted any more."
+        )
+    print_done(text, {"rebuilt": name, **asdict(done)}, as_json=as_json)
 
 
 def _started_text(name: str, started: Rebuild, *, is_of_other_code: bool) -> str:

@@ -23,7 +23,8 @@ def print_not_running(documents: Sequence[Mapping[str, Any]]) -> None:
     declared = [_label(each) for each in lacking if not each["name"].startswith(ENGINE_PREFIX)]
     for labels, command in ((declared, "projector MODULE"), (own, "worker --events MODULE")):
         if labels:
-            print_stderr(f"No process runs {', '.join(labels)}: start `saga-engine {command}`.")
+            listed = ", ".join(dict.fromkeys(labels))  # a feed has a document for each sink
+            print_stderr(f"No process runs {listed}: start `saga-engine {command}`.")
 
 
 def _label(document: Mapping[str, Any]) -> str:

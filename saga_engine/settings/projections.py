@@ -39,6 +39,11 @@ class ProjectionSettings(BaseModel):
         description="Seconds between two batches of the read models that `worker --events` runs. A"
         " batch costs about the same with one event as with a hundred; statistics are that late",
     )
+    read_model_rebuild_timeout: Seconds = Field(
+        3600.0,
+        description="Seconds after which `projections rebuild` of a read model of the engine is"
+        " given up, with nothing changed. It is one transaction, which reads all journals of runs",
+    )
     max_parked_streams: Count = Field(
         1000,
         description="Maximum number of streams that a projection with on_poison='park-stream'"

@@ -1,8 +1,13 @@
 """An operator rebuilds a projection and switches to it, with the command line alone."""
 
+from random import Random
+
 import pytest
 
 from saga_engine.events import Events
+from saga_engine.events.read_models.read_models import register
+from saga_engine.events.read_models.run_statistics import RUN_STATISTICS
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from tests.kit.command_line import saga_engine
 from tests.kit.programs import wait_until_true
@@ -14,6 +19,7 @@ from tests.kit.projections import (
     wait_for_position,
 )
 from tests.kit.read_model import orders_projection
+from tests.kit.read_models import append_random, last_position, table_rows
 
 
 @pytest.fixture
@@ -79,3 +85,27 @@ async def test_a_rebuild_is_paused_shown_and_discarded(migrated_url):
     assert (ran.exit_code, "has no rebuild" in ran.err) == (3, True)
     ran = await command(migrated_url, "rebuild", "nothing")
     assert ran.exit_code == 3
+
+
+async def test_a_read_model_of_the_engine_is_filled_again(database, definition_id, migrated_url):
+    await append_random(database, Random(0), definition_id, 10)
+    name = RUN_STATISTICS.name
+    missing = await command(migrated_url, "rebuild", name)
+    assert (missing.exit_code, f"no projection '{name}'" in missing.err) == (3, True)
+    async with database.transaction() as tx:
+        await register(tx)
+    last = await last_position(database)
+    ran = await command(migrated_url, "rebuild", name, "--reason", "a test")
+    assert ran.out.startswith(f"{name} is filled again from position 1, the first event of a run")
+    assert ran.out.endswith(f", up to {last}.\n")
+    document = (await command(migrated_url, "rebuild", name, "--json")).json
+    assert (document["rebuilt"], document["position"]) == (name, last)
+    assert await table_rows(database, RUN_STATISTICS)
+    async with database.transaction() as tx:
+        await tx.execute(text("UPDATE saga_engine.event_log SET runs_complete_from = 5"))
+    ran = await command(migrated_url, "rebuild", name)
+    assert "dropped runs with events before position 5" in ran.out
+    refused = await command(migrated_url, "rebuild", name, "--discard")
+    assert (refused.exit_code, "no --code-version" in refused.err) == (2, True)
+    unknown = await command(migrated_url, "rebuild", "saga-engine-runs")
+    assert unknown.exit_code == 3

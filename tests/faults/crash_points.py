@@ -126,7 +126,7 @@ PROJECTOR_CRASH_POINTS = {
 READ_MODEL_CRASH_POINTS = {
     # a read model, beside a worker: rows, checkpoint, commit
     "after-read-model-rows": CrashPoint(
-        "after", "saga_engine.events.read_models.read_model_batch", "ReadModelApplier._apply"
+        "after", "saga_engine.events.read_models.read_model_batch", "apply_range"
     ),
     "after-read-model-checkpoint": CrashPoint(
         "after", "saga_engine.events.projections.projection_table", "save"

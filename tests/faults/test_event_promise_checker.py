@@ -22,7 +22,11 @@ from saga_engine.events.feeds.feed_runner import FeedRunner
 from saga_engine.events.projections.event_application import execute
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch
 from saga_engine.events.projections.projection_batch import BatchApplier
-from saga_engine.events.read_models.read_model_batch import ReadModelApplier, ReadModelBatch
+from saga_engine.events.read_models.read_model_batch import (
+    ReadModelApplier,
+    ReadModelBatch,
+    apply_range,
+)
 from saga_engine.message_context import MessageContext
 from saga_engine.postgres.statement import Transaction
 from saga_engine.protocol.message import PublishOutcome
@@ -95,7 +99,7 @@ def save_the_checkpoint_of_a_read_model_after_the_commit(plant: BugPatcher) -> N
                 until = await positions.horizon(tx)
                 if until > after:
                     lost.append(self.model.name)
-                    await self._apply(tx, after, until)
+                    await apply_range(tx, self.log, self.model, after, until)
         return await apply_next(self, after, window)
 
     plant.replace(ReadModelApplier, "apply_next", apply_and_lose)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in_transaction
+from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.events import Append, Events, append_in
 from saga_engine.events.event_store import snapshot_table
@@ -26,12 +27,15 @@ from saga_engine.events.feeds import feed_actions
 from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.projections import projection_actions
+from saga_engine.events.read_models.read_models import READ_MODELS, ReadModels
+from saga_engine.events.read_models.run_statistics import RUN_STATISTICS
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.identifiers import uuid7
 from saga_engine.loading import load_objects
 from saga_engine.participant import barrier
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.service import ParticipantService
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.migrate import upgrade
@@ -67,6 +71,7 @@ from tests.kit.projections import (
 from tests.kit.projector_service import running_service
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.read_model import orders_projection
+from tests.kit.read_models import last_position, table_rows
 from tests.kit.rebuilds import begin, switch, wait_for_registration, wait_until_ready
 from tests.kit.servers import running_postgres
 from tests.security.buy_saga import buy_saga
@@ -76,6 +81,7 @@ pytestmark = pytest.mark.rabbitmq
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 USERS = ("setup", "engine", "stock", "payments", "shop", "operator", "projector", "billing")
 SECRET = "opensesame"
+STATISTICS = "ALTER TABLE saga_engine.run_statistics"
 
 
 def blocks(language):
@@ -348,7 +354,15 @@ class RestrictedPrograms:
 
 
 @asynccontextmanager
-async def running_programs(broker, roles, monkeypatch, *, answered_by="payments"):
+async def running_programs(
+    broker, roles, monkeypatch, *, answered_by="payments", has_read_models=False
+):
+    def make_worker(settings, emit):
+        worker = Worker([buy_saga], settings, emit)
+        if not has_read_models:
+            return worker
+        return WorkerWithReadModels(worker, ReadModels(settings, emit), emit)
+
     monkeypatch.setenv("SHOP_DATABASE_URL", roles.url("saga"))
     async with asyncio.TaskGroup() as group, AsyncExitStack() as owned:
         programs = RestrictedPrograms(broker, roles, owned, group)
@@ -357,8 +371,8 @@ async def running_programs(broker, roles, monkeypatch, *, answered_by="payments"
             for name, value in rules().items()
         }
         programs.worker = await programs.run(
-            lambda settings, emit: Worker([buy_saga], settings, emit),
-            programs.settings("engine", "saga_worker", **strict),
+            make_worker,
+            programs.settings("engine", "saga_worker", read_model_interval=0.05, **strict),
         )
         for module, user in (("stock", "stock"), ("payments", answered_by)):
             # What is imported already may have the URL of a server that is gone.
@@ -389,6 +403,38 @@ async def test_runs_complete_and_compensate_under_exactly_the_documented_permiss
         await broker.server.rabbitmqctl("close_all_connections", "--vhost", "shop", "test")
         handle = await programs.client.start("buy", {}, key="after")
         assert (await programs.client.result(handle.run_id, timeout=30)).status is Status.COMPLETED
+
+
+async def test_a_worker_with_events_has_the_rights_that_statistics_need(broker, roles, monkeypatch):
+    """Also to stop at an event; the owner fills a table again, which a worker cannot."""
+    owner_url, name = roles.url("saga_owner"), RUN_STATISTICS.name
+    async with (
+        running_programs(broker, roles, monkeypatch, has_read_models=True) as programs,
+        Database(owner_url, Settings()) as database,
+    ):
+
+        async def run_once(key):
+            handle = await programs.client.start("buy", {"card": "declined"}, key=key)
+            ending = await programs.client.result(handle.run_id, timeout=30)
+            assert ending.status is Status.COMPENSATED
+
+        await run_once("counted")
+        for model in READ_MODELS:
+            await wait_for_position(database, model.name, await last_position(database))
+            assert await table_rows(database, model)
+        async with database.transaction() as tx:
+            await tx.execute(text(f"{STATISTICS} ADD CONSTRAINT few CHECK (runs < 0) NOT VALID"))
+        await run_once("refused")
+        await programs.worker.wait_for(ProjectionStopped, projection=name)
+        async with database.transaction() as tx:
+            await tx.execute(text(f"{STATISTICS} DROP CONSTRAINT few"))
+        filled = await saga_engine("projections", "rebuild", name, database_url=owner_url)
+        assert filled.exit_code == 0, filled
+        await run_once("counted again")
+        await wait_for_position(database, name, await last_position(database))
+        assert not programs.worker.matching(InternalErrorCaught)
+        assert not programs.worker.matching(DatabaseUnavailable)
+    assert await roles.refuses("saga_worker", "DELETE FROM saga_engine.run_statistics")
 
 
 async def test_a_service_cannot_answer_a_command_of_another_service(broker, roles, monkeypatch):

@@ -41,7 +41,7 @@ class FeedKey:
     @property
     def retry_command(self) -> str:
         """The command that publishes an event again which could not be published."""
-        return f"saga-engine feeds retry {self.name} --sink {self.sink.value} --reason ..."
+        return f"saga-engine feeds retry {self.name} --sink {self.sink.value} --reason TEXT"
 
     @property
     def rewind_command(self) -> str:

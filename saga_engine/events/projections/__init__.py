@@ -19,6 +19,7 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     batch_size           how many events a projection applies in one transaction
     projection_table     how far each projection is, and which process runs it
     projection_failures  events that a projection could not apply, and streams that wait for one
+    stopped_report       what a process that starts reports about projections that are stopped
     projector            Projector: the process that runs projections
     projection_runner    the loop of one projection: leases, batches, retries
     read_ahead           reads the next page of a projection while it applies one

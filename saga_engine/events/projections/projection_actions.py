@@ -68,8 +68,7 @@ async def retry(tx: Transaction, name: str, operator: Operator, version: int | N
     """
     found = await find(tx, name, version)
     await projection_table.lock_row(tx, found)  # first, as a batch does: no deadlock
-    parameters = {**_key(found), **_resolution(Resolution.RETRIED, operator)}
-    failures = (await tx.execute(_RESOLVE_ALL, parameters)).rowcount
+    failures = await resolve_failures(tx, found, operator)
     stopped = [ProjectionState.STOPPED]
     was_stopped = await projection_table.set_state(tx, found, ProjectionState.ACTIVE, stopped)
     requested = (await tx.execute(_REQUEST_RETRY, _key(found))).rowcount
@@ -80,8 +79,15 @@ async def retry(tx: Transaction, name: str, operator: Operator, version: int | N
         )
     if not failures and not was_stopped:
         raise Conflict(f"Projection {name!r} is {found.state}; no event of it has failed.")
-    await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
     await operator_audit.record(tx, audited(name, found.version), Action.RETRY, operator)
+    return failures
+
+
+async def resolve_failures(tx: Transaction, found: StoredProjection, operator: Operator) -> int:
+    """Resolve all open failures of a locked version as retried, and return their number."""
+    parameters = {**_key(found), **_resolution(Resolution.RETRIED, operator)}
+    failures = (await tx.execute(_RESOLVE_ALL, parameters)).rowcount
+    await tx.execute(_PURGE, {**_key(found), "kept": MAX_RESOLVED})
     return failures
 
 

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from saga_engine.errors import Conflict, StoreError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.projections import (
-    projection_failures,
     projection_rebuild,
     projection_rules,
     projection_table,
@@ -20,14 +19,13 @@ from saga_engine.events.projections import (
 )
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_batch import BatchApplier
-from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.projections.projection_runner import ProjectionRunner
 from saga_engine.events.projections.projection_table import (
     ProjectionRole,
-    ProjectionState,
     StoredProjection,
 )
 from saga_engine.events.projections.projection_version import ProjectionVersion
+from saga_engine.events.projections.stopped_report import report_stopped
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
 from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
@@ -40,7 +38,6 @@ from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import (
     Observer,
-    ProjectionStopped,
     ProjectionVersionKept,
     ProjectionVersionRemoved,
 )
@@ -127,7 +124,9 @@ class Projector(AsyncResource):
                     await self._remove_expired()
                     versions = await self._read_versions()
                     added = versions.keys() - running.keys()
-                    await self._report_stopped([versions[each] for each in added])
+                    if added:
+                        async with self._database.transaction() as tx:
+                            await report_stopped(tx, [versions[each] for each in added], self._emit)
                 except StoreError as error:
                     self._loop.report_unavailable(error)
                 else:
@@ -136,27 +135,6 @@ class Projector(AsyncResource):
                     for each in added:
                         running[each] = tasks.create_task(self._runner(each, source).run(stop))
                 await wait_for_event(stop, self._settings.projection_lease / 3)
-
-    async def _report_stopped(self, versions: Sequence[StoredProjection]) -> None:
-        """Report of versions that this process begins to run which are stopped: it waits, too."""
-        for each in versions:
-            if each.state is not ProjectionState.STOPPED:
-                continue
-            async with self._database.transaction() as tx:
-                failures = await projection_failures.read_open(tx, each.name, each.version)
-            for failure in failures:
-                if not failure.parked:
-                    self._emit(
-                        ProjectionStopped(
-                            projection=each.name,
-                            version=each.version,
-                            position=failure.position,
-                            stream=failure.stream,
-                            event_type=failure.type,
-                            problem=failure.error,
-                            next_command=show_command(each),
-                        )
-                    )
 
     async def _read_versions(self) -> Mapping[ProjectionVersion, StoredProjection]:
         """The versions that are stored, of the code of this process."""

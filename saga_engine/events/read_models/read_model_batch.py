@@ -83,7 +83,7 @@ class ReadModelApplier:
                 return ReadModelBatch(after, horizon)
             if not await projection_table.lock(tx, self.model, after, self.owner):
                 raise NotOwner
-            poison = await self._apply(tx, after, until)
+            poison = await apply_range(tx, self.log, self.model, after, until)
             if poison:
                 until = poison.recorded.position - 1
             await projection_table.save(tx, self.model, until, self.owner, self.lease)
@@ -91,40 +91,60 @@ class ReadModelApplier:
                 await self._stop(tx, poison)
         return ReadModelBatch(until, horizon, poison)
 
-    async def _apply(self, tx: SqlAlchemyTransaction, after: int, until: int) -> PoisonEvent | None:
-        """Apply a range up to the first row that PostgreSQL refuses, and describe that one."""
-        try:
-            async with savepoint(tx):
-                await tx.execute(self.model.statement, {"after": after, "until": until})
-        except Exception as error:
-            refused = translate_error(error, "the database")
-            if not isinstance(refused, StoreRefused):
-                raise
-            if until == after + 1:
-                return await self._poison_at(tx, until, str(refused))
-            middle = (after + until) // 2
-            return await self._apply(tx, after, middle) or await self._apply(tx, middle, until)
-        return None
-
     async def _stop(self, tx: SqlAlchemyTransaction, poison: PoisonEvent) -> None:
         await projection_failures.record(tx, self.model, poison)
         active = [ProjectionState.ACTIVE]
         await projection_table.set_state(tx, self.model, ProjectionState.STOPPED, active)
 
-    async def _poison_at(self, tx: SqlAlchemyTransaction, position: int, error: str) -> PoisonEvent:
-        row = (await tx.execute(_ROW_AT, {"position": position})).one()
-        stream = f"{RUN_PREFIX}{row.run_id}"
-        recorded = Recorded(
-            stream=stream,
-            version=row.revision,
-            position=position,
-            type=row.type,
-            schema_version=1,
-            recorded_at=row.recorded_at,
-            id=self.log.event_id(stream, row.revision, 0, row.recorded_at),
-            data=None,
+
+async def apply_range(
+    tx: SqlAlchemyTransaction, log: EventLog, model: ReadModel, after: int, until: int
+) -> PoisonEvent | None:
+    """
+    Apply the rows of the journal in a range, up to the first one that PostgreSQL refuses.
+
+    Args:
+        tx: a transaction of the engine's database.
+        log: of that database.
+        model: a read model.
+        after: the position before the range.
+        until: the last position of the range.
+
+    Returns:
+        The row that was refused; None: all were applied.
+    """
+    try:
+        async with savepoint(tx):
+            await tx.execute(model.statement, {"after": after, "until": until})
+    except Exception as error:
+        refused = translate_error(error, "the database")
+        if not isinstance(refused, StoreRefused):
+            raise
+        if until == after + 1:
+            return await _poison_at(tx, log, until, str(refused))
+        middle = (after + until) // 2
+        return await apply_range(tx, log, model, after, middle) or await apply_range(
+            tx, log, model, middle, until
         )
-        return PoisonEvent(recorded=recorded, error=error, trace="")
+    return None
+
+
+async def _poison_at(
+    tx: SqlAlchemyTransaction, log: EventLog, position: int, error: str
+) -> PoisonEvent:
+    row = (await tx.execute(_ROW_AT, {"position": position})).one()
+    stream = f"{RUN_PREFIX}{row.run_id}"
+    recorded = Recorded(
+        stream=stream,
+        version=row.revision,
+        position=position,
+        type=row.type,
+        schema_version=1,
+        recorded_at=row.recorded_at,
+        id=log.event_id(stream, row.revision, 0, row.recorded_at),
+        data=None,
+    )
+    return PoisonEvent(recorded=recorded, error=error, trace="")
 
 
 # What is not an array has no first event, and no type.

@@ -12,6 +12,7 @@ from saga_engine.errors import StoreError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.projections import projection_table
 from saga_engine.events.projections.projection_monitor import ProjectionMonitor
+from saga_engine.events.projections.stopped_report import report_stopped
 from saga_engine.events.read_models.failure_causes import FAILURE_CAUSE
 from saga_engine.events.read_models.read_model_batch import ReadModelApplier
 from saga_engine.events.read_models.read_model_runner import ReadModelRunner
@@ -63,7 +64,10 @@ class ReadModels(AsyncResource):
         async with self._database.transaction() as tx:
             self._log = await EventLog.load(tx)
             await register(tx)
-        self._emit(ProjectionsRegistered(projections=tuple(each.name for each in READ_MODELS)))
+            stored = await projection_table.read(tx)
+            names = tuple(each.name for each in READ_MODELS)
+            self._emit(ProjectionsRegistered(projections=names))
+            await report_stopped(tx, [each for each in stored if each.name in names], self._emit)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the read models until *stop* is set; then their leases end, too."""

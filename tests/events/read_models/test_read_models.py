@@ -127,3 +127,16 @@ async def test_a_damaged_row_stops_all_and_names_its_run(database, migrated_url,
     async with running_read_models(migrated_url) as (_, emitted):
         stopped = await emitted.wait_for(ProjectionStopped, len(READ_MODELS))
     assert {each.stream for each in stopped} == {f"run-{history.run_id}"}
+
+
+async def test_one_that_is_stopped_is_named_when_a_process_starts(
+    database, migrated_url, definition_id
+):
+    await append_random(database, Random(0), definition_id, 1)
+    async with database.transaction() as tx:
+        await damage_row(tx, 1)
+    await (await applier(database, RUN_STATISTICS)).apply_next(0, 1000)
+    async with running_read_models(migrated_url) as (_, emitted):
+        (named,) = emitted.matching(ProjectionStopped)  # before it has read anything
+    assert (named.projection, named.position) == (RUN_STATISTICS.name, 1)
+    assert named.next_command == f"saga-engine projections show {RUN_STATISTICS.name} --version 1"
