@@ -31,6 +31,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     engine_process  the two broker connections and the shutdown of every process
     identifiers     run ids
     tls             TLS to RabbitMQ and PostgreSQL
+    nearest_name    the name that was probably meant by a misspelt one
     errors          every error, and whose fault it is
 
 The public API is here. A name is imported when it is first used, because the command line imports

@@ -8,7 +8,8 @@ with the prefix of the settings, but are neither settings nor misspelled setting
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
+
+from saga_engine.nearest_name import nearest_name
 
 PREFIX = "SAGA_ENGINE_"
 
@@ -54,5 +55,5 @@ def find_unknown_setting(environment: Mapping[str, str], known: set[str]) -> tup
             and name not in names
             and not is_injected(name, environment[name])
         ):
-            return name, next(iter(get_close_matches(name, names, n=1)), "")
+            return name, nearest_name(name, names)
     return None

@@ -9,9 +9,9 @@ from saga_engine.cli.event_database import event_database, event_transaction
 from saga_engine.cli.operator import Operator
 from saga_engine.cli.operator_actions import Reason, acting_operator
 from saga_engine.cli.output import AsJson, format_cell, print_done
-from saga_engine.errors import ConfigurationError
+from saga_engine.errors import ConfigurationError, NotFound
 from saga_engine.events.event_store.event_log import EventLog
-from saga_engine.events.projections import projection_actions, projection_rebuild
+from saga_engine.events.projections import projection_rebuild
 from saga_engine.events.projections.projection_key import ENGINE_PREFIX
 from saga_engine.events.projections.projection_rebuild import Rebuild
 from saga_engine.events.projections.projection_switch import Switch
@@ -19,6 +19,7 @@ from saga_engine.events.read_models.read_model_rebuild import ReadModelRebuild
 from saga_engine.events.read_models.read_models import READ_MODELS
 from saga_engine.events.readers.operator_audit import Action
 from saga_engine.events.readers.operator_audit import Operator as ActingOperator
+from saga_engine.nearest_name import did_you_mean
 from saga_engine.settings import Settings
 
 
@@ -93,7 +94,10 @@ async def switch(
 async def _rebuild_read_model(name: str, operator: ActingOperator, *, as_json: bool) -> None:
     models = {each.name: each for each in READ_MODELS}
     if name not in models:
-        raise projection_actions.not_found(name)
+        raise NotFound(
+            f"The engine has no read model {name!r}.{did_you_mean(name, models)} It has"
+            f" {', '.join(models)}."
+        )
     settings = Settings.load()
     timeout = {"database_transaction_timeout": settings.read_model_rebuild_timeout}
     async with event_database(settings.model_copy(update=timeout)) as database:

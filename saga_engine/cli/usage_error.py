@@ -7,7 +7,6 @@ It imports nothing heavy, as `main`, which uses it for every command.
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from cyclopts import (
     App,
@@ -16,6 +15,8 @@ from cyclopts import (
     UnknownCommandError,
     UnusedCliTokensError,
 )
+
+from saga_engine.nearest_name import did_you_mean, nearest_name
 
 PROGRAM = "saga-engine"
 _ANY_VALUE = "0"  # of every type that an argument has
@@ -50,10 +51,10 @@ def usage_message(app: App, arguments: Sequence[str], error: CycloptsError) -> s
 def _unknown_command(typed: str, error: CycloptsError) -> str:
     """Say it without the text of cyclopts, which would import every command."""
     group = error.command_chain or ()
-    close_matches = get_close_matches(typed, error.app or (), n=1)
-    suggestions = [f" Did you mean {' '.join([*group, each])}?" for each in close_matches]
     kind = "option" if typed.startswith("-") else "command"
-    return f"There is no {kind} {' '.join([*group, typed])!r}.{''.join(suggestions)}"
+    called = " ".join([*group, typed])
+    others = [" ".join([*group, each]) for each in error.app or ()]
+    return f"There is no {kind} {called!r}.{did_you_mean(called, others)}"
 
 
 def _missing(app: App, arguments: Sequence[str], error: MissingArgumentError) -> str:
@@ -107,11 +108,11 @@ def _added_argument(
         return _AddedArgument(need=f"a value for {missing.keyword}", start=start, stop=start)
     if not name.startswith("-"):
         return _AddedArgument(need=name, start=end, stop=end)
-    if misspelt := get_close_matches(name, missing.unused_tokens or (), n=1):
-        start = typed.index(misspelt[0])
+    if misspelt := nearest_name(name, missing.unused_tokens or ()):
+        start = typed.index(misspelt)
         following = typed[start + 1] if start + 1 < end else "-"
         return _AddedArgument(
-            need=f"{name}, not {misspelt[0]}",
+            need=f"{name}, not {misspelt}",
             start=start,
             stop=start + 1,
             option=name,

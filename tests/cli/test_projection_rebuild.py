@@ -107,5 +107,5 @@ async def test_a_read_model_of_the_engine_is_filled_again(database, definition_i
     assert "dropped runs with events before position 5" in ran.out
     refused = await command(migrated_url, "rebuild", name, "--discard")
     assert (refused.exit_code, "no --code-version" in refused.err) == (2, True)
-    unknown = await command(migrated_url, "rebuild", "saga-engine-runs")
-    assert unknown.exit_code == 3
+    unknown = await command(migrated_url, "rebuild", f"{name}s")
+    assert (unknown.exit_code, f"Did you mean {name}?" in unknown.err) == (3, True)

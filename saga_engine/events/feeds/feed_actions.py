@@ -12,6 +12,7 @@ from saga_engine.events.feeds.feed_failures import Resolution
 from saga_engine.events.feeds.feed_table import FeedKey, FeedState, StoredFeed
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.operator_audit import Action, Operator, Subject, SubjectKind
+from saga_engine.nearest_name import did_you_mean
 from saga_engine.postgres.statement import Transaction
 
 
@@ -94,7 +95,7 @@ async def find(tx: Transaction, name: str, sink: Sink | None = None) -> StoredFe
     """
     by_sink = {each.sink: each for each in await feed_table.read(tx, name)}
     if not by_sink:
-        raise not_found(name)
+        raise await not_found(tx, name)
     sinks = ", ".join(by_sink)
     if sink is None and len(by_sink) > 1:
         raise InvalidInput(f"Feed {name!r} has several sinks. Choose one with --sink: {sinks}.")
@@ -106,12 +107,14 @@ async def find(tx: Transaction, name: str, sink: Sink | None = None) -> StoredFe
 
 async def _lock(tx: Transaction, key: FeedKey) -> StoredFeed:
     if not await feed_table.lock(tx, key):
-        raise not_found(key.name)
+        raise await not_found(tx, key.name)
     return await find(tx, key.name, key.sink)
 
 
-def not_found(name: str) -> NotFound:
+async def not_found(tx: Transaction, name: str) -> NotFound:
     """Make the error for a feed that the database does not have."""
+    names = {each.name for each in await feed_table.read(tx)}
     return NotFound(
-        f"There is no feed {name!r}. `saga-engine feeds list` shows those that were registered."
+        f"There is no feed {name!r}.{did_you_mean(name, names)} `saga-engine feeds list` shows"
+        " those that were registered."
     )

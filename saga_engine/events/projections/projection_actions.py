@@ -22,6 +22,7 @@ from saga_engine.events.readers.operator_audit import (
     Subject,
     SubjectKind,
 )
+from saga_engine.nearest_name import did_you_mean
 from saga_engine.postgres.statement import Transaction, text
 
 
@@ -159,7 +160,7 @@ async def find(tx: Transaction, name: str, version: int | None = None) -> Stored
     """
     found = await projection_table.read(tx, name)
     if not found:
-        raise not_found(name)
+        raise await not_found(tx, name)
     for each in found:
         if each.version == version or (version is None and each.role is ProjectionRole.LIVE):
             return each
@@ -220,9 +221,10 @@ _PURGE = text(
 )
 
 
-def not_found(name: str) -> NotFound:
+async def not_found(tx: Transaction, name: str) -> NotFound:
     """Make the error for a projection that the database does not have."""
+    names = {each.name for each in await projection_table.read(tx)}
     return NotFound(
-        f"There is no projection {name!r}. `saga-engine projections list` shows those that were"
-        " registered."
+        f"There is no projection {name!r}.{did_you_mean(name, names)} `saga-engine projections"
+        " list` shows those that were registered."
     )

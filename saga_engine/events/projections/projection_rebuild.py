@@ -54,7 +54,7 @@ async def begin(
     """
     live = await projection_table.lock_role(tx, name, ProjectionRole.LIVE)
     if live is None:
-        raise not_found(name)
+        raise await not_found(tx, name)
     code_version = code_version or live.code_version
     if live.rebuild_problem and code_version == live.code_version:
         raise Conflict(

@@ -100,7 +100,7 @@ class Switch:
     async def _switch(self, tx: SqlAlchemyTransaction, name: str, action: Action) -> Switched:
         live = await projection_table.lock_role(tx, name, ProjectionRole.LIVE)
         if live is None:
-            raise not_found(name)
+            raise await not_found(tx, name)
         versions = {each.role: each for each in await projection_table.read(tx, name)}
         target = _target(versions, action)
         if target is None:

@@ -5,9 +5,8 @@ It is read from the table's SQLAlchemy declaration, once.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from sqlalchemy import Column, Table
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from saga_engine.events.projections.column_types import ColumnType, ValueRefused, column_type
+from saga_engine.nearest_name import did_you_mean
 
 # Other dialects escape more: that of psycopg2 doubles a percent sign.
 _PREPARER = asyncpg.dialect().identifier_preparer  # type: ignore[no-untyped-call]
@@ -70,11 +70,11 @@ class TableShape:
         """Raise TableProblem unless *names* are those of the primary key."""
         given, key = set(names), set(self.key)
         if given != key:
-            hint = _nearest(given - key, key - given)
+            wrong = min(given - key, default="")
             raise TableProblem(
                 f"A change of {self.name} has the key {_listed(given)}, but the primary key is"
-                f" {_listed(key)}.",
-                f"{hint}Give a value for each of its columns: it identifies one row.",
+                f" {_listed(key)}.{did_you_mean(wrong, key - given)}",
+                "Give a value for each of its columns: it identifies one row.",
             )
 
     def check_columns(self, names: Iterable[str]) -> None:
@@ -96,8 +96,8 @@ class TableShape:
                     " the connection.",
                 )
             raise TableProblem(
-                f"{self.name} has no column {name!r}.",
-                f"{_nearest([name], known)}Its columns are {_listed(known)}.",
+                f"{self.name} has no column {name!r}.{did_you_mean(name, known)}",
+                f"Its columns are {_listed(known)}.",
             )
 
     def check_added(self, names: Iterable[str]) -> None:
@@ -257,14 +257,6 @@ def _starts_at_zero(column: Column[object]) -> bool:
         return True
     default = getattr(column.server_default, "arg", None)
     return _ZERO.fullmatch(str(getattr(default, "text", default))) is not None
-
-
-def _nearest(misspelt: Iterable[str], names: Collection[str]) -> str:
-    """Ask whether a name that is like a misspelt one was meant; empty if none is."""
-    for each in sorted(misspelt):
-        if close_matches := get_close_matches(each, names, n=1):
-            return f"Did you mean {close_matches[0]!r}? "
-    return ""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -121,14 +121,12 @@ def test_the_nearest_column_is_named():
     for function, nearest in ((column, "customer"), (row_with_a_part, "customer")):
         with pytest.raises(DefinitionError) as caught:
             check_calls(function, [ORDERS])
-        assert f"Did you mean '{nearest}'? Its columns are customer, id, items." in str(
-            caught.value
-        )
+        assert f"Did you mean {nearest}? Its columns are customer, id, items." in str(caught.value)
 
     def misspelt_key(event, recorded):
         return delete(ORDERS, key={"idd": event.id})
 
-    with pytest.raises(DefinitionError, match=r"Did you mean 'id'\?"):
+    with pytest.raises(DefinitionError, match=r"Did you mean id\?"):
         check_calls(misspelt_key, [ORDERS])
 
 
