@@ -99,7 +99,13 @@ Lines of one kind about a connection within `log_throttle_interval`.
 An outage causes two or three lines, and its end must be visible; more would say nothing new.
 """
 
-_FIELD_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in LOG_EVENTS}
+# Its own fields before inherited ones: a line says first what it is about.
+_FIELD_NAMES = {
+    kind: tuple(
+        sorted((each.name for each in fields(kind)), key=lambda n: n not in kind.__annotations__)
+    )
+    for kind in LOG_EVENTS
+}
 _OMITTED_VALUES: tuple[object, ...] = (None, "")
 
 

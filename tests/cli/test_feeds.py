@@ -120,6 +120,13 @@ async def test_a_discarded_event_is_in_the_document(stopped, migrated_url):
     }
 
 
+@pytest.mark.usefixtures("stopped")
+async def test_the_nearest_feed_is_suggested(migrated_url):
+    for words in (("show", "ordres"), ("retry", "ordres", "--reason", "a test")):
+        ran = await command(migrated_url, *words)
+        assert (ran.exit_code, "Did you mean orders?" in ran.err) == (3, True)
+
+
 async def test_an_unknown_feed_is_not_found(migrated_url):
     ran = await command(migrated_url, "show", "other")
     assert ran.exit_code == 3

@@ -184,6 +184,13 @@ async def test_show_prints_what_operators_did(migrated_url):
     assert [*line[:3], *line[4:]] == ["pause", "1", "-", "mara", "the disk is full"]
 
 
+@pytest.mark.usefixtures("stopped")
+async def test_the_nearest_projection_is_suggested(migrated_url):
+    for words in (("show", "ordres"), ("rebuild", "ordres"), ("switch", "ordres")):
+        ran = await command(migrated_url, *words)
+        assert (ran.exit_code, "Did you mean orders?" in ran.err) == (3, True)
+
+
 async def test_an_unknown_projection_exits_3(migrated_url):
     assert (
         await command(migrated_url, "list")

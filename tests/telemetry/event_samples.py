@@ -184,6 +184,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         stream="order-o-1",
         event_type="order-placed",
         problem="No queue is bound to exchange 'saga.feed'.",
+        next_command="saga-engine feeds show orders --sink exchange",
     ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from saga_engine.errors import StoreError
 from saga_engine.events.event_store.event_log import EventLog
-from saga_engine.events.feeds import feed_rules, feed_table
+from saga_engine.events.feeds import feed_failures, feed_rules, feed_table
 from saga_engine.events.feeds.feed import Feed, Sink
 from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
 from saga_engine.events.feeds.feed_runner import FeedRunner
@@ -22,10 +22,11 @@ from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
 from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
 from saga_engine.lifecycle import AsyncResource
+from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
-from saga_engine.telemetry.events import Observer
+from saga_engine.telemetry.events import FeedStopped, Observer
 from saga_engine.telemetry.operations import Operation
 
 
@@ -72,6 +73,7 @@ class FeedPublisher(AsyncResource):
             self._log = await EventLog.load(tx)
             readers = [each for each in self._feeds if feed_rules.event_filter(each).reads_runs]
             await feed_table.register(tx, sorted(self.keys), _keys(readers))
+            await self._report_stopped(tx)
         opener = SinkOpener(resources, self._database, self._log, self._settings, self._loop.emit)
         self._sinks = await opener.open_all(self._feeds)
 
@@ -115,6 +117,22 @@ class FeedPublisher(AsyncResource):
                     tasks.create_task(runner.run(stop))
         finally:
             await self._release()
+
+    async def _report_stopped(self, tx: Transaction) -> None:
+        """Report which feeds are stopped already: a start does not continue them."""
+        for key in sorted(self.keys):
+            if failure := await feed_failures.read_open(tx, key):
+                self._loop.emit(
+                    FeedStopped(
+                        feed=key.name,
+                        sink=key.sink,
+                        position=failure.position,
+                        stream=failure.stream,
+                        event_type=failure.type,
+                        problem=failure.error,
+                        next_command=key.show_command,
+                    )
+                )
 
     async def _release(self) -> None:
         """End the leases. If that fails, they end with their time."""

@@ -210,5 +210,6 @@ class FeedRunner:
                 stream=event.stream,
                 event_type=event.type,
                 problem=problem,
+                next_command=self.key.show_command,
             )
         )

@@ -39,6 +39,11 @@ class FeedKey:
         return f"{self.name} ({self.sink.value})"
 
     @property
+    def show_command(self) -> str:
+        """The command that shows the event which has stopped it."""
+        return f"saga-engine feeds show {self.name} --sink {self.sink.value}"
+
+    @property
     def retry_command(self) -> str:
         """The command that publishes an event again which could not be published."""
         return f"saga-engine feeds retry {self.name} --sink {self.sink.value} --reason TEXT"

@@ -6,6 +6,7 @@ Telemetry events: what happened in a process, as frozen records.
     connection_events  the connections to RabbitMQ and PostgreSQL
     code_events        bugs of the engine, and code of the user that fails or hangs
     process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
+    event_failure      an event that cannot be processed: what the next two have in common
     feed_events        which process runs a feed, and events that it cannot publish
     projection_events  projections: who runs them, how far they are, what they cannot apply
     retention_events   projections and feeds that retention waits for, or has passed over

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from saga_engine.telemetry.events.event_failure import EventFailure
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedsRegistered:
@@ -39,15 +41,15 @@ class FeedEventsPassed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedStopped:
-    """An event cannot be published, so the feed waits for an operator to retry or discard it."""
+class FeedStopped(EventFailure):
+    """
+    An event cannot be published, so the feed waits for an operator to retry or discard it.
+
+    A process that starts reports it again for a feed that is stopped.
+    """
 
     feed: str
     sink: str
-    position: int
-    stream: str
-    event_type: str
-    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

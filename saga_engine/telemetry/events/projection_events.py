@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from saga_engine.telemetry.events.event_failure import EventFailure
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionsRegistered:
@@ -30,7 +32,7 @@ class ProjectionBatchApplied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectionStopped:
+class ProjectionStopped(EventFailure):
     """
     An event cannot be applied, so the projection waits for an operator to retry or skip it.
 
@@ -39,24 +41,14 @@ class ProjectionStopped:
 
     projection: str
     version: int
-    position: int
-    stream: str
-    event_type: str
-    problem: str
-    next_command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamParked:
+class StreamParked(EventFailure):
     """An event cannot be applied, so a projection goes on without the later ones of its stream."""
 
     projection: str
     version: int
-    position: int
-    stream: str
-    event_type: str
-    problem: str
-    next_command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from tests.kit.feeds import (
     order_feed,
     receive_from,
     running_feeds,
+    stop_orders,
     stored_feed,
     wait_for_feed,
 )
@@ -202,6 +203,17 @@ async def test_a_feed_stops_at_an_event_that_exceeds_a_limit(
     assert "Its body has 5011 bytes; 4000 are allowed" in stopped.problem
     assert "max_body_bytes" in stopped.problem
     assert (await stored_feed(feed_database)).position == stopped.position - 1
+
+
+async def test_a_feed_that_is_stopped_is_named_when_a_process_starts(
+    events, event_url, development_broker, feed_database
+):
+    position = await append_one(events, "order-1", placed())
+    await stop_orders(feed_database, position)
+    async with running_feeds(event_url, development_broker.url, [order_feed()]) as emitted:
+        (named,) = emitted.matching(FeedStopped)  # before it has looked at anything
+    assert (named.feed, named.position, named.problem) == ("orders", position, "No queue.")
+    assert named.next_command == "saga-engine feeds show orders --sink exchange"
 
 
 HOSTILE = {
