@@ -17,7 +17,7 @@ from saga_engine.cli.operator_actions import (
 from saga_engine.cli.output import (
     AsJson,
     print_done,
-    print_field,
+    print_fields,
     print_json,
     print_line,
     print_table,
@@ -41,7 +41,7 @@ TABLE_COLUMNS = (
     *("lag events", "lag s", "skipped", "owner", "missing until"),
 )
 
-LABEL_WIDTH = len("stream_version")
+NO_FEED = "No projector has registered a feed. Start one: saga-engine projector MODULE"
 
 
 @app.command(name="list")
@@ -57,7 +57,7 @@ async def list_feeds(*, as_json: AsJson = False) -> None:
         [state_text(each) if name == "state" else each[name] for name in _COLUMN_FIELDS]
         for each in documents
     ]
-    print_table(TABLE_COLUMNS, rows, empty="No projector has registered a feed.")
+    print_table(TABLE_COLUMNS, rows, empty=NO_FEED)
     print_not_running(documents)
 
 
@@ -81,14 +81,12 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
         lists = {"failure": failed, "actions": [*map(asdict, actions)]}
         print_json({"feed": {**document, **lists}})
         return
-    for field, value in {**document, "state": state_text(document)}.items():
-        print_field(field, value, label_width=LABEL_WIDTH)
+    print_fields({**document, "state": state_text(document)})
     if failed is None:
         print_line("Every event up to the position was published, skipped or discarded.")
     else:
         print_line("The feed is stopped before this event:")
-        for field, value in failed.items():
-            print_field(field, value, label_width=LABEL_WIDTH)
+        print_fields(failed)
     print_actions(actions)
     print_not_running([document])
 

@@ -95,6 +95,13 @@ def print_field(name: str, value: object, *, label_width: int = 12) -> None:
         print_line(f"{'':{label_width}} {each}")
 
 
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print labels and their values, one below the other."""
+    label_width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        print_field(name, value, label_width=label_width)
+
+
 def format_cell(value: object) -> str:
     """Format a value on one line, without control characters: it may come from other programs."""
     if value is None:

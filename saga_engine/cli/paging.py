@@ -68,7 +68,8 @@ def print_page_summary(
     if not page.rows:
         return
     of_total = f" of {page.total.display}" if page.total else ""
-    text = f"{len(page.rows)}{of_total} {noun}."
+    is_one = len(page.rows) == 1 and not of_total
+    text = f"{len(page.rows)}{of_total} {noun.removesuffix('s') if is_one else noun}."
     if page.has_more and cursor is not None:
         text += f" Next page: {command_line(*command, '--after', str(cursor))}"
     print_stderr(format_cell(text))

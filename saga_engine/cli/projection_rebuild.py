@@ -99,9 +99,17 @@ async def _rebuild_read_model(name: str, operator: ActingOperator, *, as_json: b
             f" {', '.join(models)}."
         )
     settings = Settings.load()
-    timeout = {"database_transaction_timeout": settings.read_model_rebuild_timeout}
-    async with event_database(settings.model_copy(update=timeout)) as database:
-        rebuild = ReadModelRebuild(database, models[name], operator, settings.event_window)
+    timeout = settings.read_model_rebuild_timeout
+    # Its own timeout ends it first, with a sentence that says which setting to raise.
+    limits = {"database_transaction_timeout": timeout + settings.database_transaction_timeout}
+    async with event_database(settings.model_copy(update=limits)) as database:
+        rebuild = ReadModelRebuild(
+            database=database,
+            model=models[name],
+            operator=operator,
+            window=settings.event_window,
+            timeout=timeout,
+        )
         done = await rebuild.run()
     text = f"{name} is filled again: there are no events of runs."
     if done.from_time is not None:

@@ -17,7 +17,7 @@ from saga_engine.cli.operator_actions import (
 from saga_engine.cli.output import (
     AsJson,
     print_done,
-    print_field,
+    print_fields,
     print_json,
     print_line,
     print_table,
@@ -51,7 +51,7 @@ TABLE_COLUMNS = (
     *("lag events", "lag s", "waiting events", "parked streams", "owner", "missing until", "role"),
 )
 FAILURE_COLUMNS = ("position", "stream", "event", "attempts", "at", "parked", "error")
-
+NO_PROJECTION = "No projector has registered a projection. Start one: saga-engine projector MODULE"
 PARKED_COLUMNS = ("stream", "next position", "retry requested")
 RESOLVED_COLUMNS = ("position", "stream", "event", "resolution", "at", "operator", "reason")
 RESOLVED_LIMIT = 100
@@ -76,7 +76,7 @@ async def list_projections(*, as_json: AsJson = False) -> None:
         [state_text(each) if name == "state" else each[name] for name in _COLUMN_FIELDS]
         for each in documents
     ]
-    print_table(TABLE_COLUMNS, rows, empty="No projector has registered a projection.")
+    print_table(TABLE_COLUMNS, rows, empty=NO_PROJECTION)
     print_not_running(documents)
 
 
@@ -108,8 +108,7 @@ async def show(name: str, /, *, version: Version = None, as_json: AsJson = False
         }
         print_json({"projection": {**document, **lists}})
         return
-    for field, value in {**document, "state": state_text(document)}.items():
-        print_field(field, value)
+    print_fields({**document, "state": state_text(document)})
     rows = [
         (
             each.position,

@@ -20,6 +20,7 @@ from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.settings import Settings
 from saga_engine.waiting import wait_for_event
 
+WAITING = "Events are printed as they are appended, until Ctrl-C. With --from 1 all are printed."
 COLUMNS = ("position", "at", "stream", "version", "event", "data")
 
 
@@ -75,6 +76,8 @@ async def tail(
     async with Events(settings=settings) as events:
         follower = Follower(events, tail_filter, printer, settings.event_poll_interval_max)
         follower.position = await events.position() if from_ is None else from_ - 1
+        if from_ is None:
+            print_stderr(WAITING)
         try:
             await run_until_signaled(follower.run)
         except StoreUnavailable:

@@ -60,6 +60,8 @@ def test_a_page_without_rows_or_without_a_next_one_names_no_command(capsys):
     assert capsys.readouterr().err == ""
     print_page_summary(make_page("ab", 2, None), "runs", COMMAND, "b")
     assert capsys.readouterr().err == "2 runs.\n"
+    print_page_summary(make_page("a", 2, None), "runs", COMMAND, "a")
+    assert capsys.readouterr().err == "1 run.\n"
 
 
 def test_only_options_that_were_given_are_words():

@@ -72,10 +72,10 @@ async def test_a_projection_that_a_process_runs_is_shown_as_such(migrated_url):
         (history,) = (await command(migrated_url, "list", "--json")).json["projections"]
         assert (history["state"], history["running"]) == ("active", True)
         ran = await command(migrated_url, "show", "history")
-        assert "\nstate        active\n" in ran.out
+        assert "\nstate              active\n" in ran.out
         assert "No process runs" not in ran.err
     ran = await command(migrated_url, "show", "history")
-    assert "\nstate        active (no process)\n" in ran.out
+    assert "\nstate              active (no process)\n" in ran.out
     assert ran.err.endswith("No process runs history: start `saga-engine projector MODULE`.\n")
 
 
@@ -100,7 +100,7 @@ async def test_a_stopped_projection_is_skipped_and_retried(stopped, migrated_url
     assert ran.json["projection"]["state"] == "active"
     ran = await command(migrated_url, "show", "orders")
     assert "No event waits for a correction." in ran.err
-    assert "\nskipped_events 1\n" in ran.out
+    assert "\nskipped_events     1\n" in ran.out
 
 
 async def test_who_skipped_an_event_and_why_is_shown(stopped, migrated_url):
@@ -192,9 +192,10 @@ async def test_the_nearest_projection_is_suggested(migrated_url):
 
 
 async def test_an_unknown_projection_exits_3(migrated_url):
-    assert (
-        await command(migrated_url, "list")
-    ).err == "No projector has registered a projection.\n"
+    ran = await command(migrated_url, "list")
+    assert ran.err == (
+        "No projector has registered a projection. Start one: saga-engine projector MODULE\n"
+    )
     for words in (
         ["show", "orders"],
         ["pause", "orders"],

@@ -5,6 +5,7 @@ import signal
 import pytest
 from sqlalchemy import make_url
 
+from saga_engine.cli.tail import WAITING
 from saga_engine.events import Append, EventData, Events, MessageContext
 from saga_engine.settings import Settings
 from tests.kit.command_line import environment, exit_code_of, running_command, saga_engine
@@ -34,7 +35,7 @@ async def test_tail_prints_events_as_they_are_appended_until_a_signal(event_stor
         assert int(first[0]) < int(second[0])
         process.send_signal(signal.SIGINT)
         assert await exit_code_of(process) == 0
-        assert await process.stderr.read() == b""
+        assert (await process.stderr.read()).decode() == f"{WAITING}\n"
 
 
 async def test_from_begins_at_a_position_and_each_line_is_a_document(event_store, migrated_url):

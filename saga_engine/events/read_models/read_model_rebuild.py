@@ -10,12 +10,13 @@ The read model is paused meanwhile, so that no worker waits for its lock or repo
 move.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from saga_engine.errors import Conflict, StoreError
+from saga_engine.errors import Conflict, StoreError, TimedOut
 from saga_engine.events.event_store import positions
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.projections import (
@@ -52,7 +53,7 @@ class RebuiltReadModel:
     runs_complete_from: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadModelRebuild:
     """
     Fills a read model again.
@@ -62,12 +63,14 @@ class ReadModelRebuild:
         model: which one.
         operator: who does it, and why.
         window: positions that one statement covers.
+        timeout: seconds after which it is given up.
     """
 
     database: Database
     model: ReadModel
     operator: Operator
     window: int
+    timeout: float
 
     async def run(self) -> RebuiltReadModel:
         """
@@ -76,6 +79,7 @@ class ReadModelRebuild:
         Raises:
             NotFound: no worker has registered it.
             Conflict: PostgreSQL refuses a row of the journal. Nothing has changed.
+            TimedOut: it took too long. Nothing has changed.
             StoreError: nothing has changed, unless the COMMIT was not answered; run it again.
         """
         async with self.database.transaction() as tx:
@@ -84,14 +88,24 @@ class ReadModelRebuild:
                 tx, self.model, ProjectionState.PAUSED, [*ProjectionState]
             )
         try:
-            async with self.database.transaction() as tx:
+            async with asyncio.timeout(self.timeout), self.database.transaction() as tx:
                 return await self._fill(tx, before)
+        except TimeoutError:
+            await self._restore(before.state)
+            raise TimedOut(
+                f"{self.model.name} was not filled again within {self.timeout:g} s. Nothing has"
+                " changed. Raise SAGA_ENGINE_READ_MODEL_REBUILD_TIMEOUT, and run it again."
+            ) from None
         except BaseException:
-            with suppress(StoreError):  # it stays paused, with the rows that it had
-                async with self.database.transaction() as tx:
-                    paused = [ProjectionState.PAUSED]
-                    await projection_table.set_state(tx, self.model, before.state, paused)
+            await self._restore(before.state)
             raise
+
+    async def _restore(self, state: ProjectionState) -> None:
+        """Let it continue as before. If that fails, it stays paused, with the rows that it had."""
+        with suppress(StoreError):
+            async with self.database.transaction() as tx:
+                paused = [ProjectionState.PAUSED]
+                await projection_table.set_state(tx, self.model, state, paused)
 
     async def _fill(self, tx: SqlAlchemyTransaction, before: StoredProjection) -> RebuiltReadModel:
         await projection_table.lock_row(tx, before)

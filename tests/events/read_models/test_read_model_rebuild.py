@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from saga_engine.errors import Conflict, NotFound
+from saga_engine.errors import Conflict, NotFound, TimedOut
 from saga_engine.events.projections import projection_actions, projection_failures
 from saga_engine.events.projections.projection_table import ProjectionState
 from saga_engine.events.read_models.read_model_rebuild import ReadModelRebuild, ranges
@@ -30,8 +30,10 @@ LAST_ROW = text("SELECT position FROM saga_engine.journal ORDER BY position DESC
 IS_BLOCKED = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
-def rebuild(database, model=RUN_STATISTICS, window=50):
-    return ReadModelRebuild(database, model, ANN, window)
+def rebuild(database, model=RUN_STATISTICS, timeout=60.0):
+    return ReadModelRebuild(
+        database=database, model=model, operator=ANN, window=50, timeout=timeout
+    )
 
 
 async def write_wrong_rows(database):
@@ -84,6 +86,19 @@ async def test_readers_see_the_old_rows_until_all_new_ones_are_there(
     assert (now == old) is is_interrupted
     found = await stored(database, RUN_STATISTICS.name)
     assert (found.state, found.position > 0) == (ProjectionState.ACTIVE, not is_interrupted)
+
+
+async def test_one_that_takes_too_long_changes_nothing(database, definition_id):
+    await append_random(database, Random(0), definition_id, 30)
+    await applier(database, RUN_STATISTICS)
+    old = await write_wrong_rows(database)
+    async with database.transaction() as blocking:
+        await blocking.execute(text("LOCK TABLE saga_engine.operator_action"))
+        with pytest.raises(TimedOut, match="READ_MODEL_REBUILD_TIMEOUT"):
+            await rebuild(database, timeout=0.5).run()
+    assert await table_rows(database, RUN_STATISTICS) == old
+    found = await stored(database, RUN_STATISTICS.name)
+    assert (found.state, found.position) == (ProjectionState.ACTIVE, 0)
 
 
 async def test_one_that_was_stopped_goes_on_and_a_skipped_row_stays_out(database, definition_id):
