@@ -122,6 +122,7 @@ operator_action = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Text, CheckConstraint("kind IN ('projection', 'feed')"), nullable=False),
     Column("name", Text(collation="C"), nullable=False),
+    Column("sink", Text(collation="C")),
     Column(
         "action",
         Text,
