@@ -8,6 +8,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     protocol/       the messages on the wire (docs/protocol.md), and the topology as data
     amqp/           RabbitMQ: supervised connections, publishing and consuming in batches
     postgres/       PostgreSQL: connecting, failover, the pool, its errors
+    schemas/        schemas of events, commands and replies: compatibility and the registry
     store/          the tables of the engine and the statements on them
     encryption/     payload codecs and key rings
     worker/         the worker: message, decision, commit, commands, acknowledgement

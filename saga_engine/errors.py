@@ -8,7 +8,8 @@ Every error of saga-engine, and whose fault it is.
     ├── NotFound             no such run, incident, dead letter   -> check the id
     │   └── NotStarted           requested, and waits for a worker    -> ask again, do not start it
     ├── Conflict             not possible in this state           -> check the state it names
-    │   └── WrongVersion         another append was first             -> read it, decide again
+    │   ├── WrongVersion         another append was first             -> read it, decide again
+    │   └── TooManySchemas       an event or message has too many     -> see why its class changes
     ├── TimedOut             no answer in time                    -> ask again
     ├── UnreadableEvent      this code cannot read a stored event -> deploy code that can
     ├── DecisionFailed       a command's function has a bug       -> correct the function it names
@@ -108,6 +109,20 @@ class WrongVersion(Conflict):
         self.stream = stream
         self.expected = expected
         self.actual = actual
+
+
+class TooManySchemas(Conflict):
+    """An event, a command or a reply would have more than `max_schema_versions` schemas."""
+
+    def __init__(self, subject: str, limit: int) -> None:
+        self.subject = subject
+        self.problem = (
+            f"{subject} would have more than {limit} registered schemas (max_schema_versions)."
+        )
+        self.fix = (
+            "Make sure that its class is the same each time it is loaded, or raise the setting."
+        )
+        super().__init__(f"{self.problem} {self.fix}")
 
 
 class TimedOut(SagaEngineError, TimeoutError):

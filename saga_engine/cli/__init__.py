@@ -20,6 +20,8 @@ The command line: `saga-engine`, with one module for each group of commands.
     projections          projections
     projection_rebuild   projections rebuild, projections switch
     feeds                feeds
+    schemas              schemas
+    declared_schemas     the schemas of a module
     tail                 tail
     event_output         the events that `streams read` and `tail` print
     migrate              migrate

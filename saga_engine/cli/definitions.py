@@ -99,13 +99,22 @@ def graph(
 
 def schema(module: str, /) -> None:
     """
-    Print the JSON Schema of a module's inputs, commands and replies as one document.
+    Print the JSON Schema of a module's inputs, commands, replies and events as one document.
 
     Args:
-        module: MODULE or MODULE:SAGA.
+        module: MODULE or MODULE:NAME.
     """
-    sagas = validated(_load_sagas(module))
-    print_json({"sagas": [_saga_schemas(saga) for saga in sagas]})
+    found = load_objects(module, (Saga, Aggregate), Settings.load().import_timeout)
+    sagas = validated([each for each in found if isinstance(each, Saga)])
+    aggregates = [each for each in found if isinstance(each, Aggregate)]
+    for problem in aggregate_problems(aggregates):
+        raise problem
+    print_json(
+        {
+            "sagas": [_saga_schemas(saga) for saga in sagas],
+            "events": [schemas for each in aggregates for schemas in _event_schemas(each)],
+        }
+    )
 
 
 def _load_sagas(module: str) -> list[Saga]:
@@ -126,6 +135,18 @@ def _saga_schemas(saga: Saga) -> dict[str, Any]:
             for name, step in saga.steps.items()
         ],
     }
+
+
+def _event_schemas(aggregate: Aggregate) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "version": fold.event_type.version,
+            "aggregate": aggregate.name,
+            "data": fold.event_type.payload_type.schema("serialization"),
+        }
+        for name, fold in aggregate.folds.items()
+    ]
 
 
 def _command_schemas(spec: CommandSpec) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def event_json(event: Recorded) -> dict[str, Any]:
         "position": event.position,
         "type": event.type,
         "schema_version": event.schema_version,
+        "schema_id": event.schema_id,
         "recorded_at": event.recorded_at,
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,

@@ -48,6 +48,7 @@ _COMMANDS = (
     ("tail", "tail:tail", "Print the events of all streams as they are appended."),
     ("projections", "projections:app", "List, show, retry, rebuild and switch projections."),
     ("feeds", "feeds:app", "List and show feeds, and act on them."),
+    ("schemas", "schemas:app", "List, show, compare, check and export schemas."),
     ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
         "rotate-token-key",
@@ -58,7 +59,7 @@ _COMMANDS = (
     ("migrate", "migrate:migrate", "Create or upgrade the database schema."),
     ("check", "definitions:check", "Validate the sagas of a module."),
     ("graph", "definitions:graph", "Draw the sagas of a module as diagrams."),
-    ("schema", "definitions:schema", "Print the JSON Schema of inputs, commands and replies."),
+    ("schema", "definitions:schema", "Print the JSON Schemas of messages and events."),
     ("topology", "topology:show_topology", "Show or declare what the engine needs on the broker."),
     ("config", "config:app", "Show the settings and their sources."),
     ("demo", "demo:demo", "Run an example under faults, on embedded servers."),

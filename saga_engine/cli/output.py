@@ -40,6 +40,11 @@ def print_json(fields: Mapping[str, Any]) -> None:
     print_line(escaped_characters.sub(_escape_match, encoded.decode()))
 
 
+def print_document(document: Any) -> None:
+    """Print a document of another format, such as a JSON Schema, with indented lines."""
+    print_line(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
 def print_line(text: str) -> None:
     """Print one line of data."""
     print(text)  # noqa: T201 - the output of a command

@@ -11,9 +11,11 @@ from contextlib import AsyncExitStack
 
 from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
+from saga_engine.events.event_store.schema_registration import register_events
 from saga_engine.events.feeds.feed import Feed
 from saga_engine.events.feeds.feed_monitor import FeedMonitor
 from saga_engine.events.feeds.feed_publisher import FeedPublisher
+from saga_engine.events.feeds.feed_rules import event_types_of_feed
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_monitor import ProjectionMonitor
 from saga_engine.events.projections.projector import Projector
@@ -47,7 +49,8 @@ class ProjectorService(EngineProcess):
         feeds: their names are different.
 
     Raises:
-        DefinitionError: a projection or a feed breaks a rule.
+        DefinitionError: a projection or a feed breaks a rule; on entering: an event cannot read
+            what is stored, see register_events.
         ConfigurationError: there is no database URL, or no broker URL for a feed to the exchange.
         StoreError: on entering, when the database is not usable; see Projector. Later, the service
             waits for a database that is unavailable.
@@ -67,6 +70,8 @@ class ProjectorService(EngineProcess):
         super().__init__(Program.PROJECTOR, settings, emit)
         url = settings.require_database_url()
         self._projections = projections
+        self._declared_feeds = feeds
+        self._time_limit = time_limit
         self._projector = Projector(projections, url, settings, emit, time_limit)
         self._feeds = FeedPublisher(feeds, url, settings, emit) if feeds else None
         # Of its own, so that busy projections neither delay it nor hide that they are stuck.
@@ -84,6 +89,7 @@ class ProjectorService(EngineProcess):
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
+        await self._register_schemas()
         await resources.enter_async_context(self._projector)
         if self._feeds:
             await resources.enter_async_context(self._feeds)
@@ -91,6 +97,13 @@ class ProjectorService(EngineProcess):
             self._emit(FeedsRegistered(feeds=feeds))
         names = tuple(each.name for each in self._projections)
         self._emit(ProjectionsRegistered(projections=names))
+
+    async def _register_schemas(self) -> None:
+        """Register the schemas of the events that the projections and feeds read."""
+        types = [kind for each in self._projections for kind in each.event_types]
+        types += [kind for each in self._declared_feeds for kind in event_types_of_feed(each)]
+        async with self._database.transaction() as tx:
+            await register_events(tx, types, self._settings, self._time_limit)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run everything until *stop* is set, then shut down within `shutdown_timeout`."""

@@ -3,6 +3,7 @@ Typed payloads: JSON in, the author's types out, and back. A value arrives uncha
 
     payload        a type of a payload: reads JSON, and writes JSON that gives the same value
     mapping        the author's mapping functions: their parameters, annotations, file and line
+    json_schema    the JSON Schema of a type: pydantic's, with what it leaves out
     annotations    whether a type annotation allows None
     round_trip     which types arrive unchanged, decided from pydantic's schema
     samples        types tried on example values when they are declared

@@ -18,6 +18,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 from saga_engine.payload.equality import fields_of, is_same_value, sort_sets
+from saga_engine.payload.json_schema import PayloadJsonSchema
 from saga_engine.payload.limits import BodyLimits, find_violation
 from saga_engine.payload.round_trip import RoundTripError, analyze_schema
 from saga_engine.payload.samples import SERIALIZATION_CONTEXT
@@ -139,11 +140,15 @@ class PayloadType:
         """
         Give the JSON Schema (2020-12) of what is read (validation) or written (serialization).
 
+        `json_schema` lists what it says beyond pydantic's.
+
         A type that pydantic has no schema for may be any JSON: the empty schema. So may one whose
         schema raises, as the author's own schema functions may.
         """
         try:
-            schema: Json = self._adapter.json_schema(by_alias=True, mode=mode)
+            schema: Json = self._adapter.json_schema(
+                by_alias=True, mode=mode, schema_generator=PayloadJsonSchema
+            )
         except Exception:  # noqa: BLE001 - the author's functions may raise anything
             return {}
         return schema if to_json_bytes(schema) is not None else {}

@@ -55,7 +55,7 @@ def _try_samples(schema: Any, config: Any) -> SampleResult:
     json_schema = _json_schema(schema)
     hides_value = bool(json_schema.get("writeOnly"))
     samples_read, error_types, survived = 0, set(), False
-    for example in _samples(json_schema):
+    for example in samples(json_schema):
         try:
             value = validator.validate_json(json.dumps(example), by_alias=True)
         except ValidationError as error:
@@ -101,7 +101,8 @@ def is_object_key(schema: Any) -> bool:
     return json_schema.get("type") not in ("array", "object")
 
 
-def _samples(json_schema: Mapping[str, Any]) -> Iterator[Json]:
+def samples(json_schema: Mapping[str, Any]) -> Iterator[Json]:
+    """Make some JSON values that may fit a JSON schema."""
     if json_schema:
         yield from _generate_samples(json_schema, json_schema.get("$defs", {}), _MAX_DEPTH)
     else:
@@ -132,10 +133,10 @@ def _generate_samples(json_schema: Any, definitions: Mapping[str, Any], depth: i
 
 
 def _string_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
-    formats = _FORMAT_SAMPLES.get(json_schema.get("format", ""), ())
+    if formats := FORMAT_SAMPLES.get(json_schema.get("format", "")):
+        return [*formats]
     min_length = json_schema.get("minLength", 0)
-    plain = [each.ljust(min_length, "a") for each in ("ab", "a", "1", "-1.5", "A1", "/a", "a.b")]
-    return [*formats, *plain]
+    return [each.ljust(min_length, "a") for each in ("ab", "a", "1", "-1.5", "A1", "/a", "a.b")]
 
 
 def _number_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
@@ -198,7 +199,8 @@ _GENERATORS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], int], 
     "null": lambda _, __, ___: [None],
 }
 
-_FORMAT_SAMPLES: Mapping[str, tuple[str, ...]] = {
+FORMAT_SAMPLES: Mapping[str, tuple[str, ...]] = {
+    "decimal": ("1",),
     "date-time": ("2026-01-02T00:00:00Z", "2026-01-02T03:04:05.678901+01:00"),
     "date": ("2026-01-02",),
     "time": ("03:04:05", "00:00:00Z"),

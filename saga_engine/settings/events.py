@@ -49,6 +49,12 @@ class EventSettings(BaseModel):
         " of Events.handle replays. A longer replay continues in further transactions, because"
         " 10,000 events take about a second and database_transaction_timeout ends a transaction",
     )
+    max_schema_versions: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        200,
+        description="Maximum number of schemas that are registered of one event, command or reply."
+        " All of them are read when a new one is judged. The default is a change a week for four"
+        " years",
+    )
     event_batch_size: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1000,
         description="Maximum number of events that one statement appends or reads. A larger number"

@@ -50,6 +50,7 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.UserCodeFailed: ("user_code.failed", logging.ERROR),
     events.UserCodeHung: ("user_code.hung", logging.ERROR),
     events.UserCodeContained: ("user_code.contained", logging.ERROR),
+    events.SchemaBroken: ("schema.broken", logging.WARNING),
     events.WatchdogLost: ("watchdog.lost", logging.WARNING),
     events.WatchdogRestarted: ("watchdog.restarted", logging.INFO),
     events.ProcessReady: ("process.ready", logging.INFO),

@@ -247,3 +247,17 @@ async def test_schemas_are_printed_with_the_names_on_the_wire(shop):
     )
     assert step["action"]["reply"]["properties"]["number"]["type"] == "integer"
     assert (step["compensation"]["command"], step["compensation"]["reply"]) == ("order.cancel", {})
+
+
+async def test_schemas_of_events_are_printed():
+    document = (await saga_engine("schema", "examples.shop.orders")).json
+    assert [(each["name"], each["version"]) for each in document["events"]] == [
+        ("order-created", 2),
+        ("order-confirmed", 1),
+        ("order-cancelled", 1),
+    ]
+    created = document["events"][0]
+    assert (created["aggregate"], created["data"]["properties"]["total"]["format"]) == (
+        "order",
+        "decimal",
+    )

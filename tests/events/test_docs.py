@@ -1,13 +1,11 @@
 """Every block of docs/events.md runs, and prints what the page says."""
 
 import asyncio
-import os
 import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,14 +22,10 @@ from tests.kit.command_line import (
     read_log_until,
     running_command,
 )
+from tests.kit.document_blocks import Block, blocks_of, run_script, save_files, scripts_of
 from tests.kit.event_database import connected
 
 PAGE = (REPOSITORY / "docs" / "events.md").read_text()
-BLOCK = re.compile(
-    r"(?:<!-- (?P<kind>file|excerpt): (?P<name>\S+) -->\n)?"
-    r"```(?P<language>\w+)\n(?P<body>.*?)```",
-    re.DOTALL,
-)
 MAY_BE_UNNAMED = ("sh", "sql", "text")
 ONE_BROKER_IS_LONG = pytest.mark.parametrize(
     "broker_url",
@@ -44,41 +38,24 @@ ONE_BROKER_IS_LONG = pytest.mark.parametrize(
 NEEDS_ENGINE = ("saga-engine worker", "saga-engine start", "saga-engine participant")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One block of code: its language, and the file that it is or is from."""
-
-    language: str
-    body: str
-    kind: str | None
-    name: str | None
-
-    @property
-    def needs_engine(self) -> bool:
-        return any(each in self.body for each in NEEDS_ENGINE)
+BLOCKS = blocks_of(PAGE)
 
 
-BLOCKS = [
-    Block(found["language"], found["body"], found["kind"], found["name"])
-    for found in BLOCK.finditer(PAGE)
-]
+def needs_engine(block: Block) -> bool:
+    return any(each in block.body for each in NEEDS_ENGINE)
 
 
 def shell_blocks() -> Iterator[tuple[str, str]]:
     """The commands that run in the empty directory, and what they print."""
-    for block, following in zip(BLOCKS, [*BLOCKS[1:], Block("", "", None, None)], strict=True):
-        if block.language == "sh" and not block.needs_engine and "pip install" not in block.body:
-            lines = block.body.splitlines()
-            commands = [each for each in lines if not each.startswith("export ")]
-            yield "\n".join(commands), following.body if following.language == "text" else ""
+    for script, expected in scripts_of(BLOCKS):
+        if not any(each in script for each in (*NEEDS_ENGINE, "pip install")):
+            yield script, expected
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A directory with the files of the page."""
-    for block in BLOCKS:
-        if block.kind == "file":
-            (tmp_path / str(block.name)).write_text(block.body)
+    save_files(BLOCKS, tmp_path)
     return tmp_path
 
 
@@ -88,22 +65,6 @@ def service(command: str, **more: Any) -> Any:
     return running_command(*words, "--port", str(free_port()), **more)
 
 
-async def run(directory: Path, script: str, url: str) -> tuple[int | None, str, str]:
-    """Run a script as a reader does who has activated the environment."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = await asyncio.create_subprocess_exec(
-        *("/bin/bash", "-ec", script),
-        env={**environment(database_url=url), "PATH": path},
-        cwd=directory,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(120):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_what_the_page_runs_prints_what_the_page_shows(directory, database_url):
     scripts = list(shell_blocks())
     assert len(scripts) >= 5
@@ -111,7 +72,7 @@ async def test_what_the_page_runs_prints_what_the_page_shows(directory, database
         for script, expected in scripts:
             started = [each for each in script.splitlines() if each.endswith(" &")]
             commands = [each for each in script.splitlines() if each not in started]
-            code, out, err = await run(directory, "\n".join(commands), database_url)
+            code, out, err = await run_script(directory, "\n".join(commands), database_url)
             assert (code, out) == (0, expected), err
             for command in started:
                 process = service(command, cwd=directory, database_url=database_url)
@@ -122,7 +83,7 @@ async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
     (statements,) = [block.body for block in BLOCKS if block.language == "sql"]
     projections = "saga-engine projector projections --port 9466 &"
     prepare = "saga-engine migrate --events\npython projections.py\npython place.py"
-    assert (await run(directory, prepare, database_url))[0] == 0
+    assert (await run_script(directory, prepare, database_url))[0] == 0
     reports = []
     async with connected(database_url) as connection:
         for order in ("o-3", "o-4"):
@@ -131,7 +92,7 @@ async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
                 await read_log_until(started, "process.ready")
                 report = (directory / "report.py").read_text().replace('"o-3"', f'"{order}"')
                 (directory / "report.py").write_text(report)
-                code, out, err = await run(directory, "python report.py", database_url)
+                code, out, err = await run_script(directory, "python report.py", database_url)
                 assert code == 0, err
                 reports.append(out.splitlines())
             await connection.execute(statements)
@@ -145,7 +106,7 @@ async def test_the_consumer_of_the_page_receives_the_events_of_its_feed(
 ):
     urls = {"database_url": database_url, "broker_url": broker_url}
     prepare = "saga-engine migrate --events\npython place.py"
-    assert (await run(directory, prepare, database_url))[0] == 0
+    assert (await run_script(directory, prepare, database_url))[0] == 0
     consumer = await asyncio.create_subprocess_exec(
         *(sys.executable, "billing.py"),
         env=environment(**urls),
@@ -169,13 +130,15 @@ async def test_every_script_of_the_page_runs_again(directory, database_url):
     scripts = ("projections.py", "place.py", "invoice.py")
     commands = [f"python {each}" for each in scripts for _ in range(2)]
     script = "\n".join(["saga-engine migrate --events", *commands])
-    code, out, err = await run(directory, script, database_url)
+    code, out, err = await run_script(directory, script, database_url)
     assert code == 0, err
     assert out.count("order_exists") == 4  # in the first run of place.py 1, in the second runs 3
 
 
 async def test_the_tests_that_the_page_shows_pass(directory, database_url):
-    code, out, err = await run(directory, "python -m pytest -q -p no:cacheprovider", database_url)
+    code, out, err = await run_script(
+        directory, "python -m pytest -q -p no:cacheprovider", database_url
+    )
     assert code == 0, out + err
     assert "3 passed" in out
 
@@ -199,7 +162,7 @@ async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop)
     assert process.stdout
     async with asyncio.timeout(60):
         line = (await process.stdout.readline()).decode()
-        assert (await run(directory, f"{line}saga-engine migrate --events", ""))[0] == 0
+        assert (await run_script(directory, f"{line}saga-engine migrate --events", ""))[0] == 0
         assert has_data(line)
         process.send_signal(stop)
         _, err = await process.communicate()
@@ -210,7 +173,7 @@ async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop)
 @pytest.mark.long
 async def test_the_shop_of_the_page_prints_what_the_page_shows(database_url, broker_url):
     urls = {"database_url": database_url, "broker_url": broker_url}
-    prepare, start = [block for block in BLOCKS if block.needs_engine]
+    prepare, start = [block for block in BLOCKS if needs_engine(block)]
     shown = BLOCKS[BLOCKS.index(start) + 1]
     async with AsyncExitStack() as processes:
         for command in prepare.body.splitlines():
@@ -218,10 +181,10 @@ async def test_the_shop_of_the_page_prints_what_the_page_shows(database_url, bro
                 process = await processes.enter_async_context(service(command, **urls))
                 await read_log_until(process, "process.ready")
             elif not command.startswith("export SAGA_ENGINE_BROKER_URL="):
-                code, _, err = await run(REPOSITORY, command, database_url)
+                code, _, err = await run_script(REPOSITORY, command, database_url)
                 assert code == 0, err
         script = f"export SAGA_ENGINE_BROKER_URL='{broker_url}'\n{start.body}"
-        _, out, err = await run(REPOSITORY, script, database_url)
+        _, out, err = await run_script(REPOSITORY, script, database_url)
     assert "completed" in out, err
     assert (shown.language, out[-len(shown.body) :]) == ("text", shown.body), err
 

@@ -91,6 +91,11 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         suppressed_count=2,
         **_RUN,
     ),
+    events.SchemaBroken(
+        subject="place-order/reserve",
+        problem="version 1 of place-order/reserve cannot read version 2: `sku` is required",
+        fix="Keep what version 1 reads.",
+    ),
     events.WatchdogLost(problem="It ended with -9."),
     events.WatchdogRestarted(),
     events.ProcessReady(program=Program.WORKER),

@@ -4,6 +4,8 @@ The event store: appends to streams in PostgreSQL, and reads them in the order o
     recorded          Recorded and EventData: an event as it is read, and as it is appended
     stored_fields     the id, data and origin of an event, made of its row when they are first read
     event_types       an event's name, version and model, and the upcasters of older versions
+    event_schema      the schema of a declared event, with its upcasters
+    schema_registration  registers the schemas of events, or refuses them
     arguments         what callers pass, checked before it is used
     expected_version  NEW, ANY, EXISTING or a number: what a stream must be like for an append
     append            Append and Appended: what is appended, checked, and the result

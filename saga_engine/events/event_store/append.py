@@ -76,6 +76,7 @@ class NewEvent:
     expected: ExpectedVersion
     type: str
     schema_version: int
+    fingerprint: str | None
     data: str = field(repr=False)
     size: int
 
@@ -224,6 +225,7 @@ def _checked_event(append: Append, event: EventData, settings: Settings) -> NewE
         expected=append.expected,
         type=event.type,
         schema_version=event.schema_version,
+        fingerprint=event.fingerprint,
         data=body.decode(),
         size=len(body),
     )

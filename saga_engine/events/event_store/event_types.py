@@ -9,6 +9,7 @@ wrote passes through an upcaster for each version that came after it, then is re
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from saga_engine.errors import DefinitionError, UnreadableEvent
@@ -22,6 +23,8 @@ from saga_engine.payload.guard import (
 )
 from saga_engine.payload.mapping import declared_type
 from saga_engine.payload.payload import PayloadError, PayloadType, type_name
+from saga_engine.schemas.compatibility import VersionSchema
+from saga_engine.schemas.declared_schema import version_schema
 from saga_engine.vocabulary import Json
 
 _EVENT_NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z", re.ASCII)
@@ -32,6 +35,9 @@ EVENT_NAME_RULE = (
 )
 MAX_SCHEMA_VERSION = 1_000
 """Each version but the newest needs an upcaster, so there are few."""
+
+_CACHED_SCHEMAS = 1024
+"""Events whose JSON Schemas are kept; a module declares tens."""
 
 UpcastFunction = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -84,7 +90,8 @@ class EventType:
             UserCodeError: the author's serializer raised, or was interrupted.
         """
         data = call_user_code(time_limit, self.model_call, self.payload_type.write, event)
-        return EventData(self.name, self.version, data)
+        _, fingerprint = schema_of_event(self)
+        return EventData(self.name, self.version, data, fingerprint)
 
     def read_data(self, data: Json, time_limit: CallTimeLimit = NO_TIME_LIMIT) -> Any:
         """
@@ -151,6 +158,12 @@ class EventType:
             fix = f"Return a dict at {upcaster.call.source_location}."
             raise unreadable(recorded, problem, fix)
         return upcasted
+
+
+@lru_cache(_CACHED_SCHEMAS)
+def schema_of_event(event_type: EventType) -> tuple[VersionSchema, str]:
+    """Return the schema of an event, and its fingerprint; pydantic makes it once."""
+    return version_schema(event_type.version, event_type.payload_type)
 
 
 def unreadable(recorded: Recorded, problem: str, fix: str) -> UnreadableEvent:

@@ -28,6 +28,8 @@ class Recorded(StoredFields):
         correlation_id: what it belongs to: a request, a run.
         causation_id: the message or the event that caused it.
         actor: who or what asked for it.
+        schema_id: of the registered schema of its class; None if it was not registered when the
+            event was appended, and for data that no class has written.
     """
 
     stream: str
@@ -42,6 +44,7 @@ class Recorded(StoredFields):
     correlation_id: str | None = None
     causation_id: str | None = None
     actor: str | None = None
+    schema_id: int | None = None
 
 
 _ONE_LINE = dict.fromkeys(map(ord, "\r\n"), " ")
@@ -83,8 +86,11 @@ class EventData:
         type: its name, `order-placed`.
         schema_version: the version of its type that wrote `data`, from 1.
         data: its content as JSON.
+        fingerprint: of the schema of its class; None for data that no class has written. If that
+            schema is registered, the event is stored with its id.
     """
 
     type: str
     schema_version: int
     data: Json = field(repr=False)
+    fingerprint: str | None = field(default=None, repr=False, compare=False)

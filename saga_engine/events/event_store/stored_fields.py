@@ -152,6 +152,16 @@ def _origin(name: str) -> Callable[[Any, StoredContent], str | None]:
     return decode
 
 
+def _schema_id(_event: Any, content: StoredContent) -> int | None:
+    if '"schema_id"' not in content.metadata:
+        return None  # nearly all of a log that is older than its schemas
+    try:
+        found = orjson.loads(content.metadata).get("schema_id")
+    except orjson.JSONDecodeError:
+        return None
+    return found if type(found) is int else None
+
+
 ORIGIN_NAMES = ("correlation_id", "causation_id", "actor")
 """What is stored of the origin of an event, beside its data."""
 
@@ -159,4 +169,5 @@ _DECODERS: Mapping[str, Callable[[Any, StoredContent], Any]] = {
     "id": _decode_id,
     "data": _decode_data,
     **{name: _origin(name) for name in ORIGIN_NAMES},
+    "schema_id": _schema_id,
 }

@@ -79,6 +79,7 @@ async def append(
                 "number": numbers,
                 "type": [event.type for event in batch],
                 "schema_version": [event.schema_version for event in batch],
+                "fingerprint": [event.fingerprint for event in batch],
                 "data": [event.data for event in batch],
                 "metadata": metadata,
             },
@@ -198,11 +199,15 @@ _APPEND = text(
         INSERT INTO saga_engine.stream_event
             (stream, version, type, schema_version, data, metadata)
         SELECT n.stream, c.actual + n.number, n.type, n.schema_version, n.data::json,
-            CAST(:metadata AS jsonb)
+            CASE WHEN s.id IS NULL THEN CAST(:metadata AS jsonb)
+                ELSE CAST(:metadata AS jsonb) || jsonb_build_object('schema_id', s.id) END
         FROM unnest(CAST(:stream AS text[]), CAST(:number AS integer[]), CAST(:type AS text[]),
-            CAST(:schema_version AS integer[]), CAST(:data AS text[])) WITH ORDINALITY
-            AS n(stream, number, type, schema_version, data, place)
+            CAST(:schema_version AS integer[]), CAST(:fingerprint AS text[]),
+            CAST(:data AS text[])) WITH ORDINALITY
+            AS n(stream, number, type, schema_version, fingerprint, data, place)
         JOIN checked AS c ON c.stream = n.stream
+        LEFT JOIN saga_engine.schema AS s ON s.subject = n.type
+            AND s.version = n.schema_version AND s.fingerprint = n.fingerprint
         WHERE (SELECT bool_and(is_expected) FROM checked)
         ORDER BY n.place
         ON CONFLICT (stream, version) DO NOTHING

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ForeignKey,
     ForeignKeyConstraint,
     Identity,
     Index,
@@ -204,7 +205,12 @@ feed = Table(
     "feed",
     metadata,
     Column("name", Text(collation="C"), primary_key=True),
-    Column("sink", Text(collation="C"), CheckConstraint("sink IN ('exchange')"), primary_key=True),
+    Column(
+        "sink",
+        Text(collation="C"),
+        CheckConstraint("sink IN ('exchange', 'stream', 'kafka', 'webhook')"),
+        primary_key=True,
+    ),
     Column(
         "state",
         Text,
@@ -224,6 +230,7 @@ feed = Table(
     ),
     Column("reads_runs", Boolean, nullable=False, server_default=text("true")),
     Column("missing_until", BigInteger),
+    Column("rewinds", Integer, nullable=False, server_default=text("0")),
 )
 feed_failure = Table(
     "feed_failure",
@@ -248,6 +255,39 @@ feed_failure = Table(
     Column("resolved_by", Text),
     Column("reason", Text),
     ForeignKeyConstraint(["feed", "sink"], [feed.c.name, feed.c.sink], ondelete="CASCADE"),
+)
+
+schema_subject = Table(
+    "schema_subject",
+    metadata,
+    Column("subject", Text(collation="C"), primary_key=True),
+    Column("kind", Text, CheckConstraint("kind IN ('event', 'command', 'reply')"), nullable=False),
+    Column(
+        "compatibility",
+        Text,
+        CheckConstraint(
+            "compatibility IN ('backward', 'backward_transitive', 'forward',"
+            " 'forward_transitive', 'full', 'full_transitive', 'none')"
+        ),
+        nullable=False,
+    ),
+)
+schema = Table(
+    "schema",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("subject", Text(collation="C"), ForeignKey(schema_subject.c.subject), nullable=False),
+    Column("version", Integer, CheckConstraint("version > 0"), nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("writes", JSON, nullable=False),
+    Column("reads", JSON, nullable=False),
+    Column(
+        "registered_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    UniqueConstraint("subject", "version", "fingerprint"),
 )
 
 event_schema_revision = Table(

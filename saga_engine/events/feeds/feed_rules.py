@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from saga_engine.errors import DefinitionError, InvalidInput
-from saga_engine.events.event_store.event_types import event_type_of
+from saga_engine.events.event_store.event_types import EventType, event_type_of
 from saga_engine.events.event_store.log_page import LogFilter
 from saga_engine.events.feeds.feed import ExchangeOptions, Feed, StreamOptions, Unroutable
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
@@ -56,6 +56,12 @@ def event_filter(feed: Feed) -> LogFilter:
     if feed.types is None or isinstance(feed.types, str):
         return LogFilter.create(feed.types, feed.streams)
     return LogFilter.create([_type_name(feed, each) for each in feed.types], feed.streams)
+
+
+def event_types_of_feed(feed: Feed) -> list[EventType]:
+    """Return the declared events that a feed selects by their classes."""
+    classes = feed.types if feed.types and not isinstance(feed.types, str) else ()
+    return [found for each in classes if (found := event_type_of(each))]
 
 
 def _check_sinks(feed: Feed) -> Problems:

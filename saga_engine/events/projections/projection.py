@@ -98,6 +98,11 @@ class Projection:
     def __repr__(self) -> str:
         return f"Projection({self.name!r}, version={self.version}, events={list(self.handlers)})"
 
+    @property
+    def event_types(self) -> list[EventType]:
+        """The declared events that it reads, without those that it reads as JSON."""
+        return [each.event_type for each in self.handlers.values() if each.event_type]
+
     def _tables(self, tables: object) -> tuple[Table, ...]:
         if isinstance(tables, Iterable) and not isinstance(tables, str):
             return tuple(tables)

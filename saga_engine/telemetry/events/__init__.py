@@ -25,6 +25,7 @@ journal event is a stored decision; a telemetry event is emitted after the commi
 from saga_engine.telemetry.events.code_events import (
     InternalErrorCaught,
     ObserverFailed,
+    SchemaBroken,
     UserCodeContained,
     UserCodeFailed,
     UserCodeHung,
@@ -147,6 +148,7 @@ __all__ = [
     "RunCompensating",
     "RunFinished",
     "RunStarted",
+    "SchemaBroken",
     "StreamParked",
     "TelemetryEvent",
     "UserCodeContained",

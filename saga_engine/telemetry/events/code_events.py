@@ -74,3 +74,17 @@ class UserCodeContained:
     command: str = ""
     function: str = ""
     suppressed_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaBroken:
+    """
+    A command or a reply of a saga cannot be read by another version; the worker goes on.
+
+    `subject` is the schema, `problem` names the field and both versions, `fix` is what its author
+    does next.
+    """
+
+    subject: str
+    problem: str
+    fix: str

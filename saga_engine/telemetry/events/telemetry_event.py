@@ -40,6 +40,7 @@ TelemetryEvent: TypeAlias = (
     | code_events.UserCodeFailed
     | code_events.UserCodeHung
     | code_events.UserCodeContained
+    | code_events.SchemaBroken
     | process_events.WatchdogLost
     | process_events.WatchdogRestarted
     | process_events.ProcessReady

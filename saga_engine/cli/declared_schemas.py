@@ -1,0 +1,42 @@
+"""The schemas that a module declares: of its events, and of the messages of its sagas."""
+
+from collections.abc import Iterator
+
+from saga_engine.events.aggregates.aggregate import Aggregate
+from saga_engine.events.event_store.event_schema import event_schemas
+from saga_engine.events.event_store.event_types import EventType
+from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed_rules import event_types_of_feed
+from saga_engine.events.projections.projection import Projection
+from saga_engine.loading import load_objects
+from saga_engine.saga.definition import Saga
+from saga_engine.schemas.declared_schema import DeclaredSchema
+from saga_engine.schemas.saga_schemas import schemas_of_saga
+from saga_engine.settings import Settings
+from saga_engine.worker.registry import validated
+
+_KINDS = (Saga, Aggregate, Projection, Feed)
+
+
+def load_schemas(module: str, settings: Settings) -> list[DeclaredSchema]:
+    """
+    Import `MODULE` or `MODULE:NAME`, and return its schemas by subject and version.
+
+    Raises:
+        ConfigurationError: it cannot be imported, or declares nothing with a schema.
+        DefinitionError: a declaration in it breaks a rule.
+    """
+    found = load_objects(module, _KINDS, settings.import_timeout)
+    sagas = validated([each for each in found if isinstance(each, Saga)])
+    types = [kind for each in found for kind in _event_types(each)]
+    declared = [*event_schemas(types), *(each for saga in sagas for each in schemas_of_saga(saga))]
+    return sorted(declared, key=lambda each: (each.subject, each.schema.version))
+
+
+def _event_types(declared: object) -> Iterator[EventType]:
+    if isinstance(declared, Aggregate):
+        yield from (fold.event_type for fold in declared.folds.values())
+    elif isinstance(declared, Projection):
+        yield from declared.event_types
+    elif isinstance(declared, Feed):
+        yield from event_types_of_feed(declared)

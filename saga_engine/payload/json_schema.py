@@ -1,0 +1,67 @@
+"""
+The JSON Schema of a type, as pydantic makes it, with what pydantic leaves out.
+
+A reader of a schema, another language or a later version of the type, must know what does not fit.
+pydantic writes a decimal number as a text like any other, does not distinguish times with a zone
+from others, and is silent on the keys of a map that are numbers. The additions:
+
+    "format": "decimal"            a text that is a decimal number
+    "maxDigits", "decimalPlaces"   its digits, and those after the point, as declared
+    "timezone": "aware", "naive"   whether a date-time must have an offset, or must not have one
+    "propertyNames"                of a map whose keys are numbers, with the format `integer`
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+_DIGITS = {"max_digits": "maxDigits", "decimal_places": "decimalPlaces"}
+_BOUNDS = {
+    "multiple_of": "multipleOf",
+    "le": "maximum",
+    "ge": "minimum",
+    "lt": "exclusiveMaximum",
+    "gt": "exclusiveMinimum",
+}
+
+
+class PayloadJsonSchema(GenerateJsonSchema):
+    """Makes JSON Schemas for `TypeAdapter.json_schema`."""
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """Describe a decimal number: written as a text, read from a text or a number."""
+        declared: Mapping[str, Any] = schema
+        limits = {
+            keyword: declared[name]
+            for name, keyword in _DIGITS.items()
+            if declared.get(name) is not None
+        }
+        # Numbers of JSON, as pydantic writes the bounds of a number.
+        limits |= {
+            keyword: float(declared[name])
+            for name, keyword in _BOUNDS.items()
+            if declared.get(name) is not None
+        }
+        text = {"type": "string", "format": "decimal", **limits}
+        return (
+            text if self.mode == "serialization" else {"anyOf": [{"type": "number"} | limits, text]}
+        )
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
+        """Describe a point in time, and whether it has a zone."""
+        described = super().datetime_schema(schema)
+        zone = schema.get("tz_constraint")
+        if zone is not None and described.get("type") == "string":
+            described["timezone"] = "naive" if zone == "naive" else "aware"
+        return described
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Describe a map; keys are texts in JSON, also those that are read as numbers."""
+        described = super().dict_schema(schema)
+        keys = schema.get("keys_schema", {"type": "any"})["type"]
+        if keys in ("int", "float", "bool"):
+            names = {"int": "integer", "float": "number", "bool": "boolean"}
+            described["propertyNames"] = {"type": "string", "format": names[keys]}
+        return described

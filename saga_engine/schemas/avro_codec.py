@@ -1,0 +1,116 @@
+"""
+Avro on the wire: the bytes of one value, in the frame of the usual schema registries.
+
+A frame is byte 0, then the id of the schema in four bytes, the most significant first. fastavro
+encodes and decodes; it is imported when the first codec is made.
+"""
+
+import io
+import struct
+from types import ModuleType
+from typing import Any
+
+from saga_engine.errors import ConfigurationError, InvalidInput
+from saga_engine.schemas.avro_schema import avro_type
+from saga_engine.vocabulary import Json
+
+_FRAME = struct.Struct(">bI")
+_MAGIC = 0
+
+
+def _fastavro() -> ModuleType:
+    try:
+        import fastavro  # noqa: PLC0415 - it is optional
+    except ImportError:
+        raise ConfigurationError(
+            "Avro needs fastavro, which is not installed. Install saga-engine[avro]."
+        ) from None
+    return fastavro
+
+
+class AvroCodec:
+    """
+    Encodes and decodes values of one schema.
+
+    Args:
+        subject: names it.
+        document: the JSON Schema of what is written.
+
+    Raises:
+        InvalidInput: it has no Avro schema.
+        ConfigurationError: the extra `avro` is not installed.
+    """
+
+    def __init__(self, subject: str, document: Json) -> None:
+        self._fastavro = _fastavro()
+        self._subject = subject
+        self._type = avro_type(subject, document)
+        self._parsed = self._fastavro.parse_schema(self._type.schema)
+
+    @property
+    def schema(self) -> Any:
+        """The Avro schema."""
+        return self._type.schema
+
+    def encode(self, data: Json) -> bytes:
+        """
+        Write a value, without a frame.
+
+        Raises:
+            InvalidInput: it does not fit the schema.
+        """
+        output = io.BytesIO()
+        try:
+            self._fastavro.schemaless_writer(output, self._parsed, self._type.encode(data))
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"A value does not fit the Avro schema of {self._subject}:"
+                f" {type(error).__name__}. Publish it as JSON, or correct its class."
+            ) from None
+        return output.getvalue()
+
+    def decode(self, body: bytes) -> Json:
+        """
+        Read a value, without a frame.
+
+        Raises:
+            InvalidInput: it was not written with this schema.
+        """
+        source = io.BytesIO(body)
+        try:
+            read = self._fastavro.schemaless_reader(
+                source, self._parsed, None, return_named_type=True
+            )
+            data = self._type.decode(read)
+        except Exception as error:  # noqa: BLE001 - bytes of another program may raise anything
+            raise _unreadable(self._subject, type(error).__name__) from None
+        if source.read(1):
+            raise _unreadable(self._subject, "more bytes than a value has")
+        return data
+
+
+def _unreadable(subject: str, problem: str) -> InvalidInput:
+    return InvalidInput(
+        f"A message is not an Avro value of {subject}: {problem}. Check which schema its producer"
+        " used."
+    )
+
+
+def frame(schema_id: int, body: bytes) -> bytes:
+    """Put a value into the frame of its schema."""
+    return _FRAME.pack(_MAGIC, schema_id) + body
+
+
+def unframe(message: bytes) -> tuple[int, bytes]:
+    """
+    Return the id of the schema and the value of a frame.
+
+    Raises:
+        InvalidInput: the message is not a frame.
+    """
+    if len(message) < _FRAME.size or message[0] != _MAGIC:
+        raise InvalidInput(
+            "A message does not begin with byte 0 and the four bytes of a schema's id, as Avro"
+            " with a registry does. Check what its producer sends."
+        )
+    return _FRAME.unpack_from(message)[1], message[_FRAME.size :]

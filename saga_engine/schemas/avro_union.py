@@ -1,0 +1,68 @@
+"""Unions in Avro: which member a value belongs to, when it is written and when it is read."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from saga_engine.schemas.avro_values import ANY_JSON, NULL, TEXT, AvroType
+from saga_engine.vocabulary import Json
+
+
+def union_of(types: Sequence[AvroType], on_conflict: Callable[[str], Exception]) -> AvroType:
+    """
+    Make a union of types; of one type, itself.
+
+    Args:
+        types: the members; texts of several formats become one text, because a reader
+            could not distinguish them.
+        on_conflict: makes the error for two members of one kind, which Avro does not allow.
+    """
+    members = _distinct(types)
+    if len(members) == 1:
+        return members[0]
+    kinds = [each.kind for each in members]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise on_conflict(kind)
+    return AvroType(
+        schema=[each.schema for each in members],
+        json_types=frozenset().union(*(each.json_types for each in members)),
+        read_as=object,
+        encode=lambda value: _encode(value, members),
+        decode=lambda value: _decode(value, members),
+        fits=lambda value: any(each.accepts(value) for each in members),
+        members=members,
+    )
+
+
+def nullable(member: AvroType) -> AvroType:
+    """Add null to a type, as the first member, where the default of a field in Avro belongs."""
+    others = [each for each in member.members or [member] if each is not NULL]
+    return union_of([NULL, *others], AssertionError)
+
+
+def _distinct(types: Sequence[AvroType]) -> list[AvroType]:
+    flat = [member for each in types for member in (each.members or (each,))]
+    if ANY_JSON in flat:
+        return [ANY_JSON]
+    members = list(dict.fromkeys(flat))
+    texts = [each for each in members if str in each.json_types]
+    if len(texts) > 1:
+        members = [TEXT if each is texts[0] else each for each in members if each not in texts[1:]]
+    return members
+
+
+def _encode(value: Json, members: Sequence[AvroType]) -> Any:
+    for each in members:
+        if each.accepts(value):
+            encoded = each.encode(value)
+            return (each.kind, encoded) if each.is_named else encoded
+    raise ValueError("no member of the union accepts the value")
+
+
+def _decode(value: Any, members: Sequence[AvroType]) -> Json:
+    """Read a value: fastavro gives a record and an enum of a union with its name."""
+    name, read = value if isinstance(value, tuple) else (None, value)
+    for each in members:
+        if each.kind == name if each.is_named else name is None and type(read) is each.read_as:
+            return each.decode(read)
+    raise ValueError("no member of the union has written the value")

@@ -1,0 +1,144 @@
+"""
+Whether a declared schema and those registered before it can read each other; what to do if not.
+
+An earlier version of an event is read through its upcasters, which are tried on examples of it. All
+other pairs are compared by their JSON Schemas.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from saga_engine.schemas.comparison import compare
+from saga_engine.schemas.compatibility import Compatibility
+from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
+from saga_engine.schemas.examples import examples
+from saga_engine.schemas.incompatibility import Incompatibility, Problem
+from saga_engine.schemas.stored_schema import StoredSchema
+
+
+class Direction(StrEnum):
+    """Which of two versions cannot read the other."""
+
+    BACKWARD = "backward"  # the new one cannot read what the earlier one has written
+    FORWARD = "forward"  # the earlier one cannot read what the new one writes
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaBreak:
+    """
+    A declared schema and an earlier one, of which one cannot read the other.
+
+    Args:
+        declared: what the module declares.
+        earlier: what was registered before.
+        direction: which of the two cannot read the other.
+        incompatibility: where, and why.
+    """
+
+    declared: DeclaredSchema
+    earlier: StoredSchema
+    direction: Direction
+    incompatibility: Incompatibility
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in one sentence without a full stop."""
+        subject, version = self.declared.subject, self.declared.schema.version
+        old, new = self.earlier_name, self._declared_name
+        if self.direction is Direction.BACKWARD:
+            detail = self.incompatibility.sentence(old, new)
+            return f"{subject} version {version} cannot read {old}: {detail}"
+        detail = self.incompatibility.sentence(new, old)
+        return f"{old} of {subject} cannot read version {version}: {detail}"
+
+    @property
+    def fix(self) -> str:
+        """What the author does next."""
+        if self.incompatibility.problem is Problem.UPCAST:
+            return "Correct the upcaster, or the class."
+        allowed = (
+            f" Or allow it: `saga-engine schemas set {self.declared.subject} --compatibility MODE`."
+        )
+        if self.direction is Direction.FORWARD:
+            return f"Keep what {self.earlier_name} reads.{allowed}"
+        is_absent = self.incompatibility.problem in (Problem.MISSING, Problem.OPTIONAL)
+        change = (
+            "Give it a default" if is_absent else f"Accept what {self.earlier_name} has written"
+        )
+        if self.declared.kind is not SchemaKind.EVENT:
+            return f"{change}.{allowed}"
+        version = self.declared.schema.version
+        return (
+            f"{change}, or raise the version to {version + 1} and declare an upcast from version"
+            f" {version}."
+        )
+
+    @property
+    def earlier_name(self) -> str:
+        """The earlier version in a sentence."""
+        version = self.earlier.schema.version
+        if version != self.declared.schema.version:
+            return f"version {version}"
+        return f"schema {self.earlier.id}"
+
+    @property
+    def _declared_name(self) -> str:
+        version = self.declared.schema.version
+        return f"version {version}" if self.earlier.schema.version != version else "the class"
+
+
+def judge(
+    declared: DeclaredSchema, stored: Sequence[StoredSchema], compatibility: Compatibility
+) -> Iterator[SchemaBreak]:
+    """
+    Compare a declared schema with those before it.
+
+    Args:
+        declared: which one; it may be registered already.
+        stored: all registered schemas of its subject, in the order of versions and ids. A version
+            that is newer than the declared one is not compared: older code may start again.
+        compatibility: which versions must read each other.
+    """
+    earlier = earlier_schemas(declared, stored)
+    for each in earlier if compatibility.is_transitive else earlier[-1:]:
+        if compatibility.is_backward:
+            for found in _backward(declared, each):
+                yield SchemaBreak(declared, each, Direction.BACKWARD, found)
+        if compatibility.is_forward:
+            for found in compare(declared.schema.writes, each.schema.reads):
+                yield SchemaBreak(declared, each, Direction.FORWARD, found)
+
+
+def earlier_schemas(declared: DeclaredSchema, stored: Sequence[StoredSchema]) -> list[StoredSchema]:
+    """Return those of *stored* that were before a declared schema, and that differ from it."""
+    version = declared.schema.version
+    own_id = min(
+        (
+            each.id
+            for each in stored
+            if each.schema.version == version and each.fingerprint == declared.fingerprint
+        ),
+        default=None,
+    )
+    return [
+        each
+        for each in stored
+        if each.fingerprint != declared.fingerprint
+        and (
+            each.schema.version < version
+            or (each.schema.version == version and (own_id is None or each.id < own_id))
+        )
+    ]
+
+
+def _backward(declared: DeclaredSchema, earlier: StoredSchema) -> Iterator[Incompatibility]:
+    version = earlier.schema.version
+    if declared.read_example is None or version == declared.schema.version:
+        yield from compare(earlier.schema.writes, declared.schema.reads)
+        return
+    for each in examples(earlier.schema.writes):
+        if problem := declared.read_example(version, each):
+            read = f"of an example of version {version}, {problem}"
+            yield Incompatibility("body", Problem.UPCAST, "", read)
+            return  # of one upcaster, the first example says enough

@@ -1,0 +1,183 @@
+"""Texts, numbers and fixed values: what of a writer's a reader's schema may refuse."""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from saga_engine.schemas.incompatibility import Incompatibility, Problem
+from saga_engine.schemas.schema_side import Node
+from saga_engine.vocabulary import Json
+
+JSON_TYPES: Mapping[type, str] = {
+    type(None): "null",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+
+_ANY_TEXT = frozenset({"binary", "password", "path"})
+"""Formats that pydantic emits for any text."""
+
+_WIDER_FORMATS: Mapping[str, str] = {f"uuid{version}": "uuid" for version in range(1, 9)}
+_TEXT_KEYWORDS = (
+    *("pattern", "timezone"),
+    *("contentMediaType", "contentEncoding", "contentSchema"),
+)
+
+
+def compare_texts(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
+    """Compare two schemas of texts."""
+    yield from compare_limits(writer, reader, path, ("minLength", "maxLength"))
+    expected, found = _format(reader), _format(writer)
+    if expected and expected not in (found, _WIDER_FORMATS.get(found)):
+        yield _differs(path, Problem.FORMAT, "format", expected, found)
+    elif expected == "decimal":
+        yield from compare_numbers(writer, reader, path)
+    for keyword in _TEXT_KEYWORDS:
+        if keyword in reader and reader[keyword] != writer.get(keyword):
+            problem = Problem.FORMAT
+            yield _differs(path, problem, keyword, reader[keyword], writer.get(keyword))
+
+
+def _format(node: Node) -> str:
+    found: str = node.get("format", "")
+    return "" if found in _ANY_TEXT else found
+
+
+def compare_numbers(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
+    """Compare two schemas of numbers, or of texts that are decimal numbers."""
+    yield from _compare_bounds(writer, reader, path)
+    step = reader.get("multipleOf")
+    if step is not None and not _is_multiple(writer, step):
+        yield _differs(path, Problem.LIMIT, "multipleOf", step, writer.get("multipleOf"))
+    yield from _compare_digits(writer, reader, path)
+
+
+def _is_multiple(writer: Node, step: float) -> bool:
+    found = writer.get("multipleOf", 1 if writer.get("type") == "integer" else None)
+    return found is not None and found % step == 0
+
+
+def _compare_bounds(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
+    for inclusive, exclusive, is_inside in (
+        ("minimum", "exclusiveMinimum", operator.ge),
+        ("maximum", "exclusiveMaximum", operator.le),
+    ):
+        for keyword in (inclusive, exclusive):
+            if keyword not in reader:
+                continue
+            limit = reader[keyword]
+            fits = any(
+                is_inside(writer[each], limit)
+                and (keyword == inclusive or each == exclusive or writer[each] != limit)
+                for each in (inclusive, exclusive)
+                if each in writer
+            )
+            if not fits:
+                found = next((each for each in (inclusive, exclusive) if each in writer), None)
+                yield _limit(path, keyword, limit, found or keyword, writer.get(found or keyword))
+
+
+def _compare_digits(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
+    """Compare `maxDigits` and `decimalPlaces`, and the digits that they leave before the point."""
+    places = 0 if writer.get("type") == "integer" else None
+    written = {"decimalPlaces": places, **writer}
+    for keyword in ("maxDigits", "decimalPlaces"):
+        limit, found = reader.get(keyword), written.get(keyword)
+        if limit is not None and (found is None or found > limit):
+            yield _limit(path, keyword, limit, keyword, found)
+            return
+    allowed, whole = _whole_digits(reader), _whole_digits(written)
+    if "decimalPlaces" in reader and allowed is not None and (whole is None or whole > allowed):
+        read = f"has at most {allowed} digits before the point"
+        has = f"has {whole}" if whole is not None else "has no such limit"
+        yield Incompatibility(path, Problem.LIMIT, has, read)
+
+
+def _whole_digits(node: Mapping[str, Any]) -> int | None:
+    if node.get("maxDigits") is None:
+        return None
+    digits: int = node["maxDigits"] - (node.get("decimalPlaces") or 0)
+    return digits
+
+
+def compare_limits(
+    writer: Node, reader: Node, path: str, keywords: tuple[str, str]
+) -> Iterator[Incompatibility]:
+    """Compare the smallest and the largest size of a text, an array or an object."""
+    least, most = keywords
+    if reader.get(least, 0) > writer.get(least, 0):
+        yield _limit(path, least, reader[least], least, writer.get(least))
+    if most in reader and (most not in writer or writer[most] > reader[most]):
+        yield _limit(path, most, reader[most], most, writer.get(most))
+
+
+def _limit(path: str, keyword: str, limit: Json, found_as: str, found: Json) -> Incompatibility:
+    written = f"has {found_as} {found}" if found is not None else "has no such limit"
+    return Incompatibility(path, Problem.LIMIT, written, f"has {keyword} {limit}")
+
+
+def _differs(
+    path: str, problem: Problem, keyword: str, expected: Json, found: Json
+) -> Incompatibility:
+    written = f'has the {keyword} "{found}"' if found else "has none"
+    return Incompatibility(path, problem, written, f'has the {keyword} "{expected}"')
+
+
+def fixed_values(node: Node) -> list[Json] | None:
+    """Return the values that a schema lists; None if it lists none."""
+    if "const" in node:
+        return [node["const"]]
+    values: list[Json] | None = node.get("enum")
+    return values
+
+
+def is_listed(value: Json, values: list[Json]) -> bool:
+    """Whether JSON has *value* among *values*: 1 is 1.0, and neither is true."""
+    return any(_is_same(value, each) for each in values)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+def schema_of_value(value: Json) -> Node:
+    """Return the schema that describes one value by its parts, for a reader that lists none."""
+    if isinstance(value, dict):
+        properties = {name: {"const": each} for name, each in value.items()}
+        return {"type": "object", "properties": properties, "required": [*value]}
+    if isinstance(value, list):
+        items = [{"const": each} for each in value]
+        size = len(value)
+        return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
+    node: dict[str, Any] = {"type": JSON_TYPES[type(value)]}
+    if isinstance(value, str):
+        return node | {"minLength": len(value), "maxLength": len(value)}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if float(value).is_integer():
+            node["type"] = "integer"
+        return node | {"minimum": value, "maximum": value, "multipleOf": abs(value)}
+    return node
+
+
+_NAMES: Mapping[str, str] = {
+    "null": "null",
+    "boolean": "a boolean",
+    "integer": "an integer",
+    "number": "a number",
+    "string": "a text",
+    "array": "an array",
+    "object": "an object",
+}
+
+describe_type: Callable[[str], str] = _NAMES.__getitem__
+"""The name of a JSON type with its article."""

@@ -1,0 +1,112 @@
+"""One of two JSON Schemas that are compared: its references resolved, its unions flattened."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from saga_engine.vocabulary import Json
+
+Node: TypeAlias = Mapping[str, Any]
+"""A schema inside a document; never `true` or `false`, which are ANYTHING and NOTHING."""
+
+ANYTHING: Node = {}
+NOTHING: Node = {"enum": []}
+
+UNDERSTOOD = frozenset(
+    {
+        *("type", "enum", "const", "anyOf", "oneOf"),
+        *("properties", "required", "additionalProperties", "patternProperties"),
+        *("propertyNames", "minProperties", "maxProperties"),
+        *("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
+        *("minLength", "maxLength", "pattern", "format", "timezone"),
+        *("contentMediaType", "contentEncoding", "contentSchema"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("maxDigits", "decimalPlaces"),
+    }
+)
+"""Keywords that are compared. `payload.json_schema` adds `timezone` and those of digits."""
+
+NOT_UNDERSTOOD = frozenset(
+    {
+        *("$ref", "$dynamicRef", "$recursiveRef", "allOf", "not", "if", "then", "else"),
+        *("dependentRequired", "dependentSchemas", "dependencies"),
+        *("contains", "minContains", "maxContains", "additionalItems"),
+        *("unevaluatedItems", "unevaluatedProperties"),
+    }
+)
+"""
+Keywords of the standard that decide what fits and that pydantic does not emit, or a `$ref` that
+leads nowhere. Any other keyword is an annotation.
+"""
+
+_UNIONS = ("anyOf", "oneOf")
+_MAX_FOLLOWED = 100
+"""References and unions that lead to one another before a schema is reached; pydantic emits two."""
+
+
+class SchemaSide:
+    """
+    One document.
+
+    Args:
+        document: the JSON Schema, with its `$defs`.
+    """
+
+    def __init__(self, document: Json) -> None:
+        self._document = document
+        # By the identity of a schema, which is kept beside the result.
+        self._nodes: dict[tuple[int, str], tuple[Any, Node]] = {}
+
+    def members(self, schema: Any) -> list[Node]:
+        """
+        Return the members of a union, and of the unions in it; of another schema, itself.
+
+        A schema gives the same objects each time, so that two of them can be remembered.
+        """
+        return [*self._flatten(self._resolve(schema), _MAX_FOLLOWED)]
+
+    def _flatten(self, node: Node, left: int) -> Iterator[Node]:
+        words = [word for word in _UNIONS if word in node]
+        if len(words) == 1 and assertions(node) == set(words) and left:
+            for each in node[words[0]]:
+                yield from self._flatten(self._resolve(each), left - 1)
+        elif isinstance(node.get("type"), list):
+            for each in node["type"]:
+                yield self._keep(node, each, {**node, "type": each})
+        else:
+            yield node
+
+    def _resolve(self, schema: Any) -> Node:
+        known = self._nodes.get((id(schema), ""))
+        return known[1] if known else self._keep(schema, "", self._follow(schema, _MAX_FOLLOWED))
+
+    def _keep(self, schema: Any, part: str, node: Node) -> Node:
+        return self._nodes.setdefault((id(schema), part), (schema, node))[1]
+
+    def _follow(self, schema: Any, left: int) -> Node:
+        """Replace a reference, or an `allOf` with one member, by the schema that it stands for."""
+        if isinstance(schema, bool):
+            return ANYTHING if schema else NOTHING
+        node: Node = schema
+        target = self._target(node)
+        if target is None or not left:
+            return node
+        beside = {key: node[key] for key in assertions(node) - {"$ref", "allOf"}}
+        resolved = self._follow(target, left - 1)
+        if not beside:
+            return resolved
+        return {"allOf": [beside]} if beside.keys() & resolved.keys() else {**resolved, **beside}
+
+    def _target(self, node: Node) -> Any:
+        if "$ref" not in node:
+            return node["allOf"][0] if len(node.get("allOf", ())) == 1 else None
+        found: Any = self._document
+        first, *parts = node["$ref"].split("/")
+        for part in parts:
+            name = part.replace("~1", "/").replace("~0", "~")
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if first == "#" and "allOf" not in node else None
+
+
+def assertions(node: Node) -> set[str]:
+    """Return the keywords of a node that decide what fits."""
+    return {key for key in node if key in UNDERSTOOD or key in NOT_UNDERSTOOD}

@@ -1,0 +1,64 @@
+"""The JSON Schema of a type says what pydantic's leaves out."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+import pytest
+from pydantic import AwareDatetime, ConfigDict, Field, NaiveDatetime, TypeAdapter
+
+from saga_engine.payload.json_schema import PayloadJsonSchema
+from saga_engine.payload.payload import PayloadType
+
+DECIMAL = {"type": "string", "format": "decimal"}
+AMOUNT = Annotated[Decimal, Field(max_digits=9, decimal_places=2, ge=0, lt=100)]
+LIMITS = {"maxDigits": 9, "decimalPlaces": 2, "minimum": 0.0, "exclusiveMaximum": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("python_type", "written", "read"),
+    [
+        (Decimal, DECIMAL, {"anyOf": [{"type": "number"}, DECIMAL]}),
+        (
+            AMOUNT,
+            DECIMAL | LIMITS,
+            {"anyOf": [{"type": "number"} | LIMITS, DECIMAL | LIMITS]},
+        ),
+    ],
+)
+def test_a_decimal_number_is_not_any_text(python_type, written, read):
+    schema = PayloadType(python_type).schema
+    assert (schema("serialization"), schema("validation")) == (written, read)
+
+
+@pytest.mark.parametrize(
+    ("python_type", "zone"),
+    [
+        (AwareDatetime, {"timezone": "aware"}),
+        (NaiveDatetime, {"timezone": "naive"}),
+        (datetime, {}),
+    ],
+)
+def test_a_time_says_whether_it_has_a_zone(python_type, zone):
+    expected = {"type": "string", "format": "date-time", **zone}
+    assert PayloadType(python_type).schema("validation") == expected
+
+
+def test_a_time_that_is_written_as_a_number_has_no_zone():
+    adapter = TypeAdapter(NaiveDatetime, config=ConfigDict(ser_json_temporal="seconds"))
+    schema = adapter.json_schema(mode="serialization", schema_generator=PayloadJsonSchema)
+    assert schema == {"type": "number"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (int, {"type": "string", "format": "integer"}),
+        (float, {"type": "string", "format": "number"}),
+        (bool, {"type": "string", "format": "boolean"}),
+        (str, None),
+    ],
+)
+def test_keys_that_are_numbers_are_named(keys: Any, names):
+    schema: Any = PayloadType(dict[keys, int]).schema("validation")
+    assert schema.get("propertyNames") == names

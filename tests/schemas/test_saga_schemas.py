@@ -1,0 +1,50 @@
+"""A saga has a schema for each command, each reply that has a type, and each compensation."""
+
+from pydantic import BaseModel
+
+from saga_engine import Saga
+from saga_engine.schemas.declared_schema import SchemaKind
+from saga_engine.schemas.saga_schemas import schemas_of_saga
+
+
+class Reserve(BaseModel):
+    sku: str
+
+
+class Reserved(BaseModel):
+    place: str
+
+
+class Release(BaseModel):
+    sku: str
+
+
+def test_each_message_of_a_saga_has_a_schema():
+    saga = Saga("buy", version=3, input=Reserve)
+
+    @saga.step(command="stock.reserve", reply=Reserved)
+    def reserve(order: Reserve) -> Reserve:
+        return order
+
+    @reserve.compensation(command="stock.release")
+    def release(order: Reserve) -> Release:
+        return Release(sku=order.sku)
+
+    @saga.step(command="mail.send")
+    def send(order: Reserve) -> Reserve:
+        return order
+
+    schemas = {each.subject: each for each in schemas_of_saga(saga)}
+    assert {name: each.kind for name, each in schemas.items()} == {
+        "buy/reserve": SchemaKind.COMMAND,
+        "buy/reserve/reply": SchemaKind.REPLY,
+        "buy/reserve/compensation": SchemaKind.COMMAND,
+        "buy/send": SchemaKind.COMMAND,
+    }
+    assert {each.schema.version for each in schemas.values()} == {3}
+    assert {each.kind.default_compatibility.value for each in schemas.values()} == {
+        "forward",
+        "backward",
+    }
+    assert "place" in str(schemas["buy/reserve/reply"].schema.reads)
+    assert __file__ in schemas["buy/send"].source_location
