@@ -59,13 +59,13 @@ def save_the_checkpoint_before_the_effects(plant: BugPatcher) -> None:
     lost: list[EventBatch] = []
 
     async def apply(self: BatchApplier, batch: EventBatch) -> BatchResult:
-        async with self._locked(batch.after) as tx:
-            await self._save(tx, batch.until)
+        async with self._lock.at(batch.after) as locked:
+            await locked.save(batch.until)
         if batch.events and not lost:
             lost.append(batch)
             raise StoreUnavailable("killed between the two")
-        async with self._locked(batch.until) as tx:
-            await execute(tx, self._declaration, self._plan(batch.events).steps)
+        async with self._lock.at(batch.until) as locked:
+            await execute(locked.tx, self._declaration, self._plan(batch.events).steps)
         return BatchResult(batch.until)
 
     plant.replace(BatchApplier, "apply", apply)
@@ -77,13 +77,13 @@ def save_the_checkpoint_after_the_commit(plant: BugPatcher) -> None:
     async def apply(self: BatchApplier, batch: EventBatch) -> BatchResult:
         if not batch.events:
             return BatchResult(batch.after)
-        async with self._locked(batch.after) as tx:
-            await execute(tx, self._declaration, self._plan(batch.events).steps)
+        async with self._lock.at(batch.after) as locked:
+            await execute(locked.tx, self._declaration, self._plan(batch.events).steps)
         if self._declaration is recorded_events and not applied:
             applied.append(batch)
             raise StoreUnavailable("killed between the two")
-        async with self._locked(batch.after) as tx:
-            await self._save(tx, batch.until)
+        async with self._lock.at(batch.after) as locked:
+            await locked.save(batch.until)
         return BatchResult(batch.until)
 
     plant.replace(BatchApplier, "apply", apply)

@@ -14,7 +14,11 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     event_application    from events to folded changes, and calls of SQL functions
     event_batch          the events of one transaction of a projection, and what became of them
     interfaces           the database as the loop of a projection uses it
-    projection_batch     one transaction of a projection, and finding the event that breaks it
+    projection_batch     one batch of a projection: its effects and its checkpoint
+    locked_version       one transaction of a version of a projection, with its row locked
+    poison_search        finding the event that cannot be applied
+    stream_retry         the retry of a parked stream
+    overdue_call         the event whose async function took longer than its limit
     handler_connection   the connection of an async function, which does not end the transaction
     batch_size           how many events a projection applies in one transaction
     projection_table     how far each projection is, and which process runs it

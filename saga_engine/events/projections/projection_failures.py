@@ -59,7 +59,8 @@ class StoredFailure:
         trace: see PoisonEvent.
         attempts: how often it was tried.
         failed_at: when it failed last.
-        parked: whether its stream is parked; else it has stopped the projection.
+        parked: whether its stream is parked, in which a missing table or column may have stopped
+            the projection; else the event has stopped it.
     """
 
     position: int
@@ -224,6 +225,14 @@ async def read_numbers(
     }
 
 
+async def was_resolved(
+    tx: Transaction, projection: ProjectionKey, position: int, seconds: float
+) -> bool:
+    """Whether an operator has resolved the failure at a position in the last *seconds*."""
+    parameters = {**_key(projection), "position": position, "seconds": seconds}
+    return (await tx.execute(_WAS_RESOLVED, parameters)).first() is not None
+
+
 async def read_resolved(
     tx: Transaction, name: str, version: int, limit: int
 ) -> list[ResolvedFailure]:
@@ -316,6 +325,12 @@ _READ_NUMBERS = text(
         SELECT projection AS name, projection_version AS version, count(*) AS streams
         FROM saga_engine.parked_stream GROUP BY 1, 2) AS parked USING (name, version)
     WHERE CAST(:name AS text) IS NULL OR name = :name"""
+)
+_WAS_RESOLVED = text(
+    """
+    SELECT FROM saga_engine.projection_failure
+    WHERE projection = :name AND projection_version = :version AND position = :position
+        AND resolved_at > clock_timestamp() - make_interval(secs => CAST(:seconds AS float8))"""
 )
 _READ_RESOLVED = text(
     """

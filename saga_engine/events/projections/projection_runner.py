@@ -91,8 +91,8 @@ class ProjectionRunner:
         while not stop.is_set():
             if self._now() >= self._renew_at:
                 await self._renew()
-            if self._retried:
-                await self._retry(self._retried.pop(0))
+            if self._retried and (await self._retry(self._retried.pop(0))).stopped:
+                return
             horizon = self._source.horizon
             interval = 0.0 if self._retried else self._settings.event_poll_interval_max
             is_beyond = await horizon.wait_beyond(self._passed, interval)
@@ -135,7 +135,7 @@ class ProjectionRunner:
         self._plan_renewal()
         self._retried = await self._applier.retried_streams() if self._applier.parked else []
 
-    async def _retry(self, parked: ParkedStream) -> None:
+    async def _retry(self, parked: ParkedStream) -> BatchResult:
         """Apply the next events of a parked stream, up to the checkpoint."""
         events = await self._read_parked(parked)
         following = None
@@ -147,6 +147,7 @@ class ProjectionRunner:
         self._report_poison(result)
         if following and self._applier.parked.get(parked.stream) == following.next_position:
             self._retried.insert(0, following)
+        return result
 
     async def _read_parked(self, parked: ParkedStream) -> list[Recorded]:
         after = parked.next_version - 1

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.events.event_store.recorded import EventData, Recorded
@@ -25,6 +27,8 @@ from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.projections import (
     append_one,
     append_orders,
@@ -223,6 +227,32 @@ async def test_a_missing_table_or_column_stops_the_projection_and_parks_no_strea
     assert f"The database lacks {missing}. Create it" in poison.error
     assert (result.stopped, one.parked) == (True, {})
     assert (await stored(database, "orders")).state == ProjectionState.STOPPED
+
+
+async def test_a_missing_table_stops_the_projection_that_retries_a_parked_stream(events, database):
+    """The stream waits at its event, and is retried when the projection goes on."""
+    await append_one(events, "order-1", placed("poison"), placed())
+    one = await applier(database, orders_projection(on_poison="park-stream"))
+    batch = await next_batch(events)
+    await one.apply(batch)
+    corrected = orders_projection(poison="", on_poison="park-stream")
+    other = await applier(database, corrected, "a")
+    retry = await retry_of(other, batch.until, batch.events)
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("ALTER TABLE order_by_id RENAME TO moved")
+    result = await other.retry_stream(retry)
+    (poison,) = result.poison
+    assert 'The database lacks table "order_by_id"' in poison.error
+    found = await stored(database, "orders")
+    assert (result.stopped, found.state) == (True, ProjectionState.STOPPED)
+    assert found.position == batch.until
+    async with database.transaction() as tx:
+        await tx.connection.exec_driver_sql("ALTER TABLE moved RENAME TO order_by_id")
+        await projection_actions.retry(tx, "orders", OPERATOR)
+    await other.acquire()
+    assert other.parked == {"order-1": batch.events[0].position}
+    await other.retry_stream(await retry_of(other, batch.until, batch.events))
+    await check_read_model(database, batch.events)
 
 
 async def test_a_missing_table_that_is_named_after_a_value_is_not_named(events, database):
@@ -510,6 +540,61 @@ async def test_a_function_that_takes_the_time_of_the_transaction_is_blamed(
     assert again.poison[0].error == "insert_row did not return within 0.5 s."
     found = await rows(database, "order_history")
     assert [number for number, _ in found] == [read[0].position, read[2].position]
+
+
+@pytest.fixture
+async def short_database(event_url, database):
+    """The same database, whose server ends a transaction after one second."""
+    settings = Settings(database_transaction_timeout=1.0)
+    async with Database(event_url, settings, EVENT_DATABASE) as short:
+        yield short
+
+
+@pytest.mark.parametrize("on_poison", ["stop", "park-stream"])
+async def test_a_function_that_blocks_until_another_process_has_its_lease_is_blamed(
+    events, short_database, event_url, on_poison
+):
+    """Each process loses the lease before it can say which function it is."""
+    database = short_database
+    projection = Projection("sql", version=1, tables=[HISTORY], on_poison=on_poison)
+    calls = []
+
+    @projection.on(Placed)
+    async def insert_row(event, recorded, connection) -> None:
+        await connection.execute(HISTORY.insert().values(number=recorded.position, what="placed"))
+        if event.customer == "poison":
+            calls.append(recorded.position)
+            thread = threading.Thread(target=asyncio.run, args=[_take_lease(event_url)])
+            thread.start()
+            thread.join()  # it waits until PostgreSQL has ended this transaction
+
+    for n in range(3):
+        await append_one(events, f"order-{n}", placed("poison" if n == 1 else "ada"))
+    one = await applier(database, projection, database_transaction_timeout=1.0)
+    first, second, _ = (await next_batch(events)).events
+    for after in (0, first.position):
+        with pytest.raises(NotOwner):
+            await one.apply(await next_batch(events, after))
+        await end_lease(database)
+        await one.acquire()
+        if after == 0:
+            result = await one.apply(await next_batch(events))
+            assert result == BatchResult(second.position - 1)
+    result = await one.apply(await next_batch(events, second.position - 1))
+    (poison,) = result.poison
+    assert (poison.recorded, calls) == (second, [second.position] * 2)
+    assert poison.error == "insert_row did not return within 0.5 s."
+    assert result.stopped is (on_poison == "stop")
+    assert one.parked == ({} if result.stopped else {"order-1": second.position})
+
+
+async def _take_lease(url: str) -> None:
+    """What another process does when a lease has ended."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.begin() as connection:
+        taken = "UPDATE saga_engine.projection SET owner = 'other', leased_until = now()"
+        await connection.exec_driver_sql(taken)
+    await engine.dispose()
 
 
 async def test_a_session_that_is_ended_in_a_function_does_not_blame_its_event(events, database):

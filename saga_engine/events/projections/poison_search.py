@@ -1,0 +1,127 @@
+"""
+Finding the event that cannot be applied: in halves under savepoints, until it is alone.
+
+The events before it are applied.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saga_engine.errors import StoreUnavailable
+from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.event_store.savepoint import savepoint
+from saga_engine.events.projections.event_application import (
+    CallLimit,
+    Plan,
+    SqlHandlerError,
+    TransactionEnded,
+    execute,
+    plan,
+    poison_of,
+)
+from saga_engine.events.projections.locked_version import LockedVersion
+from saga_engine.events.projections.projection import Projection
+from saga_engine.events.projections.projection_failures import PoisonEvent
+from saga_engine.payload.guard import CallTimeLimit
+from saga_engine.postgres.sqlalchemy_errors import is_of_the_server, translate_error
+from saga_engine.postgres.statement import text
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonSearch:
+    """
+    Applies events of a projection up to the first that cannot be applied.
+
+    Args:
+        declaration: whose functions are called.
+        time_limit: interrupts calls of pure functions.
+        call_limit: how long each async function may take.
+    """
+
+    declaration: Projection
+    time_limit: CallTimeLimit
+    call_limit: CallLimit
+
+    async def apply(
+        self, locked: LockedVersion, events: Sequence[Recorded], parked: dict[str, int]
+    ) -> PoisonEvent | None:
+        """
+        Apply events in a transaction, up to the first that cannot be applied, and return that one.
+
+        Raises:
+            TransactionEnded: a function has ended the transaction.
+            StoreUnavailable: the database, a lock or another transaction is to blame.
+        """
+        for each in events:
+            each.forget_data()  # the functions may have been given them before
+        planned = plan(self.declaration, events, parked.keys(), self.time_limit)
+        try:
+            await self._execute_checked(locked, planned)
+        except Exception as error:
+            if isinstance(error, TransactionEnded):
+                raise
+            raise_if_unavailable(error)
+            first_half = planned.events[: len(planned.events) // 2]
+            if not first_half:
+                return await self._apply_one(locked, planned.events[0], error)
+            rest = planned.events[len(first_half) :]
+            return (
+                await self.apply(locked, first_half, parked)
+                or await self.apply(locked, rest, parked)
+                or planned.poison
+            )
+        return planned.poison
+
+    async def _apply_one(
+        self, locked: LockedVersion, event: Recorded, folded_error: Exception
+    ) -> PoisonEvent | None:
+        """
+        Apply an event whose folded changes were refused: one after the other, as they were given.
+
+        Folded changes are written in another order, which a constraint between rows may refuse.
+        """
+        if self.declaration.handlers[event.type].is_sql:
+            return poison_of(event, folded_error)
+        event.forget_data()
+        planned = plan(self.declaration, [event], set(), self.time_limit, fold=False)
+        try:
+            await self._execute_checked(locked, planned)
+        except Exception as error:  # noqa: BLE001 - it is the event's, or raised below
+            raise_if_unavailable(error)
+            return poison_of(event, error)
+        return planned.poison
+
+    async def _execute_checked(self, locked: LockedVersion, planned: Plan) -> None:
+        """
+        Execute a plan under a savepoint, and check what its constraints leave to the commit.
+
+        Each event has to satisfy them: it can be alone in its transaction.
+        """
+        tx = locked.tx
+        async with savepoint(tx):
+            await execute(tx, self.declaration, planned.steps, locked.shadows, self.call_limit)
+            await tx.execute(_BEGIN_CHECK)
+            await tx.execute(_CHECK)
+            await tx.execute(_END_CHECK)
+
+
+def raise_if_unavailable(error: Exception) -> None:
+    """
+    Raise an error that says nothing about the events: the database, a lock, another transaction.
+
+    Raises:
+        StoreUnavailable: the batch can be tried again.
+    """
+    cause = error.__cause__ if isinstance(error, SqlHandlerError) and error.__cause__ else error
+    if isinstance(cause, StoreUnavailable):
+        raise cause
+    if isinstance(error, SqlHandlerError) and not is_of_the_server(cause):
+        return
+    translated = translate_error(cause, "the database")
+    if isinstance(translated, StoreUnavailable):
+        raise translated from None
+
+
+_BEGIN_CHECK = text("SAVEPOINT projection_check")
+_CHECK = text("SET CONSTRAINTS ALL IMMEDIATE")
+_END_CHECK = text("ROLLBACK TO SAVEPOINT projection_check")  # they are deferred again

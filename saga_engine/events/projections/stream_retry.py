@@ -1,0 +1,142 @@
+"""
+The retry of a parked stream: its next events, whose turn was earlier, in one transaction.
+
+It stops at the next event that cannot be applied, at which the stream waits again. A missing table
+or column stops the projection, as in a batch.
+"""
+
+from dataclasses import replace
+
+from saga_engine.errors import StoreUnavailable
+from saga_engine.events.projections import projection_failures
+from saga_engine.events.projections.event_application import (
+    SqlCall,
+    TransactionEnded,
+    overdue_poison,
+    poison_of,
+)
+from saga_engine.events.projections.event_batch import BatchResult, StreamRetry
+from saga_engine.events.projections.locked_version import LockedVersion, VersionLock
+from saga_engine.events.projections.overdue_call import OverdueCall
+from saga_engine.events.projections.poison_search import PoisonSearch
+from saga_engine.events.projections.projection_failures import PoisonEvent
+from saga_engine.events.projections.projection_version import ProjectionVersion
+
+Retried = tuple[BatchResult, dict[str, int]]
+"""What has become of a retry, and the streams that are parked after it."""
+
+
+class StreamRetrier:
+    """
+    Retries the parked streams of one version of a projection.
+
+    Args:
+        lock: opens its transactions.
+        projection: the version.
+        search: applies the events.
+        overdue: the last call that took the time of a transaction.
+    """
+
+    def __init__(
+        self,
+        lock: VersionLock,
+        projection: ProjectionVersion,
+        search: PoisonSearch,
+        overdue: OverdueCall,
+    ) -> None:
+        self._lock = lock
+        self._projection = projection
+        self._search = search
+        self._overdue = overdue
+
+    async def retry(self, retry: StreamRetry) -> Retried:
+        """
+        Apply events of a parked stream, or those before one whose function was late.
+
+        Nothing is applied if an operator has skipped an event since they were read.
+
+        Raises:
+            NotOwner: nothing was written; acquire the lease again.
+            StoreUnavailable: whether it was committed is unknown; acquire the lease again.
+        """
+        late = self._overdue.among(retry.events)
+        if late is None:
+            return await self._attempt(retry)
+        failed = late.recorded
+        before = [each for each in retry.events if each.position < failed.position]
+        if before:
+            following = replace(
+                retry.parked, next_position=failed.position, next_version=failed.version
+            )
+            return await self._attempt(replace(retry, events=before, following=following))
+        return await self._blame_late(retry, late)
+
+    async def _attempt(self, retry: StreamRetry) -> Retried:
+        limit = self._search.call_limit
+        limit.forget()
+        try:
+            return await self._apply(retry)
+        except TransactionEnded as error:
+            return await self._blame(retry, poison_of(error.recorded, error))
+        except StoreUnavailable:
+            if limit.overdue is None:
+                raise
+        self._overdue.note(limit.overdue)
+        return await self.retry(retry)
+
+    async def _apply(self, retry: StreamRetry) -> Retried:
+        poison: PoisonEvent | None = None
+        async with self._lock.at(retry.checkpoint) as locked:
+            parked = await projection_failures.parked_streams(locked.tx, self._projection)
+            if parked.get(retry.parked.stream) == retry.parked.next_position:
+                del parked[retry.parked.stream]
+                poison = await self._search.apply(locked, retry.events, parked)
+                if poison:
+                    await _wait_at(locked, retry, poison)
+                    parked[poison.recorded.stream] = poison.recorded.position
+                else:
+                    await self._go_on(locked, retry, parked)
+        return _result(retry, poison), parked
+
+    async def _go_on(
+        self, locked: LockedVersion, retry: StreamRetry, parked: dict[str, int]
+    ) -> None:
+        """Save that the events of a retry were applied."""
+        if retry.following:
+            await projection_failures.advance(locked.tx, self._projection, retry.following)
+            parked[retry.parked.stream] = retry.following.next_position
+        else:
+            await projection_failures.unpark(locked.tx, self._projection, retry.parked.stream)
+        await locked.save(retry.checkpoint)
+
+    async def _blame_late(self, retry: StreamRetry, late: SqlCall) -> Retried:
+        """Let the stream wait at an event whose function was late, unless that was before."""
+        async with self._lock.at(retry.checkpoint) as locked:
+            is_resolved = await self._overdue.is_resolved(locked.tx, self._projection)
+        self._overdue.forget()
+        if is_resolved:
+            return await self._attempt(retry)
+        return await self._blame(retry, overdue_poison(late, self._search.call_limit))
+
+    async def _blame(self, retry: StreamRetry, poison: PoisonEvent) -> Retried:
+        """Let the stream wait at an event that is not called again."""
+        async with self._lock.at(retry.checkpoint) as locked:
+            await _wait_at(locked, retry, poison)
+            parked = await projection_failures.parked_streams(locked.tx, self._projection)
+        return _result(retry, poison), parked
+
+
+async def _wait_at(locked: LockedVersion, retry: StreamRetry, poison: PoisonEvent) -> None:
+    """Let the stream wait at an event, or stop the projection at it: no event is to blame."""
+    if poison.lacks_schema:
+        await projection_failures.park(locked.tx, locked.version, poison.recorded)
+        await locked.stop(retry.checkpoint, poison)
+    else:
+        await locked.park(poison)
+        await locked.save(retry.checkpoint)
+
+
+def _result(retry: StreamRetry, poison: PoisonEvent | None) -> BatchResult:
+    if poison is None:
+        return BatchResult(retry.checkpoint)
+    return BatchResult(retry.checkpoint, (poison,), stopped=poison.lacks_schema)
