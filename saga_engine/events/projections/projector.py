@@ -32,7 +32,6 @@ from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.readers.sql_event_store import SqlEventStore
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
-from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
@@ -57,7 +56,7 @@ class Projector(AsyncResource):
         time_limit: interrupts calls of pure functions.
 
     Raises:
-        DefinitionError: a projection breaks a rule.
+        DefinitionError: a projection breaks a rule; on entering: another one writes its tables.
         SchemaMismatch: on entering: the database has no event tables, lacks a table of a
             projection, or has tables of another version of it.
         StoreUnavailable: on entering: the database is out of reach.
@@ -92,14 +91,14 @@ class Projector(AsyncResource):
         async with self._database.transaction() as tx:
             self._log = await EventLog.load(tx)
             await projection_table.register(tx, self._projections)
-            await table_check.check_tables(tx, await self._live(tx))
+            stored = await projection_table.read(tx)
+            await table_check.check_tables(tx, self._live(stored))
+            await table_check.check_owners(tx, self._projections, stored)
 
-    async def _live(self, tx: Transaction) -> Sequence[Projection]:
+    def _live(self, stored: Sequence[StoredProjection]) -> Sequence[Projection]:
         """Those whose code fills the live tables; a projector makes the tables of a rebuild."""
         live = {
-            (each.name, each.code_version)
-            for each in await projection_table.read(tx)
-            if each.role is ProjectionRole.LIVE
+            (each.name, each.code_version) for each in stored if each.role is ProjectionRole.LIVE
         }
         return [each for each in self._projections if (each.name, each.version) in live]
 

@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table
 
-from saga_engine.errors import SchemaMismatch
+from saga_engine.errors import DefinitionError, SchemaMismatch
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projector import Projector
 from saga_engine.events.projections.table_check import check_tables
 from saga_engine.settings import Settings
 from tests.kit.events import EventRecorder
 from tests.kit.projections import projection_database
-from tests.kit.read_model import orders_projection
+from tests.kit.read_model import Placed, orders_projection
 
 
 @pytest.fixture
@@ -44,3 +44,44 @@ async def test_names_are_those_of_sqlalchemy(database):
     table = Table("100%", MetaData(), Column("Total", Integer, primary_key=True), schema='My"Shop')
     async with database.transaction() as tx:
         await check_tables(tx, [Projection("named", version=1, tables=[table])])
+
+
+def of_table(name: str, *tables: Table) -> Projection:
+    projection = Projection(name, version=1, tables=tables)
+
+    @projection.on(Placed)
+    def ignore(event, recorded) -> None:
+        return None
+
+    return projection
+
+
+def the_table(schema: str | None = None) -> Table:
+    return Table("numbers", MetaData(), Column("id", Integer, primary_key=True), schema=schema)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "a")])
+async def test_two_names_of_one_table_are_refused(event_url, database, names):
+    """Only the search_path of the database says that they are: both would write its rows."""
+    await change(database, "CREATE TABLE numbers (id int PRIMARY KEY)")
+    declared: dict[str, list[Table]] = {}
+    for name, schema in zip(names, (None, "public"), strict=True):
+        declared.setdefault(name, []).append(the_table(schema))
+    projections = [of_table(name, *tables) for name, tables in declared.items()]
+    problem = f"{names[1]!r} writes table public.numbers, which is the table numbers of projection"
+    with pytest.raises(DefinitionError, match=problem):
+        async with Projector(projections, event_url, Settings(), EventRecorder()):
+            pass
+
+
+async def test_a_table_that_a_projection_of_another_process_writes_is_refused(event_url, database):
+    await change(database, "CREATE TABLE numbers (id int PRIMARY KEY)")
+    await change(database, "CREATE SCHEMA other CREATE TABLE numbers (id int PRIMARY KEY)")
+    first = [of_table("a", the_table()), of_table("c", the_table("other"))]
+    async with Projector(first, event_url, Settings(), EventRecorder()):
+        pass
+    with pytest.raises(DefinitionError, match=r"the table numbers of projection 'a'\. Give each"):
+        async with Projector([of_table("b", the_table())], event_url, Settings(), EventRecorder()):
+            pass
+    async with Projector(first, event_url, Settings(), EventRecorder()):
+        pass  # the refused one has left nothing
