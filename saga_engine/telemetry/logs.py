@@ -65,6 +65,8 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.ProjectionBatchApplied: ("projection_batch.applied", logging.DEBUG),
     events.ProjectionStopped: ("projection.stopped", logging.ERROR),
     events.StreamParked: ("stream.parked", logging.ERROR),
+    events.ProjectionVersionReady: ("projection_version.ready", logging.INFO),
+    events.ProjectionSwitched: ("projection.switched", logging.INFO),
     events.ProjectionVersionRemoved: ("projection_version.removed", logging.INFO),
     events.ProjectionVersionKept: ("projection_version.kept", logging.WARNING),
     events.FeedsRegistered: ("feeds.registered", logging.INFO),

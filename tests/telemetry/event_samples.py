@@ -167,6 +167,10 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         problem="placed raised ValueError at projections.py:12.",
         next_command="saga-engine projections show orders --version 1",
     ),
+    events.ProjectionVersionReady(
+        projection="orders", version=2, next_command="saga-engine projections switch orders"
+    ),
+    events.ProjectionSwitched(projection="orders", version=2),
     events.ProjectionVersionRemoved(projection="orders", version=1),
     events.ProjectionVersionKept(projection="orders", problem="A view reads them."),
     events.FeedsRegistered(feeds=(("orders", "exchange"),)),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from saga_engine.errors import Conflict, StoreError
+from saga_engine.events.event_store import positions
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.projections import (
     projection_rebuild,
@@ -26,6 +27,7 @@ from saga_engine.events.projections.projection_table import (
 )
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.projections.stopped_report import report_stopped
+from saga_engine.events.projections.version_changes import VersionChanges
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
 from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
@@ -83,6 +85,7 @@ class Projector(AsyncResource):
         self._emit = emit
         self._loop = OwnedLoop(Operation.PROJECTION, settings, emit)
         self._time_limit = time_limit
+        self._changes = VersionChanges(self.owner, settings.projection_switch_window)
         self._kept: dict[str, str] = {}
         self._log: EventLog
 
@@ -122,6 +125,7 @@ class Projector(AsyncResource):
                 try:
                     await self._remove_expired()
                     versions = await self._read_versions()
+                    await self._report_changes([*versions.values()])
                     added = versions.keys() - running.keys()
                     if added:
                         async with self._database.transaction() as tx:
@@ -134,6 +138,12 @@ class Projector(AsyncResource):
                     for each in added:
                         running[each] = tasks.create_task(self._runner(each, source).run(stop))
                 await wait_for_event(stop, self._settings.projection_lease / 3)
+
+    async def _report_changes(self, versions: Sequence[StoredProjection]) -> None:
+        async with self._database.transaction() as tx:
+            horizon = await positions.horizon(tx)
+        for change in self._changes.find(versions, horizon):
+            self._emit(change)
 
     async def _read_versions(self) -> Mapping[ProjectionVersion, StoredProjection]:
         """The versions that are stored, of the code of this process."""

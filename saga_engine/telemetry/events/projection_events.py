@@ -52,6 +52,23 @@ class StreamParked(EventFailure):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionVersionReady:
+    """A rebuild has caught up, and can be switched to; the process that fills it reports it."""
+
+    projection: str
+    version: int
+    next_command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionSwitched:
+    """Other tables of a projection are live, by `switch` or `--back`; their process reports it."""
+
+    projection: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionVersionRemoved:
     """The tables before a switch were dropped: the time in which one can switch back is over."""
 

@@ -55,6 +55,8 @@ TelemetryEvent: TypeAlias = (
     | projection_events.ProjectionBatchApplied
     | projection_events.ProjectionStopped
     | projection_events.StreamParked
+    | projection_events.ProjectionVersionReady
+    | projection_events.ProjectionSwitched
     | projection_events.ProjectionVersionRemoved
     | projection_events.ProjectionVersionKept
     | projection_events.ProjectionsMeasured

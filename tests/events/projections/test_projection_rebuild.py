@@ -11,7 +11,9 @@ from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.operator_audit import Action
 from saga_engine.telemetry.events import (
     ProjectionStopped,
+    ProjectionSwitched,
     ProjectionVersionKept,
+    ProjectionVersionReady,
     ProjectionVersionRemoved,
 )
 from tests.kit.programs import wait_until_true
@@ -80,6 +82,32 @@ async def test_a_rebuild_is_discarded_with_its_tables_and_its_number(events, eve
         (Action.DISCARD, 2),
         (Action.REBUILD, 2),
     ]
+
+
+async def test_a_rebuild_is_reported_once_when_it_is_ready_and_when_it_is_live(
+    events, event_url, database
+):
+    """By the process that runs it; what was so before a process started is not reported again."""
+    await append_orders(events, 30)
+    async with running_projector(event_url, [orders_projection()]) as emitted:
+        await wait_for_registration(database)
+        await begin(database)
+        (ready,) = await emitted.wait_for(ProjectionVersionReady)
+        assert (ready.projection, ready.version) == ("orders", 2)
+        assert ready.next_command == "saga-engine projections switch orders"
+        await switch(database)
+        await emitted.wait_for(ProjectionSwitched)
+        await switch(database, Action.BACK)
+        await emitted.wait_for(ProjectionSwitched, 2)
+        await switch(database)
+        await emitted.wait_for(ProjectionSwitched, 3)
+    switched = emitted.matching(ProjectionSwitched)
+    assert [(each.projection, each.version) for each in switched] == [
+        ("orders", 2),
+        ("orders", 1),
+        ("orders", 2),
+    ]
+    assert len(emitted.matching(ProjectionVersionReady)) == 1
 
 
 async def test_previous_tables_are_removed_after_their_time(events, event_url, database):
