@@ -5,6 +5,8 @@
 # make test-all  make test, and the tests marked `long`: simulation, faults, load, hostile input
 # make lint types
 # make programs  the servers and tools that the tests run on; a single test file needs them first
+# make test-rabbitmq4  the tests of the broker, feeds, participants and clients, and some faults, on
+#                RabbitMQ 4.0 of Debian 13, downloaded into the cache; other targets use the installed one
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
 # make fault-tables OUTPUT=FILE  writes what `make faults | tee FILE` has printed into the documents
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
@@ -25,11 +27,14 @@ WORKERS ?= 4
 CORE := tests/saga tests/decider tests/payload
 QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simulation/test_virtual_time.py \
     tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py
+RABBITMQ4 := tests/kit/test_rabbitmq.py tests/amqp tests/events/feeds tests/events/test_killed_feeds.py \
+    tests/events/test_killed_stream_feeds.py tests/participant tests/client tests/security/test_permissions.py \
+    tests/security/test_tls.py tests/simulation/test_broker_model.py tests/foreign tests/faults/test_selection.py
 SELECTION := tests/faults/test_selection.py
 COVERAGE := --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload \
     --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 
-.PHONY: help demo quick test test-all programs faults fault-tables lint types bench fuzz load simulate reference diagrams
+.PHONY: help demo quick test test-all test-rabbitmq4 programs faults fault-tables lint types bench fuzz load simulate reference diagrams
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -68,6 +73,9 @@ test: programs
 test-all: test
 	@VALUES_MODELS=2000 $(BIN)/pytest -q tests --ignore=$(SELECTION) -m long -n $(WORKERS) --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
+
+test-rabbitmq4: $(VENV)/.dev
+	@root=$$(sh tests/tools/rabbitmq4.sh) && RABBITMQ_ROOT=$$root $(BIN)/pytest -q $(RABBITMQ4) -m rabbitmq -n 2 $(TEST)
 
 load: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh

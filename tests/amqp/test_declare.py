@@ -7,8 +7,10 @@ import pytest
 from saga_engine.errors import BrokerUnavailable, TopologyMismatch
 from saga_engine.protocol.topology import (
     ENGINE_TOPOLOGY,
+    client_topology,
     queue_policy,
 )
+from saga_engine.vocabulary import ConnectionState
 from tests.kit.connections import open_connection, open_publisher, raw_channel
 from tests.kit.messages import make_message
 
@@ -81,3 +83,20 @@ async def test_policy_is_accepted_by_the_broker(rabbitmq, rabbitmq_url):
     )  # fmt: skip
     async with open_connection(rabbitmq_url, topology=ENGINE_TOPOLOGY):
         pass
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("default_type", ["quorum", "stream"])
+async def test_the_default_queue_type_of_a_virtual_host_changes_nothing(rabbitmq, default_type):
+    """The queue of a client is exclusive, which neither of these types can be."""
+    name = f"default-{default_type}"
+    await rabbitmq.rabbitmqctl("add_vhost", name, "--default-queue-type", default_type)
+    try:
+        await rabbitmq.rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        topology = client_topology("saga.client.tests")
+        async with open_connection(rabbitmq.url_of(name), topology=topology) as connection:
+            assert connection.status.state is ConnectionState.CONNECTED
+        async with open_connection(rabbitmq.url_of(name), topology=ENGINE_TOPOLOGY):
+            pass
+    finally:
+        await rabbitmq.rabbitmqctl("delete_vhost", name)

@@ -10,14 +10,17 @@ from sqlalchemy.pool import NullPool
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.events import Events
 from saga_engine.events.feeds import feed_table
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.feeds import ORDERS
 from tests.kit.servers import running_postgres
+from tests.kit.streams import STREAM_ORDERS
 
 _numbers = count(1)
+_DELETE_FEEDS = text("DELETE FROM saga_engine.feed")
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +72,15 @@ async def feed_database(event_url: str) -> AsyncIterator[Database]:
         async with database.transaction() as tx:
             await feed_table.register(tx, [ORDERS])
         yield database
+
+
+@pytest.fixture
+async def stream_database(feed_database):
+    """The database of `events`, with the feed `orders` to a stream at its beginning."""
+    async with feed_database.transaction() as tx:
+        await tx.execute(_DELETE_FEEDS)
+        await feed_table.register(tx, [STREAM_ORDERS])
+    return feed_database
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class TlsServer:
     plain_url: str
     presented: KeyPair
     _reload: Callable[[], Awaitable[object]]
+    stream_port: int = 0
 
     async def present(self, pair: KeyPair) -> None:
         """Have the server show another certificate from now on."""
@@ -83,9 +84,10 @@ def certificates(directory) -> Certificates:
 @pytest.fixture(scope="session")
 async def tls_rabbitmq(certificates, rabbitmq) -> AsyncIterator[TlsServer]:  # noqa: ARG001 - skips
     shows = certificates.authority.issue("rabbitmq")
-    port = free_port()
+    port, stream_port = free_port(), free_port()
     configuration = f"""\
 listeners.ssl.local = 127.0.0.1:{port}
+stream.listeners.ssl.local = 127.0.0.1:{stream_port}
 ssl_options.cacertfile = {certificates.authority.ca}
 ssl_options.certfile = {shows.certificate}
 ssl_options.keyfile = {shows.key}
@@ -97,7 +99,8 @@ ssl_options.fail_if_no_peer_cert = true
         async def reread():
             await server.rabbitmqctl("eval", "ssl:clear_pem_cache().")
 
-        yield TlsServer(server, f"amqp://guest:guest@localhost:{port}/", shows, reread)
+        url = f"amqp://guest:guest@localhost:{port}/"
+        yield TlsServer(server, url, shows, reread, stream_port)
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +137,13 @@ def broker_url(secured: TlsServer, ca: Path | None, client: KeyPair | None) -> s
     if client:
         given |= {"certfile": client.certificate, "keyfile": client.key}
     return f"{secured.plain_url.replace('amqp:', 'amqps:')}?{_query(given)}"
+
+
+def broker_stream_url(secured: TlsServer, ca: Path | None, client: KeyPair | None) -> str:
+    """The same for the stream protocol."""
+    scheme, port = "rabbitmq-stream+tls", secured.stream_port
+    query = broker_url(secured, ca, client).partition("?")[2]
+    return f"{scheme}://guest:guest@localhost:{port}/?{query}"
 
 
 def database_url(secured: TlsServer, ca: Path | None, client: KeyPair | None) -> str:

@@ -9,6 +9,8 @@ import pytest
 from saga_engine import Client
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from saga_engine.events.feeds.stream_address import stream_addresses
+from saga_engine.events.feeds.stream_client import open_client
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
@@ -16,7 +18,7 @@ from saga_engine.vocabulary import ConnectionRole, ConnectionState
 from tests.kit.command_line import environment, saga_engine
 from tests.kit.connections import FAST_RECONNECT, StateRecorder
 from tests.kit.programs import running_program, wait_until_true
-from tests.security.conftest import broker_url, database_url
+from tests.security.conftest import broker_stream_url, broker_url, database_url
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -67,6 +69,25 @@ async def refused_database(url):
 
 async def test_rabbitmq_with_the_right_certificates_is_connected_to(tls_rabbitmq, certificates):
     await connect_broker(broker_url(tls_rabbitmq, certificates.authority.ca, certificates.client))
+
+
+async def connect_stream(url):
+    settings = Settings(broker_stream_url=url)
+    (address,) = stream_addresses(settings)
+    client = await open_client(address, settings)
+    await client.close()
+
+
+async def test_a_stream_of_rabbitmq_with_the_right_certificates_only_is_connected_to(
+    tls_rabbitmq, certificates
+):
+    ours, theirs = certificates.authority.ca, certificates.other_authority.ca
+    await connect_stream(broker_stream_url(tls_rabbitmq, ours, certificates.client))
+    with pytest.raises(BrokerUnavailable, match="SAGA_ENGINE_BROKER_STREAM_URL") as refused:
+        await connect_stream(broker_stream_url(tls_rabbitmq, theirs, certificates.client))
+    assert "comes from an authority that we do not trust" in str(refused.value)
+    with pytest.raises(BrokerUnavailable):
+        await connect_stream(broker_stream_url(tls_rabbitmq, ours, None))
 
 
 @pytest.mark.parametrize("name", SERVER_SHOWS)

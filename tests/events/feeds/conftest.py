@@ -4,17 +4,13 @@ from typing import Any
 
 import pytest
 
-from saga_engine.events.feeds import feed_table
 from saga_engine.events.feeds.feed import StreamOptions
 from saga_engine.events.feeds.producer_name import ProducerName
 from saga_engine.events.feeds.stream_sink import StreamSink
-from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from tests.kit.feeds import order_event, running_feeds
 from tests.kit.projections import FAST
 from tests.kit.streams import STREAM_ORDERS, stream_feed, stream_url
-
-DELETE_FEEDS = text("DELETE FROM saga_engine.feed")
 
 
 @pytest.fixture
@@ -26,15 +22,6 @@ def stream_settings(rabbitmq, rabbitmq_url):
         "broker_reconnect_backoff": 0.01,
         "broker_reconnect_backoff_max": 0.05,
     }
-
-
-@pytest.fixture
-async def stream_database(feed_database):
-    """The database of `events`, with the feed `orders` to a stream at its beginning."""
-    async with feed_database.transaction() as tx:
-        await tx.execute(DELETE_FEEDS)
-        await feed_table.register(tx, [STREAM_ORDERS])
-    return feed_database
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """A connection by the stream protocol is opened again, and says why it cannot be."""
 
+import sys
+
 import pytest
 
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.protocol.message import PublishOutcome
 from tests.kit.connections import wait_until
-from tests.kit.feeds import every_event, order_event, wait_for_feed
+from tests.kit.feeds import every_event, order_event, running_feeds, wait_for_feed
 from tests.kit.projections import append_orders
 from tests.kit.proxy import running_proxy
 from tests.kit.streams import THREE, stored_messages, stream_feed
@@ -73,3 +75,10 @@ async def test_an_idle_connection_that_does_not_answer_is_noticed(open_sink, str
             await proxy.accept()
             await wait_until(lambda: sink.problem is None)
             assert await sink.publish([order_event(1)]) == [PublishOutcome.CONFIRMED]
+
+
+async def test_a_missing_extra_is_named(event_url, monkeypatch):
+    monkeypatch.setitem(sys.modules, "saga_engine.events.feeds.stream_sink", None)
+    with pytest.raises(ConfigurationError, match=r"Install saga-engine\[streams\]"):
+        async with running_feeds(event_url, "amqp://127.0.0.1:1/", [stream_feed()]):
+            pass

@@ -87,6 +87,22 @@ async def test_a_stream_that_differs_is_shown_and_not_changed(rabbitmq_url, open
         assert [each.split(":")[0] for each in sink.differences] == ["segment_bytes"]
 
 
+async def test_a_stream_is_made_as_it_is_declared(open_sink):
+    declared = {"max_age": timedelta(minutes=90), "max_bytes": 10**9, "segment_bytes": 10**8}
+    for _ in range(2):
+        async with open_sink(partitions=3, **declared) as sink:
+            await sink.resume(0)
+            assert (sink.problem, sink.differences) == (None, ())
+    async with open_sink(partitions=3, max_age=timedelta(seconds=90), segment_bytes=10**7) as sink:
+        await sink.resume(0)
+        found = [each.partition(" for ")[0] for each in sink.differences]
+    assert found == [
+        "max_age: the feed declares 90s, and RabbitMQ has 90m",
+        "max_bytes: the feed declares no limit, and RabbitMQ has 1000000000",
+        "segment_bytes: the feed declares 10000000, and RabbitMQ has 100000000",
+    ]
+
+
 async def test_something_else_of_that_name_is_named(rabbitmq_url, open_sink):
     async with raw_channel(rabbitmq_url) as channel:
         await channel.queue_declare("orders", durable=True)
