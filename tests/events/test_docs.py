@@ -170,6 +170,23 @@ async def test_the_database_to_try_it_starts_and_leaves_nothing(directory, stop)
     assert not has_data(line)
 
 
+async def test_the_broker_to_try_it_starts_and_ends(directory):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "broker.py"),
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout
+    async with asyncio.timeout(60):
+        line = (await process.stdout.readline()).decode()
+        command = f"{line}saga-engine topology --declare"
+        assert (await run(directory, command, ""))[0] == 0
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+
+
 @pytest.mark.long
 async def test_the_shop_of_the_page_prints_what_the_page_shows(database_url, broker_url):
     urls = {"database_url": database_url, "broker_url": broker_url}
