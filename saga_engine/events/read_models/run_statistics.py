@@ -15,14 +15,16 @@ _STATUS_AFTER = """CASE {type}
     WHEN 'run_completed' THEN 'completed' WHEN 'run_compensated' THEN 'compensated'
     ELSE 'abandoned' END"""
 
-# Of the few events that more than one status can precede, the journal of the run is read.
+# Of the few events that more than one status can precede, the journal of the run is read. Its rows
+# are in the order of their revisions as well. By position PostgreSQL would read the rows of all
+# runs backwards until it finds one of this run.
 _STATUS_BEFORE = f"""(
     SELECT {_STATUS_AFTER.format(type="b.event->>'type'")}
     FROM saga_engine.journal AS p,
         LATERAL jsonb_array_elements(p.events) WITH ORDINALITY AS b(event, place)
     WHERE p.run_id = e.run_id AND (p.position, b.place) < (e.position, e.place)
         AND b.event->>'type' IN ('run_started', 'run_compensating', 'run_compensated')
-    ORDER BY p.position DESC, b.place DESC LIMIT 1)"""  # noqa: S608 - constants
+    ORDER BY p.revision DESC, b.place DESC LIMIT 1)"""  # noqa: S608 - constants
 
 RUN_STATISTICS = ReadModel.of_table(
     "run_statistics",
