@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
-from saga_engine.events import Aggregate, Change, Feed, Projection, Recorded, insert, replay, upsert
+from saga_engine.events import Aggregate, Change, Feed, Projection, Recorded, replay, upsert
 from saga_engine.events.aggregates.decision import decide
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.participant.context import CommandContext
@@ -71,6 +71,7 @@ read_event = Table(
     metadata,
     Column("position", BigInteger, primary_key=True),
     Column("stream", Text, nullable=False),
+    Column("times", BigInteger, nullable=False, server_default="0"),
 )
 
 views = Projection("views", version=1, tables=[stream_view, read_event])
@@ -85,7 +86,12 @@ def project_effect(_: EffectRecorded, recorded: Recorded) -> list[Change]:
             put={"last_position": recorded.position},
             add={"events": 1},
         ),
-        insert(read_event, key={"position": recorded.position}, put={"stream": recorded.stream}),
+        upsert(
+            read_event,
+            key={"position": recorded.position},
+            put={"stream": recorded.stream},
+            add={"times": 1},
+        ),
     ]
 
 

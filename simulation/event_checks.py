@@ -144,9 +144,11 @@ class EventChecks:
     def _check_projection(self, streams: dict[str, list[Row]]) -> Iterator[str]:
         """E2, E4: what was read, and the rows that a replay gives."""
         expected = sorted(row["position"] for rows in streams.values() for row in rows)
-        read = [position for (position,) in self._db.rows[read_event.name]]
-        if read != expected:
-            yield f"E2: read {read}, there are {expected}"
+        read = self._db.rows[read_event.name]
+        if [position for (position,) in read] != expected:
+            yield f"E2: read {[*read]}, there are {expected}"
+        if repeated := [position for (position,), row in read.items() if row["times"] != 1]:
+            yield f"E2: read more than once: {repeated}"
         replayed = {
             (stream,): {"last_position": rows[-1]["position"], "events": len(rows)}
             for stream, rows in streams.items()

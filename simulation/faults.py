@@ -30,6 +30,7 @@ class FaultKind(StrEnum):
     CRASH = "crash"  # the process crashes before the effect
     CRASH_AFTER = "crash_after"  # the process crashes after the effect
     SHUTDOWN = "shutdown"  # a graceful shutdown of the process
+    FREEZE = "freeze"  # the process stands still before the effect, as after SIGSTOP, then goes on
     DISCONNECT = "disconnect"  # the connection is lost before the effect
     TIMEOUT = "timeout"  # a statement takes long, holds its locks, and is cancelled
     DISCONNECT_AFTER = "disconnect_after"  # the effect happens, and the response is lost
@@ -43,14 +44,25 @@ class FaultKind(StrEnum):
 
 
 KINDS_BY_POINT: dict[FaultPoint, tuple[FaultKind, ...]] = {
-    FaultPoint.STATEMENT: (FaultKind.CRASH, FaultKind.DISCONNECT, FaultKind.TIMEOUT),
+    FaultPoint.STATEMENT: (
+        FaultKind.CRASH,
+        FaultKind.DISCONNECT,
+        FaultKind.TIMEOUT,
+        FaultKind.FREEZE,
+    ),
     FaultPoint.COMMIT: (
         FaultKind.CRASH,
         FaultKind.CRASH_AFTER,
         FaultKind.DISCONNECT,
         FaultKind.DISCONNECT_AFTER,
+        FaultKind.FREEZE,
     ),
-    FaultPoint.PUBLISH: (FaultKind.CRASH, FaultKind.OUTAGE, FaultKind.SHUTDOWN),
+    FaultPoint.PUBLISH: (
+        FaultKind.CRASH,
+        FaultKind.OUTAGE,
+        FaultKind.SHUTDOWN,
+        FaultKind.FREEZE,
+    ),
     FaultPoint.MESSAGE: (
         *(
             FaultKind.NACKED,
@@ -61,16 +73,25 @@ KINDS_BY_POINT: dict[FaultPoint, tuple[FaultKind, ...]] = {
             FaultKind.DELAYED,
         ),
     ),
-    FaultPoint.CONFIRM: (FaultKind.CRASH, FaultKind.DISCONNECT),
+    FaultPoint.CONFIRM: (FaultKind.CRASH, FaultKind.DISCONNECT, FaultKind.FREEZE),
     FaultPoint.ACKNOWLEDGE: (
         FaultKind.CRASH,
         FaultKind.CRASH_AFTER,
         FaultKind.DISCONNECT,
         FaultKind.SHUTDOWN,
+        FaultKind.FREEZE,
     ),
 }
-MAX_SECONDS = {FaultKind.DELAYED: 45.0, FaultKind.OUTAGE: 20.0, FaultKind.TIMEOUT: 10.0}
-"""Seconds. A delayed message may arrive after every attempt, an outage exceeds a timeout."""
+MAX_SECONDS = {
+    FaultKind.DELAYED: 45.0,
+    FaultKind.OUTAGE: 20.0,
+    FaultKind.TIMEOUT: 10.0,
+    FaultKind.FREEZE: 15.0,
+}
+"""
+Seconds. A delayed message may arrive after every attempt, an outage exceeds a timeout. A process
+that stands still may lose its lease and its transactions.
+"""
 
 STATEMENT_SKIP_SHARE = 0.8
 """The share of faults that skip a statement and happen at the next point."""
@@ -103,13 +124,20 @@ class FaultInjector:
     Args:
         rng: samples the faults; None injects only the planned ones.
         interval: points between two sampled faults, on average; messages are counted apart.
+        freezes: whether processes stand still, too.
     """
 
     def __init__(
-        self, rng: Random | None = None, *, interval: float = 50, planned: Iterable[Fault] = ()
+        self,
+        rng: Random | None = None,
+        *,
+        interval: float = 50,
+        planned: Iterable[Fault] = (),
+        freezes: bool = False,
     ) -> None:
         self._rng = rng
         self._interval = interval
+        self._freezes = freezes
         self._planned = {fault.point_number: fault for fault in planned}
         self._disabled = False
         self._points_until_next = {True: 0, False: 0}
@@ -145,6 +173,7 @@ class FaultInjector:
             return None
         interval = self._interval * MESSAGE_INTERVAL_FACTOR if is_message else self._interval
         self._points_until_next[is_message] = int(rng.expovariate(1 / interval))
-        kind = rng.choice(KINDS_BY_POINT[point])
+        kinds = KINDS_BY_POINT[point]
+        kind = rng.choice([each for each in kinds if self._freezes or each is not FaultKind.FREEZE])
         seconds = rng.uniform(0, MAX_SECONDS.get(kind, MAX_DOWNTIME_S))
         return Fault(number, kind, round(seconds, 3))

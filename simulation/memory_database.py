@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
+from simulation.config import SETTINGS
 from simulation.faults import FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
 from simulation.rows import Row, RowRef
@@ -38,6 +39,9 @@ class NoStatement(RuntimeError):
 
 POSITIONS = "event_position"
 """The sequence of the positions of events."""
+
+IDLE_TIMEOUT_S = SETTINGS.database_transaction_timeout
+"""Seconds after which the server ends a transaction whose process stands still."""
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
@@ -76,6 +80,7 @@ class MemoryTransaction:
     ) -> None:
         self.process = process
         self.is_active = True
+        self.is_open_on_the_server = False  # with its first statement
         self.writes: defaultdict[str, dict[Any, Row | None]] = defaultdict(dict)
         self.locked_rows: list[RowRef] = []
         self._database = database
@@ -96,6 +101,7 @@ class MemoryTransaction:
             StoreLockTimeout: another transaction holds a row for too long.
         """
         fault = await self.process.pass_point(FaultPoint.STATEMENT)
+        self.is_open_on_the_server = True
         if fault is not None and fault.kind is FaultKind.TIMEOUT:
             await asyncio.sleep(fault.seconds)  # It keeps its locks.
         if fault is not None or not self.is_active:
@@ -298,6 +304,7 @@ class MemoryDatabaseClient(Generic[T]):
         self._lock_timeout = lock_timeout
         self._open_transactions: dict[T, None] = {}
         process.on_exit(self._release_all)
+        process.on_freeze(self._end_idle_transactions)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[T]:
@@ -310,6 +317,15 @@ class MemoryDatabaseClient(Generic[T]):
         finally:
             transaction.release()
             self._open_transactions.pop(transaction, None)
+
+    def _end_idle_transactions(self, seconds: float) -> None:
+        """Let the server end what is open when the process stands still for long."""
+        if seconds <= IDLE_TIMEOUT_S:
+            return
+        loop = asyncio.get_running_loop()
+        for transaction in self._open_transactions:
+            if transaction.is_open_on_the_server:
+                loop.call_later(IDLE_TIMEOUT_S, transaction.release)
 
     def _release_all(self) -> None:
         """Roll back the transactions of a process that crashed."""

@@ -1,8 +1,9 @@
 """
-A process that can crash at any point; each of its effects passes one.
+A process that can crash or stand still at any point; each of its effects passes one.
 
 A crash is immediate: the transactions of the process are rolled back, its deliveries are requeued,
-and what its code does while it unwinds has no effect.
+and what its code does while it unwinds has no effect. While a process stands still, none of its
+tasks has an effect, and its connections stay open.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ class SimulatedProcess:
     One process from its start to its end; `stop` is set for a graceful shutdown.
 
     Args:
-        can_crash: whether faults can crash it.
+        can_crash: whether faults can crash it, or let it stand still.
     """
 
     def __init__(
@@ -37,6 +38,9 @@ class SimulatedProcess:
         self._rng = rng
         self._can_crash = can_crash
         self._exit_callbacks: list[Callable[[], None]] = []
+        self._freeze_callbacks: list[Callable[[float], None]] = []
+        self._moves = asyncio.Event()
+        self._moves.set()
         self._task: asyncio.Task[None] | None = None
 
     def attach_task(self, task: asyncio.Task[None]) -> None:
@@ -47,9 +51,13 @@ class SimulatedProcess:
         """Call `callback` when the process crashes or ends."""
         self._exit_callbacks.append(callback)
 
+    def on_freeze(self, callback: Callable[[float], None]) -> None:
+        """Call `callback` with the seconds for which the process stands still, at their start."""
+        self._freeze_callbacks.append(callback)
+
     async def pass_point(self, point: FaultPoint) -> Fault | None:
         """
-        Pass a point, which may take time; return the fault that happens, unless it is a crash.
+        Pass a point, which may take time; return the fault that happens to what follows it.
 
         Raises:
             CancelledError: the process crashed.
@@ -57,8 +65,14 @@ class SimulatedProcess:
         self.raise_if_crashed()
         if self._rng.random() < PAUSE_SHARE:
             await asyncio.sleep(self._rng.random() * MAX_PAUSE_S)
-            self.raise_if_crashed()
-        return self.pass_point_now(point)
+        await self._wait_while_frozen()
+        fault = self.pass_point_now(point)
+        if fault is None or fault.kind is not FaultKind.FREEZE:
+            return fault
+        if self._can_crash:
+            self._freeze(fault.seconds)
+            await self._wait_while_frozen()
+        return None
 
     def pass_point_now(self, point: FaultPoint) -> Fault | None:
         """As `pass_point`, but without a pause."""
@@ -69,6 +83,23 @@ class SimulatedProcess:
             self.stop.set()
             return None
         return fault
+
+    def _freeze(self, seconds: float) -> None:
+        self._moves.clear()
+        asyncio.get_running_loop().call_later(seconds, self._moves.set)
+        for callback in self._freeze_callbacks:
+            callback(seconds)
+
+    async def _wait_while_frozen(self) -> None:
+        """
+        Wait while the process stands still.
+
+        Raises:
+            CancelledError: the process crashed.
+        """
+        while not self._moves.is_set():  # another task can let it stand still again at once
+            await self._moves.wait()
+        self.raise_if_crashed()
 
     def crash(self, fault: Fault) -> None:
         """

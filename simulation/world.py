@@ -79,7 +79,8 @@ def simulate(
         faults: the faults to inject; by default they are drawn from the seed.
     """
     if faults is None:
-        faults = FaultInjector(seeded_random(config.seed, "faults"), interval=config.fault_interval)
+        rng = seeded_random(config.seed, "faults")
+        faults = FaultInjector(rng, interval=config.fault_interval, freezes=config.freezes)
     return virtual_time.run(World(config, workloads, faults).run())
 
 

@@ -12,7 +12,7 @@ from simulation.world import simulate
 from tests.simulation.workloads import workloads_for
 
 EVENT_SEEDS = (0, 3, 4)
-"""Seeds with events, as their remainder by 8; the others are shorter."""
+"""Seeds with events and processes that stand still, as their remainder by 8; others are shorter."""
 
 REGRESSIONS = Path(__file__).parent / "regressions"
 
@@ -77,6 +77,7 @@ def config_for(seed, runs):
         operator_actions=runs if seed % 4 < 2 else 0,
         retention=seed % 6 == 0,
         batch_bytes=1000 if seed % 7 == 0 else SETTINGS.max_batch_bytes,
+        freezes=seed % 8 in EVENT_SEEDS,
         projectors=2 if seed % 8 in EVENT_SEEDS else 0,
         workers=1 + seed % 3,
         participants=1 + seed % 2,
