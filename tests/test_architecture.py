@@ -39,6 +39,7 @@ MAY_READ_CLOCK: dict[str, str] = {
     "tests/security/certificates.py": "certificates have dates",
     "tests/simulation/__main__.py": "it chooses a seed",
     "tests/simulation/campaign.py": "it prints the number of simulated runs per second",
+    "tests/simulation/test_process.py": "it reads the clock of the simulation",
     "tests/simulation/test_virtual_time.py": "it reads the clock of the simulation",
     "tests/simulation/test_promises.py": "it chooses a seed",
 }
