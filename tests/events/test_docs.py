@@ -181,7 +181,7 @@ async def test_the_broker_to_try_it_starts_and_ends(directory):
     async with asyncio.timeout(60):
         line = (await process.stdout.readline()).decode()
         command = f"{line}saga-engine topology --declare"
-        assert (await run(directory, command, ""))[0] == 0
+        assert (await run_script(directory, command, ""))[0] == 0
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"")
