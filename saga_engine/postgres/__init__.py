@@ -10,6 +10,7 @@ Connecting to PostgreSQL, for the engine's store and for the participants' own d
     pgbouncer           connections that may go through a pooler such as PgBouncer
     encoding            whether a database can store every text
     session_changes     which statements may change the role, or what outlives the transaction
+    transaction_end     which SQL ends the transaction
     session_limits      the limits that PostgreSQL enforces on a session of the engine
     statement           a statement as text, and the transactions that execute it
     rows                the rows that the driver returns for a statement

@@ -9,7 +9,7 @@ force. If not, every transaction sets them itself, in the same message as its BE
 are unnamed. That costs one more round trip for each statement, and nothing else changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from secrets import token_hex
 from typing import Any
 
@@ -20,6 +20,7 @@ from saga_engine.postgres.errors import is_stale_statement
 from saga_engine.postgres.failover import connect_to_primary
 from saga_engine.postgres.rows import DriverRow, DriverRows
 from saga_engine.postgres.statement import Statement
+from saga_engine.postgres.transaction_end import ends_transaction
 
 _SOCKET_SETTINGS = ("tcp_keepalives_", "tcp_user_timeout")
 """Settings of the socket: a pooler has a socket of its own, and Unix sockets have none."""
@@ -41,6 +42,9 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
     `session_name` is the `application_name` of its transactions behind a pooler, different for each
     connection, and None where PostgreSQL's process number names the session.
     """
+
+    end_of_transaction: Callable[[], Exception] | None = None
+    """Makes the error for a statement that ends the transaction; None: it is executed."""
 
     session_name: str | None = None
     _begin_settings: str = ""
@@ -71,6 +75,7 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
         """Execute as asyncpg does, with the settings after a BEGIN."""
+        self._refuse_end(query, is_script=not args)
         if not self._begin_settings or not query.startswith("BEGIN"):
             return str(await super().execute(query, *args, timeout=timeout))
         try:
@@ -103,6 +108,16 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
                 self._prepared_by_sql.clear()
             raise
         return DriverRows(rows, prepared.get_statusmsg())
+
+    async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
+        """Prepare for every method of asyncpg that executes one statement."""
+        self._refuse_end(query, is_script=False)
+        return await super()._get_statement(query, *args, **options)
+
+    def _refuse_end(self, query: str, *, is_script: bool) -> None:
+        error = self.end_of_transaction
+        if error is not None and ends_transaction(query, is_script=is_script):
+            raise error()
 
     def _cache_prepared(self, sql: str, prepared: Any) -> None:
         if len(self._prepared_by_sql) >= _PREPARED_MAX:

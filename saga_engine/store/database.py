@@ -9,8 +9,8 @@ again by key.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import orjson
@@ -58,6 +58,19 @@ class SqlAlchemyTransaction:
     def is_lost(self) -> bool:
         """Whether the connection is closed, so that the server rolls back."""
         return self._driver is None or self._driver.is_closed()
+
+    @contextmanager
+    def kept_open(self, error: Callable[[], Exception]) -> Iterator[None]:
+        """Raise *error* for each statement in the block that would end the transaction."""
+        driver = self._driver
+        if driver is None:
+            yield
+            return
+        driver.end_of_transaction = error
+        try:
+            yield
+        finally:
+            driver.end_of_transaction = None
 
     def close(self) -> None:
         """Refuse further statements: the connection returns to the pool."""

@@ -242,7 +242,8 @@ async def _call_sql(tx: SqlAlchemyTransaction, call: SqlCall, limit: CallLimit |
     try:
         connection = HandlerConnection.create(tx.connection, call.handler.call)
         async with timeout:
-            await call.handler.function(call.event, call.recorded, connection)
+            with tx.kept_open(lambda: transaction_ended(call.handler.call)):
+                await call.handler.function(call.event, call.recorded, connection)
     except BaseException as error:
         task = asyncio.current_task()
         is_cancelled = isinstance(error, asyncio.CancelledError) and task and task.cancelling()

@@ -12,7 +12,7 @@ class HandlerConnection(AsyncConnection):
     """
     The connection of a batch, without the methods that end its transaction.
 
-    SQL that ends it is found after the function: its effects are then already committed.
+    SQL that ends it is refused as well, below: `SqlAlchemyTransaction.kept_open`.
 
     Raises:
         DefinitionError: in the function, when it calls one of these methods.

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.errors import StoreLockTimeout, StoreUnavailable
+from saga_engine.errors import DefinitionError, StoreLockTimeout, StoreUnavailable
 from saga_engine.events.event_store.recorded import EventData, Recorded
 from saga_engine.events.projections import projection_actions, projection_failures, projection_table
 from saga_engine.events.projections.change import Change, delete, put, upsert
@@ -280,15 +280,39 @@ def ending(how, **options) -> Projection:
     return projection
 
 
-async def sql_commit(connection) -> None:
-    await connection.exec_driver_sql("COMMIT")
+async def driver_of(connection) -> Any:
+    """The connection of asyncpg."""
+    return (await connection.get_raw_connection()).driver_connection
 
 
-@pytest.mark.parametrize("name", ["commit", "rollback", "close"])
-async def test_a_method_that_ends_the_transaction_is_refused(events, database, name):
+async def commit_below_the_driver(connection) -> None:
+    await (await driver_of(connection))._protocol.query("COMMIT", None)
+
+
+async def execute_a_script(connection) -> None:
+    await (await driver_of(connection)).execute("SELECT 1; COMMIT; BEGIN")
+
+
+async def fetch_with_the_driver(connection) -> None:
+    await (await driver_of(connection)).fetch("/* the end */ END")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection: connection.commit(),
+        lambda connection: connection.rollback(),
+        lambda connection: connection.close(),
+        lambda connection: connection.exec_driver_sql("COMMIT"),
+        lambda connection: connection.execute(text("rollback -- all")),
+        execute_a_script,
+        fetch_with_the_driver,
+    ],
+)
+async def test_what_ends_the_transaction_is_refused(events, database, end):
     """The events before it are applied, and nothing twice."""
     await append_one(events, "order-1", placed(), cancelled())
-    one = await applier(database, ending(lambda connection: getattr(connection, name)()))
+    one = await applier(database, ending(end))
     batch = await next_batch(events)
     result = await one.apply(batch)
     assert (result.stopped, result.position) == (True, batch.events[0].position)
@@ -296,9 +320,41 @@ async def test_a_method_that_ends_the_transaction_is_refused(events, database, n
     await check_read_model(database, batch.events[:1])
 
 
-async def test_events_beside_one_that_commits_by_sql_are_not_applied_again(events, database):
+@pytest.mark.parametrize("on_poison", ["stop", "park-stream"])
+async def test_a_function_that_catches_the_refusal_of_its_commit_has_committed_nothing(
+    events, database, on_poison
+):
+    async def commit(connection) -> None:
+        with contextlib.suppress(DefinitionError):
+            await connection.exec_driver_sql("COMMIT")
+
+    await append_one(events, "order-1", placed(), cancelled())
+    one = await applier(database, ending(commit, on_poison=on_poison))
+    batch = await next_batch(events)
+    assert await one.apply(batch) == BatchResult(batch.until)
+    await check_read_model(database, batch.events[:1])
+
+
+async def test_a_function_may_undo_a_part_of_what_it_did(events, database):
+    async def undo(connection) -> None:
+        await connection.exec_driver_sql("SAVEPOINT mine")
+        await connection.exec_driver_sql("DELETE FROM order_by_id")
+        await connection.exec_driver_sql("ROLLBACK TO SAVEPOINT mine")
+        async with connection.begin_nested() as nested:
+            await connection.exec_driver_sql("DELETE FROM order_by_id")
+            await nested.rollback()
+
+    await append_one(events, "order-1", placed(), cancelled())
+    one = await applier(database, ending(undo))
+    batch = await next_batch(events)
+    assert await one.apply(batch) == BatchResult(batch.until)
+    await check_read_model(database, batch.events[:1])
+
+
+async def test_events_beside_one_that_has_committed_are_not_applied_again(events, database):
+    """Below the driver nothing is refused, but it is found afterwards."""
     await append_one(events, "order-1", placed(), cancelled(), placed())
-    one = await applier(database, ending(sql_commit))
+    one = await applier(database, ending(commit_below_the_driver))
     batch = await next_batch(events)
     result = await one.apply(batch)
     assert (result.stopped, result.position) == (True, batch.after)
@@ -306,9 +362,9 @@ async def test_events_beside_one_that_commits_by_sql_are_not_applied_again(event
     await check_read_model(database, batch.events[:1])
 
 
-async def test_a_parked_stream_in_which_an_event_commits_by_sql_waits_at_it(events, database):
+async def test_a_parked_stream_in_which_an_event_has_committed_waits_at_it(events, database):
     await append_one(events, "order-1", placed("poison"), cancelled())
-    one = await applier(database, ending(sql_commit, on_poison="park-stream"))
+    one = await applier(database, ending(commit_below_the_driver, on_poison="park-stream"))
     batch = await next_batch(events)
     await one.apply(batch)
     async with database.transaction() as tx:
