@@ -12,6 +12,8 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     column_types         which values a column takes, and as which type they travel
     change_writer        the SQL that writes a folded batch
     event_application    from events to folded changes, and calls of SQL functions
+    sql_call             a call of an async function, with its time limit
+    poison_event         an event that can never be applied, and whose fault that is
     event_batch          the events of one transaction of a projection, and what became of them
     interfaces           the database as the loop of a projection uses it
     projection_batch     one batch of a projection: its effects and its checkpoint

@@ -10,18 +10,11 @@ from dataclasses import dataclass
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.event_store.savepoint import savepoint
-from saga_engine.events.projections.event_application import (
-    CallLimit,
-    Plan,
-    SqlHandlerError,
-    TransactionEnded,
-    execute,
-    plan,
-    poison_of,
-)
+from saga_engine.events.projections.event_application import Plan, execute, plan
 from saga_engine.events.projections.locked_version import LockedVersion
+from saga_engine.events.projections.poison_event import PoisonEvent, poison_of
 from saga_engine.events.projections.projection import Projection
-from saga_engine.events.projections.projection_failures import PoisonEvent
+from saga_engine.events.projections.sql_call import CallLimit, SqlHandlerError, TransactionEnded
 from saga_engine.payload.guard import CallTimeLimit
 from saga_engine.postgres.sqlalchemy_errors import is_of_the_server, translate_error
 from saga_engine.postgres.statement import text

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.projections.poison_event import PoisonEvent
 from saga_engine.events.projections.projection_key import ProjectionKey
 from saga_engine.postgres.statement import Transaction, text
 
@@ -25,24 +26,6 @@ class Resolution(StrEnum):
 
     RETRIED = "retried"
     SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoisonEvent:
-    """
-    An event that a projection can never apply.
-
-    Args:
-        recorded: the event.
-        error: what is wrong, in a sentence and without values of the event.
-        trace: the lines of code that raised, the outermost first; empty when none did.
-        lacks_schema: whether a table or column is missing, which is the fault of no event.
-    """
-
-    recorded: Recorded
-    error: str
-    trace: str
-    lacks_schema: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.projections.batch_size import BatchSize
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.projections.interfaces import ProjectionWriter
-from saga_engine.events.projections.projection_failures import ParkedStream, PoisonEvent
+from saga_engine.events.projections.poison_event import PoisonEvent
+from saga_engine.events.projections.projection_failures import ParkedStream
 from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.projections.read_ahead import ReadAhead

@@ -18,9 +18,9 @@ from saga_engine.events.event_store.recorded import EventData, Recorded
 from saga_engine.events.projections import projection_actions, projection_failures, projection_table
 from saga_engine.events.projections.change import Change, delete, put, upsert
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
+from saga_engine.events.projections.poison_event import PoisonEvent
 from saga_engine.events.projections.projection import OnPoison, Projection
 from saga_engine.events.projections.projection_batch import BatchApplier
-from saga_engine.events.projections.projection_failures import PoisonEvent
 from saga_engine.events.projections.projection_table import ProjectionState
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.readers.operator_audit import Operator
