@@ -5,7 +5,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY saga_engine saga_engine
 COPY migrations migrations
 COPY examples examples
-RUN pip install --no-cache-dir -c constraints.txt '.[crypto]' && useradd --system saga
+RUN pip install --no-cache-dir -c constraints.txt '.[crypto,webhooks]' && useradd --system saga
 USER saga
 ENV PYTHONUNBUFFERED=1
 ENTRYPOINT ["saga-engine"]

@@ -126,7 +126,7 @@ class SimulatedProjector:
     def _feed_runner(self, feed: Feed, source: EventSource, store: FeedStore) -> FeedRunner:
         (key,) = FeedKey.of(feed)
         options = feed.sinks[key.sink]
-        assert isinstance(options, ExchangeOptions)
+        assert isinstance(options, ExchangeOptions), "feeds of the simulation have no other sink"
         sink = ExchangeSink(key, options, source.log, self.publisher, lambda: None, self.emit)
         checkpoint = FeedCheckpoint(key, store, self.owner, self.settings.projection_lease)
         return FeedRunner(event_filter(feed), source, checkpoint, sink, self._loop)

@@ -1,5 +1,5 @@
 """
-Feeds: how far each one is, who runs it, and the event that it could not publish.
+Feeds: how far each one is, who runs it, and the events that it could not publish.
 
 They are in the database of the events. A feed saves its position after the broker has confirmed the
 events up to it.
@@ -56,8 +56,28 @@ CREATE TABLE saga_engine.feed_failure (
     FOREIGN KEY (feed, sink) REFERENCES saga_engine.feed ON DELETE CASCADE
 )"""
 
+# One row for each stream whose next event a webhook has refused, until it was delivered. The feed
+# is beyond it. Without `retry_at` the event is a dead letter.
+_FEED_WAITING_STREAM = """
+CREATE TABLE saga_engine.feed_waiting_stream (
+    feed text COLLATE "C" NOT NULL,
+    sink text COLLATE "C" NOT NULL,
+    stream text COLLATE "C" NOT NULL,
+    next_position bigint NOT NULL,
+    next_version integer NOT NULL,
+    type text NOT NULL,
+    event_id uuid NOT NULL,
+    problem text NOT NULL,
+    attempts integer NOT NULL DEFAULT 1,
+    first_failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    retry_at timestamptz,
+    PRIMARY KEY (feed, sink, stream),
+    FOREIGN KEY (feed, sink) REFERENCES saga_engine.feed ON DELETE CASCADE
+)"""
+
 
 def upgrade() -> None:
     """Create the tables of feeds."""
-    for statement in (_FEED, _FEED_FAILURE, _RECORD_REVISION):
+    for statement in (_FEED, _FEED_FAILURE, _FEED_WAITING_STREAM, _RECORD_REVISION):
         op.execute(statement)

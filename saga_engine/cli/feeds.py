@@ -24,9 +24,10 @@ from saga_engine.cli.output import (
 )
 from saga_engine.cli.reader_state import print_not_running, state_text
 from saga_engine.events.event_store.event_log import EventLog
-from saga_engine.events.feeds import feed_actions, feed_failures, feed_table
+from saga_engine.events.feeds import feed_actions, feed_failures, feed_table, waiting_streams
 from saga_engine.events.feeds.feed import Sink
-from saga_engine.events.feeds.feed_table import StoredFeed
+from saga_engine.events.feeds.feed_table import FeedKey, StoredFeed
+from saga_engine.events.feeds.waiting_streams import NONE_WAIT, WaitingNumbers
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.lag import Lag, read_lags
 
@@ -38,10 +39,12 @@ ChosenSink = Annotated[
 
 TABLE_COLUMNS = (
     *("feed", "sink", "state", "position"),
-    *("lag events", "lag s", "skipped", "owner", "missing until"),
+    *("lag events", "lag s", "skipped", "waiting streams", "owner", "missing until"),
 )
 
 NO_FEED = "No projector has registered a feed. Start one: saga-engine projector MODULE"
+MAX_SHOWN = 20
+"""Of the streams that wait; the dead letters come first."""
 
 
 @app.command(name="list")
@@ -49,7 +52,8 @@ async def list_feeds(*, as_json: AsJson = False) -> None:
     """List the feeds of a database."""
     async with event_transaction() as tx:
         _, lags = await read_lags(tx, await EventLog.load(tx), await feed_table.read(tx))
-    documents = [*map(_document, lags)]
+        numbers = await waiting_streams.read_numbers(tx)
+    documents = [_document(each, numbers) for each in lags]
     if as_json:
         print_json({"feeds": documents})
         return
@@ -75,18 +79,28 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
         failure = await feed_failures.read_open(tx, feed.key)
         actions = await operator_audit.read(tx, feed_actions.audited(feed.key), ACTION_LIMIT)
         complete_from = await EventLog.runs_complete_from(tx)
-    document = {**_document(lags[0]), "runs_complete_from": complete_from}
+        numbers = await waiting_streams.read_numbers(tx)
+        waiting = await waiting_streams.read(tx, feed.key, MAX_SHOWN)
+    document = {**_document(lags[0], numbers), "runs_complete_from": complete_from}
     failed = asdict(failure) if failure else None
     if as_json:
-        lists = {"failure": failed, "actions": [*map(asdict, actions)]}
+        lists = {
+            "failure": failed,
+            "waiting": [*map(asdict, waiting)],
+            "actions": [*map(asdict, actions)],
+        }
         print_json({"feed": {**document, **lists}})
         return
     print_fields({**document, "state": state_text(document)})
-    if failed is None:
-        print_line("Every event up to the position was published, skipped or discarded.")
-    else:
+    if failed is not None:
         print_line("The feed is stopped before this event:")
         print_fields(failed)
+    elif not waiting:
+        print_line("Every event up to the position was published, skipped or discarded.")
+    for each in waiting:
+        state = "a dead letter" if each.retry_at is None else "refused"
+        print_line(f"Stream {each.stream} waits: its next event is {state}.")
+        print_fields(asdict(each))
     print_actions(actions)
     print_not_running([document])
 
@@ -102,7 +116,7 @@ async def retry(
     as_json: AsJson = False,
 ) -> None:
     """
-    Publish the event again at which a feed is stopped.
+    Publish the event again at which a feed is stopped, or the events that its streams wait for.
 
     Args:
         name: Of the feed.
@@ -127,7 +141,9 @@ async def discard(
     as_json: AsJson = False,
 ) -> None:
     """
-    Go on without the event at which a feed is stopped; consumers receive it only after a rewind.
+    Go on without an event at which a feed is stopped or one of its streams waits.
+
+    Consumers receive it only after a rewind.
 
     Args:
         name: Of the feed.
@@ -172,12 +188,13 @@ async def rewind(
 
 _COLUMN_FIELDS = (
     *("name", "sink", "state", "position"),
-    *("lag_events", "lag_seconds", "skipped", "owner", "missing_until"),
+    *("lag_events", "lag_seconds", "skipped", "waiting_streams", "owner", "missing_until"),
 )
 
 
-def _document(lag: Lag[StoredFeed]) -> Mapping[str, Any]:
+def _document(lag: Lag[StoredFeed], numbers: Mapping[FeedKey, WaitingNumbers]) -> Mapping[str, Any]:
     feed = lag.stored
+    of_streams = numbers.get(feed.key, NONE_WAIT)
     return {
         "name": feed.name,
         "sink": feed.sink,
@@ -186,6 +203,8 @@ def _document(lag: Lag[StoredFeed]) -> Mapping[str, Any]:
         "lag_events": lag.lag_events,
         "lag_seconds": round(lag.lag_seconds, 3),
         "skipped": feed.skipped,
+        "waiting_streams": of_streams.streams,
+        "dead_letters": of_streams.dead_letters,
         "running": feed.owner is not None,
         "owner": feed.owner,
         "updated_at": feed.updated_at,

@@ -19,6 +19,7 @@ from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import ConfigurationError
 from saga_engine.events.feeds.feed import Feed
+from saga_engine.events.feeds.feed_rules import need_rabbitmq
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.read_models.read_models import ReadModels
 from saga_engine.events.service import ProjectorService
@@ -119,7 +120,7 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
     loaded = _load_all(modules, (Projection, Feed), settings)
     projections = [each for each in loaded if isinstance(each, Projection)]
     feeds = [each for each in loaded if isinstance(each, Feed)]
-    if feeds:
+    if need_rabbitmq(feeds):
         settings.require_broker_url()
     gc.freeze()  # what the modules have made stays
     gc.set_threshold(COLLECT_AFTER)

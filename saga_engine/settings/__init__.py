@@ -11,6 +11,7 @@ Every setting of the engine: one frozen object, read once and passed down.
     events        the event store: sizes of events, appends and pages
     projections   projections: batches, leases, and how soon they see an event
     feeds         feeds: how many events they publish at once
+    webhooks      webhooks: timeouts, retries, and which addresses are allowed
     user_code     how long imports, mapping functions and validators may take
     security      who may send what, and the encryption of payloads
     participant   handlers, their timeouts, and a participant's database
@@ -18,7 +19,8 @@ Every setting of the engine: one frozen object, read once and passed down.
     process       the HTTP port, logging, and the time for a graceful shutdown
 
 A value comes from an argument, else from `SAGA_ENGINE_<NAME>` in the environment, else from the
-default. No other module reads the environment. Durations are seconds, sizes are bytes.
+default. No other module reads the environment, except for secrets of webhooks, whose variables an
+author names. Durations are seconds, sizes are bytes.
 
 To add a setting: add a field with a description (what it is, its unit, the reason for its default)
 to the module of its topic, use it, and run `make reference`.
@@ -46,6 +48,7 @@ from saga_engine.settings.projections import ProjectionSettings
 from saga_engine.settings.retention import RetentionSettings
 from saga_engine.settings.security import SecuritySettings
 from saga_engine.settings.user_code import UserCodeSettings
+from saga_engine.settings.webhooks import WebhookSettings
 
 
 class Settings(
@@ -55,6 +58,7 @@ class Settings(
     ParticipantSettings,
     SecuritySettings,
     LimitSettings,
+    WebhookSettings,
     FeedSettings,
     ProjectionSettings,
     EventSettings,

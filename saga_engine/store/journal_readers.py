@@ -89,7 +89,7 @@ _LAST = """
             THEN greatest(1, jsonb_array_length(j.events)) ELSE 1 END
         FROM saga_engine.journal_{month} AS j ORDER BY j.position DESC LIMIT 1), 0)"""
 
-# A projection whose streams are parked has not read the rest of these.
+# A projection whose streams are parked, and a feed whose streams wait, has not read their rest.
 _BEHIND = text(
     """
     SELECT kind, name, min(position),
@@ -101,7 +101,10 @@ _BEHIND = text(
         SELECT 'feed', name, position, updated_at FROM saga_engine.feed WHERE reads_runs
         UNION ALL
         SELECT 'projection', projection, next_position - 1, parked_at
-        FROM saga_engine.parked_stream WHERE stream LIKE 'run-%') AS reader
+        FROM saga_engine.parked_stream WHERE stream LIKE 'run-%'
+        UNION ALL
+        SELECT 'feed', feed, next_position - 1, first_failed_at
+        FROM saga_engine.feed_waiting_stream WHERE stream LIKE 'run-%') AS reader
     WHERE position < CAST(:last AS bigint)
     GROUP BY kind, name ORDER BY kind, name"""
 )
@@ -117,8 +120,11 @@ _MARK_PROJECTIONS = text(
 
 _MARK_FEEDS = text(
     """
-    UPDATE saga_engine.feed SET missing_until = CAST(:last AS bigint)
-    WHERE name = ANY (CAST(:name AS text[])) AND position < :last"""
+    UPDATE saga_engine.feed AS f SET missing_until = CAST(:last AS bigint)
+    WHERE name = ANY (CAST(:name AS text[])) AND (position < :last OR EXISTS (
+        SELECT FROM saga_engine.feed_waiting_stream AS s
+        WHERE s.feed = f.name AND s.sink = f.sink
+            AND s.stream LIKE 'run-%' AND s.next_position <= :last))"""
 )
 
 _SET_COMPLETE_FROM = text(

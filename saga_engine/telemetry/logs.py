@@ -74,6 +74,7 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.FeedEventsPassed: ("feed_events.passed", logging.DEBUG),
     events.FeedsMeasured: ("feeds.measured", logging.DEBUG),
     events.FeedStopped: ("feed.stopped", logging.ERROR),
+    events.FeedEventDeadLettered: ("feed_event.dead_lettered", logging.ERROR),
     events.ProjectionsMeasured: ("projections.measured", logging.DEBUG),
     events.HorizonHeld: ("horizon.held", logging.WARNING),
     events.ReaderPassedOver: ("reader.passed_over", logging.ERROR),

@@ -265,6 +265,7 @@ _FEED_METRICS = (
         FEED,
         SINK,
     ),
+    _gauge("saga_feed_waiting_streams", "Streams whose next event a webhook refuses.", FEED, SINK),
     _counter("saga_feed_events_total", "Events that feeds have passed.", FEED, SINK, FEED_OUTCOME),
     _counter("saga_feed_failures_total", "Events that cannot be published.", FEED, SINK),
 )

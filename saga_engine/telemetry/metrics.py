@@ -218,12 +218,14 @@ class Metrics:
         }
 
     def _feed_handlers(self) -> EventHandlers:
+        def count_failure(e: events.FeedStopped | events.FeedEventDeadLettered) -> None:
+            self._series.increment("saga_feed_failures_total", *self._names.feed((e.feed, e.sink)))
+
         return {
             events.FeedsRegistered: lambda e: self._register_feeds(e.feeds),
             events.FeedEventsPassed: self._feed_events_passed,
-            events.FeedStopped: lambda e: self._series.increment(
-                "saga_feed_failures_total", *self._names.feed((e.feed, e.sink))
-            ),
+            events.FeedStopped: count_failure,
+            events.FeedEventDeadLettered: count_failure,
             events.FeedsMeasured: self._feeds_measured,
         }
 
@@ -288,8 +290,9 @@ class Metrics:
         states = metric_catalogue.FEED_STATE.values
         self._set_progress("saga_feed", event, self._names.feed, states)
         for feed in event.states:
-            is_waiting = feed in event.waiting_for_sink
-            self._series.set("saga_feed_waiting_for_sink", is_waiting, *self._names.feed(feed))
+            labels, streams = self._names.feed(feed), event.waiting_streams.get(feed, 0)
+            self._series.set("saga_feed_waiting_for_sink", feed in event.waiting_for_sink, *labels)
+            self._series.set("saga_feed_waiting_streams", streams, *labels)
 
     def _retention_measured(self, event: events.RetentionMeasured) -> None:
         """Replace the series: a reader that has gone on or is removed has none."""

@@ -3,11 +3,16 @@
 import pytest
 
 from saga_engine.events import Events
+from saga_engine.events.feeds import feed_table, waiting_streams
+from saga_engine.events.feeds.waiting_streams import Refusal
 from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import ENGINE_DATABASE
 from saga_engine.telemetry.events import FeedStopped
 from tests.kit.command_line import saga_engine
-from tests.kit.feeds import order_feed, running_feeds
+from tests.kit.feeds import order_event, order_feed, running_feeds
 from tests.kit.projections import append_one, placed
+from tests.kit.webhooks import HOOKS
 
 
 @pytest.fixture
@@ -131,3 +136,41 @@ async def test_an_unknown_feed_is_not_found(migrated_url):
     ran = await command(migrated_url, "show", "other")
     assert ran.exit_code == 3
     assert "There is no feed 'other'" in ran.err
+
+
+@pytest.fixture
+async def dead_letter(migrated_url) -> int:
+    """The position of an event that the webhook of `orders` has refused for too long."""
+    event = order_event(8)
+    database = Database(migrated_url, Settings(), ENGINE_DATABASE)
+    async with database, database.transaction() as tx:
+        await feed_table.register(tx, [HOOKS])
+        await feed_table.acquire(tx, HOOKS, "host:1", 60.0)
+        refusal = Refusal(event, "Webhook https://shop.example answered 401.", 0.0, 0.0)
+        assert await waiting_streams.add(tx, HOOKS, "host:1", refusal)
+    return event.position
+
+
+async def test_a_stream_that_waits_for_a_webhook_is_shown(dead_letter, migrated_url):
+    (listed,) = (await command(migrated_url, "list", "--json")).json["feeds"]
+    assert (listed["sink"], listed["waiting_streams"], listed["dead_letters"]) == ("webhook", 1, 1)
+    (shown,) = (await feed(migrated_url))["waiting"]
+    assert (shown["stream"], shown["next_position"]) == ("order-o-1", dead_letter)
+    assert shown["retry_at"] is None
+    ran = await command(migrated_url, "show", "orders")
+    assert "Stream order-o-1 waits: its next event is a dead letter." in ran.out
+    assert "Webhook https://shop.example answered 401." in ran.out
+
+
+async def test_a_dead_letter_of_a_webhook_is_retried_or_discarded(dead_letter, migrated_url):
+    ran = await command(migrated_url, "retry", "orders", "--reason", "corrected")
+    assert ran.out == f"orders (webhook) goes on with the event at position {dead_letter}.\n"
+    (shown,) = (await feed(migrated_url))["waiting"]
+    assert shown["retry_at"]
+    wrong = str(dead_letter + 5)
+    assert (await command(migrated_url, "discard", "orders", wrong, "--reason", "x")).exit_code == 3
+    ran = await command(migrated_url, "discard", "orders", str(dead_letter), "--reason", "a test")
+    assert ran.exit_code == 0
+    found = await feed(migrated_url)
+    assert found["waiting"][0]["next_position"] == dead_letter + 1
+    assert [each["action"] for each in found["actions"]] == ["discard", "retry"]

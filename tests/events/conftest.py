@@ -1,7 +1,8 @@
 """Databases with event tables, as services have them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,6 +19,9 @@ from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.feeds import ORDERS
 from tests.kit.servers import running_postgres
 from tests.kit.streams import STREAM_ORDERS
+from tests.kit.webhook_receiver import SECRET, WebhookReceiver, running_receiver
+from tests.kit.webhooks import HOOKS, VARIABLE
+from tests.security.certificates import CertificateAuthority
 
 _numbers = count(1)
 _DELETE_FEEDS = text("DELETE FROM saga_engine.feed")
@@ -71,6 +75,33 @@ async def feed_database(event_url: str) -> AsyncIterator[Database]:
     async with Database(event_url, Settings(), EVENT_DATABASE) as database:
         async with database.transaction() as tx:
             await feed_table.register(tx, [ORDERS])
+        yield database
+
+
+@pytest.fixture(scope="session")
+def webhook_authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    """The authority that the feeds of tests trust."""
+    directory: Path = tmp_path_factory.mktemp("webhooks")
+    return CertificateAuthority(directory, "webhooks")
+
+
+@pytest.fixture
+def receiver(
+    webhook_authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WebhookReceiver]:
+    """A receiver of webhooks over https, whose authority and secret are in the environment."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(webhook_authority.ca))
+    monkeypatch.setenv(VARIABLE, SECRET)
+    with running_receiver(webhook_authority.issue("receiver")) as running:
+        yield running
+
+
+@pytest.fixture
+async def webhook_database(event_url: str) -> AsyncIterator[Database]:
+    """The database of the events, with a feed to a webhook at its beginning."""
+    async with Database(event_url, Settings(), EVENT_DATABASE) as database:
+        async with database.transaction() as tx:
+            await feed_table.register(tx, [HOOKS])
         yield database
 
 

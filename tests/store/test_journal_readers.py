@@ -163,6 +163,31 @@ async def test_a_parked_stream_of_a_run_has_not_been_read(database, last_positio
     assert (await stored(database, READ_MODELS[0].name)).missing_until == last_position
 
 
+@pytest.mark.usefixtures("feed")
+async def test_a_stream_of_a_run_that_waits_for_a_webhook_has_not_been_read(
+    database, last_position
+):
+    await move(database, "feed", last_position)
+    await execute(
+        database,
+        "INSERT INTO saga_engine.feed_waiting_stream (feed, sink, stream, next_position,"
+        " next_version, type, event_id, problem) VALUES (:name, :sink, 'run-x', 1, 1,"
+        " 'run_started', gen_random_uuid(), 'refused')",
+        name=FEED.name,
+        sink=FEED.sink.value,
+    )
+    assert (await retain(database)).dropped == ()
+    await execute(
+        database,
+        "UPDATE saga_engine.feed_waiting_stream"
+        " SET first_failed_at = clock_timestamp() - interval '8 days'",
+    )
+    assert (await retain(database)).dropped == (MONTH,)
+    async with database.transaction() as tx:
+        [marked] = await feed_table.read(tx)
+    assert marked.missing_until == last_position
+
+
 @pytest.mark.usefixtures("last_position")
 async def test_those_that_read_only_streams_hold_nothing(database):
     of_streams = Projection("orders", version=1, tables=[BY_ID])

@@ -180,6 +180,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         lag_s={("orders", "exchange"): 0.75},
         states={("orders", "exchange"): "active"},
         waiting_for_sink=(("orders", "exchange"),),
+        waiting_streams={("orders", "exchange"): 2},
     ),
     events.ReaderPassedOver(kind="feed", name="orders", position=41),
     events.RetentionMeasured(
@@ -194,6 +195,14 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         event_type="order-placed",
         problem="No queue is bound to exchange 'saga.feed'.",
         next_command="saga-engine feeds show orders --sink exchange",
+    ),
+    events.FeedEventDeadLettered(
+        feed="orders",
+        sink="webhook",
+        position=42,
+        stream="order-o-1",
+        event_type="order-placed",
+        problem="Webhook https://shop.example answered 401.",
     ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},

@@ -126,6 +126,7 @@ def test_the_text_format_is_the_default(observed, accept):
         ("saga_feed_state", {**ORDERS, "state": "active"}, 1),
         ("saga_feed_state", {**ORDERS, "state": "stopped"}, 0),
         ("saga_feed_waiting_for_sink", ORDERS, 1),
+        ("saga_feed_waiting_streams", ORDERS, 2),
         ("saga_feed_events_total", {**ORDERS, "outcome": "published"}, 50),
         ("saga_feed_events_total", {**ORDERS, "outcome": "skipped"}, 3),
         ("saga_feed_failures_total", ORDERS, 1),

@@ -256,6 +256,33 @@ feed_failure = Table(
     Column("reason", Text),
     ForeignKeyConstraint(["feed", "sink"], [feed.c.name, feed.c.sink], ondelete="CASCADE"),
 )
+feed_waiting_stream = Table(
+    "feed_waiting_stream",
+    metadata,
+    Column("feed", Text(collation="C"), primary_key=True),
+    Column("sink", Text(collation="C"), primary_key=True),
+    Column("stream", Text(collation="C"), primary_key=True),
+    Column("next_position", BigInteger, nullable=False),
+    Column("next_version", Integer, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("event_id", UUID(as_uuid=False), nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("1")),
+    Column(
+        "first_failed_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    Column(
+        "failed_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=func.clock_timestamp(),
+    ),
+    Column("retry_at", TIMESTAMP(timezone=True)),
+    ForeignKeyConstraint(["feed", "sink"], [feed.c.name, feed.c.sink], ondelete="CASCADE"),
+)
 
 schema_subject = Table(
     "schema_subject",

@@ -19,10 +19,20 @@ Feeds: events published in the order of their streams, at least once.
     stream_client       rstream's client, with an end that is noticed
     stream_address      where RabbitMQ speaks the stream protocol
     producer_name       the name by which RabbitMQ drops what it has already
+    webhook_sink     a webhook as a sink
+    webhook_backlog  the streams that wait for an event which a webhook has refused
+    webhook_endpoint  the receiver of a webhook: whether it takes events now
+    webhook_client   one request over HTTP, with httpx
+    webhook_request  an event as an HTTP request: CloudEvents 1.0
+    webhook_signature  the signature of a request: Standard Webhooks
+    webhook_answer   what an answer means, and what to do about it
+    webhook_target   the rules for the URL of a webhook and for the addresses of its host
     interfaces       the database as the loop of a feed uses it, and the broker as its exchange does
     sql_feed_store   that database in PostgreSQL
     feed_table       how far each feed is, and which process runs it
     feed_failures    the events that feeds could not publish
+    owned_feed       a feed as its sink needs it that keeps something in the database
+    waiting_streams  the streams that wait for an event which was refused
     feed_actions     what an operator does with a feed
     feed_monitor     the lag of feeds, and which of them do not move
 """

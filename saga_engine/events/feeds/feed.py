@@ -7,7 +7,7 @@ A feed publishes in the order of each stream, and an event at least once, always
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar
@@ -27,6 +27,7 @@ class Sink(StrEnum):
 
     EXCHANGE = "exchange"  # the exchange `saga.feed`
     STREAM = "stream"  # a stream of RabbitMQ
+    WEBHOOK = "webhook"  # a URL that receives each event as a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,17 @@ class StreamOptions:
     segment_bytes: int
 
 
-SinkOptions = ExchangeOptions | StreamOptions
+@dataclass(frozen=True, slots=True)
+class WebhookOptions:
+    """A feed's events go to a URL; see `Feed.to_webhook`."""
+
+    sink: ClassVar[Sink] = Sink.WEBHOOK
+
+    url: str = field(repr=False)
+    secret: str
+
+
+SinkOptions = ExchangeOptions | StreamOptions | WebhookOptions
 """What an author declares about one sink of a feed."""
 
 
@@ -142,6 +153,21 @@ class Feed:
                 segment_bytes=segment_bytes,
             )
         )
+
+    def to_webhook(self, url: str, *, secret: str) -> None:
+        """
+        Send each event to a URL, signed as Standard Webhooks says; needs `saga-engine[webhooks]`.
+
+        Args:
+            url: https://, at most 2,048 characters; not in a private network, unless
+                SAGA_ENGINE_WEBHOOK_PRIVATE_NETWORKS allows it. Redirects are not followed.
+            secret: the name of the environment variable with the secret: `whsec_` and 24 to 64
+                bytes in base64. It may have several, with spaces between them: each signs.
+
+        Raises:
+            DefinitionError: the feed has this sink already.
+        """
+        self._add(WebhookOptions(url, secret))
 
     def _add(self, options: SinkOptions) -> None:
         sink = options.sink

@@ -6,7 +6,7 @@ feed, or the next one, goes on from there.
 """
 
 from saga_engine.errors import Conflict, InvalidInput, NotFound
-from saga_engine.events.feeds import feed_failures, feed_table
+from saga_engine.events.feeds import feed_failures, feed_table, waiting_streams
 from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_failures import Resolution
 from saga_engine.events.feeds.feed_table import FeedKey, FeedState, StoredFeed
@@ -18,10 +18,10 @@ from saga_engine.postgres.statement import Transaction
 
 async def retry(tx: Transaction, key: FeedKey, operator: Operator) -> int:
     """
-    Publish the event again at which a feed is stopped, and go on.
+    Publish the event again at which a feed is stopped, or the events that streams wait for.
 
     Returns:
-        The position of the event.
+        The position of the event, of the first one if there are several.
 
     Raises:
         NotFound: there is no such feed.
@@ -29,36 +29,40 @@ async def retry(tx: Transaction, key: FeedKey, operator: Operator) -> int:
     """
     found = await _lock(tx, key)
     failure = await feed_failures.read_open(tx, key)
-    if failure is None:
+    positions = await waiting_streams.retry(tx, key)
+    if failure:
+        await feed_failures.resolve(tx, key, Resolution.RETRIED, operator)
+        await feed_table.set_state(tx, key, FeedState.ACTIVE, found.position)
+        positions = [failure.position, *positions]
+    if not positions:
         raise Conflict(f"Feed {key} is {found.state}; no event of it has failed.")
-    await feed_failures.resolve(tx, key, Resolution.RETRIED, operator)
-    await feed_table.set_state(tx, key, FeedState.ACTIVE, found.position)
-    await operator_audit.record(tx, audited(key), Action.RETRY, operator, failure.position)
-    return failure.position
+    await operator_audit.record(tx, audited(key), Action.RETRY, operator, positions[0])
+    return positions[0]
 
 
 async def discard(tx: Transaction, key: FeedKey, position: int, operator: Operator) -> None:
     """
-    Go on without the event at which a feed is stopped; only `rewind` publishes it.
+    Go on without an event at which a feed is stopped or a stream waits; only `rewind` publishes it.
 
     Args:
         tx: a transaction.
         key: the feed and its sink.
-        position: of the event, as its failure has it.
+        position: of the event, as `feeds show` has it.
         operator: with a reason.
 
     Raises:
-        NotFound: there is no such feed, or it is not stopped at that event.
+        NotFound: there is no such feed, or neither it nor a stream waits at that event.
         Conflict: there is no reason.
     """
     if not operator.reason.strip():
         raise Conflict("Consumers do not receive a discarded event. Give the reason to discard it.")
     await _lock(tx, key)
     failure = await feed_failures.read_open(tx, key)
-    if failure is None or failure.position != position:
+    if failure and failure.position == position:
+        await feed_failures.resolve(tx, key, Resolution.DISCARDED, operator)
+        await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
+    elif not await waiting_streams.skip(tx, key, position):
         raise NotFound(f"Feed {key} has no failure at position {position}.")
-    await feed_failures.resolve(tx, key, Resolution.DISCARDED, operator)
-    await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
     await operator_audit.record(tx, audited(key), Action.DISCARD, operator, position)
 
 
@@ -77,6 +81,7 @@ async def rewind(tx: Transaction, key: FeedKey, position: int, operator: Operato
         raise Conflict(f"Feed {key} is at position {found.position}. Give an earlier one, from 0.")
     await feed_table.set_state(tx, key, FeedState.ACTIVE, position)
     await feed_table.note_rewind(tx, key)
+    await waiting_streams.forget_after(tx, key, position)
     await operator_audit.record(tx, audited(key), Action.REWIND, operator, position)
 
 

@@ -9,7 +9,7 @@ consumer.
 import asyncio
 
 from saga_engine.events.event_store.event_log import EventLog
-from saga_engine.events.feeds import feed_table
+from saga_engine.events.feeds import feed_table, waiting_streams
 from saga_engine.events.feeds.feed_publisher import FeedPublisher
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.readers.lag import read_lags
@@ -58,6 +58,7 @@ class FeedMonitor:
             found = await feed_table.read(tx)
             stored = [each for each in found if each.key in self._publisher.keys]
             horizon, lags = await read_lags(tx, await EventLog.load(tx), stored)
+            numbers = await waiting_streams.read_numbers(tx)
         waiting = self._publisher.waiting_for_sink
         now = asyncio.get_running_loop().time()
         missing = self._publisher.keys.difference(each.key for each in stored)
@@ -69,6 +70,7 @@ class FeedMonitor:
                 lag_s={_series(each.stored.key): each.lag_seconds for each in lags},
                 states={_series(each.stored.key): str(each.stored.state) for each in lags},
                 waiting_for_sink=tuple(map(_series, sorted(waiting))),
+                waiting_streams={_series(key): each.streams for key, each in numbers.items()},
             )
         )
 

@@ -11,16 +11,16 @@ from contextlib import AsyncExitStack
 from saga_engine.errors import StoreError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds import feed_failures, feed_rules, feed_table
-from saga_engine.events.feeds.feed import Feed, Sink
+from saga_engine.events.feeds.feed import Feed
 from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
 from saga_engine.events.feeds.feed_runner import FeedRunner
 from saga_engine.events.feeds.feed_sink import FeedSink
 from saga_engine.events.feeds.feed_table import FeedKey
-from saga_engine.events.feeds.sink_opener import SinkOpener
+from saga_engine.events.feeds.sink_opener import FeedProcess, SinkOpener
 from saga_engine.events.feeds.sql_feed_store import SqlFeedStore
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
-from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
+from saga_engine.events.readers.owned_loop import Owned, OwnedLoop, process_owner
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
@@ -42,7 +42,7 @@ class FeedPublisher(AsyncResource):
 
     Raises:
         DefinitionError: a feed breaks a rule.
-        ConfigurationError: it is not set where a sink is.
+        ConfigurationError: it is not set where a sink is, or how its messages are signed.
         SchemaMismatch: on entering: the database has no event tables.
         StoreUnavailable: on entering: the database is out of reach.
         BrokerError: on entering: the broker is out of reach, or the exchange cannot be declared.
@@ -56,7 +56,7 @@ class FeedPublisher(AsyncResource):
         emit: Observer,
     ) -> None:
         feed_rules.check(feeds)
-        if any(sink in each.sinks for each in feeds for sink in (Sink.EXCHANGE, Sink.STREAM)):
+        if feed_rules.need_rabbitmq(feeds):
             settings.require_broker_url()
         self.owner = process_owner()
         self._feeds = feeds
@@ -66,6 +66,7 @@ class FeedPublisher(AsyncResource):
         self._log: EventLog
         self._sinks: dict[FeedKey, FeedSink] = {}
         self._runners: list[FeedRunner] = []
+        self._duties: list[Owned] = []
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
@@ -74,8 +75,16 @@ class FeedPublisher(AsyncResource):
             readers = [each for each in self._feeds if feed_rules.event_filter(each).reads_runs]
             await feed_table.register(tx, sorted(self.keys), _keys(readers))
             await self._report_stopped(tx)
-        opener = SinkOpener(resources, self._database, self._log, self._settings, self._loop.emit)
+        process = FeedProcess(
+            owner=self.owner,
+            database=self._database,
+            log=self._log,
+            settings=self._settings,
+            emit=self._loop.emit,
+        )
+        opener = SinkOpener(resources, process)
         self._sinks = await opener.open_all(self._feeds)
+        self._duties = opener.duties
 
     @property
     def problem(self) -> str | None:
@@ -115,6 +124,8 @@ class FeedPublisher(AsyncResource):
                 tasks.create_task(self._loop.watch(horizon, stop))
                 for runner in self._runners:
                     tasks.create_task(runner.run(stop))
+                for duty in self._duties:
+                    tasks.create_task(self._loop.run(duty, stop))
         finally:
             await self._release()
 

@@ -8,9 +8,19 @@ from typing import Any
 from saga_engine.errors import DefinitionError, InvalidInput
 from saga_engine.events.event_store.event_types import EventType, event_type_of
 from saga_engine.events.event_store.log_page import LogFilter
-from saga_engine.events.feeds.feed import ExchangeOptions, Feed, StreamOptions, Unroutable
+from saga_engine.events.feeds.feed import (
+    ExchangeOptions,
+    Feed,
+    Sink,
+    StreamOptions,
+    Unroutable,
+    WebhookOptions,
+)
+from saga_engine.events.feeds.webhook_target import InvalidTarget, WebhookTarget
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
 from saga_engine.payload.payload import type_name
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 Problems = Iterator[DefinitionError]
 
@@ -64,15 +74,23 @@ def event_types_of_feed(feed: Feed) -> list[EventType]:
     return [found for each in classes if (found := event_type_of(each))]
 
 
+def need_rabbitmq(feeds: Iterable[Feed]) -> bool:
+    """Whether a feed publishes to RabbitMQ."""
+    return any(sink in each.sinks for each in feeds for sink in (Sink.EXCHANGE, Sink.STREAM))
+
+
 def _check_sinks(feed: Feed) -> Problems:
     if not feed.sinks:
-        yield _problem(feed, "publishes nowhere", "Call its to_exchange() or to_stream().")
+        fix = "Call its to_exchange(), to_stream() or to_webhook()."
+        yield _problem(feed, "publishes nowhere", fix)
     for options in feed.sinks.values():
         match options:
             case ExchangeOptions():
                 yield from _check_exchange(feed, options)
             case StreamOptions():
                 yield from _check_stream(feed, options)
+            case WebhookOptions():
+                yield from _check_webhook(feed, options)
 
 
 def _check_exchange(feed: Feed, options: ExchangeOptions) -> Problems:
@@ -112,6 +130,21 @@ def _check_number(feed: Feed, argument: str, given: Any, bounds: tuple[int, int]
 
 def _is_age(given: object) -> bool:
     return isinstance(given, timedelta) and _MIN_AGE <= given <= _MAX_AGE and not given.microseconds
+
+
+def _check_webhook(feed: Feed, options: WebhookOptions) -> Problems:
+    try:
+        WebhookTarget.parse(options.url)
+    except InvalidTarget as error:
+        problem, _, fix = str(error).partition(". ")
+        yield _problem(feed, problem, f"{fix}.")
+    name: object = options.secret
+    if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+        yield _problem(
+            feed,
+            "has a secret that is not the name of an environment variable",
+            'Put the secret into the environment, and name its variable: "ORDERS_WEBHOOK_SECRET".',
+        )
 
 
 def _check_selection(feed: Feed) -> Problems:

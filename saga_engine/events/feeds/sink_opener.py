@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.publisher import Publisher
@@ -9,15 +10,44 @@ from saga_engine.engine_process import connection_events, connection_problem
 from saga_engine.errors import ConfigurationError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds.exchange_sink import ExchangeSink
-from saga_engine.events.feeds.feed import ExchangeOptions, Feed, SinkOptions, StreamOptions
+from saga_engine.events.feeds.feed import (
+    ExchangeOptions,
+    Feed,
+    SinkOptions,
+    StreamOptions,
+    WebhookOptions,
+)
+from saga_engine.events.feeds.feed_rules import event_filter
 from saga_engine.events.feeds.feed_sink import FeedSink
 from saga_engine.events.feeds.feed_table import FeedKey
+from saga_engine.events.feeds.owned_feed import OwnedFeed
 from saga_engine.events.feeds.producer_name import ProducerName
+from saga_engine.events.readers.owned_loop import Owned
 from saga_engine.protocol.topology import FEED_TOPOLOGY
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import Observer
 from saga_engine.vocabulary import ConnectionRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedProcess:
+    """
+    What the sinks of a process share.
+
+    Args:
+        owner: names the process.
+        database: of the events and the feeds.
+        log: the identity of the log.
+        settings: where the sinks are, and their limits.
+        emit: takes telemetry events.
+    """
+
+    owner: str
+    database: Database
+    log: EventLog
+    settings: Settings
+    emit: Observer
 
 
 class SinkOpener:
@@ -26,34 +56,26 @@ class SinkOpener:
 
     Args:
         resources: closes what was opened.
-        database: of the events.
-        log: the identity of the log.
-        settings: where the sinks are, and their limits.
-        emit: takes telemetry events.
+        process: what the sinks share.
     """
 
-    def __init__(
-        self,
-        resources: AsyncExitStack,
-        database: Database,
-        log: EventLog,
-        settings: Settings,
-        emit: Observer,
-    ) -> None:
+    def __init__(self, resources: AsyncExitStack, process: FeedProcess) -> None:
         self._resources = resources
-        self._database = database
-        self._log = log
-        self._settings = settings
-        self._emit = emit
+        self._process = process
+        self._database = process.database
+        self._log = process.log
+        self._settings = process.settings
+        self._emit = process.emit
+        self.duties: list[Owned] = []
         self._connection: SupervisedConnection | None = None
 
     async def open_all(self, feeds: Iterable[Feed]) -> dict[FeedKey, FeedSink]:
         """
-        Open every sink of feeds.
+        Open every sink of feeds; what they have to do beside publishing is then in `duties`.
 
         Raises:
             BrokerError: RabbitMQ is out of reach, or the exchange cannot be declared.
-            ConfigurationError: a setting is missing or wrong, or an extra is not installed.
+            ConfigurationError: a setting or a secret is missing or wrong, or an extra is missing.
         """
         return {
             key: await self._open(feed, key, feed.sinks[key.sink])
@@ -67,6 +89,8 @@ class SinkOpener:
                 return await self._open_exchange(key, options)
             case StreamOptions():
                 return await self._open_stream(ProducerName.of(feed, key, self._log.id), options)
+            case WebhookOptions():
+                return await self._open_webhook(feed, key, options)
 
     async def _open_stream(self, name: ProducerName, options: StreamOptions) -> FeedSink:
         try:
@@ -77,6 +101,26 @@ class SinkOpener:
                 " and mmh3. Install saga-engine[streams]."
             ) from None
         sink = StreamSink(options, name, self._database, self._settings)
+        return await self._resources.enter_async_context(sink)
+
+    async def _open_webhook(self, feed: Feed, key: FeedKey, options: WebhookOptions) -> FeedSink:
+        try:
+            from saga_engine.events.feeds.webhook_sink import WebhookSink  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigurationError(
+                f"Feed {key.name!r} has a webhook, which needs the package httpx. Install"
+                " saga-engine[webhooks]."
+            ) from None
+        process = self._process
+        owned = OwnedFeed(
+            key=key,
+            owner=process.owner,
+            log=process.log,
+            selected=event_filter(feed),
+            database=process.database,
+        )
+        sink = WebhookSink(owned, options, self._settings, self._emit)
+        self.duties.append(sink.backlog)
         return await self._resources.enter_async_context(sink)
 
     async def _open_exchange(self, key: FeedKey, options: ExchangeOptions) -> ExchangeSink:

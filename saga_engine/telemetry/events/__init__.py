@@ -41,6 +41,7 @@ from saga_engine.telemetry.events.emitter import (
 )
 from saga_engine.telemetry.events.feed_events import (
     FeedAcquired,
+    FeedEventDeadLettered,
     FeedEventsPassed,
     FeedsMeasured,
     FeedsRegistered,
@@ -114,6 +115,7 @@ __all__ = [
     "Emitter",
     "EventLoopLagMeasured",
     "FeedAcquired",
+    "FeedEventDeadLettered",
     "FeedEventsPassed",
     "FeedStopped",
     "FeedsMeasured",

@@ -53,6 +53,18 @@ class FeedStopped(EventFailure):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedEventDeadLettered:
+    """A webhook has refused an event for too long, so its stream waits for an operator."""
+
+    feed: str
+    sink: str
+    position: int
+    stream: str
+    event_type: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedsMeasured:
     """
     How far the feeds are that this process declares.
@@ -65,9 +77,12 @@ class FeedsMeasured:
         states: of each feed and sink.
         waiting_for_sink: those that this process cannot publish because the sink is unavailable or
             refuses events.
+        waiting_streams: how many streams of a feed wait for an event that a webhook has refused; a
+            feed without one is left out.
     """
 
     lag_events: Mapping[tuple[str, str], int] = field(default_factory=dict)
     lag_s: Mapping[tuple[str, str], float] = field(default_factory=dict)
     states: Mapping[tuple[str, str], str] = field(default_factory=dict)
     waiting_for_sink: tuple[tuple[str, str], ...] = ()
+    waiting_streams: Mapping[tuple[str, str], int] = field(default_factory=dict)

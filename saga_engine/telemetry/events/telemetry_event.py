@@ -65,6 +65,7 @@ TelemetryEvent: TypeAlias = (
     | feed_events.FeedAcquired
     | feed_events.FeedEventsPassed
     | feed_events.FeedStopped
+    | feed_events.FeedEventDeadLettered
     | feed_events.FeedsMeasured
     | retention_events.ReaderPassedOver
     | retention_events.RetentionMeasured
