@@ -15,6 +15,7 @@ Sagas on RabbitMQ and PostgreSQL: every run completes or is compensated, whateve
     participant/    the participant kit: performs commands in the user's services
     client/         starting, cancelling and awaiting runs from the user's code
     events/         event sourcing: streams, aggregates, projections, feeds
+    asyncapi/       an AsyncAPI document of what modules declare
     telemetry/      events about the engine, and their sinks: logs, metrics, health
     embedded/       a private PostgreSQL and a development broker, for demo and tests
     cli/            the command line

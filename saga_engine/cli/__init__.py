@@ -29,6 +29,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     token_key            rotate-token-key
     recover              recover
     definitions          check, graph, schema
+    asyncapi             asyncapi
     config               config show
     demo/                demo
     database             opening the database; run ids

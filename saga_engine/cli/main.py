@@ -60,6 +60,7 @@ _COMMANDS = (
     ("check", "definitions:check", "Validate the sagas of a module."),
     ("graph", "definitions:graph", "Draw the sagas of a module as diagrams."),
     ("schema", "definitions:schema", "Print the JSON Schemas of messages and events."),
+    ("asyncapi", "asyncapi:asyncapi", "Print the AsyncAPI document of commands, replies, events."),
     ("topology", "topology:show_topology", "Show or declare what the engine needs on the broker."),
     ("config", "config:app", "Show the settings and their sources."),
     ("demo", "demo:demo", "Run an example under faults, on embedded servers."),

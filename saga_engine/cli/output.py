@@ -35,7 +35,16 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Print one JSON document 
 
 def print_json(fields: Mapping[str, Any]) -> None:
     """Print one document; times become RFC 3339."""
-    encoded = orjson.dumps({"schema_version": SCHEMA_VERSION, **fields}, option=orjson.OPT_UTC_Z)
+    _print_encoded({"schema_version": SCHEMA_VERSION, **fields}, orjson.OPT_UTC_Z)
+
+
+def print_foreign_json(document: Mapping[str, Any]) -> None:
+    """Print a document whose format is not ours, indented, as a file for other programs."""
+    _print_encoded(document, orjson.OPT_INDENT_2)
+
+
+def _print_encoded(document: Mapping[str, Any], option: int) -> None:
+    encoded = orjson.dumps(document, option=option)
     escaped_characters = _UNSAFE_CHARACTERS if _is_unicode(sys.stdout.encoding) else _NON_ASCII
     print_line(escaped_characters.sub(_escape_match, encoded.decode()))
 

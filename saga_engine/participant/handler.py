@@ -72,6 +72,16 @@ class Handler:
         self._payload_parameter = signature.payload_parameter
         self._result_type = signature.result_type
 
+    @property
+    def payload_type(self) -> PayloadType:
+        """The type of its payload."""
+        return self._payload_parameter[1]
+
+    @property
+    def result_type(self) -> PayloadType:
+        """The type of its result."""
+        return self._result_type
+
     async def __call__(self, command: Command, connection: object) -> Json:
         """
         Call the function with a command's payload, and return its result as JSON.
