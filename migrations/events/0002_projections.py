@@ -23,6 +23,9 @@ _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0002'
 # that are not live are made; has_tables is false until a projector has made those of a rebuild. The
 # constraint is deferrable, so that one statement can exchange the roles of two rows.
 #
+# A process with less than its share of leases writes its name to `wanted_by`; the owner gives it
+# the lease, unless `wanted_until` has passed.
+#
 # Retention keeps the journals that a reader of runs has not read. It drops them when the reader has
 # not moved for too long; `missing_until` is then the last position of what it has missed.
 _PROJECTION = """
@@ -33,6 +36,8 @@ CREATE TABLE saga_engine.projection (
     position bigint NOT NULL DEFAULT 0,
     owner text,
     leased_until timestamptz,
+    wanted_by text,
+    wanted_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     role text NOT NULL DEFAULT 'live' CHECK (role IN ('live', 'rebuild', 'previous')),
     code_version integer NOT NULL,

@@ -28,6 +28,8 @@ CREATE TABLE saga_engine.feed (
     skipped bigint NOT NULL DEFAULT 0,
     owner text,
     leased_until timestamptz,
+    wanted_by text,
+    wanted_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     reads_runs boolean NOT NULL DEFAULT true,
     missing_until bigint,

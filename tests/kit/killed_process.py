@@ -15,13 +15,26 @@ class KilledProcess:
     def __init__(self, module: str, *arguments: str) -> None:
         self._command = (sys.executable, "-m", module, *arguments)
         self._process: asyncio.subprocess.Process
+        self._has_ended = False
 
     async def __aenter__(self) -> Self:
         await self._start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if not self._has_ended:
+            await self._kill()
+
+    async def kill(self) -> None:
+        """Send SIGKILL to it."""
         await self._kill()
+        self._has_ended = True
+
+    async def terminate(self) -> None:
+        """Send SIGTERM to it, and wait until it has ended."""
+        self._process.terminate()
+        assert await self._process.wait() == 0
+        self._has_ended = True
 
     async def restart(self) -> None:
         """Send SIGKILL to it, and start it again."""

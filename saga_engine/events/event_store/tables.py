@@ -93,6 +93,8 @@ projection = Table(
     Column("position", BigInteger, nullable=False, server_default=text("0")),
     Column("owner", Text),
     Column("leased_until", TIMESTAMP(timezone=True)),
+    Column("wanted_by", Text),
+    Column("wanted_until", TIMESTAMP(timezone=True)),
     Column(
         "updated_at",
         TIMESTAMP(timezone=True),
@@ -222,6 +224,8 @@ feed = Table(
     Column("skipped", BigInteger, nullable=False, server_default=text("0")),
     Column("owner", Text),
     Column("leased_until", TIMESTAMP(timezone=True)),
+    Column("wanted_by", Text),
+    Column("wanted_until", TIMESTAMP(timezone=True)),
     Column(
         "updated_at",
         TIMESTAMP(timezone=True),

@@ -1,7 +1,8 @@
 """
 The process that publishes feeds: all of one database, beside any number of other processes.
 
-Each feed is run by one process at a time. Another one takes over when its lease ends.
+Each feed is run by one process at a time, and the processes share them. Another one takes over when
+a lease ends.
 """
 
 import asyncio
@@ -20,7 +21,9 @@ from saga_engine.events.feeds.sink_opener import FeedProcess, SinkOpener
 from saga_engine.events.feeds.sql_feed_store import SqlFeedStore
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
+from saga_engine.events.readers.lease_table import FEED_LEASES
 from saga_engine.events.readers.owned_loop import Owned, OwnedLoop, process_owner
+from saga_engine.events.readers.turns import Turns
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres.statement import Transaction
 from saga_engine.settings import Settings
@@ -119,11 +122,20 @@ class FeedPublisher(AsyncResource):
             )
             for key, sink in self._sinks.items()
         ]
+        turns = Turns(
+            FEED_LEASES,
+            self._database,
+            self.owner,
+            self._settings,
+            self._loop.report_unavailable,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._loop.watch(horizon, stop))
                 for runner in self._runners:
-                    tasks.create_task(runner.run(stop))
+                    turn = turns.add((runner.key.name, runner.key.sink.value))
+                    tasks.create_task(runner.run(stop, turn))
+                tasks.create_task(turns.run(stop))
                 for duty in self._duties:
                     tasks.create_task(self._loop.run(duty, stop))
         finally:

@@ -18,6 +18,7 @@ from saga_engine.events.feeds.feed_sink import FeedSink
 from saga_engine.events.feeds.feed_table import Progress
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.readers.turns import Turn
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.events import (
     FeedAcquired,
@@ -60,9 +61,9 @@ class FeedRunner:
         self._renew_at = 0.0
         self._save_at = 0.0
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run the feed until *stop* is set, whenever this process can be its owner."""
-        await self._loop.run(self, stop)
+    async def run(self, stop: asyncio.Event, turn: Turn | None = None) -> None:
+        """Run the feed until *stop* is set, whenever it is the *turn* of this process."""
+        await self._loop.run(self, stop, turn)
 
     def turn_failed(self) -> None:
         """Begin again at the position that is stored."""

@@ -240,7 +240,9 @@ _NOTE_REWIND = text(
     WHERE name = :name AND sink = :sink"""
 )
 _RELEASE = text(
-    "UPDATE saga_engine.feed SET owner = NULL, leased_until = NULL WHERE owner = :owner"
+    """
+    UPDATE saga_engine.feed SET owner = NULL, leased_until = clock_timestamp()
+    WHERE owner = :owner"""
 )
 _LOCK = text("SELECT FROM saga_engine.feed WHERE name = :name AND sink = :sink FOR UPDATE")
 _READ = text(

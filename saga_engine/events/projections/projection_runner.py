@@ -15,6 +15,7 @@ from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.projections.read_ahead import ReadAhead
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.readers.turns import Turn
 from saga_engine.telemetry.events import (
     Observer,
     ProjectionAcquired,
@@ -57,9 +58,9 @@ class ProjectionRunner:
         self._renew_at = 0.0
         self._save_at = 0.0
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run the projection until *stop* is set, whenever this process can be its owner."""
-        await OwnedLoop(Operation.PROJECTION, self._settings, self._emit).run(self, stop)
+    async def run(self, stop: asyncio.Event, turn: Turn | None = None) -> None:
+        """Run the projection until *stop* is set, whenever it is the *turn* of this process."""
+        await OwnedLoop(Operation.PROJECTION, self._settings, self._emit).run(self, stop, turn)
 
     def turn_failed(self) -> None:
         """Make the next batch smaller: this one may have exceeded a limit."""

@@ -331,7 +331,7 @@ _SET_STATE = text(
 )
 _RELEASE = text(
     """
-    UPDATE saga_engine.projection SET owner = NULL, leased_until = NULL
+    UPDATE saga_engine.projection SET owner = NULL, leased_until = clock_timestamp()
     WHERE name = ANY(CAST(:name AS text[])) AND owner = :owner"""
 )
 _PROGRESS = text(

@@ -2,7 +2,8 @@
 The process that runs projections: all of one database, beside any number of other processes.
 
 It runs each version of their tables that its code fills: the live one, a rebuild, the previous one.
-Each is run by one process at a time. Another one takes over when its lease ends.
+Each is run by one process at a time, and the processes share them. Another one takes over when a
+lease ends.
 """
 
 import asyncio
@@ -30,8 +31,11 @@ from saga_engine.events.projections.stopped_report import report_stopped
 from saga_engine.events.projections.version_changes import VersionChanges
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
+from saga_engine.events.readers.lease_share import LeaseKey
+from saga_engine.events.readers.lease_table import PROJECTION_LEASES
 from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.readers.sql_event_store import SqlEventStore
+from saga_engine.events.readers.turns import Turns
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
@@ -110,14 +114,17 @@ class Projector(AsyncResource):
         store = SqlEventStore(self._database)
         horizon = HorizonWatch(store, self._settings)
         source = EventSource(store, self._log, horizon, self._settings)
+        report = self._loop.report_unavailable
+        turns = Turns(PROJECTION_LEASES, self._database, self.owner, self._settings, report)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._loop.watch(horizon, stop))
-                tasks.create_task(self._run_versions(source, stop))
+                tasks.create_task(self._run_versions(source, turns, stop))
+                tasks.create_task(turns.run(stop))
         finally:
             await self._release()
 
-    async def _run_versions(self, source: EventSource, stop: asyncio.Event) -> None:
+    async def _run_versions(self, source: EventSource, turns: Turns, stop: asyncio.Event) -> None:
         """Run each version of the tables of the projections, also those that are made later."""
         running: dict[ProjectionVersion, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
@@ -135,8 +142,11 @@ class Projector(AsyncResource):
                 else:
                     for removed in running.keys() - versions.keys():
                         running.pop(removed).cancel()
+                        turns.remove(_lease_key(removed))
                     for each in added:
-                        running[each] = tasks.create_task(self._runner(each, source).run(stop))
+                        running[each] = tasks.create_task(
+                            self._runner(each, source).run(stop, turns.add(_lease_key(each)))
+                        )
                 await wait_for_event(stop, self._settings.projection_lease / 3)
 
     async def _report_changes(self, versions: Sequence[StoredProjection]) -> None:
@@ -191,6 +201,10 @@ class Projector(AsyncResource):
                 await projection_table.release(tx, self._projections, self.owner)
         except StoreError as error:
             self._loop.report_unavailable(error)
+
+
+def _lease_key(version: ProjectionVersion) -> LeaseKey:
+    return version.name, str(version.version)
 
 
 def _with_pool_for(projections: Sequence[Projection], settings: Settings) -> Settings:

@@ -5,6 +5,7 @@ import asyncio
 from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.read_models.read_model_batch import ReadModelApplier, ReadModelBatch
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.readers.turns import Turn
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import (
     Observer,
@@ -37,9 +38,9 @@ class ReadModelRunner:
         self._position = 0
         self._window = settings.event_window
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run the read model until *stop* is set, whenever this process can be its owner."""
-        await OwnedLoop(Operation.PROJECTION, self._settings, self._emit).run(self, stop)
+    async def run(self, stop: asyncio.Event, turn: Turn | None = None) -> None:
+        """Run the read model until *stop* is set, whenever it is the *turn* of this process."""
+        await OwnedLoop(Operation.PROJECTION, self._settings, self._emit).run(self, stop, turn)
 
     def turn_failed(self) -> None:
         """Make the next batch smaller: this one may have exceeded a limit."""

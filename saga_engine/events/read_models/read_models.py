@@ -18,8 +18,10 @@ from saga_engine.events.read_models.read_model_batch import ReadModelApplier
 from saga_engine.events.read_models.read_model_runner import ReadModelRunner
 from saga_engine.events.read_models.run_statistics import RUN_STATISTICS
 from saga_engine.events.read_models.step_durations import STEP_DURATION
+from saga_engine.events.readers.lease_table import PROJECTION_LEASES
 from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
 from saga_engine.events.readers.progress_monitor import ProgressMonitor
+from saga_engine.events.readers.turns import Turns
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.settings import Settings
@@ -72,6 +74,9 @@ class ReadModels(AsyncResource):
     async def run(self, stop: asyncio.Event) -> None:
         """Run the read models until *stop* is set; then their leases end, too."""
         monitor = ProgressMonitor([self._monitor], self._settings, self._emit)
+        settings = self._settings.model_copy(update={"projection_lease": self._lease})
+        report = self._loop.report_unavailable
+        turns = Turns(PROJECTION_LEASES, self._database, self._owner, settings, report)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(monitor.run(stop))
@@ -84,7 +89,9 @@ class ReadModels(AsyncResource):
                         lease=self._lease,
                     )
                     runner = ReadModelRunner(applier, self._settings, self._emit)
-                    tasks.create_task(runner.run(stop))
+                    turn = turns.add((model.name, str(model.version)))
+                    tasks.create_task(runner.run(stop, turn))
+                tasks.create_task(turns.run(stop))
         finally:
             await self._release()
 

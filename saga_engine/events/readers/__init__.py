@@ -4,6 +4,9 @@ What every reader of the log shares: its lease, the horizon, and how far it is b
     interfaces        the database of events as every reader of the log uses it
     sql_event_store   that in PostgreSQL
     event_source      where the projections or feeds of a process read
+    lease_share       which leases a process should have, so that each has its share
+    lease_table       the leases in the tables of projections and of feeds
+    turns             when this process runs each of its projections or feeds
     owned_loop        the loop of what one process runs at a time: lease, errors, another turn
     horizon_watch     one look at the horizon for all projections or feeds of a process
     horizon_hold      which transaction holds the horizon back

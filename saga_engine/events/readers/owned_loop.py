@@ -16,6 +16,7 @@ from typing import Protocol
 from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreError, StoreLockTimeout, StoreUnavailable
 from saga_engine.events.readers.horizon_watch import HorizonWatch
+from saga_engine.events.readers.turns import Turn
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught, Observer
 from saga_engine.telemetry.events.emitter import describe_error
@@ -58,17 +59,28 @@ class OwnedLoop:
     settings: Settings
     emit: Observer
 
-    async def run(self, owned: Owned, stop: asyncio.Event) -> None:
-        """Run it until *stop* is set, whenever this process can be its owner."""
+    async def run(self, owned: Owned, stop: asyncio.Event, turn: Turn | None = None) -> None:
+        """
+        Run it until *stop* is set, whenever this process can be its owner.
+
+        Args:
+            owned: what is run.
+            stop: ends it.
+            turn: when other processes let this one be its owner; None: whenever it is free.
+        """
+        if turn:
+            await turn.wait()
         backoff = Backoff(self.settings.event_poll_interval_max, MAX_RETRY_DELAY)
         failures = 0
         while not stop.is_set():
             try:
                 if not await owned.acquire():
-                    await wait_for_event(stop, self.settings.projection_lease / 3)
+                    await self._wait(turn, stop)
                     continue
                 failures = 0
-                await owned.follow(stop)
+                await owned.follow(turn.end if turn else stop)
+                if turn and not stop.is_set():
+                    await turn.hand_over()
             except NotOwner:
                 continue
             except Exception as error:  # noqa: BLE001 - reported, and retried: it ends no other
@@ -76,6 +88,12 @@ class OwnedLoop:
                 owned.turn_failed()
                 failures += 1
                 await wait_for_event(stop, backoff.delay(failures))
+
+    async def _wait(self, turn: Turn | None, stop: asyncio.Event) -> None:
+        if turn:
+            await turn.wait()
+        else:
+            await wait_for_event(stop, self.settings.projection_lease / 3)
 
     async def watch(self, horizon: HorizonWatch, stop: asyncio.Event) -> None:
         """Watch the horizon until *stop* is set."""
