@@ -7,6 +7,6 @@ Benchmarks of events: appending, filling read models from the first event, the l
     event_database      a private PostgreSQL with event tables, and the projector as a process
     appends             the cases `append`
     rebuilds            the cases `rebuild-folded` and `rebuild-copied`
-    lag                 the case `lag`
+    lag                 the cases `lag` and `lag-in-rebuild`
     aims                what the figures should be
 """

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 
 from benchmarks.events import aims, appends, lag, rebuilds
 
-NAMES = ("append", *(each.case for each in rebuilds.REBUILDS), "lag")
+NAMES = ("append", *(each.case for each in rebuilds.REBUILDS), "lag", "lag-in-rebuild")
 
 MAX_APPENDED, MAX_FOLLOWED = 200_000, 60_000
 """Events with which a figure is steady; more events only take longer."""
@@ -38,3 +38,5 @@ async def _measured(names: Collection[str], events: int) -> AsyncIterator[Mappin
             yield line
     if "lag" in names:
         yield await lag.measure(min(events, MAX_FOLLOWED))
+    if "lag-in-rebuild" in names:
+        yield await lag.measure(min(events, MAX_FOLLOWED), stored=events)

@@ -64,13 +64,14 @@ class RunningProjector:
         database: where it runs.
         projection: the name of its only projection.
         pid: the process id.
-        connection: reads the position of the projection.
+        connection: reads the position of the live tables of the projection.
     """
 
     def __init__(
         self, database: EventDatabase, projection: str, pid: int, connection: asyncpg.Connection
     ) -> None:
         self._pids = {"projector": pid, "postgresql": database.pid}
+        self._database = database
         self._projection = projection
         self._connection = connection
 
@@ -86,6 +87,17 @@ class RunningProjector:
         """Up to which position the projection has applied everything; -1 before it runs."""
         position: int | None = await self._connection.fetchval(_POSITION, self._projection)
         return -1 if position is None else position
+
+    async def begin_rebuild(self) -> None:
+        """Begin to fill other tables beside the live ones."""
+        command = ("-m", "saga_engine", "projections", "rebuild", self._projection)
+        process = await start_python(*command, environment=self._database.environment)
+        if await process.wait() != 0:
+            raise RuntimeError("saga-engine projections rebuild failed")
+
+    async def is_rebuilding(self, position: int) -> bool:
+        """Whether the other tables have not reached *position*."""
+        return bool(await self._connection.fetchval(_IS_REBUILDING, self._projection, position))
 
     def cpu_seconds(self) -> Mapping[str, float]:
         """The processor time of the projector and of PostgreSQL until now, in seconds."""
@@ -108,4 +120,9 @@ async def run_projector(
         await connection.close()
 
 
-_POSITION = "SELECT position FROM saga_engine.projection WHERE name = $1 AND owner IS NOT NULL"
+_POSITION = """
+SELECT position FROM saga_engine.projection
+WHERE name = $1 AND role = 'live' AND owner IS NOT NULL"""
+_IS_REBUILDING = """
+SELECT EXISTS (SELECT FROM saga_engine.projection
+    WHERE name = $1 AND role = 'rebuild' AND position < $2)"""

@@ -1,5 +1,8 @@
 """
-The case `lag`: how long after its commit an event is in a read model, at 2,000 events a second.
+The cases `lag` and `lag-in-rebuild`: how long after its commit an event is in a read model.
+
+2,000 events a second are appended; in `lag-in-rebuild` while other tables are filled from the first
+of many events beside the live ones.
 
 Every 10 ms an append of 20 events begins, whether or not the one before it has ended. A lag is the
 time from the answer of an append to the first look, of one every 5 ms, that finds its last event
@@ -27,24 +30,37 @@ EVENTS_PER_APPEND = 20
 POLL_SECONDS = 0.005
 
 
-async def measure(events: int) -> Mapping[str, object]:
-    """Append *events* events beside a projector of the read model with folded changes."""
+async def measure(events: int, stored: int = 0) -> Mapping[str, object]:
+    """
+    Append *events* events beside a projector of the read model with folded changes.
+
+    Args:
+        events: how many.
+        stored: events that are stored and applied before; if there are any, the projection is
+            rebuilt meanwhile.
+    """
     rebuild = REBUILDS[0]
     async with (
         start_event_database() as database,
         Events(database.url, settings=Settings()) as store,
     ):
         await database.create_tables(rebuild.metadata)
+        await orders.fill(database, stored)
         async with run_projector(database, rebuild.module, rebuild.projection.name) as projector:
+            await projector.wait_for(stored)
+            if stored:
+                await projector.begin_rebuild()
             watch = LagWatch(projector)
             before, started_at = projector.cpu_seconds(), time.perf_counter()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watch.run())
-                await _append(store, watch, events // EVENTS_PER_APPEND)
+                await _append(store, watch, stored, events // EVENTS_PER_APPEND)
                 watch.finish()
             seconds, after = time.perf_counter() - started_at, projector.cpu_seconds()
+            is_rebuilding = await projector.is_rebuilding(stored)
     return {
-        "case": "lag",
+        "case": "lag-in-rebuild" if stored else "lag",
+        **({"rebuild_finished": not is_rebuilding} if stored else {}),
         "events": events,
         "events_per_s": round(events / seconds),
         **{f"p{each}_ms": round(watch.percentile(each) * 1000, 1) for each in (50, 99, 100)},
@@ -54,8 +70,8 @@ async def measure(events: int) -> Mapping[str, object]:
     }
 
 
-async def _append(store: Events, watch: "LagWatch", appends: int) -> None:
-    new_orders = map(orders.new_order, count())
+async def _append(store: Events, watch: "LagWatch", first: int, appends: int) -> None:
+    new_orders = map(orders.new_order, count(first))
 
     async def append() -> None:
         done = await store.append(*islice(new_orders, EVENTS_PER_APPEND // 2))

@@ -50,6 +50,12 @@ class ProjectionSettings(BaseModel):
         " parks. One more stops it: so many failures are hardly the fault of the events",
     )
 
+    projection_rebuild_yield_lag: Seconds = Field(
+        1.0,
+        description="Seconds that the live tables of a projection may be behind while it is"
+        " rebuilt. While they are more behind, the rebuild waits that long after each batch, at"
+        " most a third of projection_lease. The default is what readers of a table hardly notice",
+    )
     projection_switch_window: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000,
         description="Maximum number of positions that a rebuilt version may be behind when it is"

@@ -34,6 +34,7 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     projection_actions   pause, resume, retry and skip, for an operator
     projection_rebuild   begin to fill another version of the tables of a projection
     version_changes      a rebuild is ready, or has become live
+    rebuild_pace         how a rebuild makes way for the live version
     shadow_tables        the tables of a version that is not live
     projection_switch    exchange the live tables for those of another version
     table_exchange       rename the tables of two versions, with their indexes and rights

@@ -13,6 +13,7 @@ from saga_engine.events.projections.projection_failures import ParkedStream
 from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.projections.read_ahead import ReadAhead
+from saga_engine.events.projections.rebuild_pace import RebuildPace
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
 from saga_engine.events.readers.turns import Turn
@@ -24,6 +25,7 @@ from saga_engine.telemetry.events import (
     StreamParked,
 )
 from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
 
 
 class ProjectionRunner:
@@ -35,6 +37,7 @@ class ProjectionRunner:
         source: its events.
         applier: applies them.
         emit: takes telemetry events.
+        pace: how long it waits between two batches; None: it does not.
     """
 
     def __init__(
@@ -43,11 +46,13 @@ class ProjectionRunner:
         source: EventSource,
         applier: ProjectionWriter,
         emit: Observer,
+        pace: RebuildPace | None = None,
     ) -> None:
         self._projection = projection
         self._source = source
         self._applier = applier
         self._emit = emit
+        self._pace = pace
         self._settings = settings = source.settings
         self._types = sorted(projection.declaration.handlers)
         self._pages = ReadAhead(source, LogFilter.create(self._types, None))
@@ -104,6 +109,8 @@ class ProjectionRunner:
             result = await self._apply_next()
             if result.stopped:
                 return
+            if self._pace and (seconds := await self._pace.pause()):
+                await wait_for_event(stop, min(seconds, self._settings.projection_lease / 3))
         await self._save_passed()
 
     async def _apply_next(self) -> BatchResult:

@@ -27,6 +27,7 @@ from saga_engine.events.projections.projection_table import (
     StoredProjection,
 )
 from saga_engine.events.projections.projection_version import ProjectionVersion
+from saga_engine.events.projections.rebuild_pace import RebuildPace
 from saga_engine.events.projections.stopped_report import report_stopped
 from saga_engine.events.projections.version_changes import VersionChanges
 from saga_engine.events.readers.event_source import EventSource
@@ -144,9 +145,9 @@ class Projector(AsyncResource):
                         running.pop(removed).cancel()
                         turns.remove(_lease_key(removed))
                     for each in added:
-                        running[each] = tasks.create_task(
-                            self._runner(each, source).run(stop, turns.add(_lease_key(each)))
-                        )
+                        runner = self._runner(each, versions[each].role, source)
+                        turn = turns.add(_lease_key(each))
+                        running[each] = tasks.create_task(runner.run(stop, turn))
                 await wait_for_event(stop, self._settings.projection_lease / 3)
 
     async def _report_changes(self, versions: Sequence[StoredProjection]) -> None:
@@ -188,11 +189,16 @@ class Projector(AsyncResource):
             self._kept[name] = problem
             self._emit(ProjectionVersionKept(projection=name, problem=problem))
 
-    def _runner(self, projection: ProjectionVersion, source: EventSource) -> ProjectionRunner:
+    def _runner(
+        self, projection: ProjectionVersion, role: ProjectionRole, source: EventSource
+    ) -> ProjectionRunner:
         applier = BatchApplier(
             self._database, projection, self.owner, self._settings, self._time_limit
         )
-        return ProjectionRunner(projection, source, applier, self._emit)
+        pace = None
+        if role is ProjectionRole.REBUILD:
+            pace = RebuildPace(self._database, self._log, projection, self._settings)
+        return ProjectionRunner(projection, source, applier, self._emit, pace)
 
     async def _release(self) -> None:
         """End the leases. If that fails, they end with their time."""
