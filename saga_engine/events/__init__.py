@@ -4,6 +4,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     event_store/  streams of events: append, read a stream, read all in the order of positions
     aggregates/   a state folded from a stream, and commands that decide on its next events
     readers/      what every reader of the log shares: its lease, the horizon, its lag
+    handlers/     functions of the author that take events: declaration, call, failure
     projections/  tables derived from events, exactly once, and rebuilt beside the live ones
     feeds/        events published in the order of their streams, at least once
     read_models/  the engine's own projections of the journals of runs, beside a worker

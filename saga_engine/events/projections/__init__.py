@@ -12,8 +12,6 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     column_types         which values a column takes, and as which type they travel
     change_writer        the SQL that writes a folded batch
     event_application    from events to folded changes, and calls of SQL functions
-    sql_call             a call of an async function, with its time limit
-    poison_event         an event that can never be applied, and whose fault that is
     event_batch          the events of one transaction of a projection, and what became of them
     interfaces           the database as the loop of a projection uses it
     projection_batch     one batch of a projection: its effects and its checkpoint
@@ -21,8 +19,6 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     poison_search        finding the event that cannot be applied
     stream_retry         the retry of a parked stream
     overdue_call         the event whose async function took longer than its limit
-    handler_connection   the connection of an async function, which does not end the transaction
-    batch_size           how many events a projection applies in one transaction
     projection_table     how far each projection is, and which process runs it
     projection_failures  events that a projection could not apply, and streams that wait for one
     stopped_report       what a process that starts reports about projections that are stopped

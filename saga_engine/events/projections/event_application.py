@@ -15,13 +15,14 @@ from sqlalchemy import Table
 
 from saga_engine.errors import DefinitionError, UnreadableEvent
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.handlers.event_handler import EventHandler
+from saga_engine.events.handlers.poison_event import PoisonEvent, poison_of
+from saga_engine.events.handlers.sql_call import CallLimit, SqlCall, execute_call
 from saga_engine.events.projections.change import Change
 from saga_engine.events.projections.change_batch import ChangeBatch
 from saga_engine.events.projections.change_writer import write_changes
 from saga_engine.events.projections.handler_source import check_table
-from saga_engine.events.projections.poison_event import PoisonEvent, poison_of
-from saga_engine.events.projections.projection import EventHandler, Projection
-from saga_engine.events.projections.sql_call import CallLimit, SqlCall, execute_call
+from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.table_shape import TableProblem
 from saga_engine.payload.guard import CallTimeLimit, UserCodeError, call_user_code
 from saga_engine.store.database import SqlAlchemyTransaction
@@ -84,10 +85,7 @@ def _plan_event(
     *,
     fold: bool,
 ) -> None:
-    event_type = handler.event_type
-    if event_type is None:
-        recorded.require_exact_numbers()
-    event = recorded.data if event_type is None else event_type.read(recorded, time_limit)
+    event = handler.read(recorded, time_limit)
     if handler.is_sql:
         steps.append(SqlCall(handler, event, recorded))
         return

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.projections.poison_event import PoisonEvent
+from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections.projection_failures import ParkedStream
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Table
 
+from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections import projection_failures, projection_table
-from saga_engine.events.projections.poison_event import PoisonEvent
 from saga_engine.events.projections.projection_table import ProjectionRole, ProjectionState
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.projections.shadow_tables import shadow_copies

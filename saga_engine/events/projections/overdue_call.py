@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Sequence
 
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.handlers.sql_call import SqlCall
 from saga_engine.events.projections import projection_failures
 from saga_engine.events.projections.projection_key import ProjectionKey
-from saga_engine.events.projections.sql_call import SqlCall
 from saga_engine.postgres.statement import Transaction
 
 MAX_OVERDUE_CALLS = 2

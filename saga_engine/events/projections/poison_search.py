@@ -7,16 +7,18 @@ The events before it are applied.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saga_engine.errors import StoreUnavailable
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.event_store.savepoint import savepoint
+from saga_engine.events.handlers.poison_event import PoisonEvent, poison_of
+from saga_engine.events.handlers.sql_call import (
+    CallLimit,
+    TransactionEnded,
+    raise_if_unavailable,
+)
 from saga_engine.events.projections.event_application import Plan, execute, plan
 from saga_engine.events.projections.locked_version import LockedVersion
-from saga_engine.events.projections.poison_event import PoisonEvent, poison_of
 from saga_engine.events.projections.projection import Projection
-from saga_engine.events.projections.sql_call import CallLimit, SqlHandlerError, TransactionEnded
 from saga_engine.payload.guard import CallTimeLimit
-from saga_engine.postgres.sqlalchemy_errors import is_of_the_server, translate_error
 from saga_engine.postgres.statement import text
 
 
@@ -96,23 +98,6 @@ class PoisonSearch:
             await tx.execute(_BEGIN_CHECK)
             await tx.execute(_CHECK)
             await tx.execute(_END_CHECK)
-
-
-def raise_if_unavailable(error: Exception) -> None:
-    """
-    Raise an error that says nothing about the events: the database, a lock, another transaction.
-
-    Raises:
-        StoreUnavailable: the batch can be tried again.
-    """
-    cause = error.__cause__ if isinstance(error, SqlHandlerError) and error.__cause__ else error
-    if isinstance(cause, StoreUnavailable):
-        raise cause
-    if isinstance(error, SqlHandlerError) and not is_of_the_server(cause):
-        return
-    translated = translate_error(cause, "the database")
-    if isinstance(translated, StoreUnavailable):
-        raise translated from None
 
 
 _BEGIN_CHECK = text("SAVEPOINT projection_check")

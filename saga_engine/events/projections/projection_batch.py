@@ -11,17 +11,22 @@ from collections.abc import Sequence
 
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.handlers.on_poison import OnPoison
+from saga_engine.events.handlers.poison_event import PoisonEvent, overdue_poison, poison_of
+from saga_engine.events.handlers.sql_call import (
+    CallLimit,
+    SqlCall,
+    TransactionEnded,
+    raise_if_unavailable,
+)
 from saga_engine.events.projections import projection_failures, projection_table, shadow_tables
 from saga_engine.events.projections.event_application import Plan, execute, plan
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.projections.locked_version import LockedVersion, VersionLock
 from saga_engine.events.projections.overdue_call import MAX_OVERDUE_CALLS, OverdueCall
-from saga_engine.events.projections.poison_event import PoisonEvent, overdue_poison, poison_of
-from saga_engine.events.projections.poison_search import PoisonSearch, raise_if_unavailable
-from saga_engine.events.projections.projection import OnPoison
+from saga_engine.events.projections.poison_search import PoisonSearch
 from saga_engine.events.projections.projection_failures import ParkedStream
 from saga_engine.events.projections.projection_version import ProjectionVersion
-from saga_engine.events.projections.sql_call import CallLimit, SqlCall, TransactionEnded
 from saga_engine.events.projections.stream_retry import StreamRetrier
 from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.payload.guard import CallTimeLimit

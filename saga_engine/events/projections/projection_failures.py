@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.projections.poison_event import PoisonEvent
+from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections.projection_key import ProjectionKey
 from saga_engine.postgres.statement import Transaction, text
 

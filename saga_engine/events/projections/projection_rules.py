@@ -12,7 +12,8 @@ from sqlalchemy.exc import NoReferencedTableError
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events.event_store.event_types import missing_upcasters
-from saga_engine.events.projections.projection import OnPoison, Projection
+from saga_engine.events.handlers.on_poison import OnPoison
+from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_key import ENGINE_PREFIX
 from saga_engine.events.projections.table_shape import TableProblem, shape_of
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from saga_engine.events.event_store.log_page import LogFilter, LogPage
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.projections.batch_size import BatchSize
+from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.projections.interfaces import ProjectionWriter
-from saga_engine.events.projections.poison_event import PoisonEvent
 from saga_engine.events.projections.projection_failures import ParkedStream
 from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.projections.projection_version import ProjectionVersion

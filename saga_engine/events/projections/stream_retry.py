@@ -8,14 +8,14 @@ or column stops the projection, as in a batch.
 from dataclasses import replace
 
 from saga_engine.errors import StoreUnavailable
+from saga_engine.events.handlers.poison_event import PoisonEvent, overdue_poison, poison_of
+from saga_engine.events.handlers.sql_call import SqlCall, TransactionEnded
 from saga_engine.events.projections import projection_failures
 from saga_engine.events.projections.event_batch import BatchResult, StreamRetry
 from saga_engine.events.projections.locked_version import LockedVersion, VersionLock
 from saga_engine.events.projections.overdue_call import OverdueCall
-from saga_engine.events.projections.poison_event import PoisonEvent, overdue_poison, poison_of
 from saga_engine.events.projections.poison_search import PoisonSearch
 from saga_engine.events.projections.projection_version import ProjectionVersion
-from saga_engine.events.projections.sql_call import SqlCall, TransactionEnded
 
 Retried = tuple[BatchResult, dict[str, int]]
 """What has become of a retry, and the streams that are parked after it."""

@@ -14,8 +14,8 @@ from saga_engine.events.event_store.append import RUN_PREFIX
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.event_store.savepoint import savepoint
+from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections import projection_failures, projection_table
-from saga_engine.events.projections.poison_event import PoisonEvent
 from saga_engine.events.projections.projection_table import ProjectionState
 from saga_engine.events.read_models.read_model import ReadModel
 from saga_engine.events.readers.owned_loop import NotOwner

@@ -8,6 +8,7 @@ What every reader of the log shares: its lease, the horizon, and how far it is b
     lease_table       the leases in the tables of projections and of feeds
     turns             when this process runs each of its projections or feeds
     owned_loop        the loop of what one process runs at a time: lease, errors, another turn
+    batch_size        how many events are applied in one transaction
     horizon_watch     one look at the horizon for all projections or feeds of a process
     horizon_hold      which transaction holds the horizon back
     lag               how far projections and feeds are behind the horizon

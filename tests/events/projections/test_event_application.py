@@ -8,11 +8,11 @@ import pytest
 
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.handlers.sql_call import SqlCall
 from saga_engine.events.projections.change import Change, delete, put, upsert
 from saga_engine.events.projections.change_batch import ChangeBatch
 from saga_engine.events.projections.event_application import plan
 from saga_engine.events.projections.projection import Projection
-from saga_engine.events.projections.sql_call import SqlCall
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from tests.kit.read_model import BY_CUSTOMER, HISTORY, Placed, orders_projection
 

@@ -15,11 +15,12 @@ from sqlalchemy.pool import NullPool
 
 from saga_engine.errors import DefinitionError, StoreLockTimeout, StoreUnavailable
 from saga_engine.events.event_store.recorded import EventData, Recorded
+from saga_engine.events.handlers.on_poison import OnPoison
+from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections import projection_actions, projection_failures, projection_table
 from saga_engine.events.projections.change import Change, delete, put, upsert
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
-from saga_engine.events.projections.poison_event import PoisonEvent
-from saga_engine.events.projections.projection import OnPoison, Projection
+from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.projections.projection_table import ProjectionState
 from saga_engine.events.projections.projection_version import ProjectionVersion

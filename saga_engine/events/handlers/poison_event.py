@@ -1,4 +1,4 @@
-"""An event that a projection can never apply, and whose fault that is, as a sentence."""
+"""An event that a function can never take, and why, without values of the event."""
 
 import traceback
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from saga_engine.errors import SagaEngineError, SchemaMismatch, StoreRefused
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.projections.sql_call import (
+from saga_engine.events.handlers.sql_call import (
     CallLimit,
     SqlCall,
     SqlHandlerError,
@@ -23,7 +23,7 @@ _PACKAGE = __file__.rpartition("/events/")[0] + "/"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoisonEvent:
     """
-    An event that a projection can never apply.
+    An event that can never be applied.
 
     Args:
         recorded: the event.
@@ -43,13 +43,13 @@ def overdue_poison(call: SqlCall, limit: CallLimit) -> PoisonEvent:
     return PoisonEvent(recorded=call.recorded, error=did_not_return(call, limit), trace="")
 
 
-def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
-    """Describe why an event cannot be applied, without values of the event."""
+def poison_of(recorded: Recorded, error: BaseException, reader: str = "projection") -> PoisonEvent:
+    """Describe why an event cannot be applied by a reader, without values of the event."""
     wrapped = isinstance(error, SqlHandlerError | TransactionEnded)
     cause = error.__cause__ if wrapped and error.__cause__ else error
     known = cause if isinstance(cause, SagaEngineError) else translate_error(cause, "the database")
     if isinstance(known, SchemaMismatch):  # of the projection's tables, not of the event tables
-        problem = _missing(recorded, error, cause)
+        problem = _missing(recorded, error, cause, reader)
     else:
         problem = _problem(error, cause, known)
     return PoisonEvent(
@@ -60,13 +60,13 @@ def poison_of(recorded: Recorded, error: BaseException) -> PoisonEvent:
     )
 
 
-def _missing(recorded: Recorded, error: BaseException, cause: BaseException) -> str:
+def _missing(recorded: Recorded, error: BaseException, cause: BaseException, reader: str) -> str:
     name = missing_name_of(cause)
     if isinstance(error, SqlHandlerError) and any(each in name for each in _values(recorded)):
         name = ""  # the function may have made it of the event
     return (
-        f"The database lacks {name or 'a table, column or function'} that the projection uses"
-        f" (SQLSTATE {sqlstate_of(cause)}). Create it as the projection declares it, then retry."
+        f"The database lacks {name or 'a table, column or function'} that the {reader} uses"
+        f" (SQLSTATE {sqlstate_of(cause)}). Create it as the {reader} expects it, then retry."
     )
 
 

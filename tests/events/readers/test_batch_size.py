@@ -1,6 +1,6 @@
 """The number of events of a batch adapts to how long its transaction takes."""
 
-from saga_engine.events.projections.batch_size import BatchSize
+from saga_engine.events.readers.batch_size import BatchSize
 
 
 def adapted(size: BatchSize, seconds_of, batches: int = 40) -> int:

@@ -4,10 +4,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from saga_engine.errors import StoreUnavailable
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.projections.handler_connection import HandlerConnection, transaction_ended
-from saga_engine.events.projections.projection import EventHandler
+from saga_engine.events.handlers.event_handler import EventHandler
+from saga_engine.events.handlers.handler_connection import HandlerConnection, transaction_ended
 from saga_engine.payload.guard import class_name
+from saga_engine.postgres.sqlalchemy_errors import is_of_the_server, translate_error
 from saga_engine.store.database import SqlAlchemyTransaction
 
 
@@ -65,7 +67,7 @@ async def execute_call(tx: SqlAlchemyTransaction, call: SqlCall, limit: CallLimi
     Call an async function with the connection of a transaction.
 
     Args:
-        tx: the transaction of the batch.
+        tx: the transaction of its event.
         call: which function, and for which event.
         limit: how long it may take; None: as long as it wants.
 
@@ -97,6 +99,23 @@ async def execute_call(tx: SqlAlchemyTransaction, call: SqlCall, limit: CallLimi
             limit.overdue = call
         if not (tx.is_lost or (tx.is_open and transaction.is_active)):
             raise TransactionEnded(call.recorded) from transaction_ended(call.handler.call)
+
+
+def raise_if_unavailable(error: Exception) -> None:
+    """
+    Raise an error that says nothing about the events: the database, a lock, another transaction.
+
+    Raises:
+        StoreUnavailable: the batch can be tried again.
+    """
+    cause = error.__cause__ if isinstance(error, SqlHandlerError) and error.__cause__ else error
+    if isinstance(cause, StoreUnavailable):
+        raise cause
+    if isinstance(error, SqlHandlerError) and not is_of_the_server(cause):
+        return
+    translated = translate_error(cause, "the database")
+    if isinstance(translated, StoreUnavailable):
+        raise translated from None
 
 
 def did_not_return(call: SqlCall, limit: CallLimit) -> str:

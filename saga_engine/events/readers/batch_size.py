@@ -1,4 +1,4 @@
-"""How many events a projection applies in one transaction."""
+"""How many events a projection or a consumer applies in one transaction."""
 
 MAX_GROWTH = 2.0
 """How many times larger or smaller the next batch is at most; one slow commit is not a trend."""

@@ -1,4 +1,4 @@
-"""The connection that an async function of a projection gets: it does not end the transaction."""
+"""The connection that an async function gets: it does not end the transaction."""
 
 from typing import NoReturn, Self
 
@@ -10,7 +10,7 @@ from saga_engine.payload.guard import UserCodeCall
 
 class HandlerConnection(AsyncConnection):
     """
-    The connection of a batch, without the methods that end its transaction.
+    The connection of a transaction, without the methods that end its transaction.
 
     SQL that ends it is refused as well, below: `SqlAlchemyTransaction.kept_open`.
 
@@ -46,6 +46,6 @@ def transaction_ended(call: UserCodeCall) -> DefinitionError:
     return DefinitionError(
         f"{call.function} has ended the transaction.",
         location=call.source_location,
-        fix="Leave commit and rollback to the projection: the checkpoint depends on them. To undo"
+        fix="Leave commit and rollback to saga-engine: the checkpoint depends on them. To undo"
         " a part, use connection.begin_nested().",
     )
