@@ -97,6 +97,7 @@ class Program(StrEnum):
     WORKER = "worker"
     PARTICIPANT = "participant"
     PROJECTOR = "projector"
+    CONSUMER = "consumer"
 
 
 class ConnectionRole(StrEnum):

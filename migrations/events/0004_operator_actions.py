@@ -1,4 +1,4 @@
-"""What operators did with projections and feeds, when and why."""
+"""What operators did with projections, feeds and consumers, when and why."""
 
 from alembic import op
 
@@ -12,11 +12,12 @@ min_code_revision = "0001"
 _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0004', '0001')"
 
 # The newest of each projection and each feed are kept. `version` is that of a projection's tables;
-# `position` is of an event, or to which a feed was rewound.
+# `position` is of an event, or to which a feed was rewound; of a
+# consumer, the id of a failure.
 _ACTION = """
 CREATE TABLE saga_engine.operator_action (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind text NOT NULL CHECK (kind IN ('projection', 'feed')),
+    kind text NOT NULL CHECK (kind IN ('projection', 'feed', 'consumer')),
     name text COLLATE "C" NOT NULL,
     sink text COLLATE "C",  -- of a feed
     action text NOT NULL CHECK (action IN ('pause', 'resume', 'retry', 'skip', 'rebuild', 'switch',

@@ -25,6 +25,34 @@ from saga_engine.amqp.connection import RPC_TIMEOUT, SupervisedConnection
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.errors import BrokerError, BrokerUnavailable
+from saga_engine.vocabulary import ConnectionState
+
+
+async def count_messages_and_consumers(connection: AmqpConnection, queue: str) -> tuple[int, int]:
+    """
+    Ask how many messages of a queue are ready, and how many consumers it has.
+
+    Raises:
+        BrokerUnavailable: the broker does not respond.
+        ChannelNotFoundEntity, ChannelAccessRefused, ChannelLockedResource: it refuses to answer.
+    """
+    channel = await driver.open_channel(connection, Channel, RPC_TIMEOUT)
+    with driver.translate_errors("The broker does not respond", allow_refusals=True):
+        declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT)
+    if not await driver.close(channel, RPC_TIMEOUT):
+        raise BrokerUnavailable("The broker does not respond.")
+    return declared.message_count or 0, declared.consumer_count or 0
+
+
+async def queue_depth(connection: SupervisedConnection, queue: str) -> int | None:
+    """Ask how many messages of a queue are ready; None: the broker does not say."""
+    if connection.status.state is not ConnectionState.CONNECTED:
+        return None
+    try:
+        ready, _ = await count_messages_and_consumers(await connection.wait_connected(), queue)
+    except (BrokerUnavailable, ChannelNotFoundEntity, ChannelAccessRefused):
+        return None
+    return ready
 
 
 class ConsumerWatchdog:
@@ -42,7 +70,7 @@ class ConsumerWatchdog:
         connection = await self._supervised.wait_connected()
         for queue in self._queues:
             try:
-                messages, consumers = await self._count_messages_and_consumers(connection, queue)
+                messages, consumers = await count_messages_and_consumers(connection, queue)
             except ChannelNotFoundEntity:
                 return f"Queue {queue!r} is gone."
             except (ChannelAccessRefused, ChannelLockedResource):
@@ -57,16 +85,6 @@ class ConsumerWatchdog:
             ready_count += messages
         await self._redeclare_topology()
         return self._stall_problem(channel, ready_count)
-
-    async def _count_messages_and_consumers(
-        self, connection: AmqpConnection, queue: str
-    ) -> tuple[int, int]:
-        channel = await driver.open_channel(connection, Channel, RPC_TIMEOUT)
-        with driver.translate_errors("The broker does not respond", allow_refusals=True):
-            declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT)
-        if not await driver.close(channel, RPC_TIMEOUT):
-            raise BrokerUnavailable("The broker does not respond.")
-        return declared.message_count or 0, declared.consumer_count or 0
 
     async def _redeclare_topology(self) -> None:
         try:

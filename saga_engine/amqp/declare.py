@@ -15,6 +15,9 @@ from saga_engine.amqp.driver import AmqpConnection
 from saga_engine.errors import TopologyMismatch
 from saga_engine.protocol.topology import Binding, Exchange, Queue, Topology
 
+NO_DELIVERY_LIMIT = 2**31 - 1
+"""How often a message may be returned: more often than happens."""
+
 
 async def declare_topology(connection: AmqpConnection, topology: Topology, seconds: float) -> None:
     """
@@ -51,6 +54,9 @@ async def _declare_exchange(declaring: DeclaringChannel, exchange: Exchange) -> 
 
 async def _declare_queue(declaring: DeclaringChannel, queue: Queue) -> None:
     arguments: dict[str, Any] = {} if queue.exclusive else {"x-queue-type": "quorum"}
+    if queue.ordered:
+        # Without a limit RabbitMQ 3.10 puts a message that is returned at the end.
+        arguments |= {"x-single-active-consumer": True, "x-delivery-limit": NO_DELIVERY_LIMIT}
 
     async def send_declare(channel: Channel, *, passive: bool) -> None:
         await channel.queue_declare(

@@ -3,7 +3,7 @@ The command line: `saga-engine`, with one module for each group of commands.
 
     main                 the commands, and how each of them ends
     usage_error          a command line that cannot be run, and what to type instead
-    services             worker, participant, projector
+    services             worker, participant, projector, consume
     worker_with_read_models  `worker --events`: a worker and the read models in one process
     start                start, wait
     runs                 list, show
@@ -22,6 +22,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     feeds                feeds
     schemas              schemas
     declared_schemas     the schemas of a module
+    consumers            consumers
     tail                 tail
     event_output         the events that `streams read` and `tail` print
     migrate              migrate
@@ -35,7 +36,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     database             opening the database; run ids
     reader_state         the state of a projection or a feed, and whether a process runs it
     event_database       opening a database of events
-    operator_actions     who acts on a projection or a feed, and what was done
+    operator_actions     who acts on a projection, feed or consumer, and what was done
     json_argument        JSON and durations as arguments
     paging               pages of a listing, and the command for the next page
     output               JSON documents, tables and lines

@@ -10,6 +10,8 @@ from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr
 from saga_engine.errors import DefinitionError, collect_errors
 from saga_engine.events.aggregates.aggregate import Aggregate
 from saga_engine.events.aggregates.aggregate_rules import problems as aggregate_problems
+from saga_engine.events.consumers.consumer import Consumer
+from saga_engine.events.consumers.consumer_rules import problems as consumer_problems
 from saga_engine.events.feeds.feed import Feed
 from saga_engine.events.feeds.feed_rules import problems as feed_problems
 from saga_engine.events.projections.projection import Projection
@@ -36,15 +38,15 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     """
     Check what a module declares against every rule; print the problems and exit 8 if any.
 
-    It may declare sagas, aggregates, projections and feeds.
+    It may declare sagas, aggregates, projections, feeds and consumers.
 
     Args:
         module: MODULE or MODULE:NAME.
     """
-    found: list[Saga | Aggregate | Projection | Feed] = []
+    found: list[Saga | Aggregate | Projection | Feed | Consumer] = []
     with collect_errors() as problems:
         try:
-            kinds = (Saga, Aggregate, Projection, Feed)
+            kinds = (Saga, Aggregate, Projection, Feed, Consumer)
             found = load_objects(module, kinds, Settings.load().import_timeout)
         except DefinitionError as error:
             problems.append(error)
@@ -56,12 +58,15 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
     problems.extend(projection_problems(projections))
     feeds = [each for each in found if isinstance(each, Feed)]
     problems.extend(feed_problems(feeds))
+    consumers = [each for each in found if isinstance(each, Consumer)]
+    problems.extend(consumer_problems(consumers))
     if as_json:
         document: dict[str, list[Any]] = {
             "sagas": [_saga_json(each) for each in sagas],
             "aggregates": [_aggregate_json(each) for each in aggregates],
             "projections": [_projection_json(each) for each in projections],
-            "feeds": [{"name": each.name, "location": each.source_location} for each in feeds],
+            "feeds": [_located(each) for each in feeds],
+            "consumers": [_located(each) for each in consumers],
         }
         if problems:
             document = {name: [] for name in document}
@@ -74,6 +79,10 @@ def check(module: str, /, *, as_json: AsJson = False) -> int:
         for declared in found:
             print_line(_summary(declared))
     return EXIT_PROBLEMS_FOUND if problems else 0
+
+
+def _located(declared: Feed | Consumer) -> dict[str, str]:
+    return {"name": declared.name, "location": declared.source_location}
 
 
 def graph(
@@ -167,7 +176,9 @@ def _saga_json(saga: Saga) -> dict[str, Any]:
     }
 
 
-def _summary(found: Saga | Aggregate | Projection | Feed) -> str:
+def _summary(found: Saga | Aggregate | Projection | Feed | Consumer) -> str:
+    if isinstance(found, Consumer):
+        return f"{found.name}: consumer of {_count(len(found.handlers), 'event')}, valid"
     if isinstance(found, Feed):
         return f"{found.name}: feed, valid"
     if isinstance(found, Aggregate):

@@ -37,6 +37,7 @@ _COMMANDS = (
     ("worker", "services:worker", "Run a worker for the sagas of some modules."),
     ("participant", "services:participant", "Run the participants of some modules."),
     ("projector", "services:projector", "Run the projections and feeds of some modules."),
+    ("consume", "services:consume", "Run the consumers of some modules."),
     ("start", "start:start", "Start a run."),
     ("wait", "start:wait", "Wait until a run is finished."),
     ("list", "runs:list_runs", "List runs, the newest first."),
@@ -49,6 +50,7 @@ _COMMANDS = (
     ("projections", "projections:app", "List, show, retry, rebuild and switch projections."),
     ("feeds", "feeds:app", "List and show feeds, and act on them."),
     ("schemas", "schemas:app", "List, show, compare, check and export schemas."),
+    ("consumers", "consumers:app", "List and show consumers, and act on them."),
     ("dead-letters", "dead_letters:app", "List, show, redrive, discard and purge dead letters."),
     (
         "rotate-token-key",

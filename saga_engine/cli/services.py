@@ -1,4 +1,4 @@
-"""`saga-engine worker`, `participant` and `projector`: processes that run until stopped."""
+"""`saga-engine worker`, `participant`, `projector` and `consume`: they run until stopped."""
 
 import asyncio
 import gc
@@ -18,6 +18,8 @@ from saga_engine.cli.graceful_shutdown import (
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import ConfigurationError
+from saga_engine.events.consumers.consumer import Consumer
+from saga_engine.events.consumers.service import ConsumerService
 from saga_engine.events.feeds.feed import Feed
 from saga_engine.events.feeds.feed_rules import need_rabbitmq
 from saga_engine.events.projections.projection import Projection
@@ -133,12 +135,33 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
     )
 
 
+def consume(*modules: str, port: Port = None, host: Host = None) -> None:
+    """
+    Run the consumers of some modules, until the process is stopped.
+
+    The first SIGTERM or SIGINT finishes the batches in progress and exits 0; the second exits at
+    once.
+
+    Args:
+        modules: Any number of MODULE or MODULE:CONSUMER.
+    """
+    exit_on_stop_signals()
+    settings = _load_settings(port, host)
+    settings.require_database_url()
+    consumers = _load_all(modules, Consumer, settings)
+    _run_service(
+        settings,
+        Program.CONSUMER,
+        lambda emit, time_limit: ConsumerService(consumers, settings, emit, time_limit),
+    )
+
+
 def _run_service(
     settings: Settings,
     program: Program,
     create_service: Callable[
         [Emitter, CallTimeLimit],
-        Worker | WorkerWithReadModels | ParticipantService | ProjectorService,
+        Worker | WorkerWithReadModels | ParticipantService | ProjectorService | ConsumerService,
     ],
 ) -> None:
     """Connect the service, serve its HTTP port and run it, until it is stopped."""

@@ -1,5 +1,5 @@
 """
-Event sourcing on the same PostgreSQL: streams of events, aggregates, projections and feeds.
+Event sourcing on the same PostgreSQL: streams, aggregates, projections, feeds and consumers.
 
     event_store/  streams of events: append, read a stream, read all in the order of positions
     aggregates/   a state folded from a stream, and commands that decide on its next events
@@ -7,6 +7,7 @@ Event sourcing on the same PostgreSQL: streams of events, aggregates, projection
     handlers/     functions of the author that take events: declaration, call, failure
     projections/  tables derived from events, exactly once, and rebuilt beside the live ones
     feeds/        events published in the order of their streams, at least once
+    consumers/    published events take effect once in another service's database
     read_models/  the engine's own projections of the journals of runs, beside a worker
     client        Events: appends and reads, with a connection pool of its own
     service       ProjectorService: the process of a projector, its readiness and its shutdown
@@ -25,6 +26,7 @@ _MODULES = {
     "Aggregate": "saga_engine.events.aggregates.aggregate",
     "Append": "saga_engine.events.event_store.append",
     "Appended": "saga_engine.events.event_store.append",
+    "Consumer": "saga_engine.events.consumers.consumer",
     "Change": "saga_engine.events.projections.change",
     "EXISTING": "saga_engine.events.event_store.expected_version",
     "EventData": "saga_engine.events.event_store.recorded",
@@ -34,12 +36,14 @@ _MODULES = {
     "MessageContext": "saga_engine.message_context",
     "NEW": "saga_engine.events.event_store.expected_version",
     "Projection": "saga_engine.events.projections.projection",
+    "Received": "saga_engine.events.consumers.received",
     "Recorded": "saga_engine.events.event_store.recorded",
     "WrongVersion": "saga_engine.errors",
     "add": "saga_engine.events.projections.change",
     "append_in": "saga_engine.events.event_store.transactional",
     "decode": "saga_engine.events.aggregates.folding",
     "delete": "saga_engine.events.projections.change",
+    "from_queue": "saga_engine.events.consumers.source_options",
     "handle_in": "saga_engine.events.aggregates.command_handling",
     "insert": "saga_engine.events.projections.change",
     "put": "saga_engine.events.projections.change",
@@ -55,18 +59,21 @@ __all__ = [
     "Append",
     "Appended",
     "Change",
+    "Consumer",
     "EventData",
     "Events",
     "Feed",
     "Handled",
     "MessageContext",
     "Projection",
+    "Received",
     "Recorded",
     "WrongVersion",
     "add",
     "append_in",
     "decode",
     "delete",
+    "from_queue",
     "handle_in",
     "insert",
     "put",

@@ -5,6 +5,9 @@ from saga_engine.events.aggregates.command_handling import handle_in as handle_i
 from saga_engine.events.aggregates.folding import decode as decode
 from saga_engine.events.aggregates.folding import replay as replay
 from saga_engine.events.client import Events as Events
+from saga_engine.events.consumers.consumer import Consumer as Consumer
+from saga_engine.events.consumers.received import Received as Received
+from saga_engine.events.consumers.source_options import from_queue as from_queue
 from saga_engine.events.event_store.append import Append as Append
 from saga_engine.events.event_store.append import Appended as Appended
 from saga_engine.events.event_store.expected_version import ANY as ANY

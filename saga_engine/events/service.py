@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from saga_engine.engine_process import EngineProcess, Readiness
-from saga_engine.errors import SagaEngineError
 from saga_engine.events.event_store.schema_registration import register_events
 from saga_engine.events.feeds.feed import Feed
 from saga_engine.events.feeds.feed_monitor import FeedMonitor
@@ -125,7 +124,7 @@ class ProjectorService(EngineProcess):
     async def readiness(self) -> Readiness:
         """Report each dependency of the process; see Readiness."""
         readiness: Readiness = {
-            "database": await self._database_problem(),
+            "database": await self._database.find_problem(),
             "projections": self._projection_monitor.problem,
             **self._process_readiness(),
         }
@@ -133,10 +132,3 @@ class ProjectorService(EngineProcess):
             readiness["feeds"] = self._feed_monitor.problem
             readiness["publishing"] = self._feeds.problem
         return readiness
-
-    async def _database_problem(self) -> str | None:
-        try:
-            await self._database.check()
-        except SagaEngineError as error:
-            return str(error)
-        return None

@@ -38,10 +38,16 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable quorum queue, or an exclusive one, which is deleted with its connection."""
+    """
+    A durable quorum queue, or an exclusive one, which is deleted with its connection.
+
+    Of an ordered queue one consumer gets all messages, until it is gone, and a message that is
+    returned has its old place.
+    """
 
     name: str
     exclusive: bool = False
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,20 @@ def participant_topology(name: str, commands: Sequence[str]) -> Topology:
         exchanges=(_COMMANDS_EXCHANGE, _REPLIES_EXCHANGE),
         queues=(Queue(queue),),
         bindings=tuple(Binding(queue, COMMANDS, command) for command in commands),
+    )
+
+
+def consumer_queue(name: str) -> str:
+    """The queue of the consumer of events called `name`, unless it names another one."""
+    return f"saga.consumer.{name}"
+
+
+def consumer_topology(queue: str, keys: Sequence[str]) -> Topology:
+    """The topology of a consumer of events: its queue, bound to the exchange of feeds."""
+    return Topology(
+        exchanges=FEED_TOPOLOGY.exchanges,
+        queues=(Queue(queue, ordered=True),),
+        bindings=tuple(Binding(queue, FEED, each) for each in keys),
     )
 
 

@@ -12,6 +12,7 @@ Every setting of the engine: one frozen object, read once and passed down.
     projections   projections: batches, leases, and how soon they see an event
     feeds         feeds: how many events they publish at once
     webhooks      webhooks: timeouts, retries, and which addresses are allowed
+    consumers     consumers: batches, what they remember, what waits for a correction
     user_code     how long imports, mapping functions and validators may take
     security      who may send what, and the encryption of payloads
     participant   handlers, their timeouts, and a participant's database
@@ -37,6 +38,7 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.settings.batches import BatchSettings
 from saga_engine.settings.broker import BrokerSettings
 from saga_engine.settings.client import ClientSettings
+from saga_engine.settings.consumers import ConsumerSettings
 from saga_engine.settings.database import DatabaseSettings
 from saga_engine.settings.duties import DutySettings
 from saga_engine.settings.events import EventSettings
@@ -59,6 +61,7 @@ class Settings(
     SecuritySettings,
     LimitSettings,
     WebhookSettings,
+    ConsumerSettings,
     FeedSettings,
     ProjectionSettings,
     EventSettings,

@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import Executable, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from saga_engine.errors import SagaEngineError
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres import pgbouncer
 from saga_engine.postgres.connect import create_database_engine
@@ -200,6 +201,14 @@ class Database(AsyncResource):
         """
         async with self.transaction() as tx:
             await database_check.check_database(tx, self._address, self._lineages)
+
+    async def find_problem(self) -> str | None:
+        """Describe what `check` finds wrong now, in a sentence; None: nothing."""
+        try:
+            await self.check()
+        except SagaEngineError as error:
+            return str(error)
+        return None
 
 
 async def _rollback(connection: AsyncConnection, adapter: Any) -> None:

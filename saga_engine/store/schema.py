@@ -18,7 +18,7 @@ from saga_engine.postgres.statement import Statement, Transaction, text
 REVISION = "0003"
 """The newest migration of the engine's tables: what this version of the code needs."""
 
-EVENTS_REVISION = "0005"
+EVENTS_REVISION = "0006"
 """The newest migration of the event tables: what this version of the code needs."""
 
 

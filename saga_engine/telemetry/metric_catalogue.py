@@ -63,6 +63,7 @@ COMMAND = Label("command")
 PROJECTION = Label("projection")
 FEED = Label("feed")
 SINK = Label("sink")
+CONSUMER = Label("consumer")
 QUEUE = Label("queue")
 EXCHANGE = Label("exchange")
 DIRECTION = _closed("direction", Direction)
@@ -85,6 +86,8 @@ PROJECTION_STATE = Label("state", ("active", "paused", "stopped"))
 READER_KIND = Label("kind", ("projection", "feed"))
 READER = Label("reader")
 FEED_STATE = Label("state", ("active", "stopped"))
+CONSUMER_OUTCOME = Label("outcome", ("applied", "duplicate", "passed", "kept"))
+CONSUMER_FAILURE = Label("kind", ("stopped", "parked", "unreadable"))
 FEED_OUTCOME = Label("outcome", ("published", "skipped"))
 
 
@@ -270,6 +273,22 @@ _FEED_METRICS = (
     _counter("saga_feed_failures_total", "Events that cannot be published.", FEED, SINK),
 )
 
+_CONSUMER_METRICS = (
+    _counter("saga_consumer_events_total", "Messages consumed.", CONSUMER, CONSUMER_OUTCOME),
+    _counter("saga_consumer_late_events_total", "Events after a later one.", CONSUMER),
+    _counter("saga_consumer_failures_total", "Messages that fail.", CONSUMER, CONSUMER_FAILURE),
+    _histogram(
+        "saga_consumer_batch_duration_seconds",
+        "Duration of a batch of a consumer.",
+        ENGINE_DURATION_BUCKETS,
+        CONSUMER,
+    ),
+    _gauge("saga_consumer_delay_seconds", "Age of the last event at its effect.", CONSUMER),
+    _gauge("saga_consumer_partitions", "Partitions in a state.", CONSUMER, PROJECTION_STATE),
+    _gauge("saga_consumer_waiting_messages", "Messages behind the consumed ones.", CONSUMER),
+    _gauge("saga_consumer_kept_messages", "Messages kept for an operator.", CONSUMER),
+)
+
 _RETENTION_METRICS = (
     _gauge(
         "saga_retention_held_seconds",
@@ -315,6 +334,7 @@ METRIC_CATALOGUE: tuple[MetricSpec, ...] = (
     *_PARTICIPANT_METRICS,
     *_PROJECTION_METRICS,
     *_FEED_METRICS,
+    *_CONSUMER_METRICS,
     *_RETENTION_METRICS,
     *_BACKLOG_METRICS,
 )

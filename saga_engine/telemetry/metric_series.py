@@ -1,11 +1,12 @@
 """The series of one registry, and the names that may become label values."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.metric_catalogue import MetricSpec
 
 OTHER = "other"
@@ -19,6 +20,9 @@ MAX_SAGAS = 200
 
 _METRIC_TYPES: Mapping[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 _CODE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+EventHandlers = Mapping[type[TelemetryEvent], Callable[[Any], None]]
+"""What each telemetry event does to metrics."""
 
 Key = TypeVar("Key")
 
@@ -105,6 +109,7 @@ class LabelNames:
         self._commands: set[str] = set()
         self._projections: set[str] = set()
         self._feeds: set[tuple[str, str]] = set()
+        self._consumers: set[str] = set()
         self._codes: dict[str, set[str]] = {}
 
     def register_saga(self, saga: str, version: int, steps: Collection[str]) -> None:
@@ -124,6 +129,10 @@ class LabelNames:
     def register_feeds(self, feeds: Iterable[tuple[str, str]]) -> None:
         """Allow the names of a projector's feeds, with their sinks."""
         self._feeds.update(feeds)
+
+    def register_consumers(self, names: Iterable[str]) -> None:
+        """Allow the names of a process's consumers."""
+        self._consumers.update(names)
 
     def saga(self, name: str) -> str:
         """The label value for a saga."""
@@ -148,6 +157,10 @@ class LabelNames:
     def feed(self, feed: tuple[str, str]) -> tuple[str, str]:
         """The label values for a feed and its sink."""
         return feed if feed in self._feeds else (OTHER, OTHER)
+
+    def consumer(self, name: str) -> str:
+        """The label value for a consumer."""
+        return name if name in self._consumers else OTHER
 
     def code(self, label: str, value: str) -> str:
         """

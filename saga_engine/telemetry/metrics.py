@@ -7,9 +7,8 @@ counts as `other`, so that no message can create a series.
 """
 
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.metadata import version as version_of
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -19,8 +18,10 @@ from prometheus_client.registry import Collector
 
 from saga_engine.telemetry import events, metric_catalogue
 from saga_engine.telemetry.backlog_gauges import update_backlog_gauges
+from saga_engine.telemetry.consumer_metrics import ConsumerMetrics
 from saga_engine.telemetry.events import TelemetryEvent
 from saga_engine.telemetry.metric_series import (
+    EventHandlers,
     Key,
     LabelNames,
     MetricSeries,
@@ -28,8 +29,6 @@ from saga_engine.telemetry.metric_series import (
     closed_value,
 )
 from saga_engine.vocabulary import ConnectionState, Direction, Outcome
-
-EventHandlers = Mapping[type[TelemetryEvent], Callable[[Any], None]]
 
 
 class Metrics:
@@ -47,6 +46,7 @@ class Metrics:
             **self._participant_handlers(),
             **self._projection_handlers(),
             **self._feed_handlers(),
+            **ConsumerMetrics(self._series, self._names).handlers(),
         }
         self._series.create(each for each in metric_catalogue.METRIC_CATALOGUE if not each.backlog)
         ProcessCollector(registry=self._registry)

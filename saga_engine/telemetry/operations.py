@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Operation(StrEnum):
-    """What a worker or a participant was doing when the database or its own code failed."""
+    """What a process was doing when the database or its own code failed."""
 
     # what a worker does with messages
     DELIVERIES = "deliveries"
@@ -31,3 +31,5 @@ class Operation(StrEnum):
     # a projector
     PROJECTION = "projection"
     FEED = "feed"
+    # a consumer
+    CONSUMER = "consumer"

@@ -194,8 +194,8 @@ async def test_a_file_name_is_refused_with_the_module_name(shop, given, module):
         ("nowhere", "There is no module 'nowhere'"),
         ("syntax", "syntax.py:1"),
         ("raising", "ZeroDivisionError"),
-        ("empty", "declares no Saga, Aggregate, Projection or Feed."),
-        ("valid:other", "has no Saga, Aggregate, Projection or Feed named 'other'"),
+        ("empty", "declares no Saga, Aggregate, Projection, Feed or Consumer."),
+        ("valid:other", "has no Saga, Aggregate, Projection, Feed or Consumer named 'other'"),
     ],
 )
 async def test_a_module_that_cannot_be_loaded_is_one_sentence(shop, module, words):

@@ -339,6 +339,26 @@ class TestConsuming:
         again = await consume(queue)
         assert [(await next_of(again)).body for _ in range(3)] == [b"\x00", b"\x01", b"\x02"]
 
+    async def test_an_ordered_queue_gives_all_messages_to_one_consumer_at_a_time(self, connection):
+        arguments = {**QUORUM, "x-single-active-consumer": True, "x-delivery-limit": 9}
+        active, waiting = await connection.channel(), await connection.channel()
+        arrived = []
+        for channel in (active, waiting):
+            await channel.set_qos(prefetch_count=2)
+            queue = await channel.declare_queue("orders", durable=True, arguments=arguments)
+            arrived.append(await consume(queue))
+        for number in range(4):
+            await publish(waiting, "orders", bytes([number]))
+        first, second = await next_of(arrived[0]), await next_of(arrived[0])
+        assert [first.body, second.body] == [bytes([0]), bytes([1])]
+        await assert_ready(waiting, "orders", 2)
+        assert arrived[1].empty()
+        await active.close()
+        for number in range(4):
+            message = await next_of(arrived[1])
+            assert message.body == bytes([number])
+            await message.ack()
+
     async def test_a_quorum_queue_without_a_limit_requeues_at_the_end(self, channel):
         queue = await channel.declare_queue("orders", durable=True, arguments=QUORUM)
         for number in range(2):

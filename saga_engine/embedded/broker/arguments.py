@@ -1,8 +1,8 @@
 """
 The properties of a queue: validated at declaration, compared at redeclaration.
 
-The rules and texts are RabbitMQ's (rabbitmq.com/docs/queues and /docs/quorum-queues). `x-expires`,
-priorities and single active consumers are not implemented; they are refused, not ignored.
+The rules and texts are RabbitMQ's (rabbitmq.com/docs/queues and /docs/quorum-queues). `x-expires`
+and priorities are not implemented; they are refused, not ignored.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,18 @@ _TEXT_ARGUMENTS: Final = (
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
 )
+_BOOLEAN_ARGUMENTS: Final = ("x-single-active-consumer",)
 _ENUM_ARGUMENTS: Final = {
     "x-queue-type": ("classic", "quorum"),
     "x-overflow": ("drop-head", "reject-publish", "reject-publish-dlx"),
 }
-_SUPPORTED_ARGUMENTS: Final = (*_INTEGER_ARGUMENTS, *_TEXT_ARGUMENTS, *_ENUM_ARGUMENTS)
-_UNSUPPORTED_ARGUMENTS: Final = ("x-expires", "x-max-priority", "x-single-active-consumer")
+_SUPPORTED_ARGUMENTS: Final = (
+    *_INTEGER_ARGUMENTS,
+    *_TEXT_ARGUMENTS,
+    *_BOOLEAN_ARGUMENTS,
+    *_ENUM_ARGUMENTS,
+)
+_UNSUPPORTED_ARGUMENTS: Final = ("x-expires", "x-max-priority")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,11 @@ class QueueDeclaration:
         return self.arguments.get("x-queue-type") == "quorum"
 
     @property
+    def has_single_active_consumer(self) -> bool:
+        """Whether all messages go to the first consumer, until it is gone."""
+        return bool(self.arguments.get("x-single-active-consumer"))
+
+    @property
     def overflow(self) -> str:
         """What the queue does when it is full."""
         return str(self.arguments.get("x-overflow", "drop-head"))
@@ -98,6 +109,8 @@ class QueueDeclaration:
 def _is_valid_argument(name: str, value: object) -> bool:
     if name in _INTEGER_ARGUMENTS:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+    if name in _BOOLEAN_ARGUMENTS:
+        return isinstance(value, bool)
     if name in _TEXT_ARGUMENTS:
         return isinstance(value, str)
     return value in _ENUM_ARGUMENTS[name] if name in _ENUM_ARGUMENTS else True

@@ -155,6 +155,9 @@ class Queue:
         return self.purge()
 
     def _next_consumer(self) -> QueueConsumer | None:
+        if self.declaration.has_single_active_consumer:
+            active = self.consumers[0] if self.consumers else None
+            return active if active and active.has_capacity() else None
         for consumer in self.consumers:
             if consumer.has_capacity():
                 self.consumers.remove(consumer)

@@ -57,7 +57,7 @@ class EventLog:
         event = object.__new__(Recorded)
         for set_field, value in zip(_SET_COLUMNS, row, strict=False):
             set_field(event, value)
-        _set_content(event, StoredContent(self.id, row[7], row[8]))
+        set_content(event, StoredContent(self.id, row[7], row[8]))
         return event
 
 
@@ -68,7 +68,8 @@ _SET_COLUMNS = tuple(
         *("stream", "version", "place", "position", "recorded_at", "type", "schema_version"),
     )
 )
-_set_content = vars(StoredFields)["_content"].__set__
+set_content = vars(StoredFields)["_content"].__set__
+"""Gives an event what its data is made of, when it is made without its constructor."""
 
 _LOAD = text(
     "SELECT id::text, to_regclass('saga_engine.journal') IS NOT NULL FROM saga_engine.event_log"

@@ -66,6 +66,8 @@ class EventType:
         model_call: names that class in errors and for the time limit.
         source_location: `file:line` of the declaration.
         upcasters: by the version that they read.
+        reads_any_version: whether the model reads the data of every version, because another
+            program declares the event.
     """
 
     name: str
@@ -75,6 +77,7 @@ class EventType:
     model_call: UserCodeCall
     source_location: str
     upcasters: dict[int, Upcaster]
+    reads_any_version: bool = False
 
     @property
     def missing_versions(self) -> list[int]:
@@ -111,7 +114,8 @@ class EventType:
             UnreadableEvent: it has a newer version, does not fit the model, or an upcaster failed.
         """
         try:
-            if recorded.schema_version == self.version and (stored := recorded.stored_json()):
+            is_newest = self.reads_any_version or recorded.schema_version == self.version
+            if is_newest and (stored := recorded.stored_json()):
                 # Not `data`, which would have to be written as JSON again.
                 read = self.payload_type.read_text
                 return call_user_code(time_limit, self.model_call, read, stored)
@@ -133,7 +137,7 @@ class EventType:
 
     def _newest_data(self, recorded: Recorded, time_limit: CallTimeLimit) -> Json:
         version = recorded.schema_version
-        if version == self.version:
+        if self.reads_any_version or version == self.version:
             return recorded.data
         if version > self.version:
             problem = f"it has version {version}, and this code knows up to {self.version}"
@@ -253,6 +257,30 @@ def declare_event_type(model: Any, name: Any, version: Any, location: str) -> Ev
     )
     setattr(model, _DECLARATION, event_type)
     return event_type
+
+
+def event_type_of_others(model: Any, name: str, location: str) -> EventType:
+    """
+    Make what reads an event that another program declares, in every version.
+
+    Args:
+        model: the class of what is read of its content.
+        name: of the event.
+        location: `file:line` of what reads it.
+
+    Raises:
+        DefinitionError: the class is not lossless as JSON.
+    """
+    return EventType(
+        name=name,
+        version=1,
+        model=model,
+        payload_type=model_type(model, f"The content of event {name!r}", location),
+        model_call=event_code_call(type_name(model), location, name),
+        source_location=location,
+        upcasters={},
+        reads_any_version=True,
+    )
 
 
 def model_type(model: Any, description: str, location: str) -> PayloadType:

@@ -6,8 +6,8 @@ Projections and consumers have such functions.
 
 import inspect
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from saga_engine.errors import DefinitionError
@@ -95,11 +95,37 @@ def named_event(event: type | str, location: str) -> tuple[str, EventType | None
     return event_type.name, event_type
 
 
+def content_model(function: Callable[..., Any], location: str) -> type | None:
+    """
+    Give the class that the first parameter of a function is annotated with; None: plain JSON.
+
+    Raises:
+        DefinitionError: an annotation cannot be read.
+    """
+    hints = _hints(function, location)
+    annotated = [hints[each] for each in inspect.signature(function).parameters if each in hints]
+    first = annotated[0] if annotated else None
+    is_model = isinstance(first, type) and (is_dataclass(first) or hasattr(first, "model_fields"))
+    return first if is_model else None
+
+
 def check_signature(
-    function: Callable[..., Any], event: type | str, location: str, *, is_sql: bool
+    function: Callable[..., Any],
+    event: type | str,
+    location: str,
+    *,
+    is_sql: bool,
+    record: type[Recorded] = Recorded,
 ) -> dict[str, Any]:
     """
     Check the parameters and annotations of a function.
+
+    Args:
+        function: of the author.
+        event: that of its decorator.
+        location: where it is declared.
+        is_sql: whether it gets a connection as well.
+        record: the class of what it gets as the second parameter.
 
     Returns:
         All annotations, that of its result as `return`.
@@ -119,28 +145,52 @@ def check_signature(
             fix=f"Give this {kind} {len(expected)}: {', '.join(expected)}.",
         )
     hints = _hints(function, location)
-    first = hints.get(parameters[0].name, event)
-    if not isinstance(event, str) and first is not event:
-        raise DefinitionError(
-            f"{function.__name__} takes {type_name(first)}, and gets {type_name(event)}.",
-            location=location,
-            fix="Annotate its first parameter with the event of the decorator.",
-        )
-    if isinstance(event, str) and not _takes_json(hints.get(parameters[0].name, Any)):
-        raise DefinitionError(
-            f"{function.__name__} takes {type_name(first)}, and gets the JSON of {event!r}.",
-            location=location,
-            fix=f"Write @....on({type_name(first)}), or annotate the parameter with"
-            " dict[str, Any].",
-        )
-    second = hints.get(parameters[1].name, Recorded)
-    if second is not Recorded:
+    _check_content(function, event, hints.get(parameters[0].name, event), location)
+    second = hints.get(parameters[1].name, record)
+    if second not in (Recorded, record):
         raise DefinitionError(
             f"{function.__name__} takes {type_name(second)} as its second parameter.",
             location=location,
-            fix="Annotate it with Recorded, which has the stream, the position and the time.",
+            fix=f"Annotate it with {record.__name__}, which has the stream, the position and the"
+            " time.",
         )
     return hints
+
+
+def _check_content(
+    function: Callable[..., Any], event: type | str, annotation: Any, location: str
+) -> None:
+    """Check the annotation of the first parameter, which takes the event."""
+    if not isinstance(event, str) and annotation is not event:
+        raise DefinitionError(
+            f"{function.__name__} takes {type_name(annotation)}, and gets {type_name(event)}.",
+            location=location,
+            fix="Annotate its first parameter with the event of the decorator.",
+        )
+    if isinstance(event, str) and not _takes_json(annotation):
+        raise DefinitionError(
+            f"{function.__name__} takes {type_name(annotation)}, and gets the JSON of {event!r}.",
+            location=location,
+            fix=f"Write @....on({type_name(annotation)}), or annotate the parameter with"
+            " dict[str, Any].",
+        )
+
+
+def require_no_result(
+    function: Callable[..., Any], hints: Mapping[str, Any], location: str
+) -> None:
+    """
+    Check that an async function is annotated to return nothing.
+
+    Raises:
+        DefinitionError: it returns something, which nothing would read.
+    """
+    if hints.get("return", type(None)) is not type(None):
+        raise DefinitionError(
+            f"{function.__name__} does not say that it returns None.",
+            location=location,
+            fix="An async function changes the tables itself: annotate its result with None.",
+        )
 
 
 def _takes_json(annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What operators did with projections and feeds, when and why: the table `operator_action`."""
+"""What operators did with projections, feeds and consumers: the table `operator_action`."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ class SubjectKind(StrEnum):
 
     PROJECTION = "projection"
     FEED = "feed"
+    CONSUMER = "consumer"
 
 
 class Action(StrEnum):
@@ -54,7 +55,7 @@ class Subject:
     What an operator acts on.
 
     Args:
-        kind: a projection or a feed.
+        kind: a projection, a feed or a consumer.
         name: of it.
         version: of the tables of a projection; of a feed None.
         sink: of a feed; of a projection None.
@@ -80,7 +81,7 @@ class RecordedAction:
         action: see Action.
         version: of the tables of a projection: those it was about, or that it switched to.
         position: of the event that was retried, skipped or discarded, or to which a feed was
-            rewound.
+            rewound; of a consumer, the id of the failure.
         acted_at: when.
         operator: a person or a program.
         reason: in their words.

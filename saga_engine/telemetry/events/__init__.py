@@ -4,6 +4,7 @@ Telemetry events: what happened in a process, as frozen records.
     run_events         runs, attempts, incidents and operators' actions
     message_events     messages consumed, processed, published, ignored, held and dead-lettered
     connection_events  the connections to RabbitMQ and PostgreSQL
+    consumer_events    which process runs a consumer, and what it cannot apply
     code_events        bugs of the engine, and code of the user that fails or hangs
     process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
     event_failure      an event that cannot be processed: what the next two have in common
@@ -34,6 +35,15 @@ from saga_engine.telemetry.events.connection_events import (
     BrokerConnectionChanged,
     DatabaseRecovered,
     DatabaseUnavailable,
+)
+from saga_engine.telemetry.events.consumer_events import (
+    ConsumerAcquired,
+    ConsumerBatchApplied,
+    ConsumerMessageKept,
+    ConsumersMeasured,
+    ConsumerSourceUnavailable,
+    ConsumersRegistered,
+    ConsumerStopped,
 )
 from saga_engine.telemetry.events.emitter import (
     Emitter,
@@ -109,6 +119,13 @@ __all__ = [
     "BarrierHit",
     "BatchProcessed",
     "BrokerConnectionChanged",
+    "ConsumerAcquired",
+    "ConsumerBatchApplied",
+    "ConsumerMessageKept",
+    "ConsumerSourceUnavailable",
+    "ConsumerStopped",
+    "ConsumersMeasured",
+    "ConsumersRegistered",
     "DatabaseRecovered",
     "DatabaseUnavailable",
     "DefinitionRegistered",

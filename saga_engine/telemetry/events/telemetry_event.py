@@ -6,6 +6,7 @@ from typing import TypeAlias
 from saga_engine.telemetry.events import (
     code_events,
     connection_events,
+    consumer_events,
     feed_events,
     handler_events,
     message_events,
@@ -67,6 +68,13 @@ TelemetryEvent: TypeAlias = (
     | feed_events.FeedStopped
     | feed_events.FeedEventDeadLettered
     | feed_events.FeedsMeasured
+    | consumer_events.ConsumersRegistered
+    | consumer_events.ConsumersMeasured
+    | consumer_events.ConsumerAcquired
+    | consumer_events.ConsumerBatchApplied
+    | consumer_events.ConsumerStopped
+    | consumer_events.ConsumerMessageKept
+    | consumer_events.ConsumerSourceUnavailable
     | retention_events.ReaderPassedOver
     | retention_events.RetentionMeasured
     | process_events.BacklogCounted

@@ -1,0 +1,133 @@
+"""
+The consumers of one process, beside any number of other processes.
+
+Each partition is consumed by one process at a time. Another one takes over when its lease ends.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from saga_engine.errors import StoreError
+from saga_engine.events.consumers import consumed_events, consumer_rules, consumer_table
+from saga_engine.events.consumers.consumer import Consumer
+from saga_engine.events.consumers.consumer_table import PartitionKey
+from saga_engine.events.consumers.interfaces import Source
+from saga_engine.events.consumers.partition_runner import PartitionRunner
+from saga_engine.events.consumers.partition_writer import PartitionWriter
+from saga_engine.events.consumers.source_opener import SourceOpener
+from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
+from saga_engine.lifecycle import AsyncResource
+from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import EVENT_DATABASE
+from saga_engine.telemetry.events import Observer
+from saga_engine.telemetry.operations import Operation
+from saga_engine.waiting import wait_for_event
+
+PURGE_INTERVAL = 60.0
+"""Seconds between two removals of the ids of events that were consumed too long ago."""
+
+
+class EventConsumption(AsyncResource):
+    """
+    Runs consumers; `async with` opens it, `run` runs it.
+
+    Args:
+        consumers: their names are different.
+        database_url: the database of their effects.
+        settings: batches, leases, timeouts; `broker_url` for queues.
+        emit: takes telemetry events.
+        time_limit: interrupts models and upcasters.
+
+    Raises:
+        DefinitionError: a consumer breaks a rule.
+        ConfigurationError: there is no broker URL for a queue.
+        SchemaMismatch: on entering: the database has no event tables.
+        StoreUnavailable: on entering: the database is out of reach.
+        BrokerError: on entering: a source is out of reach, or cannot be declared.
+    """
+
+    def __init__(
+        self,
+        consumers: Sequence[Consumer],
+        database_url: str,
+        settings: Settings,
+        emit: Observer,
+        time_limit: CallTimeLimit = NO_TIME_LIMIT,
+    ) -> None:
+        consumer_rules.check(consumers)
+        self.owner = process_owner()
+        self._consumers = consumers
+        self._database = Database(
+            database_url, _with_pool_for(consumers, settings), EVENT_DATABASE, runs_user_sql=True
+        )
+        self._settings = settings
+        self._emit = emit
+        self._loop = OwnedLoop(Operation.CONSUMER, settings, emit)
+        self._time_limit = time_limit
+        self._opener: SourceOpener
+        self.sources: dict[str, Source] = {}
+        self._runners: list[PartitionRunner] = []
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the connection to the broker; None: nothing."""
+        return self._opener.problem
+
+    async def _open(self, resources: AsyncExitStack) -> None:
+        await resources.enter_async_context(self._database)
+        self._opener = SourceOpener(resources, self._settings, self._emit)
+        self.sources |= await self._opener.open_all(self._consumers)
+        for consumer in self._consumers:
+            source = self.sources[consumer.name]
+            partitions = await source.partition_count()
+            async with self._database.transaction() as tx:
+                await consumer_table.register(tx, consumer.name, source.description, partitions)
+            self._runners += [self._runner(consumer, source, each) for each in range(partitions)]
+
+    def _runner(self, consumer: Consumer, source: Source, partition: int) -> PartitionRunner:
+        key = PartitionKey(consumer.name, partition)
+        writer = PartitionWriter(
+            self._database, consumer, key, self.owner, self._settings, self._time_limit
+        )
+        return PartitionRunner(key, source, writer, consumer.on_poison, self._loop)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until *stop* is set and the batches in progress are done; leases end, too."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._purge(stop))
+                for runner in self._runners:
+                    tasks.create_task(runner.run(stop))
+        finally:
+            await self._release()
+
+    async def _purge(self, stop: asyncio.Event) -> None:
+        """Remove the ids of events that were consumed too long ago, until *stop* is set."""
+        retention = self._settings.consumed_event_retention
+        while not stop.is_set():
+            try:
+                for consumer in self._consumers:
+                    more = True
+                    while more and not stop.is_set():
+                        async with self._database.transaction() as tx:
+                            more = await consumed_events.purge(tx, consumer.name, retention)
+            except StoreError as error:
+                self._loop.report_unavailable(error)
+            await wait_for_event(stop, PURGE_INTERVAL)
+
+    async def _release(self) -> None:
+        """End the leases. If that fails, they end with their time."""
+        try:
+            async with self._database.transaction() as tx:
+                await consumer_table.release(tx, self.owner)
+        except StoreError as error:
+            self._loop.report_unavailable(error)
+
+
+def _with_pool_for(consumers: Sequence[Consumer], settings: Settings) -> Settings:
+    """Enough connections for all consumers: a slow one delays no other."""
+    size = max(settings.database_pool_size, len(consumers) + 3)
+    return settings.model_copy(update={"database_pool_size": size})

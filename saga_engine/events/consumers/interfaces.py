@@ -1,0 +1,89 @@
+"""
+Where a consumer receives its events, as its loop uses it.
+
+    Source            a queue, a stream or a topic: its partitions
+    Subscription      one partition that this process consumes
+    IncomingMessage   a message as it arrived
+
+`queue_source` is that of RabbitMQ's queues.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from saga_engine.vocabulary import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingMessage:
+    """
+    A message as it arrived. Its sender controls every field: none can be trusted.
+
+    Args:
+        attributes: of CloudEvents, by their names without a prefix; they can be stored in
+            PostgreSQL.
+        body: at most `max_body_bytes` of it.
+        body_size: the length of the whole body in bytes.
+        content_encoding: empty for a body that is not compressed.
+        problem: why its attributes cannot be read; empty when they can.
+        offset: its place in the partition; None in a source without offsets.
+        delivery: what the source acknowledges it with.
+    """
+
+    attributes: Mapping[str, Json]
+    body: bytes = field(repr=False)
+    body_size: int
+    content_encoding: str = ""
+    problem: str = ""
+    offset: int | None = None
+    delivery: Any = None
+
+
+class Subscription(Protocol):
+    """One partition that this process consumes, in the order in which it was published."""
+
+    async def take(self, limit: int, seconds: float) -> Sequence[IncomingMessage]:
+        """
+        Return what has arrived, up to *limit*; wait for it, at most *seconds*.
+
+        Raises:
+            BrokerError: the source is unavailable; subscribe again.
+        """
+
+    async def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
+        """Note that messages were processed, after the commit. Others may be delivered again."""
+
+
+class Source(Protocol):
+    """A queue, a stream or a topic that is open."""
+
+    @property
+    def description(self) -> str:
+        """What it is, as it is stored: `queue saga.consumer.billing`."""
+
+    async def partition_count(self) -> int:
+        """
+        Return how many partitions there are.
+
+        Raises:
+            BrokerError: the source is unavailable, or missing.
+        """
+
+    async def waiting_count(self, partition: int, offset: int | None, /) -> int | None:
+        """Return how many messages a partition has from an offset on; None: it is not known."""
+
+    def subscribe(
+        self, partition: int, offset: int | None, /
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """
+        Consume a partition while the block runs.
+
+        Args:
+            partition: from 0.
+            offset: the first one to consume; None: the first that is there.
+
+        Raises:
+            BrokerError: the source is unavailable, missing, or no longer has the offset.
+        """

@@ -1,0 +1,181 @@
+"""One partition of a consumer in one process: take the lease, apply batches, acknowledge them."""
+
+import asyncio
+
+from saga_engine.backoff import Backoff
+from saga_engine.errors import BrokerError
+from saga_engine.events.consumers.batch_result import BatchResult
+from saga_engine.events.consumers.consumer_batch import BatchApplier
+from saga_engine.events.consumers.consumer_table import PartitionKey
+from saga_engine.events.consumers.failure_retry import FailureRetry
+from saga_engine.events.consumers.interfaces import Source, Subscription
+from saga_engine.events.consumers.kept_messages import FailureKind, NewFailure
+from saga_engine.events.consumers.partition_writer import PartitionWriter
+from saga_engine.events.handlers.on_poison import OnPoison
+from saga_engine.events.readers.batch_size import BatchSize
+from saga_engine.events.readers.owned_loop import MAX_RETRY_DELAY, NotOwner, OwnedLoop
+from saga_engine.telemetry.events import (
+    ConsumerAcquired,
+    ConsumerBatchApplied,
+    ConsumerMessageKept,
+    ConsumerSourceUnavailable,
+    ConsumerStopped,
+)
+from saga_engine.waiting import wait_for_event
+
+
+class PartitionRunner:
+    """
+    Consumes one partition while this process is its owner.
+
+    Args:
+        key: the partition.
+        source: where its events come from.
+        writer: of the partition.
+        on_poison: what happens when an event can never be applied.
+        loop: runs it, and reports errors.
+    """
+
+    def __init__(
+        self,
+        key: PartitionKey,
+        source: Source,
+        writer: PartitionWriter,
+        on_poison: OnPoison | str,
+        loop: OwnedLoop,
+    ) -> None:
+        self.key = key
+        self._source = source
+        self._writer = writer
+        self._applier = BatchApplier(writer, on_poison)
+        self._retry = FailureRetry(writer)
+        self._loop = loop
+        self._settings = settings = loop.settings
+        self._size = BatchSize(settings.projection_batch_seconds, settings.consumer_batch_size)
+        self._next_offset: int | None = None
+        self._renew_at = 0.0
+        self._source_failures = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Consume until *stop* is set, whenever this process can be the owner."""
+        await self._loop.run(self, stop)
+
+    def turn_failed(self) -> None:
+        """Make the next batch smaller: this one may have exceeded a limit."""
+        self._size.failed()
+
+    async def acquire(self) -> bool:
+        """Take the lease; False when the partition is not active or has another owner."""
+        lease = await self._writer.acquire()
+        if lease is None:
+            return False
+        self._next_offset = lease.next_offset
+        self._plan_renewal()
+        self._loop.emit(
+            ConsumerAcquired(
+                consumer=self.key.consumer,
+                partition=self.key.partition,
+                next_offset=lease.next_offset,
+            )
+        )
+        return True
+
+    async def follow(self, stop: asyncio.Event) -> None:
+        """Consume until the partition stops, is paused, or has another owner."""
+        try:
+            subscribed = self._source.subscribe(self.key.partition, self._next_offset)
+            async with subscribed as subscription:
+                await self._consume(subscription, stop)
+        except BrokerError as error:
+            backoff = Backoff(self._settings.event_poll_interval_max, MAX_RETRY_DELAY)
+            self._loop.emit(
+                ConsumerSourceUnavailable(
+                    consumer=self.key.consumer,
+                    partition=self.key.partition,
+                    problem=str(error),
+                )
+            )
+            await wait_for_event(stop, backoff.delay(self._source_failures))
+            self._source_failures += 1
+
+    async def _consume(self, subscription: Subscription, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            if self._now() >= self._renew_at:
+                await self._renew()
+            if self._writer.kept.retry_requested:
+                await self._retry_kept(stop)
+            interval = self._settings.event_poll_interval_max
+            messages = await subscription.take(self._size.events, interval)
+            if not messages:
+                continue
+            self._source_failures = 0
+            started_at = self._now()
+            result = await self._applier.apply(messages)
+            await subscription.acknowledge(result.done)
+            self._plan_renewal()
+            self._report(result, self._now() - started_at)
+            if result.stopped:
+                return
+
+    async def _retry_kept(self, stop: asyncio.Event) -> None:
+        """Apply the messages again that an operator wants to be retried."""
+        self._retry.begin()
+        while not stop.is_set() and await self._retry.apply_next():
+            pass
+        await self._renew()
+
+    async def _renew(self) -> None:
+        """
+        Renew the lease.
+
+        Raises:
+            NotOwner: it is paused or stopped, or another process has it.
+        """
+        if await self._writer.acquire() is None:
+            raise NotOwner
+        self._plan_renewal()
+
+    def _plan_renewal(self) -> None:
+        self._renew_at = self._now() + self._settings.projection_lease / 3
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _report(self, result: BatchResult, duration_s: float) -> None:
+        self._size.succeeded(len(result.done), duration_s)
+        self._loop.emit(
+            ConsumerBatchApplied(
+                consumer=self.key.consumer,
+                applied=result.applied,
+                duplicates=result.duplicates,
+                late=result.late,
+                passed=result.passed,
+                kept=result.kept,
+                duration_s=duration_s,
+                delay_s=result.delay_s,
+            )
+        )
+        for failure in result.failures:
+            self._loop.emit(self._failure_event(failure))
+
+    def _failure_event(self, failure: NewFailure) -> ConsumerStopped | ConsumerMessageKept:
+        name, partition = self.key.consumer, self.key.partition
+        next_command = f"saga-engine consumers show {name}"
+        if failure.kind is FailureKind.STOPPED:
+            return ConsumerStopped(
+                consumer=name,
+                partition=partition,
+                stream=failure.stream,
+                event_type=failure.type,
+                problem=failure.error,
+                next_command=next_command,
+            )
+        return ConsumerMessageKept(
+            consumer=name,
+            partition=partition,
+            kind=failure.kind.value,
+            stream=failure.stream,
+            event_type=failure.type,
+            problem=failure.error,
+            next_command=next_command,
+        )
