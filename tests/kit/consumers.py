@@ -131,6 +131,11 @@ async def stored_partition(database: Database, name: str = "billing") -> StoredP
     return found
 
 
+async def stored_partitions(database: Database) -> Sequence[StoredPartition]:
+    async with database.transaction() as tx:
+        return await consumer_table.read(tx)
+
+
 async def open_failures(database: Database, name: str = "billing") -> Sequence[StoredFailure]:
     async with database.transaction() as tx:
         return await consumer_failures.read_open(tx, name, 100)

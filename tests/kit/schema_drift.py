@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from saga_engine.events.event_store import tables as event_tables
+from saga_engine.events.event_store.consumer_tables import consumer
 from saga_engine.store import tables
 from saga_engine.store.schema import ENGINE_DATABASE
 from saga_engine.store.tables import SCHEMA
@@ -25,7 +25,7 @@ def unpooled_engine(url: str) -> AsyncEngine:
 
 
 def drift(
-    connection: Connection, declared: Sequence[MetaData] = (tables.metadata, event_tables.metadata)
+    connection: Connection, declared: Sequence[MetaData] = (tables.metadata, consumer.metadata)
 ) -> list:
     """The differences, as alembic describes them."""
 

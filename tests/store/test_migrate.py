@@ -11,14 +11,14 @@ from sqlalchemy import inspect, text
 import saga_engine
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
-from saga_engine.events.event_store.tables import metadata as event_metadata
+from saga_engine.events.event_store.consumer_tables import consumer
 from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
 from saga_engine.store.schema import ENGINE_DATABASE, EVENT_DATABASE, EVENTS, Lineage, Lineages
 from tests.kit.schema_drift import drift, unpooled_engine
 
-EVENT_TABLES = [table.name for table in event_metadata.tables.values()]
+EVENT_TABLES = [table.name for table in consumer.metadata.tables.values()]
 MONTH_BOUND = "CREATE FUNCTION saga_engine.month_bound(timestamp) RETURNS uuid RETURN NULL::uuid"
 MIGRATIONS = Path(saga_engine.__file__).parent.parent / "migrations"
 

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events.consumers.consumer import Consumer
-from saga_engine.events.consumers.source_options import QueueOptions
+from saga_engine.events.consumers.source_options import (
+    QueueSourceOptions,
+    StreamSourceOptions,
+)
 from saga_engine.events.event_store.event_types import missing_upcasters
 from saga_engine.events.handlers.on_poison import OnPoison
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
@@ -52,13 +55,19 @@ def _check_header(consumer: Consumer) -> Problems:
 
 def _check_source(consumer: Consumer) -> Problems:
     source: object = consumer.source
-    if not isinstance(source, QueueOptions):
-        yield _problem(
-            consumer,
-            f"has a {type_name(type(source))} as its source",
-            "Give source=from_queue().",
-        )
-        return
+    match source:
+        case QueueSourceOptions():
+            yield from _check_queue(consumer, source)
+        case StreamSourceOptions():
+            if not _fits(source.stream):
+                problem = f"reads a stream named {source.stream!r:.80}"
+                yield _problem(consumer, problem, "Give a text of at most 255 bytes.")
+        case _:
+            problem = f"has a {type_name(type(source))} as its source"
+            yield _problem(consumer, problem, "Give source=from_queue(), or another one.")
+
+
+def _check_queue(consumer: Consumer, source: QueueSourceOptions) -> Problems:
     if source.name is not None and not _fits(source.name):
         yield _problem(
             consumer, f"has a queue named {source.name!r:.80}", "Give a text of at most 255 bytes."

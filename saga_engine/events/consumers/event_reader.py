@@ -112,6 +112,7 @@ def _make_event(message: IncomingMessage, schema_version: int, received_at: date
         "place": 0,
         "position": _number(attributes.get("sequence"), MAX_POSITION),
         "schema_version": schema_version,
+        "schema_id": None,
         "recorded_at": _time(attributes.get("time")) or received_at,
         "correlation_id": _text(attributes.get("correlationid")),
         "causation_id": _text(attributes.get("causationid")),

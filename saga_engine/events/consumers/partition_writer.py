@@ -29,7 +29,7 @@ from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.kept_messages import FailureKind, Kept, NewFailure
 from saga_engine.events.consumers.late_events import LateEvents
 from saga_engine.events.consumers.received import Received
-from saga_engine.events.handlers.sql_call import CallLimit, SqlCall, call_sql
+from saga_engine.events.handlers.sql_call import CallLimit, SqlCall, execute_call
 from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.message_context import MessageContext, handling
 from saga_engine.payload.guard import CallTimeLimit
@@ -154,7 +154,7 @@ class PartitionWriter:
             actor=event.actor,
         )
         with handling(context):
-            await call_sql(tx, SqlCall(handler, content, event), self.call_limit)
+            await execute_call(tx, SqlCall(handler, content, event), self.call_limit)
 
     async def _keep_unreadable(
         self,

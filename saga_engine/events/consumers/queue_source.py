@@ -17,7 +17,7 @@ from saga_engine.amqp.consumer_watchdog import queue_depth
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.interfaces import IncomingMessage
-from saga_engine.events.consumers.source_options import QueueOptions
+from saga_engine.events.consumers.source_options import QueueSourceOptions
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import Topology, consumer_queue, consumer_topology
 from saga_engine.settings import Settings
@@ -25,7 +25,7 @@ from saga_engine.settings import Settings
 _PREFIX = "ce-"
 
 
-def queue_topology(consumer: Consumer, options: QueueOptions) -> Topology:
+def queue_topology(consumer: Consumer, options: QueueSourceOptions) -> Topology:
     """Return what a consumer needs on the broker."""
     # `#.` is any number of words: the name of a stream's category may have dots.
     keys = options.keys or [f"#.{each}" for each in sorted(consumer.handlers)]
@@ -46,7 +46,7 @@ class QueueSource:
     def __init__(
         self,
         consumer: Consumer,
-        options: QueueOptions,
+        options: QueueSourceOptions,
         connection: SupervisedConnection,
         settings: Settings,
     ) -> None:
@@ -118,5 +118,5 @@ def _incoming(delivery: Delivery) -> IncomingMessage:
     )
 
 
-def _queue_name(consumer: Consumer, options: QueueOptions) -> str:
+def _queue_name(consumer: Consumer, options: QueueSourceOptions) -> str:
     return options.name or consumer_queue(consumer.name)

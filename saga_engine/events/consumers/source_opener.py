@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack
 
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.engine_process import connection_events, connection_problem
+from saga_engine.errors import ConfigurationError
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.interfaces import Source
 from saga_engine.events.consumers.queue_source import QueueSource, queue_topology
-from saga_engine.events.consumers.source_options import QueueOptions
+from saga_engine.events.consumers.source_options import QueueSourceOptions, StreamSourceOptions
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
@@ -41,17 +42,37 @@ class SourceOpener:
         Open the source of each consumer, by its name.
 
         Raises:
-            ConfigurationError: there is no broker URL for a queue.
+            ConfigurationError: there is no broker URL, or a library is missing.
             BrokerError: a broker is out of reach, or a queue cannot be declared.
         """
-        self._connection = await self._connect(_topology(consumers))
+        queues = [
+            queue_topology(each, each.source)
+            for each in consumers
+            if isinstance(each.source, QueueSourceOptions)
+        ]
+        if queues:
+            self._connection = await self._connect(_combined(queues))
         return {each.name: self._source(each) for each in consumers}
 
     def _source(self, consumer: Consumer) -> Source:
         match consumer.source:
-            case QueueOptions() as options:
+            case QueueSourceOptions() as options:
                 assert self._connection is not None, "it is open"
                 return QueueSource(consumer, options, self._connection, self._settings)
+            case StreamSourceOptions() as options:
+                return self._stream_source(consumer, options)
+
+    def _stream_source(self, consumer: Consumer, options: StreamSourceOptions) -> Source:
+        try:
+            from saga_engine.events.consumers.stream_source import (  # noqa: PLC0415 - see the error
+                StreamSource,
+            )
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r} reads a stream, which needs {error.name}. Install it"
+                " with: pip install 'saga-engine[streams]'"
+            ) from error
+        return StreamSource(consumer.name, options, self._settings)
 
     async def _connect(self, topology: Topology) -> SupervisedConnection:
         connection = SupervisedConnection(
@@ -64,9 +85,8 @@ class SourceOpener:
         return await self._resources.enter_async_context(connection)
 
 
-def _topology(consumers: Sequence[Consumer]) -> Topology:
+def _combined(parts: Sequence[Topology]) -> Topology:
     """What the queues of all of them need on the broker."""
-    parts = [queue_topology(each, each.source) for each in consumers]
     return Topology(
         exchanges=tuple(dict.fromkeys(each for part in parts for each in part.exchanges)),
         queues=tuple(dict.fromkeys(each for part in parts for each in part.queues)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class QueueOptions:
+class QueueSourceOptions:
     """
     A queue of RabbitMQ that is bound to the exchange of feeds.
 
@@ -23,11 +23,25 @@ class QueueOptions:
     keys: Collection[str] | None
 
 
-SourceOptions = QueueOptions
+@dataclass(frozen=True, slots=True)
+class StreamSourceOptions:
+    """
+    A stream of RabbitMQ, or a super stream with all its partitions.
+
+    Args:
+        stream: its name, as the feed declares it.
+    """
+
+    stream: str
+
+
+SourceOptions = QueueSourceOptions | StreamSourceOptions
 """What an author declares about the source of a consumer."""
 
 
-def from_queue(name: str | None = None, *, keys: Collection[str] | None = None) -> QueueOptions:
+def from_queue(
+    name: str | None = None, *, keys: Collection[str] | None = None
+) -> QueueSourceOptions:
     """
     Receive the events of a feed to the exchange over a queue of the consumer's own.
 
@@ -39,4 +53,16 @@ def from_queue(name: str | None = None, *, keys: Collection[str] | None = None) 
         keys: routing keys, `order.#` for all events of orders; by default those of the events that
             the consumer has a function for.
     """
-    return QueueOptions(name, keys)
+    return QueueSourceOptions(name, keys)
+
+
+def from_stream(stream: str) -> StreamSourceOptions:
+    """
+    Receive the events of a feed to a stream of RabbitMQ, from the first one that it has.
+
+    How far each partition was read is in the consumer's database. It needs the extra `streams`.
+
+    Args:
+        stream: its name, as in `feed.to_stream("orders")`. All its partitions are read.
+    """
+    return StreamSourceOptions(stream)

@@ -19,4 +19,5 @@ The event store: appends to streams in PostgreSQL, and reads them in the order o
     run_journal       the journals of runs as events, in the engine's database
     snapshot_table    the table of snapshots
     tables            the event tables as SQLAlchemy metadata
+    consumer_tables   those of consumers
 """

@@ -123,7 +123,9 @@ operator_action = Table(
     "operator_action",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("kind", Text, CheckConstraint("kind IN ('projection', 'feed')"), nullable=False),
+    Column(
+        "kind", Text, CheckConstraint("kind IN ('projection', 'feed', 'consumer')"), nullable=False
+    ),
     Column("name", Text(collation="C"), nullable=False),
     Column("sink", Text(collation="C")),
     Column(

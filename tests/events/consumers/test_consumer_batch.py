@@ -178,7 +178,7 @@ async def lacks_a_table(connection):
     ("function", "kind", "problem", "effects"),
     [
         (commits, "parked", "has ended the transaction", ["ada", "eve"]),
-        (commits_by_sql, "stopped", "has ended the transaction", ["ada", "poison"]),
+        (commits_by_sql, "parked", "has ended the transaction", ["ada", "eve"]),
         (violates, "parked", "23502", ["ada", "eve"]),
         (lacks_a_table, "stopped", 'lacks table "missing" that the consumer uses', ["ada"]),
     ],
