@@ -38,11 +38,13 @@ class StreamReader:
     """The messages of partitions, as AMQP 0-9-1 delivers them from the first on."""
 
     messages: list[tuple[str, DeliveredMessage]] = field(default_factory=list)
+    different: set[str] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, stream: str, message: DeliveredMessage) -> None:
         """Receive a message."""
         self.messages.append((stream, message))
+        self.different.add(_attribute(message, "id"))
         self.changed.set()
 
     @property
@@ -52,24 +54,22 @@ class StreamReader:
     async def wait_for(self, count: int) -> None:
         """Wait until so many different events are received."""
         async with asyncio.timeout(60):
-            while len(set(self.ids)) < count:
+            while len(self.different) < count:
                 self.changed.clear()
                 await self.changed.wait()
 
     def check(self, events: Sequence[Recorded], *, is_once: bool = True) -> None:
         """Each event was received, once, in the order of its stream, and of one partition."""
-        first: dict[str, list[str]] = {}
+        first: dict[str, dict[str, None]] = {}
         partitions: dict[str, set[str]] = {}
         for partition, message in self.messages:
             stream, event_id = _attribute(message, "subject"), _attribute(message, "id")
             partitions.setdefault(stream, set()).add(partition)
-            ids = first.setdefault(stream, [])
-            if event_id not in ids:
-                ids.append(event_id)
+            first.setdefault(stream, {})[event_id] = None
         expected: dict[str, list[str]] = {}
         for event in events:
             expected.setdefault(event.stream, []).append(str(event.id))
-        assert first == expected
+        assert {stream: [*ids] for stream, ids in first.items()} == expected
         assert {len(each) for each in partitions.values()} == {1}
         data = {str(each.id): each.data for each in events}
         for _, message in self.messages:
