@@ -16,7 +16,7 @@ from tests.kit.webhooks import stored_webhook, wait_for_waiting
 
 
 @pytest.mark.parametrize(
-    ("appends", "kills"), [(150, 3), pytest.param(1_500, 20, marks=pytest.mark.long)]
+    ("appends", "kills"), [(80, 2), pytest.param(400, 10, marks=pytest.mark.long)]
 )
 async def test_killed_processes_send_every_event_in_order(
     events, event_url, receiver, webhook_database, appends, kills
