@@ -27,6 +27,8 @@ CREATE TABLE saga_engine.consumer (
     duplicates bigint NOT NULL DEFAULT 0,
     owner text,
     leased_until timestamptz,
+    wanted_by text,
+    wanted_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (name, partition)
 ) WITH (fillfactor = 50)"""

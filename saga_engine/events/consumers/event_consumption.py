@@ -1,7 +1,8 @@
 """
 The consumers of one process, beside any number of other processes.
 
-Each partition is consumed by one process at a time. Another one takes over when its lease ends.
+Each partition is consumed by one process at a time, and the processes share them. Another one takes
+over when a lease ends.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ from saga_engine.events.consumers.interfaces import Source
 from saga_engine.events.consumers.partition_runner import PartitionRunner
 from saga_engine.events.consumers.partition_writer import PartitionWriter
 from saga_engine.events.consumers.source_opener import SourceOpener
+from saga_engine.events.readers.lease_table import CONSUMER_LEASES
 from saga_engine.events.readers.owned_loop import OwnedLoop, process_owner
+from saga_engine.events.readers.turns import Turns
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
@@ -96,11 +99,20 @@ class EventConsumption(AsyncResource):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until *stop* is set and the batches in progress are done; leases end, too."""
+        turns = Turns(
+            CONSUMER_LEASES,
+            self._database,
+            self.owner,
+            self._settings,
+            self._loop.report_unavailable,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._purge(stop))
                 for runner in self._runners:
-                    tasks.create_task(runner.run(stop))
+                    turn = turns.add((runner.key.consumer, str(runner.key.partition)))
+                    tasks.create_task(runner.run(stop, turn))
+                tasks.create_task(turns.run(stop))
         finally:
             await self._release()
 

@@ -14,6 +14,7 @@ from saga_engine.events.consumers.partition_writer import PartitionWriter
 from saga_engine.events.handlers.on_poison import OnPoison
 from saga_engine.events.readers.batch_size import BatchSize
 from saga_engine.events.readers.owned_loop import MAX_RETRY_DELAY, NotOwner, OwnedLoop
+from saga_engine.events.readers.turns import Turn
 from saga_engine.telemetry.events import (
     ConsumerAcquired,
     ConsumerBatchApplied,
@@ -56,9 +57,9 @@ class PartitionRunner:
         self._renew_at = 0.0
         self._source_failures = 0
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Consume until *stop* is set, whenever this process can be the owner."""
-        await self._loop.run(self, stop)
+    async def run(self, stop: asyncio.Event, turn: Turn) -> None:
+        """Consume until *stop* is set, whenever it is the *turn* of this process."""
+        await self._loop.run(self, stop, turn)
 
     def turn_failed(self) -> None:
         """Make the next batch smaller: this one may have exceeded a limit."""

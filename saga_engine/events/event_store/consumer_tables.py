@@ -44,6 +44,8 @@ consumer = Table(
     Column("duplicates", BigInteger, nullable=False, server_default=text("0")),
     Column("owner", Text),
     Column("leased_until", TIMESTAMP(timezone=True)),
+    Column("wanted_by", Text),
+    Column("wanted_until", TIMESTAMP(timezone=True)),
     _now("updated_at"),
 )
 consumed_event = Table(

@@ -1,5 +1,5 @@
 """
-The leases in the tables of projections and of feeds, for all of a process at once.
+The leases in the tables of projections, feeds and consumers, for all of a process at once.
 
 A process that should have more writes its name to the row, as `wanted_by`; the owner gives it the
 lease when it has saved its position.
@@ -90,3 +90,4 @@ _HAND_OVER = """
 
 PROJECTION_LEASES = LeaseTable("saga_engine.projection", "version")
 FEED_LEASES = LeaseTable("saga_engine.feed", "sink")
+CONSUMER_LEASES = LeaseTable("saga_engine.consumer", "partition")

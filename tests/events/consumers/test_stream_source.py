@@ -10,6 +10,7 @@ from saga_engine.events import from_stream
 from saga_engine.events.consumers.stream_source import incoming_message
 from saga_engine.events.feeds.stream_message import encode_amqp
 from saga_engine.settings import Settings
+from saga_engine.telemetry.events import FeedEventsPassed
 from tests.kit.consumers import (
     attributes_of,
     billing_consumer,
@@ -53,8 +54,9 @@ async def test_every_event_of_a_super_stream_takes_effect_once_and_in_order(
     events, event_url, urls, billing
 ):
     consumer = billing_consumer(from_stream("orders"))
-    async with running_feed(event_url, urls, partitions=3):
+    async with running_feed(event_url, urls, partitions=3) as published:
         await append_orders(events, 4)
+        await published.wait_for(FeedEventsPassed)  # the stream is there
         await wait_for_streams(urls, event_url, billing, consumer, events)
         await append_orders(events, 2, seed=1)
         await wait_for_streams(urls, event_url, billing, consumer, events)
@@ -75,8 +77,9 @@ async def test_a_message_that_is_not_amqp_is_kept_and_the_next_one_takes_effect(
     events, event_url, rabbitmq, urls, billing
 ):
     consumer = billing_consumer(from_stream("orders"))
-    async with running_feed(event_url, urls):
+    async with running_feed(event_url, urls) as published:
         await append_orders(events, 1)
+        await published.wait_for(FeedEventsPassed)  # the stream is there
         await wait_for_streams(urls, event_url, billing, consumer, events)
         vhost = urls["broker_url"].rpartition("/")[2]
         async with Producer(
