@@ -16,6 +16,10 @@ GRANT DELETE ON saga_engine.outbox, saga_engine.pending_request, saga_engine.bus
 GRANT USAGE, SELECT ON SEQUENCE saga_engine.event_position TO saga_worker;
 GRANT EXECUTE ON FUNCTION saga_engine.announce_positions, saga_engine.draw_positions TO saga_worker;
 
+-- A worker registers the schemas of its commands and replies.
+GRANT INSERT, UPDATE ON saga_engine.schema_subject TO saga_worker;
+GRANT INSERT ON saga_engine.schema TO saga_worker;
+
 -- A worker adds the partitions of the coming months with the owner's rights.
 ALTER FUNCTION saga_engine.add_partitions(integer)
     SECURITY DEFINER SET search_path = pg_catalog, saga_engine, pg_temp;
