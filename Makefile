@@ -64,6 +64,7 @@ programs: $(VENV)/.dev
 	@sh tests/tools/pgbouncer.sh
 	@sh tests/tools/promtool.sh "$(BIN)"
 	@sh tests/tools/node.sh
+	@sh tests/tools/kafka.sh "$(BIN)"
 	@sh tests/tools/faketime.sh
 
 test: programs

@@ -123,6 +123,9 @@ class EventModel(MemoryTransaction):
             self.put("feed", key.name, {**row, **saved, **self._lease(owner, lease)})
             return True
 
+    async def save_feed_differences(self, key: FeedKey, differences: tuple[str, ...]) -> None:
+        """The exchange has none."""
+
     async def stop_feed(self, key: FeedKey, event: Recorded, problem: str) -> None:
         del problem
         async with self.statement():

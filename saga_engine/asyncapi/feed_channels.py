@@ -1,5 +1,5 @@
 """
-The channels of feeds: the exchange, streams and webhooks, with the headers and bindings of each.
+The channels of feeds: exchange, streams, topics, webhooks, with their headers and bindings.
 
 To describe another sink, add its arms in `of_sink` and `sink_channel`.
 """
@@ -12,6 +12,7 @@ from saga_engine.asyncapi.components import Document
 from saga_engine.asyncapi.headers import event_headers, webhook_headers
 from saga_engine.events.feeds.feed import (
     ExchangeOptions,
+    KafkaOptions,
     Sink,
     SinkOptions,
     StreamOptions,
@@ -22,6 +23,7 @@ from saga_engine.protocol.topology import FEED, ExchangeKind
 from saga_engine.vocabulary import Json
 
 HTTP = {"bindingVersion": "0.3.0"}
+KAFKA = {"bindingVersion": "0.5.0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,13 @@ def of_sink(sink: Sink) -> SinkDescription:
                 message_bindings={"amqp": AMQP},
                 operation_bindings={"amqp": AMQP},
             )
+        case Sink.KAFKA:
+            return SinkDescription(
+                suffix=".kafka",
+                headers=event_headers("ce_"),
+                message_bindings={"kafka": {"key": {"type": "string"}, **KAFKA}},
+                operation_bindings={"kafka": KAFKA},
+            )
         case Sink.WEBHOOK:
             return SinkDescription(
                 suffix=".webhook",
@@ -93,6 +102,8 @@ def sink_channel(options: SinkOptions, events: Sequence[PublishedEvent]) -> Docu
             return _exchange_channel(events)
         case StreamOptions():
             return _stream_channel(options)
+        case KafkaOptions():
+            return _topic_channel(options)
         case WebhookOptions():
             # The path and the query may have a token of the receiver.
             address = str(WebhookTarget.parse(options.url))
@@ -108,6 +119,22 @@ def _stream_channel(options: StreamOptions) -> Document:
     description = f"Of the super stream; a consumer reads {options.stream}-0 and so on."
     parameter: Document = {"description": description, "enum": partitions}
     return {**channel, "parameters": {"partition": parameter}}
+
+
+def _topic_channel(options: KafkaOptions) -> Document:
+    """Describe a topic of Kafka, with the numbers that the feed declares."""
+    topic: Document = {
+        "topic": options.topic,
+        "partitions": options.partitions,
+        "replicas": options.replication,
+        **KAFKA,
+    }
+    return {
+        "address": options.topic,
+        "title": "A topic of Kafka",
+        "messages": {},
+        "bindings": {"kafka": topic},
+    }
 
 
 def _exchange_channel(events: Sequence[PublishedEvent]) -> Document:

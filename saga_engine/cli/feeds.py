@@ -85,6 +85,7 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
     failed = asdict(failure) if failure else None
     if as_json:
         lists = {
+            "differences": feed.differences,
             "failure": failed,
             "waiting": [*map(asdict, waiting)],
             "actions": [*map(asdict, actions)],
@@ -92,6 +93,8 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
         print_json({"feed": {**document, **lists}})
         return
     print_fields({**document, "state": state_text(document)})
+    for difference in feed.differences:
+        print_line(difference)
     if failed is not None:
         print_line("The feed is stopped before this event:")
         print_fields(failed)

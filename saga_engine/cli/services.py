@@ -21,7 +21,7 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.service import ConsumerService
 from saga_engine.events.feeds.feed import Feed
-from saga_engine.events.feeds.feed_rules import need_rabbitmq
+from saga_engine.events.feeds.sink_opener import require_servers
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.read_models.read_models import ReadModels
 from saga_engine.events.service import ProjectorService
@@ -122,8 +122,7 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
     loaded = _load_all(modules, (Projection, Feed), settings)
     projections = [each for each in loaded if isinstance(each, Projection)]
     feeds = [each for each in loaded if isinstance(each, Feed)]
-    if need_rabbitmq(feeds):
-        settings.require_broker_url()
+    require_servers(feeds, settings)
     gc.freeze()  # what the modules have made stays
     gc.set_threshold(COLLECT_AFTER)
     _run_service(

@@ -13,6 +13,7 @@ Every setting of the engine: one frozen object, read once and passed down.
     feeds         feeds: how many events they publish at once
     webhooks      webhooks: timeouts, retries, and which addresses are allowed
     consumers     consumers: batches, what they remember, what waits for a correction
+    kafka         Kafka: servers, TLS, login, timeouts
     user_code     how long imports, mapping functions and validators may take
     security      who may send what, and the encryption of payloads
     participant   handlers, their timeouts, and a participant's database
@@ -43,6 +44,7 @@ from saga_engine.settings.database import DatabaseSettings
 from saga_engine.settings.duties import DutySettings
 from saga_engine.settings.events import EventSettings
 from saga_engine.settings.feeds import FeedSettings
+from saga_engine.settings.kafka import KafkaSettings
 from saga_engine.settings.limits import LimitSettings
 from saga_engine.settings.participant import ParticipantSettings
 from saga_engine.settings.process import ProcessSettings
@@ -62,6 +64,7 @@ class Settings(
     LimitSettings,
     WebhookSettings,
     ConsumerSettings,
+    KafkaSettings,
     FeedSettings,
     ProjectionSettings,
     EventSettings,
@@ -110,6 +113,15 @@ class Settings(
         return _require_url(
             self.broker_url, "BROKER_URL", "amqp://host:5672/, with user:password@ before the host"
         )
+
+    def require_kafka_bootstrap_servers(self) -> str:
+        """Return the servers of Kafka, or raise a ConfigurationError that names the variable."""
+        if not self.kafka_bootstrap_servers:
+            raise ConfigurationError(
+                f"{PREFIX}KAFKA_BOOTSTRAP_SERVERS is not set. Set it, for example to"
+                " kafka-1:9092,kafka-2:9092"
+            )
+        return self.kafka_bootstrap_servers
 
 
 def reject_unknown_settings(environment: Mapping[str, str]) -> None:

@@ -82,6 +82,8 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.ConsumerStopped: ("consumer.stopped", logging.ERROR),
     events.ConsumerMessageKept: ("consumer_message.kept", logging.ERROR),
     events.ConsumerSourceUnavailable: ("consumer_source.unavailable", logging.WARNING),
+    events.FeedWaits: ("feed.waits", logging.WARNING),
+    events.FeedSinkDiffers: ("feed.sink_differs", logging.WARNING),
     events.ProjectionsMeasured: ("projections.measured", logging.DEBUG),
     events.HorizonHeld: ("horizon.held", logging.WARNING),
     events.ReaderPassedOver: ("reader.passed_over", logging.ERROR),
@@ -222,6 +224,8 @@ def _throttle_key(event: TelemetryEvent) -> tuple[object, ...]:
             return type(event), event.operation
         case events.BrokerConnectionChanged():
             return type(event), event.connection, event.state, bool(event.problem)
+        case events.FeedWaits():
+            return type(event), event.feed, event.sink
         case _:
             return ()
 

@@ -51,12 +51,14 @@ def scripts_of(blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
             yield "\n".join(commands), following.body if following.language == "text" else ""
 
 
-async def run_script(directory: Path, script: str, url: str) -> tuple[int | None, str, str]:
+async def run_script(
+    directory: Path, script: str, url: str, **settings: str
+) -> tuple[int | None, str, str]:
     """Run a script as a reader does who has activated the environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = await asyncio.create_subprocess_exec(
         *("/bin/bash", "-ec", script),
-        env={**environment(database_url=url), "PATH": path},
+        env={**environment(database_url=url, **settings), "PATH": path},
         cwd=directory,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -119,22 +119,38 @@ class Received:
                 await self.changed.wait()
 
     def check(self, events: Sequence[Recorded]) -> None:
-        """Every event has been received, in the order of its stream; the others are repetitions."""
-        assert set(self.ids) == {str(each.id) for each in events}
-        expected: dict[str, list[str]] = {}
-        for event in events:
-            expected.setdefault(event.stream, []).append(str(event.id))
-        first: dict[str, list[str]] = {}
-        for message in self.messages:
-            headers: Any = message.header.properties.headers
-            seen = first.setdefault(headers["ce-subject"], [])
-            if headers["ce-id"] not in seen:
-                seen.append(headers["ce-id"])
-        assert first == expected
-        by_id = {str(each.id): each for each in events}
-        for message in self.messages:
-            event = by_id[str(message.header.properties.message_id)]
-            assert orjson.loads(message.body) == event.data
+        """See `check_delivered`."""
+        check_delivered([*map(_delivered, self.messages)], events)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """An event as a consumer has it, of any sink."""
+
+    id: str
+    stream: str
+    body: bytes
+
+
+def _delivered(message: DeliveredMessage) -> Delivered:
+    headers: Any = message.header.properties.headers
+    assert str(message.header.properties.message_id) == headers["ce-id"]
+    return Delivered(headers["ce-id"], headers["ce-subject"], message.body)
+
+
+def check_delivered(delivered: Sequence[Delivered], events: Sequence[Recorded]) -> None:
+    """Every event was delivered, in the order of its stream; the others are repetitions."""
+    assert {each.id for each in delivered} == {str(each.id) for each in events}
+    expected: dict[str, list[str]] = {}
+    for event in events:
+        expected.setdefault(event.stream, []).append(str(event.id))
+    first: dict[str, dict[str, None]] = {}
+    for each in delivered:
+        first.setdefault(each.stream, {})[each.id] = None
+    assert {stream: [*ids] for stream, ids in first.items()} == expected
+    data = {str(each.id): each.data for each in events}
+    for each in delivered:
+        assert orjson.loads(each.body) == data[each.id]
 
 
 async def receive_from(channel: AbstractChannel, queue: str) -> Received:

@@ -21,6 +21,11 @@ def always_answered(_: bytes) -> bool:
     return False
 
 
+def unchanged(data: bytes) -> bytes:
+    """Data is forwarded as it is."""
+    return data
+
+
 class TcpProxy:
     """
     Forwards connections to `target`, a URL; `url` leads through it.
@@ -188,7 +193,7 @@ class TcpProxy:
                     over = asyncio.Event()
                     loop.call_later(seconds, over.set)
                     await over.wait()
-                sink.write(data)
+                sink.write(direction.rewrite(data))
                 await sink.drain()
         finally:
             sink.transport.abort()
@@ -210,6 +215,7 @@ class ProxyDirection:
         self.passing = asyncio.Event()
         self.passing.set()
         self.dropping = False
+        self.rewrite: Callable[[bytes], bytes] = unchanged
 
     def pause(self) -> None:
         self.passing.clear()

@@ -20,6 +20,8 @@ from sqlalchemy import make_url
 
 from saga_engine.embedded.postgres import PostgresServer
 from tests.kit.broker_faults import FaultyBroker
+from tests.kit.kafka import INSTALL_COMMAND as KAFKA_INSTALL_COMMAND
+from tests.kit.kafka import KafkaServer, kafka_program
 from tests.kit.rabbitmq import INSTALL_COMMAND, RabbitMQServer, rabbitmq_installed
 
 RABBITMQ_MISSING = "RabbitMQ is not installed"
@@ -160,6 +162,29 @@ async def rabbitmq_url(
     name = await rabbitmq_vhosts.acquire()
     yield rabbitmq.url_of(name)
     rabbitmq_vhosts.used.append(name)
+
+
+@pytest.fixture(scope="session")
+def kafka_is_installed() -> None:
+    """For tests that start servers of their own."""
+    if kafka_program() is None:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain(f"The Kafka server for tests is not installed. Run `{KAFKA_INSTALL_COMMAND}`.")
+
+
+@pytest.fixture(scope="session")
+async def kafka(kafka_is_installed: None) -> AsyncIterator[KafkaServer]:
+    """One server that speaks Kafka's protocol per session; a test has topics of its own."""
+    async with running_kafka() as server:
+        yield server
+
+
+@asynccontextmanager
+async def running_kafka() -> AsyncIterator[KafkaServer]:
+    """A server for one test, which kills it; its data is temporary."""
+    with server_directory() as directory:
+        async with KafkaServer(directory) as server:
+            yield server
 
 
 @pytest.fixture

@@ -239,6 +239,10 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         event_type="order-placed",
         problem="Webhook https://shop.example answered 401.",
     ),
+    events.FeedWaits(feed="orders", sink="kafka", problem="Kafka is unavailable."),
+    events.FeedSinkDiffers(
+        feed="orders", sink="kafka", differences=("Topic 'orders' has 1 replicas.",)
+    ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},
         oldest_run_age_s={"place-order": 8.5},

@@ -271,7 +271,7 @@ def _setting_default(field: FieldInfo) -> str:
     value = field.default
     if value is None or isinstance(value, SecretStr):
         return "not set"
-    return f"`{value!r}`".replace("|", "\\|")
+    return _cell(_shown(value))
 
 
 def _bounds(field: FieldInfo) -> str:

@@ -29,6 +29,8 @@ class ExchangeSink:
 
     one_at_a_time = True
     """A queue that was full for one event may have a place for the next."""
+    differences = ()
+    """An exchange with other arguments is refused when it is declared."""
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class ExchangeSink:
 
     async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
         """Publish events and wait for their confirms."""
+        if not events:
+            return []  # the connection recovers without it
         encoded = [self._encode(each) for each in events]
         published = iter(await self._publisher.publish([each for each in encoded if each]))
         outcomes = [

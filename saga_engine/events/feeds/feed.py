@@ -2,7 +2,7 @@
 What the author declares: a feed, which of the events it selects, and where it publishes them.
 
 A feed publishes in the order of each stream, and an event at least once, always with the same id.
-`docs/protocol.md`, section 14, is what a consumer relies on.
+`docs/protocol.md`, sections 14 to 16, is what a consumer relies on.
 """
 
 import sys
@@ -27,6 +27,7 @@ class Sink(StrEnum):
 
     EXCHANGE = "exchange"  # the exchange `saga.feed`
     STREAM = "stream"  # a stream of RabbitMQ
+    KAFKA = "kafka"  # a topic of Kafka
     WEBHOOK = "webhook"  # a URL that receives each event as a request
 
 
@@ -62,7 +63,31 @@ class WebhookOptions:
     secret: str
 
 
-SinkOptions = ExchangeOptions | StreamOptions | WebhookOptions
+class Compression(StrEnum):
+    """How the messages of a Kafka topic are compressed."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    SNAPPY = "snappy"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaOptions:
+    """A feed's events go to a topic of Kafka; see `Feed.to_kafka`."""
+
+    sink: ClassVar[Sink] = Sink.KAFKA
+
+    topic: str
+    partitions: int
+    replication: int
+    retention: timedelta | None
+    compression: Compression | str
+    max_message_bytes: int
+
+
+SinkOptions = ExchangeOptions | StreamOptions | KafkaOptions | WebhookOptions
 """What an author declares about one sink of a feed."""
 
 
@@ -168,6 +193,46 @@ class Feed:
             DefinitionError: the feed has this sink already.
         """
         self._add(WebhookOptions(url, secret))
+
+    def to_kafka(
+        self,
+        topic: str,
+        *,
+        partitions: int,
+        replication: int = 3,
+        retention: timedelta | None = timedelta(days=7),
+        compression: Compression | str = Compression.SNAPPY,
+        max_message_bytes: int = 1_048_576,
+    ) -> None:
+        """
+        Publish to a topic of Kafka, with the stream as the key; needs `saga-engine[kafka]`.
+
+        A topic that is missing is created as declared. One that exists is compared and not changed:
+        `feeds show` has the differences, and another number of partitions stops the feed.
+
+        Args:
+            topic: letters, digits, `.`, `-` and `_`; at most 249 characters.
+            partitions: 1 to 10,000. All events of a stream are in one of them. A change later needs
+                another topic.
+            replication: on how many servers each event is, 1 to 100; at most as many as there are.
+            retention: how long Kafka keeps events, from 1 second; None: forever.
+            compression: "none", "gzip", "snappy", "lz4" or "zstd".
+            max_message_bytes: 1,024 to 134,217,728, before compression, with headers. The feed
+                stops at an event that is larger.
+
+        Raises:
+            DefinitionError: the feed has this sink already.
+        """
+        self._add(
+            KafkaOptions(
+                topic=topic,
+                partitions=partitions,
+                replication=replication,
+                retention=retention,
+                compression=compression,
+                max_message_bytes=max_message_bytes,
+            )
+        )
 
     def _add(self, options: SinkOptions) -> None:
         sink = options.sink

@@ -30,6 +30,11 @@ class FeedCheckpoint:
         async with self.store.transaction() as tx:
             return await tx.acquire_feed(self.key, self.owner, self.lease)
 
+    async def save_differences(self, differences: tuple[str, ...]) -> None:
+        """Save how the destination differs from what the feed declares, for `feeds show`."""
+        async with self.store.transaction() as tx:
+            await tx.save_feed_differences(self.key, differences)
+
     async def save(self, progress: Progress, failed: tuple[Recorded, str] | None = None) -> None:
         """
         Save a position and renew the lease.

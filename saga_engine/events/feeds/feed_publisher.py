@@ -17,7 +17,7 @@ from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
 from saga_engine.events.feeds.feed_runner import FeedRunner
 from saga_engine.events.feeds.feed_sink import FeedSink
 from saga_engine.events.feeds.feed_table import FeedKey
-from saga_engine.events.feeds.sink_opener import FeedProcess, SinkOpener
+from saga_engine.events.feeds.sink_opener import FeedProcess, SinkOpener, require_servers
 from saga_engine.events.feeds.sql_feed_store import SqlFeedStore
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
@@ -45,7 +45,8 @@ class FeedPublisher(AsyncResource):
 
     Raises:
         DefinitionError: a feed breaks a rule.
-        ConfigurationError: it is not set where a sink is, or how its messages are signed.
+        ConfigurationError: it is not set where a sink is, or how its messages are signed, or the
+            extra of a sink is missing.
         SchemaMismatch: on entering: the database has no event tables.
         StoreUnavailable: on entering: the database is out of reach.
         BrokerError: on entering: the broker is out of reach, or the exchange cannot be declared.
@@ -59,8 +60,7 @@ class FeedPublisher(AsyncResource):
         emit: Observer,
     ) -> None:
         feed_rules.check(feeds)
-        if feed_rules.need_rabbitmq(feeds):
-            settings.require_broker_url()
+        require_servers(feeds, settings)
         self.owner = process_owner()
         self._feeds = feeds
         self._database = Database(database_url, settings, EVENT_DATABASE)

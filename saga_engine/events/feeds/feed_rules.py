@@ -9,9 +9,10 @@ from saga_engine.errors import DefinitionError, InvalidInput
 from saga_engine.events.event_store.event_types import EventType, event_type_of
 from saga_engine.events.event_store.log_page import LogFilter
 from saga_engine.events.feeds.feed import (
+    Compression,
     ExchangeOptions,
     Feed,
-    Sink,
+    KafkaOptions,
     StreamOptions,
     Unroutable,
     WebhookOptions,
@@ -29,6 +30,10 @@ _MIN_AGE, _MAX_AGE = timedelta(seconds=1), timedelta(days=36_525)
 _MAX_BYTES = 1_000_000_000_000_000
 _PARTITIONS = (1, 200)
 _SEGMENT_BYTES = (1_000, 3_000_000_000)
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_TOPIC_PARTITIONS, _REPLICATION = (1, 10_000), (1, 100)
+_MAX_MESSAGE_BYTES = (1_024, 134_217_728)
 
 
 def check(feeds: Iterable[Feed]) -> None:
@@ -74,14 +79,9 @@ def event_types_of_feed(feed: Feed) -> list[EventType]:
     return [found for each in classes if (found := event_type_of(each))]
 
 
-def need_rabbitmq(feeds: Iterable[Feed]) -> bool:
-    """Whether a feed publishes to RabbitMQ."""
-    return any(sink in each.sinks for each in feeds for sink in (Sink.EXCHANGE, Sink.STREAM))
-
-
 def _check_sinks(feed: Feed) -> Problems:
     if not feed.sinks:
-        fix = "Call its to_exchange(), to_stream() or to_webhook()."
+        fix = "Call its to_exchange(), to_stream(), to_kafka() or to_webhook()."
         yield _problem(feed, "publishes nowhere", fix)
     for options in feed.sinks.values():
         match options:
@@ -89,6 +89,8 @@ def _check_sinks(feed: Feed) -> Problems:
                 yield from _check_exchange(feed, options)
             case StreamOptions():
                 yield from _check_stream(feed, options)
+            case KafkaOptions():
+                yield from _check_kafka(feed, options)
             case WebhookOptions():
                 yield from _check_webhook(feed, options)
 
@@ -118,6 +120,31 @@ def _check_stream(feed: Feed, options: StreamOptions) -> Problems:
             f"has max_age={str(options.max_age)[:40]}",
             "Give a timedelta of whole seconds, from 1 second to 100 years, as"
             " max_age=timedelta(days=7), or None to keep events without end.",
+        )
+
+
+def _check_kafka(feed: Feed, options: KafkaOptions) -> Problems:
+    topic: Any = options.topic
+    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+        yield _problem(
+            feed,
+            f"has the topic {str(topic)[:80]!r}",
+            "Use letters, digits, `.`, `-` and `_`; at most 249 characters.",
+        )
+    yield from _check_number(feed, "partitions", options.partitions, _TOPIC_PARTITIONS)
+    yield from _check_number(feed, "replication", options.replication, _REPLICATION)
+    size = options.max_message_bytes
+    yield from _check_number(feed, "max_message_bytes", size, _MAX_MESSAGE_BYTES)
+    if options.compression not in tuple(Compression):
+        allowed = ", ".join(repr(each.value) for each in Compression)
+        yield _problem(feed, f"has compression={options.compression!r}", f"Use one of {allowed}.")
+    retention = options.retention
+    if retention is not None and not _is_age(retention):
+        yield _problem(
+            feed,
+            f"has retention={str(retention)[:40]}",
+            "Give a timedelta of whole seconds, from 1 second to 100 years, as"
+            " retention=timedelta(days=7), or None to keep events forever.",
         )
 
 

@@ -7,6 +7,7 @@ not confirmed.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreError
@@ -23,7 +24,9 @@ from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.events import (
     FeedAcquired,
     FeedEventsPassed,
+    FeedSinkDiffers,
     FeedStopped,
+    FeedWaits,
 )
 from saga_engine.waiting import wait_for_event
 
@@ -58,6 +61,8 @@ class FeedRunner:
         self._saved = 0  # the position that is stored
         self._passed = 0  # no event that has to be published is between the two
         self.waits_for_sink = False  # it has refused events; what came before is saved
+        self._differences: tuple[str, ...] | None = None  # that are stored; None: it is not known
+        self._problem: str | None = None  # that was reported
         self._renew_at = 0.0
         self._save_at = 0.0
 
@@ -73,12 +78,16 @@ class FeedRunner:
         """Take the lease; False when the feed is stopped or has another owner."""
         position = await self._acquire()
         if position is None:
+            if self._sink.problem:
+                with suppress(NotOwner):
+                    await self._sink.publish(())  # so that it notices when the problem is gone
             return False
         self.waits_for_sink = False
         delivered = await self._sink.resume(position)
         self._set_position(position)
         self._passed = max(position, delivered)
         self._loop.emit(FeedAcquired(feed=self.key.name, sink=self.key.sink, position=position))
+        await self._report_sink()
         return True
 
     async def follow(self, stop: asyncio.Event) -> None:
@@ -89,6 +98,8 @@ class FeedRunner:
             horizon, interval = self._source.horizon, self._settings.event_poll_interval_max
             is_beyond = await horizon.wait_beyond(self._passed, interval)
             if not is_beyond and horizon.position == self._passed:
+                if self._sink.problem:
+                    await self._publish_events(())  # for the same reason
                 await self._save_passed()
                 continue
             page = await self._source.read(
@@ -98,6 +109,7 @@ class FeedRunner:
             if page.events:
                 await self._publish(batch, stop)
                 if batch.failed:
+                    self.waits_for_sink = False
                     return
             else:
                 self._passed = page.position
@@ -143,6 +155,7 @@ class FeedRunner:
             is_owner = False
         if not is_owner:
             raise NotOwner
+        await self._report_sink()
         return outcomes
 
     async def _keep_lease(self) -> bool:
@@ -190,6 +203,19 @@ class FeedRunner:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    async def _report_sink(self) -> None:
+        """Report why the sink takes nothing, and how it differs from what the feed declares."""
+        problem, differences = self._sink.problem, self._sink.differences
+        feed, sink = self.key.name, self.key.sink
+        if problem and problem != self._problem:
+            self._loop.emit(FeedWaits(feed=feed, sink=sink, problem=problem))
+        self._problem = problem
+        if differences != self._differences:
+            await self._checkpoint.save_differences(differences)
+            self._differences = differences
+            if differences:
+                self._loop.emit(FeedSinkDiffers(feed=feed, sink=sink, differences=differences))
 
     def _report_passed(self, published: int, skipped: int) -> None:
         if published or skipped:

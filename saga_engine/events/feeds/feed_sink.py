@@ -40,6 +40,10 @@ class FeedSink(SinkRules, Protocol):
     def problem(self) -> str | None:
         """Why nothing can be published now, in a sentence; None: nothing is wrong."""
 
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """How the destination differs from what the feed declares, in sentences for operators."""
+
     async def resume(self, position: int) -> int:
         """
         Begin, or begin again, after a position: this process is the owner now.
@@ -58,7 +62,7 @@ class FeedSink(SinkRules, Protocol):
         Publish events in their order, and wait until it is known what has become of them.
 
         The wait has a limit. Unless `one_at_a_time`, no event of a stream is confirmed after one
-        that is not.
+        that is not. Without events, it is only found out whether a `problem` is gone.
 
         Raises:
             NotOwner: this process has to begin again with `resume`.

@@ -90,6 +90,8 @@ class StoredFeed:
         updated_at: when its position or its state was last saved.
         missing_until: the last position of the journals that retention has dropped before it has
             published them; None: it has missed nothing.
+        differences: how its destination differs from what it declares, in sentences; as its owner
+            has last found it.
     """
 
     name: str
@@ -100,6 +102,7 @@ class StoredFeed:
     owner: str | None
     updated_at: datetime
     missing_until: int | None
+    differences: tuple[str, ...] = ()
 
     @property
     def key(self) -> FeedKey:
@@ -169,6 +172,11 @@ async def set_state(tx: Transaction, key: FeedKey, state: FeedState, position: i
     await tx.execute(_SET_STATE, parameters)
 
 
+async def set_differences(tx: Transaction, key: FeedKey, differences: Sequence[str]) -> None:
+    """Replace how the destination of a feed differs from what it declares."""
+    await tx.execute(_SET_DIFFERENCES, {**key.parameters, "differences": list(differences)})
+
+
 async def note_rewind(tx: Transaction, key: FeedKey) -> None:
     """Count a rewind, and forget that the feed has missed events: it publishes what is stored."""
     await tx.execute(_NOTE_REWIND, key.parameters)
@@ -196,6 +204,7 @@ async def read(tx: Transaction, name: str | None = None) -> list[StoredFeed]:
             owner=row.owner,
             updated_at=row.updated_at,
             missing_until=row.missing_until,
+            differences=tuple(row.differences),
         )
         for row in await tx.execute(_READ, {"name": name})
     ]
@@ -234,6 +243,11 @@ _SET_STATE = text(
         updated_at = clock_timestamp()
     WHERE name = :name AND sink = :sink"""
 )
+_SET_DIFFERENCES = text(
+    """
+    UPDATE saga_engine.feed SET differences = CAST(:differences AS text[])
+    WHERE name = :name AND sink = :sink AND differences <> CAST(:differences AS text[])"""
+)
 _NOTE_REWIND = text(
     """
     UPDATE saga_engine.feed SET missing_until = NULL, rewinds = rewinds + 1
@@ -247,7 +261,7 @@ _RELEASE = text(
 _LOCK = text("SELECT FROM saga_engine.feed WHERE name = :name AND sink = :sink FOR UPDATE")
 _READ = text(
     """
-    SELECT name, sink, state, position, skipped, updated_at, missing_until,
+    SELECT name, sink, state, position, skipped, updated_at, missing_until, differences,
         CASE WHEN leased_until >= clock_timestamp() THEN owner END AS owner
     FROM saga_engine.feed
     WHERE CAST(:name AS text) IS NULL OR name = :name ORDER BY name, sink"""

@@ -31,6 +31,9 @@ class FeedTransaction(EventTransaction, Protocol):
     async def save_feed(self, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
         """Save the position and renew the lease; False unless it is the owner at `after`."""
 
+    async def save_feed_differences(self, key: FeedKey, differences: tuple[str, ...]) -> None:
+        """Replace how the destination of a feed differs from what it declares."""
+
     async def stop_feed(self, key: FeedKey, event: Recorded, problem: str) -> None:
         """Stop a feed before an event that it cannot publish, and record why."""
 

@@ -13,6 +13,8 @@ from saga_engine.events.feeds.exchange_sink import ExchangeSink
 from saga_engine.events.feeds.feed import (
     ExchangeOptions,
     Feed,
+    KafkaOptions,
+    Sink,
     SinkOptions,
     StreamOptions,
     WebhookOptions,
@@ -48,6 +50,15 @@ class FeedProcess:
     log: EventLog
     settings: Settings
     emit: Observer
+
+
+def require_servers(feeds: Iterable[Feed], settings: Settings) -> None:
+    """Raise the ConfigurationError of a setting that is missing and says where a sink is."""
+    kinds = {sink for feed in feeds for sink in feed.sinks}
+    if kinds & {Sink.EXCHANGE, Sink.STREAM}:
+        settings.require_broker_url()
+    if Sink.KAFKA in kinds:
+        settings.require_kafka_bootstrap_servers()
 
 
 class SinkOpener:
@@ -89,6 +100,8 @@ class SinkOpener:
                 return await self._open_exchange(key, options)
             case StreamOptions():
                 return await self._open_stream(ProducerName.of(feed, key, self._log.id), options)
+            case KafkaOptions():
+                return await self._open_kafka(key, options)
             case WebhookOptions():
                 return await self._open_webhook(feed, key, options)
 
@@ -101,6 +114,17 @@ class SinkOpener:
                 " and mmh3. Install saga-engine[streams]."
             ) from None
         sink = StreamSink(options, name, self._database, self._settings)
+        return await self._resources.enter_async_context(sink)
+
+    async def _open_kafka(self, key: FeedKey, options: KafkaOptions) -> FeedSink:
+        try:
+            from saga_engine.events.feeds.kafka_sink import KafkaSink  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigurationError(
+                f"Feed {key.name!r} publishes to Kafka, which needs the package confluent-kafka."
+                " Install saga-engine[kafka]."
+            ) from None
+        sink = KafkaSink(key, options, self._log, self._settings)
         return await self._resources.enter_async_context(sink)
 
     async def _open_webhook(self, feed: Feed, key: FeedKey, options: WebhookOptions) -> FeedSink:

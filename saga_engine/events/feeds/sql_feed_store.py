@@ -19,6 +19,9 @@ class SqlFeedTransaction(SqlEventTransaction):
     async def save_feed(self, key: FeedKey, progress: Progress, owner: str, lease: float) -> bool:
         return await feed_table.save(self._tx, key, progress, owner, lease)
 
+    async def save_feed_differences(self, key: FeedKey, differences: tuple[str, ...]) -> None:
+        await feed_table.set_differences(self._tx, key, differences)
+
     async def stop_feed(self, key: FeedKey, event: Recorded, problem: str) -> None:
         await feed_failures.stop(self._tx, key, event, problem)
 

@@ -44,6 +44,7 @@ class WebhookSink(AsyncResource):
     one_at_a_time = True
     """The receiver may refuse one event and take the next."""
     unroutable = Unroutable.STOP
+    differences = ()
 
     def __init__(
         self, feed: OwnedFeed, options: WebhookOptions, settings: Settings, emit: Observer

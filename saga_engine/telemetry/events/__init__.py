@@ -53,9 +53,11 @@ from saga_engine.telemetry.events.feed_events import (
     FeedAcquired,
     FeedEventDeadLettered,
     FeedEventsPassed,
+    FeedSinkDiffers,
     FeedsMeasured,
     FeedsRegistered,
     FeedStopped,
+    FeedWaits,
 )
 from saga_engine.telemetry.events.handler_events import (
     BarrierHit,
@@ -134,7 +136,9 @@ __all__ = [
     "FeedAcquired",
     "FeedEventDeadLettered",
     "FeedEventsPassed",
+    "FeedSinkDiffers",
     "FeedStopped",
+    "FeedWaits",
     "FeedsMeasured",
     "FeedsRegistered",
     "HandlerAbandoned",

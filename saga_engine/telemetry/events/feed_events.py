@@ -41,6 +41,24 @@ class FeedEventsPassed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedWaits:
+    """The sink of a feed takes no events. The feed waits, and goes on when the problem is gone."""
+
+    feed: str
+    sink: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedSinkDiffers:
+    """The sink of a feed is not as the feed declares it, each difference a sentence. It goes on."""
+
+    feed: str
+    sink: str
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedStopped(EventFailure):
     """
     An event cannot be published, so the feed waits for an operator to retry or discard it.

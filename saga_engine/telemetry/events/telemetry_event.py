@@ -67,6 +67,8 @@ TelemetryEvent: TypeAlias = (
     | feed_events.FeedEventsPassed
     | feed_events.FeedStopped
     | feed_events.FeedEventDeadLettered
+    | feed_events.FeedWaits
+    | feed_events.FeedSinkDiffers
     | feed_events.FeedsMeasured
     | consumer_events.ConsumersRegistered
     | consumer_events.ConsumersMeasured

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events import Aggregate, Feed
+from saga_engine.events.feeds.feed import Compression
 from saga_engine.events.feeds.feed_rules import check, event_filter, problems
 
 
@@ -69,6 +70,43 @@ def test_a_stream_may_have_every_bound():
     made = Feed("orders")
     made.to_stream("a" * 200, partitions=200, max_age=None, max_bytes=1000, segment_bytes=1000)
     check([made])
+
+
+def to_kafka(topic="orders", **given):
+    made = Feed("orders")
+    made.to_kafka(topic, **{"partitions": 10, **given})
+    return made
+
+
+def test_the_least_and_the_most_of_a_topic_are_valid():
+    least = {"partitions": 1, "replication": 1, "max_message_bytes": 1_024}
+    most = {"partitions": 10_000, "replication": 100, "max_message_bytes": 134_217_728}
+    check([to_kafka("a" * 249, retention=timedelta(seconds=1), compression="none", **least)])
+    check([to_kafka("Orders_1.v-2", retention=timedelta(days=36_525), **most)])
+    check([to_kafka(retention=None, compression=Compression.ZSTD)])
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"topic": ""}, "has the topic ''. Use letters, digits"),
+        ({"topic": ".."}, r"has the topic '\.\.'"),
+        ({"topic": "orders/1"}, "has the topic 'orders/1'"),
+        ({"topic": "a" * 250}, "at most 249 characters"),
+        ({"topic": 7}, "has the topic '7'"),
+        ({"partitions": 0}, "has partitions=0. Give a number from 1 to 10,000"),
+        ({"partitions": True}, "has partitions=True"),
+        ({"replication": 101}, "has replication=101. Give a number from 1 to 100"),
+        ({"max_message_bytes": 1_023}, "from 1,024 to 134,217,728"),
+        ({"max_message_bytes": "1MB"}, "has max_message_bytes=1MB"),
+        ({"compression": "brotli"}, "has compression='brotli'. Use one of 'none', 'gzip'"),
+        ({"retention": 604_800}, r"has retention=604800. Give a timedelta of whole seconds"),
+        ({"retention": timedelta(milliseconds=999)}, r"retention=timedelta\(days=7\), or None"),
+    ],
+)
+def test_a_broken_rule_of_a_topic_is_named(given, problem):
+    with pytest.raises(DefinitionError, match=problem):
+        check([to_kafka(**given)])
 
 
 def test_every_broken_rule_is_reported():

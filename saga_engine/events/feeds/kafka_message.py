@@ -1,0 +1,71 @@
+"""
+An event as a message for Kafka: CloudEvents 1.0 in binary mode.
+
+The attributes are headers that begin with `ce_`, and the value is the data alone (docs/protocol.md,
+section 16). The key is the stream, so all events of a stream are in one partition. A message
+depends on nothing but its event, so a repeated one is the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from saga_engine.events.event_store.recorded import Recorded, data_json
+from saga_engine.events.feeds.cloud_event import attributes
+
+_BATCH_OVERHEAD = 61 + 36
+"""
+The largest overhead of a record batch with one record: the header of the batch (61 bytes), and the
+lengths, offset and timestamp of the record (at most 36).
+"""
+_HEADER_OVERHEAD = 10  # of the two lengths of a header
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadEncoder:
+    """
+    Writes the data of events.
+
+    Args:
+        content_type: of what it writes, for the header `content-type`.
+        encode: returns the data of an event; raises UnreadableEvent if that cannot be read.
+    """
+
+    content_type: str
+    encode: Callable[[Recorded], bytes]
+
+
+JSON_PAYLOAD = PayloadEncoder("application/json", data_json)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaMessage:
+    """One message: key, value and headers."""
+
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+    @property
+    def size(self) -> int:
+        """At most so many bytes does it have, before compression; see `max.message.bytes`."""
+        headers = sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in self.headers)
+        return _BATCH_OVERHEAD + len(self.key) + len(self.value) + headers
+
+
+def encode_message(event: Recorded, log_id: UUID, payload: PayloadEncoder) -> KafkaMessage:
+    """
+    Make the message of an event.
+
+    Args:
+        event: an event.
+        log_id: the identity of the log that it is from.
+        payload: writes its data.
+
+    Raises:
+        UnreadableEvent: its data cannot be read.
+    """
+    named = attributes(event, log_id).items()
+    headers = tuple((f"ce_{name}", value.encode()) for name, value in named)
+    content_type = ("content-type", payload.content_type.encode())
+    return KafkaMessage(event.stream.encode(), payload.encode(event), (content_type, *headers))

@@ -1,0 +1,240 @@
+"""
+The topic of a feed: made when it is missing, compared with the declaration when it exists.
+
+An existing topic is never changed. Differences are shown, and another number of partitions stops
+the feed: the events of a stream would be in another partition than the earlier ones.
+"""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from threading import Event
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+    TopicDescription,
+)
+
+from saga_engine.events.feeds.feed import KafkaOptions
+from saga_engine.events.feeds.feed_table import FeedKey
+from saga_engine.events.feeds.kafka_client import (
+    POLL_SECONDS,
+    SILENT,
+    TIMED_OUT,
+    ErrorRecord,
+    client_configuration,
+    problem_of,
+)
+from saga_engine.settings import Settings
+
+_MILLISECOND = timedelta(milliseconds=1)
+_UNLIMITED = "-1"
+_AS_SENT = "producer"
+"""The `compression.type` of a topic that keeps messages as the feed has compressed them."""
+_MEANINGLESS = ("_ALL_BROKERS_DOWN", "_TIMED_OUT")
+"""Errors of a request whose reason only the connections have reported."""
+
+_NO_RIGHT = ("TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicCheck:
+    """
+    What is known of a topic.
+
+    Args:
+        problem: why nothing can be published to it now; the check is repeated.
+        refusal: why nothing can be published to it until an operator has acted.
+        differences: from what the feed declares, each as a sentence.
+        max_message_bytes: the smaller one of the feed's limit and the topic's.
+    """
+
+    problem: str | None = None
+    refusal: str | None = None
+    differences: tuple[str, ...] = ()
+    max_message_bytes: int = 0
+
+
+class KafkaTopic:
+    """
+    The topic that a feed declares. Its methods block, so they are called in a thread.
+
+    Args:
+        key: of the feed, for the commands in sentences.
+        options: what the feed declares.
+        settings: where Kafka is.
+        closing: when it is set, methods return early.
+    """
+
+    def __init__(
+        self, key: FeedKey, options: KafkaOptions, settings: Settings, closing: Event
+    ) -> None:
+        self._key = key
+        self._options = options
+        self._closing = closing
+        self._replication = settings.kafka_replication or options.replication
+        self._configuration = client_configuration(settings)
+
+    def check(self, published_until: int, seconds: float) -> TopicCheck:
+        """
+        Compare the topic with what the feed declares.
+
+        Args:
+            published_until: the position of the feed; at 0 a missing topic is created. Later one
+                it has been deleted, and its events with it: that is for an operator to decide.
+            seconds: how long that may take.
+        """
+        errors = ErrorRecord()
+        configuration: dict[str, Any] = {**self._configuration, "error_cb": errors}
+        try:
+            admin = AdminClient(configuration, logger=SILENT)
+            requests = _Requests(admin, self._closing, time.monotonic() + seconds)
+            return self._check(requests, published_until)
+        except KafkaException as error:
+            return TopicCheck(problem=problem_of(_reason(error, errors), self._options.topic))
+
+    def _check(self, requests: "_Requests", published_until: int) -> TopicCheck:
+        found = requests.describe(self._options.topic)
+        if found is None and published_until:
+            return TopicCheck(problem=self._missing(published_until))
+        if found is None:
+            requests.create(self._new_topic())
+            found = requests.describe(self._options.topic)
+        if found is None:
+            return TopicCheck(problem=f"Topic {self._options.topic!r} is being created.")
+        if len(found.partitions) != self._options.partitions:
+            return TopicCheck(refusal=self._wrong_partitions(len(found.partitions)))
+        try:
+            stored = requests.configuration(self._options.topic)
+        except KafkaException as error:
+            if error.args[0].name() not in _NO_RIGHT:
+                raise
+            return self._incomparable(found, error.args[0])
+        return TopicCheck(
+            differences=(*self._other_replication(found), *self._other_configuration(stored)),
+            max_message_bytes=min(
+                self._options.max_message_bytes,
+                int(stored.get("max.message.bytes", self._options.max_message_bytes)),
+            ),
+        )
+
+    def _new_topic(self) -> NewTopic:
+        return NewTopic(
+            self._options.topic,
+            self._options.partitions,
+            self._replication,
+            config=self._wanted(),
+        )
+
+    def _wanted(self) -> dict[str, str]:
+        """Return the configuration of a new topic."""
+        options = self._options
+        retention = options.retention
+        compression = options.compression
+        return {
+            "cleanup.policy": "delete",
+            "retention.ms": _UNLIMITED if retention is None else str(retention // _MILLISECOND),
+            "compression.type": "uncompressed" if compression == "none" else compression,
+            "max.message.bytes": str(options.max_message_bytes),
+        }
+
+    def _other_configuration(self, stored: Mapping[str, str]) -> list[str]:
+        wanted = self._wanted()
+        accepted = {name: {value} for name, value in wanted.items()}
+        accepted["compression.type"].add(_AS_SENT)
+        return [
+            f"{name} of topic {self._options.topic!r} is {stored[name]}; the feed declares {value}."
+            for name, value in wanted.items()
+            if name in stored and stored[name] not in accepted[name]
+        ]
+
+    def _other_replication(self, found: TopicDescription) -> list[str]:
+        replication = min(len(each.replicas) for each in found.partitions)
+        if replication == self._options.replication:
+            return []
+        topic, declared = self._options.topic, self._options.replication
+        return [f"Topic {topic!r} has {replication} replicas; the feed declares {declared}."]
+
+    def _incomparable(self, found: TopicDescription, error: KafkaError) -> TopicCheck:
+        """Without the right to read the configuration, the feed goes on with its own limits."""
+        difference = (
+            f"The configuration of topic {self._options.topic!r} cannot be compared:"
+            f" {error.str().rstrip('.')}. Grant DESCRIBE_CONFIGS on it."
+        )
+        return TopicCheck(
+            differences=(*self._other_replication(found), difference),
+            max_message_bytes=self._options.max_message_bytes,
+        )
+
+    def _wrong_partitions(self, partitions: int) -> str:
+        topic, declared = self._options.topic, self._options.partitions
+        return (
+            f"Topic {topic!r} has {partitions} partitions, and the feed declares {declared}. With"
+            " another number the events of a stream are in another partition than its earlier ones,"
+            f" so consumers lose their order. Declare partitions={partitions}, or another topic,"
+            f" then run `{self._key.retry_command}`."
+        )
+
+    def _missing(self, published_until: int) -> str:
+        return (
+            f"Topic {self._options.topic!r} does not exist, but the feed has published up to"
+            f" position {published_until}: it was deleted. `{self._key.rewind_command}`"
+            " creates it and publishes all events again; if you create it, the feed continues."
+        )
+
+
+class _Requests:
+    """Requests of one check: each ends at the deadline, or when the process stops."""
+
+    def __init__(self, admin: AdminClient, closing: Event, deadline: float) -> None:
+        self._admin = admin
+        self._closing = closing
+        self._deadline = deadline
+
+    def describe(self, topic: str) -> TopicDescription | None:
+        """Describe a topic; None if it does not exist. Kafka does not create it by that."""
+        request = self._admin.describe_topics(TopicCollection([topic]), **self._timeout())[topic]
+        try:
+            found: TopicDescription = self._result(request)
+        except KafkaException as error:
+            if error.args[0].name() == "UNKNOWN_TOPIC_OR_PART":
+                return None
+            raise
+        return found
+
+    def create(self, new: NewTopic) -> None:
+        """Create a topic, unless another process has just done it."""
+        try:
+            self._result(self._admin.create_topics([new], **self._timeout())[new.topic])
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise
+
+    def configuration(self, topic: str) -> dict[str, str]:
+        """Read the configuration of a topic."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        request = self._admin.describe_configs([resource], **self._timeout())[resource]
+        return {name: entry.value for name, entry in self._result(request).items()}
+
+    def _timeout(self) -> dict[str, float]:
+        return {"request_timeout": max(POLL_SECONDS, self._deadline - time.monotonic())}
+
+    def _result(self, request: "Future[Any]") -> Any:
+        while not request.done():
+            self._admin.poll(POLL_SECONDS)
+            if self._closing.is_set():
+                raise KafkaException(TIMED_OUT)
+        return request.result()
+
+
+def _reason(error: KafkaException, errors: ErrorRecord) -> KafkaError:
+    """Return why a request has failed: that a connection was refused says more than a timeout."""
+    own: KafkaError = error.args[0]
+    return errors.last if own.name() in _MEANINGLESS and errors.last else own
