@@ -119,12 +119,6 @@ def stream_feed(partitions):
     return feed
 
 
-def kafka_feed():
-    feed = Feed("topic", types=[OrderPlaced])
-    feed.to_kafka("orders", partitions=10, replication=3)
-    return feed
-
-
 def document(**declared):
     given = {"sagas": [], "participants": [], "aggregates": [], "feeds": [], **declared}
     return describe(Declared(**given), "shop", "1.0.0")
@@ -154,9 +148,8 @@ def schema_of(message):
         {"aggregates": [orders], "feeds": [exchange_feed(streams=["run-*"])]},
         {"aggregates": [orders], "feeds": [stream_feed(1)]},
         {"aggregates": [orders], "feeds": [stream_feed(3)]},
-        {"aggregates": [orders], "feeds": [kafka_feed()]},
     ],
-    ids=["saga", "participant", "aggregate", "feed", "runs", "stream", "super stream", "topic"],
+    ids=["saga", "participant", "aggregate", "feed", "runs", "stream", "super stream"],
 )
 def test_a_document_of_any_declarations_is_valid(declared):
     assert_valid(document(**declared))
@@ -344,11 +337,3 @@ def test_a_stream_is_described_with_its_partitions(partitions, address, binding)
         assert channel["parameters"]["partition"]["enum"] == ["0", "1"]
     headers = described["components"]["schemas"]["event-headers.stream"]
     assert "cloudEvents_id" in headers["required"]
-
-
-def test_a_topic_is_described_with_its_partitions_and_replicas():
-    described = document(aggregates=[orders], feeds=[kafka_feed()])
-    channel = described["channels"]["feed.topic.kafka"]
-    binding = channel["bindings"]["kafka"]
-    assert (channel["address"], binding["partitions"], binding["replicas"]) == ("orders", 10, 3)
-    assert "ce_id" in described["components"]["schemas"]["event-headers.kafka"]["required"]

@@ -7,6 +7,7 @@ from saga_engine.events.aggregates.folding import replay as replay
 from saga_engine.events.client import Events as Events
 from saga_engine.events.consumers.consumer import Consumer as Consumer
 from saga_engine.events.consumers.received import Received as Received
+from saga_engine.events.consumers.source_options import from_kafka as from_kafka
 from saga_engine.events.consumers.source_options import from_queue as from_queue
 from saga_engine.events.consumers.source_options import from_stream as from_stream
 from saga_engine.events.event_store.append import Append as Append

@@ -3,12 +3,13 @@ Consumers: published events take effect once in the database of another service.
 
     consumer            Consumer: where its events come from, and a function for each event
     consumer_rules      what makes consumers valid
-    source_options  from_queue, from_stream: where a consumer's events come from
+    source_options  from_queue, from_stream, from_kafka: where a consumer's events come from
     received            Received: an event as a consumer receives it
     interfaces          a source and its partitions, as the loop of a consumer uses them
     source_opener       opens the sources of the consumers of a process
     queue_source        a queue of RabbitMQ as a source
     stream_source       a stream of RabbitMQ as a source
+    kafka_source        a topic of Kafka as a source
     header_attributes   attributes of an event in headers that are bytes
     event_reader        from a message to an event, or to why it cannot be read
     event_consumption   EventConsumption: the consumers of one process

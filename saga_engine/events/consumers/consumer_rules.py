@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from saga_engine.errors import DefinitionError
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.source_options import (
+    KafkaSourceOptions,
     QueueSourceOptions,
     StreamSourceOptions,
 )
@@ -61,6 +62,10 @@ def _check_source(consumer: Consumer) -> Problems:
         case StreamSourceOptions():
             if not _fits(source.stream):
                 problem = f"reads a stream named {source.stream!r:.80}"
+                yield _problem(consumer, problem, "Give a text of at most 255 bytes.")
+        case KafkaSourceOptions():
+            if not _fits(source.topic):
+                problem = f"reads a topic named {source.topic!r:.80}"
                 yield _problem(consumer, problem, "Give a text of at most 255 bytes.")
         case _:
             problem = f"has a {type_name(type(source))} as its source"

@@ -9,7 +9,11 @@ from saga_engine.errors import ConfigurationError
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.interfaces import Source
 from saga_engine.events.consumers.queue_source import QueueSource, queue_topology
-from saga_engine.events.consumers.source_options import QueueSourceOptions, StreamSourceOptions
+from saga_engine.events.consumers.source_options import (
+    KafkaSourceOptions,
+    QueueSourceOptions,
+    StreamSourceOptions,
+)
 from saga_engine.protocol.topology import Topology
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
@@ -60,19 +64,35 @@ class SourceOpener:
                 assert self._connection is not None, "it is open"
                 return QueueSource(consumer, options, self._connection, self._settings)
             case StreamSourceOptions() as options:
-                return self._stream_source(consumer, options)
+                return self._open_stream(consumer, options)
+            case KafkaSourceOptions() as options:
+                return self._open_kafka(consumer, options)
 
-    def _stream_source(self, consumer: Consumer, options: StreamSourceOptions) -> Source:
+    def _open_stream(self, consumer: Consumer, options: StreamSourceOptions) -> Source:
         try:
-            from saga_engine.events.consumers.stream_source import (  # noqa: PLC0415 - see the error
+            from saga_engine.events.consumers.stream_source import (  # noqa: PLC0415 - an extra
                 StreamSource,
             )
-        except ModuleNotFoundError as error:
+        except ImportError:
             raise ConfigurationError(
-                f"Consumer {consumer.name!r} reads a stream, which needs {error.name}. Install it"
-                " with: pip install 'saga-engine[streams]'"
-            ) from error
+                f"Consumer {consumer.name!r} reads a stream, which needs the packages rstream and"
+                " mmh3. Install saga-engine[streams]."
+            ) from None
         return StreamSource(consumer.name, options, self._settings)
+
+    def _open_kafka(self, consumer: Consumer, options: KafkaSourceOptions) -> Source:
+        try:
+            from saga_engine.events.consumers.kafka_source import (  # noqa: PLC0415 - an extra
+                KafkaSource,
+            )
+        except ImportError:
+            raise ConfigurationError(
+                f"Consumer {consumer.name!r} reads Kafka, which needs the package confluent-kafka."
+                " Install saga-engine[kafka]."
+            ) from None
+        source = KafkaSource(consumer.name, options, self._settings)
+        self._resources.push_async_callback(source.close)
+        return source
 
     async def _connect(self, topology: Topology) -> SupervisedConnection:
         connection = SupervisedConnection(

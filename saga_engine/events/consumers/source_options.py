@@ -35,7 +35,19 @@ class StreamSourceOptions:
     stream: str
 
 
-SourceOptions = QueueSourceOptions | StreamSourceOptions
+@dataclass(frozen=True, slots=True)
+class KafkaSourceOptions:
+    """
+    A topic of Kafka with all its partitions.
+
+    Args:
+        topic: its name, as the feed declares it.
+    """
+
+    topic: str
+
+
+SourceOptions = QueueSourceOptions | StreamSourceOptions | KafkaSourceOptions
 """What an author declares about the source of a consumer."""
 
 
@@ -66,3 +78,16 @@ def from_stream(stream: str) -> StreamSourceOptions:
         stream: its name, as in `feed.to_stream("orders")`. All its partitions are read.
     """
     return StreamSourceOptions(stream)
+
+
+def from_kafka(topic: str) -> KafkaSourceOptions:
+    """
+    Receive the events of a feed to a topic of Kafka, from the first one that it has.
+
+    How far each partition was read is in the consumer's database; Kafka's groups are not used, and
+    messages of aborted transactions are not read. It needs the extra `kafka`.
+
+    Args:
+        topic: its name, as in `feed.to_kafka("orders")`. All its partitions are read.
+    """
+    return KafkaSourceOptions(topic)

@@ -8,10 +8,10 @@ from saga_engine.events.feeds import feed_actions
 from saga_engine.events.feeds.stream_message import partition_of
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.protocol.message import PublishOutcome
-from saga_engine.telemetry.events import FeedSinkDiffers, FeedStopped
+from saga_engine.telemetry.events import FeedStopped
 from tests.kit.connections import raw_channel
-from tests.kit.feeds import every_event, order_event, stored_feed, wait_for_feed
-from tests.kit.projections import append_one, append_orders, cancelled, placed
+from tests.kit.feeds import every_event, order_event, wait_for_feed
+from tests.kit.projections import append_one, append_orders, placed
 from tests.kit.streams import STREAM_ORDERS, THREE, stored_messages, stream_feed
 
 pytestmark = pytest.mark.rabbitmq
@@ -85,33 +85,6 @@ async def test_a_stream_that_differs_is_shown_and_not_changed(rabbitmq_url, open
     async with open_sink(partitions=3, max_age=timedelta(hours=12)) as sink:
         await sink.resume(0)
         assert [each.split(":")[0] for each in sink.differences] == ["segment_bytes"]
-
-
-async def test_a_feed_shows_how_its_stream_differs_and_publishes(
-    events, rabbitmq_url, stream_database, run_feed
-):
-    async with raw_channel(rabbitmq_url) as channel:
-        arguments = {"x-queue-type": "stream", "x-max-age": "12h"}
-        await channel.queue_declare("orders", durable=True, arguments=arguments)
-    position = await append_one(events, "order-1", placed())
-    async with run_feed(stream_feed()) as emitted:
-        (differs,) = await emitted.wait_for(FeedSinkDiffers)
-        await wait_for_feed(stream_database, position)
-    assert differs.differences[0].startswith("max_age: the feed declares 7D")
-    assert (await stored_feed(stream_database)).differences == differs.differences
-
-
-async def test_a_feed_reports_that_its_stream_is_gone(
-    events, rabbitmq_url, stream_database, run_feed
-):
-    position = await append_one(events, "order-1", placed())
-    async with run_feed(stream_feed()) as emitted:
-        await wait_for_feed(stream_database, position)
-        async with raw_channel(rabbitmq_url) as channel:
-            await channel.queue_delete("orders")
-        await append_one(events, "order-1", cancelled())
-        await emitted.wait_until(lambda event: "is gone" in str(event))
-    assert (await stored_feed(stream_database)).position == position
 
 
 async def test_a_stream_is_made_as_it_is_declared(open_sink):

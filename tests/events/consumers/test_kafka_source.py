@@ -1,0 +1,101 @@
+"""Events of a topic take effect once and in order, from the offsets in the consumer's database."""
+
+import asyncio
+
+import pytest
+from confluent_kafka import Producer
+
+from saga_engine.errors import BrokerUnavailable
+from saga_engine.events import from_kafka
+from saga_engine.events.consumers import consumer_actions
+from saga_engine.events.readers.operator_audit import Operator
+from saga_engine.telemetry.events import ConsumerMessageKept, ConsumerSourceUnavailable
+from tests.kit.consumers import (
+    billing_consumer,
+    check_effects,
+    consumer_database,
+    open_failures,
+    running_consumers,
+    stored_partitions,
+    wait_for_invoices,
+)
+from tests.kit.feeds import every_event, wait_for_feed
+from tests.kit.kafka_feeds import PARTITIONS, TO_KAFKA, kafka_feed, running_kafka_feeds
+from tests.kit.kafka_topics import new_topic
+from tests.kit.projections import append_orders
+
+
+@pytest.fixture
+async def billing(event_url):
+    async with consumer_database(event_url) as database:
+        yield database
+
+
+@pytest.fixture
+def published(events, event_url, kafka, feed_database):
+    """Append events, and publish all to a topic."""
+
+    async def publish(topic, number, seed=0):
+        await append_orders(events, number, seed=seed)
+        async with running_kafka_feeds(event_url, kafka.servers, [kafka_feed(topic)]):
+            await wait_for_feed(feed_database, await events.position(), TO_KAFKA.name)
+        return await every_event(events)
+
+    return publish
+
+
+async def test_every_event_of_a_topic_takes_effect_once_and_in_order(
+    event_url, kafka, billing, published
+):
+    topic = new_topic()
+    consumer = billing_consumer(from_kafka(topic))
+    settings = {"kafka_bootstrap_servers": kafka.servers}
+    expected = []
+    for number in range(2):
+        expected = await published(topic, 3, seed=number)
+        async with running_consumers(event_url, [consumer], **settings):
+            await wait_for_invoices(billing, len(expected))
+    await check_effects(billing, expected)
+    stored = await stored_partitions(billing)
+    assert [each.source for each in stored] == [f"kafka {topic}"] * PARTITIONS
+    assert sum(each.duplicates for each in stored) == 0
+    assert sum(each.next_offset or 0 for each in stored) == len(expected)
+
+
+async def test_a_record_that_cannot_be_read_is_kept(event_url, kafka, billing, published):
+    topic = new_topic()
+    expected = await published(topic, 1)
+    producer = Producer({"bootstrap.servers": kafka.servers})
+    producer.produce(topic, b"\xff", headers=[("ce_id", b"\xff")], partition=0)
+    await asyncio.to_thread(producer.flush)
+    consumer = billing_consumer(from_kafka(topic))
+    async with running_consumers(
+        event_url, [consumer], kafka_bootstrap_servers=kafka.servers
+    ) as emitted:
+        await wait_for_invoices(billing, len(expected))
+        await emitted.wait_for(ConsumerMessageKept)
+    (failure,) = await open_failures(billing)
+    assert (failure.kind, failure.partition) == ("unreadable", 0)
+
+
+async def test_an_offset_that_the_topic_does_not_have_is_named(
+    event_url, kafka, billing, published
+):
+    topic = new_topic()
+    expected = await published(topic, 1)
+    consumer = billing_consumer(from_kafka(topic))
+    settings = {"kafka_bootstrap_servers": kafka.servers}
+    async with running_consumers(event_url, [consumer], **settings):
+        await wait_for_invoices(billing, len(expected))
+    async with billing.transaction() as tx:
+        await consumer_actions.rewind(tx, "billing", 0, 4_711, Operator("mara"))
+    async with running_consumers(event_url, [consumer], **settings) as emitted:
+        [problem] = await emitted.wait_for(ConsumerSourceUnavailable)
+    assert "partition 0, no longer has offset 4711" in problem.problem
+
+
+async def test_a_topic_that_is_missing_is_named(event_url, kafka, billing):
+    consumer = billing_consumer(from_kafka("missing"))
+    with pytest.raises(BrokerUnavailable, match="Topic 'missing' cannot be read"):
+        async with running_consumers(event_url, [consumer], kafka_bootstrap_servers=kafka.servers):
+            pass
