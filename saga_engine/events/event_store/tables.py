@@ -237,6 +237,7 @@ feed = Table(
     Column("reads_runs", Boolean, nullable=False, server_default=text("true")),
     Column("missing_until", BigInteger),
     Column("rewinds", Integer, nullable=False, server_default=text("0")),
+    Column("differences", ARRAY(Text), nullable=False, server_default=text("'{}'")),
 )
 feed_failure = Table(
     "feed_failure",
