@@ -70,7 +70,9 @@ def _missing(app: App, arguments: Sequence[str], error: MissingArgumentError) ->
         missing = _next_missing(app, parsed)
     *first, last = needs
     listed = f"{', '.join(first)} and {last}" if first else last
-    return f"`{_command(error)}` needs {listed}. Run: {shlex.join([PROGRAM, *shown])}"
+    return (
+        f"`{_command(error)}` needs {listed}. Run: {shlex.join([PROGRAM, *map(_one_line, shown)])}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ def _added_argument(
         start = typed.index(misspelt)
         following = typed[start + 1] if start + 1 < end else "-"
         return _AddedArgument(
-            need=f"{name}, not {misspelt}",
+            need=f"{name}, not {_one_line(misspelt)}",
             start=start,
             stop=start + 1,
             option=name,
@@ -134,6 +136,11 @@ def _next_missing(app: App, typed: Sequence[str]) -> MissingArgumentError | None
 def _word_for(name: str) -> str:
     """The word that stands for a value, as `--help` prints it for an argument without a dash."""
     return name.lstrip("-").replace("-", "_").upper()
+
+
+def _one_line(word: str) -> str:
+    """A word that was typed, without line breaks that would look like another message."""
+    return word if word.isprintable() else word.encode("unicode_escape").decode()
 
 
 def _command(error: CycloptsError) -> str:

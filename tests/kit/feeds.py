@@ -114,7 +114,7 @@ class Received:
     async def wait_for(self, count: int) -> None:
         """Wait until different events have been received, so many."""
         async with asyncio.timeout(60):
-            while len(set(self.ids)) < count:
+            while len(self.messages) < count or len(set(self.ids)) < count:
                 self.changed.clear()
                 await self.changed.wait()
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, RootModel, field_validator
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
@@ -47,6 +47,14 @@ class Point:
 
 class Typed(TypedDict):
     x: int
+
+
+class Count(RootModel[int]):
+    pass
+
+
+class Counts(BaseModel):
+    counts: list[int]
 
 
 def test_json_is_read_as_the_authors_type_and_written_back():
@@ -129,6 +137,16 @@ def test_an_instance_that_was_not_validated_is_named_as_such():
     line = Line.model_construct(sku="A", amount="x", at="y")  # type: ignore[arg-type]
     with pytest.raises(PayloadError, match=r"^Line was made or changed without validation, and do"):
         PayloadType(Line).write(line)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Count.model_construct(None), Counts.model_construct(counts=None)],  # type: ignore[arg-type]
+)
+def test_none_of_an_instance_that_was_not_validated_is_not_written(value):
+    """Pydantic writes it, and does not read it back."""
+    with pytest.raises(PayloadError, match="made or changed without validation, and does not fit"):
+        PayloadType(type(value)).write(value)
 
 
 def test_none_is_written_only_where_it_is_declared():

@@ -126,19 +126,6 @@ def save_the_checkpoint_after_the_effects(plant: BugPatcher) -> None:
     plant.replace(ProjectionWriterModel, "apply", apply)
 
 
-@planted_bug("E2", "E4")
-def write_without_the_fence(plant: BugPatcher) -> None:
-    """A batch is written at any checkpoint, also when another process has the lease."""
-
-    async def lock_projection(self: EventModel, name: str, position: int, owner: str) -> bool:
-        del position, owner
-        async with self.statement():
-            await self.lock("projection", name)
-            return True
-
-    plant.replace(EventModel, "lock_projection", lock_projection)
-
-
 # feeds
 
 

@@ -27,7 +27,6 @@ RARE = {
     "treat_rejected_compensation_as_done": (25,),
     "misreport_load_as_bug": (28,),
     "save_the_checkpoint_after_the_effects": (16,),
-    "write_without_the_fence": (32,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried before the others."""
 
