@@ -78,13 +78,15 @@ async def stored_feed(database: Database, name: str = "orders") -> StoredFeed:
     return found
 
 
-async def wait_for_feed(database: Database, position: int, name: str = "orders") -> None:
+async def wait_for_feed(
+    database: Database, position: int, name: str = "orders", *, patience: float = 60.0
+) -> None:
     """Wait until a feed has passed a position."""
 
     async def passed() -> bool:
         return (await stored_feed(database, name)).position >= position
 
-    await wait_until_true(passed, interval=0.01)
+    await wait_until_true(passed, patience=patience, interval=0.01)
 
 
 async def bind_queue(
@@ -111,9 +113,9 @@ class Received:
     def ids(self) -> list[str]:
         return [str(each.header.properties.message_id) for each in self.messages]
 
-    async def wait_for(self, count: int) -> None:
+    async def wait_for(self, count: int, *, patience: float = 60.0) -> None:
         """Wait until different events have been received, so many."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience):
             while len(self.messages) < count or len(set(self.ids)) < count:
                 self.changed.clear()
                 await self.changed.wait()
