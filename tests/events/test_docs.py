@@ -7,22 +7,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from saga_engine import errors
-from saga_engine.embedded.server_process import free_port
 from saga_engine.protocol.rejection import Rejected
 from saga_engine.settings import Settings
 from tests.kit.command_line import (
     REPOSITORY,
     environment,
     read_log_until,
-    running_command,
 )
-from tests.kit.document_blocks import Block, blocks_of, run_script, save_files, scripts_of
+from tests.kit.document_blocks import Block, blocks_of, run_script, save_files, scripts_of, service
 from tests.kit.event_database import connected
 
 PAGE = (REPOSITORY / "docs" / "events.md").read_text()
@@ -57,12 +54,6 @@ def directory(tmp_path: Path) -> Path:
     """A directory with the files of the page."""
     save_files(BLOCKS, tmp_path)
     return tmp_path
-
-
-def service(command: str, **more: Any) -> Any:
-    """The process that a command of the page starts in the background, on another port."""
-    words = command.removesuffix(" &").partition(" --port")[0].split()[1:]
-    return running_command(*words, "--port", str(free_port()), **more)
 
 
 async def test_what_the_page_runs_prints_what_the_page_shows(directory, database_url):

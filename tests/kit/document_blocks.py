@@ -4,11 +4,13 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.kit.command_line import environment
+from saga_engine.embedded.server_process import free_port
+from tests.kit.command_line import environment, running_command
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<kind>file|excerpt): (?P<name>\S+) -->\n)?"
@@ -67,3 +69,42 @@ async def run_script(
     async with asyncio.timeout(120):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+def block_with(blocks: Sequence[Block], text: str) -> Block:
+    """The one block that has a text."""
+    (found,) = [each for each in blocks if text in each.body]
+    return found
+
+
+def output_of(blocks: Sequence[Block], block: Block) -> str:
+    """The text block after another one."""
+    following = blocks[blocks.index(block) + 1]
+    assert following.language == "text"
+    return following.body
+
+
+def service(command: str, **more: Any) -> Any:
+    """The process that a command of a page starts in the background, on another port."""
+    words = command.removesuffix(" &").partition(" --port")[0].split()[1:]
+    return running_command(*words, "--port", str(free_port()), **more)
+
+
+async def lines_of(script: str, directory: Path, settings: Mapping[str, str], length: int) -> str:
+    """What a script prints until it has printed so much; then it is killed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, script),
+        env=environment(**settings),
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout
+    printed = ""
+    async with asyncio.timeout(60):
+        while len(printed) < length:
+            line = (await process.stdout.readline()).decode()
+            assert line, printed
+            printed += line
+    process.kill()
+    await process.wait()
+    return printed

@@ -6,7 +6,6 @@ section 16). The key is the stream, so all events of a stream are in one partiti
 depends on nothing but its event, so a repeated one is the same.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -19,23 +18,7 @@ The largest overhead of a record batch with one record: the header of the batch 
 lengths, offset and timestamp of the record (at most 36).
 """
 _HEADER_OVERHEAD = 10  # of the two lengths of a header
-
-
-@dataclass(frozen=True, slots=True)
-class PayloadEncoder:
-    """
-    Writes the data of events.
-
-    Args:
-        content_type: of what it writes, for the header `content-type`.
-        encode: returns the data of an event; raises UnreadableEvent if that cannot be read.
-    """
-
-    content_type: str
-    encode: Callable[[Recorded], bytes]
-
-
-JSON_PAYLOAD = PayloadEncoder("application/json", data_json)
+_CONTENT_TYPE = ("content-type", b"application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +36,17 @@ class KafkaMessage:
         return _BATCH_OVERHEAD + len(self.key) + len(self.value) + headers
 
 
-def encode_message(event: Recorded, log_id: UUID, payload: PayloadEncoder) -> KafkaMessage:
+def encode_message(event: Recorded, log_id: UUID) -> KafkaMessage:
     """
     Make the message of an event.
 
     Args:
         event: an event.
         log_id: the identity of the log that it is from.
-        payload: writes its data.
 
     Raises:
         UnreadableEvent: its data cannot be read.
     """
     named = attributes(event, log_id).items()
     headers = tuple((f"ce_{name}", value.encode()) for name, value in named)
-    content_type = ("content-type", payload.content_type.encode())
-    return KafkaMessage(event.stream.encode(), payload.encode(event), (content_type, *headers))
+    return KafkaMessage(event.stream.encode(), data_json(event), (_CONTENT_TYPE, *headers))

@@ -22,9 +22,7 @@ from saga_engine.events.feeds.feed import KafkaOptions, Unroutable
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.kafka_client import problem_of
 from saga_engine.events.feeds.kafka_message import (
-    JSON_PAYLOAD,
     KafkaMessage,
-    PayloadEncoder,
     encode_message,
 )
 from saga_engine.events.feeds.kafka_producer import KafkaProducer
@@ -44,7 +42,6 @@ class KafkaSink:
         options: as the feed declares them.
         log: the identity of the log.
         settings: where Kafka is, and how long it may take.
-        payload: writes the data of events.
 
     Raises:
         ConfigurationError: librdkafka does not accept the settings.
@@ -61,13 +58,11 @@ class KafkaSink:
         options: KafkaOptions,
         log: EventLog,
         settings: Settings,
-        payload: PayloadEncoder = JSON_PAYLOAD,
     ) -> None:
         self._key = key
         self._options = options
         self._log = log
         self._settings = settings
-        self._payload = payload
         self._closing = Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{options.topic}")
         self._topic = KafkaTopic(key, options, settings, self._closing)
@@ -179,7 +174,7 @@ class KafkaSink:
         return messages
 
     def _encode(self, event: Recorded) -> KafkaMessage:
-        return encode_message(event, self._log.id, self._payload)
+        return encode_message(event, self._log.id)
 
     def _deliver(self, messages: Sequence[KafkaMessage]) -> list[PublishOutcome]:
         """Deliver messages; after a failure the next call begins with a new producer."""

@@ -7,13 +7,13 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage as SdkMessage
 from cloudevents.core.bindings.kafka import from_binary_event
 
-from saga_engine.events.feeds.kafka_message import JSON_PAYLOAD, PayloadEncoder, encode_message
+from saga_engine.events.feeds.kafka_message import encode_message
 from tests.kit.kafka_feeds import some_events
 from tests.kit.published_event import AT, DOCUMENT, LOG, PLACED
 
 
-def encoded(event=PLACED, payload=JSON_PAYLOAD):
-    return encode_message(event, LOG.id, payload)
+def encoded(event=PLACED):
+    return encode_message(event, LOG.id)
 
 
 def test_the_document_shows_the_message_of_an_event():
@@ -37,12 +37,6 @@ def test_the_sdk_of_cloudevents_reads_what_is_written():
     assert event.get_extension("actor") == "mára"
     assert event.get_extension("partitionkey") == "order-o-1"
     assert int(event.get_extension("sequence")) == 4711
-
-
-def test_a_payload_encoder_writes_the_value_and_names_its_type():
-    message = encoded(payload=PayloadEncoder("application/avro", lambda _event: b"\0avro"))
-    assert message.value == b"\0avro"
-    assert dict(message.headers)["content-type"] == b"application/avro"
 
 
 @pytest.mark.parametrize("size", [0, 200, 70_000])

@@ -2,27 +2,18 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_binary_event
 
-from saga_engine.events import Recorded
-from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.feeds.webhook_request import HeadersTooLarge, encode_request
+from tests.kit import published_event
+from tests.kit.published_event import AT, LOG
 
-LOG = EventLog(UUID("0198c0de-0000-7000-8000-000000000001"))
-AT = datetime(2026, 11, 30, 12, 0, 0, 1, tzinfo=UTC)
-PLACED = Recorded(
-    stream="order-o-1",
-    version=1,
-    position=4711,
-    type="order-placed",
-    schema_version=2,
-    recorded_at=AT,
-    id=LOG.event_id("order-o-1", 1, 0, AT),
+PLACED = replace(
+    published_event.PLACED,
     data={"customer": "mára", "total": "12.50"},
+    correlation_id=None,
     actor='mára "the 100% buyer"\r\nx-forged: 1',
 )
 
