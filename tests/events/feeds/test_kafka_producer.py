@@ -29,17 +29,19 @@ def producer(servers: str, topic: str, *, closing: Event | None = None, is_singl
 
 
 @pytest.fixture(params=["server", "mock"])
-async def made_topic(request):
-    """
-    The servers and a topic, of two implementations.
+def server(request):
+    """The server of the other tests; None: the three brokers that librdkafka's own tests use."""
+    # Not in `made_topic`: an event loop runs there, and the server of the session needs its own.
+    return request.getfixturevalue("kafka") if request.param == "server" else None
 
-    They are the server of the other tests, and the three brokers that librdkafka's own tests use.
-    """
+
+@pytest.fixture
+async def made_topic(server):
+    """The servers and a topic, of two implementations."""
     topic = new_topic()
-    if request.param == "server":
-        servers = request.getfixturevalue("kafka").servers
-        await create_topic(servers, topic)
-        yield servers, topic
+    if server:
+        await create_topic(server.servers, topic)
+        yield server.servers, topic
     else:
         cluster = MockCluster()
         await cluster.create_topic(topic)
