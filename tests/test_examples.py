@@ -4,8 +4,10 @@ import asyncio
 import importlib
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from copy import copy
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,18 +16,29 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Rejected
-from saga_engine.events import Append, EventData, Events, Recorded, replay
+from saga_engine.events import Append, EventData, Events, Feed, Recorded, replay
+from saga_engine.events.feeds.feed_table import StoredFeed
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
 from saga_engine.participant.service import ParticipantService
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.worker import Worker
 from tests.kit.connections import raw_channel
-from tests.kit.feeds import bind_queue, receive_from, running_feeds
+from tests.kit.consumers import running_consumers
+from tests.kit.feeds import (
+    bind_queue,
+    receive_from,
+    running_feeds,
+    stored_feed,
+    wait_for_feed,
+)
 from tests.kit.greeter import run_services
 from tests.kit.projections import running_projector
+from tests.kit.streams import stream_url
 
 
 @asynccontextmanager
@@ -207,6 +220,90 @@ async def test_the_shop_publishes_what_happens_to_its_orders(migrated_url, broke
         async with running_feeds(migrated_url, broker_url, [feed]):
             await received.wait_for(4)
         received.check([each async for each in events.read_all()])
+
+
+async def append_shop_orders(events: Events) -> None:
+    """Orders of every status; one was created by version 1 of the shop, which had no currency."""
+    shop = importlib.import_module("examples.shop.orders")
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    old = {"customer": "ivo", "items": {"cup": 1}, "total": "8.00", "created_at": now.isoformat()}
+    await events.append(Append("order-0", [EventData("order-created", 1, old)]))
+    for number in (1, 2, 3):
+        create = shop.CreateOrder(customer="mara", items={"tea": number}, created_at=now)
+        await events.handle(shop.orders, number, create)
+    for number in (0, 1):
+        await events.handle(shop.orders, number, shop.ConfirmOrder(charge_id="c-1"))
+    await events.handle(shop.orders, 2, shop.CancelOrder(reason="too late"))
+
+
+async def write_invoices(
+    url: str, source: str, feed: Feed, *, broker_url: str = "", **settings: Any
+) -> StoredFeed:
+    """Publish orders, and let the consumer of the shop write their invoices; return the feed."""
+    consumers = importlib.import_module("examples.shop.consumers")
+    check_invoices = importlib.import_module("examples.shop.check_invoices").check_invoices
+    await importlib.import_module("examples.shop.create_tables").create_tables(url)
+    consumer = copy(consumers.invoices)
+    consumer.source = consumers.SOURCES[source]
+    consuming = partial(running_consumers, url, [consumer], broker_url=broker_url, **settings)
+    async with (
+        Events(url, settings=Settings()) as events,
+        Database(url, Settings(), EVENT_DATABASE) as database,
+    ):
+        await append_shop_orders(events)
+        if source == "queue":
+            async with consuming():
+                pass  # it declares its queue, which keeps events from now on
+        async with running_feeds(url, broker_url, [feed], **settings):
+            await wait_for_feed(database, await events.position(), feed.name)
+        async with consuming():
+            checked = await check_invoices(url)
+        assert (checked.invoices, checked.differences) == (4, [])
+        async with database.transaction() as tx:
+            rows = (await tx.connection.execute(select(consumers.shop_invoice))).all()
+            await tx.connection.execute(update(consumers.shop_invoice).values(status="open"))
+        wrong = (await check_invoices(url, wait=0)).differences
+        assert [each.partition(":")[0] for each in wrong] == [
+            f"shop_invoice {order_id}" for order_id in (0, 1, 2)
+        ]
+        stored = await stored_feed(database, feed.name)
+    assert sorted((row.order_id, row.status, row.currency) for row in rows) == [
+        ("0", "paid", "EUR"),
+        ("1", "paid", "EUR"),
+        ("2", "void", "EUR"),
+        ("3", "open", "EUR"),
+    ]
+    return stored
+
+
+@pytest.mark.rabbitmq
+async def test_the_shop_writes_invoices_from_a_queue(migrated_url, rabbitmq_url):
+    feed = importlib.import_module("examples.shop.feeds").shop_feed
+    await write_invoices(migrated_url, "queue", feed, broker_url=rabbitmq_url)
+
+
+@pytest.mark.rabbitmq
+async def test_the_shop_writes_invoices_from_a_stream_of_10_partitions(
+    migrated_url, rabbitmq, rabbitmq_url
+):
+    feed = importlib.import_module("examples.shop.stream_feeds").stream_feed
+    (options,) = feed.sinks.values()
+    assert (options.partitions, options.max_age) == (10, timedelta(days=7))
+    urls = {"broker_url": rabbitmq_url, "broker_stream_url": stream_url(rabbitmq, rabbitmq_url)}
+    stored = await write_invoices(migrated_url, "stream", feed, **urls)
+    assert stored.differences == ()
+
+
+async def test_the_shop_writes_invoices_from_a_topic_of_10_partitions(migrated_url, kafka):
+    """On one server the topic has one replica; in everything else it is as declared."""
+    feed = importlib.import_module("examples.shop.kafka_feeds").kafka_feed
+    (options,) = feed.sinks.values()
+    assert (options.partitions, options.replication) == (10, 3)
+    assert (options.retention, options.compression) == (timedelta(days=7), "snappy")
+    assert options.max_message_bytes == 1_048_576
+    settings = {"kafka_bootstrap_servers": kafka.servers, "kafka_replication": 1}
+    stored = await write_invoices(migrated_url, "kafka", feed, **settings)
+    assert stored.differences == ("Topic 'shop-orders' has 1 replicas; the feed declares 3.",)
 
 
 async def test_the_shops_read_model_is_what_a_replay_of_its_orders_says(migrated_url):

@@ -71,12 +71,6 @@ async def run_script(
     return process.returncode, out.decode(), err.decode()
 
 
-def block_with(blocks: Sequence[Block], text: str) -> Block:
-    """The one block that has a text."""
-    (found,) = [each for each in blocks if text in each.body]
-    return found
-
-
 def output_of(blocks: Sequence[Block], block: Block) -> str:
     """The text block after another one."""
     following = blocks[blocks.index(block) + 1]

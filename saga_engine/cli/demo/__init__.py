@@ -4,7 +4,7 @@
     scenario         the two parts, one after the other, and the report
     place_order      the first part: place orders, send a malformed message, kill the worker
     comparison       the effect log of the services, compared with the statuses of the runs
-    shop             the second part: event-sourced orders; kill the projector
+    shop             the second part: event-sourced orders and a consumer; kill the projector
     feed_queue       what arrives at the exchange of feeds
     feed_comparison  that, compared with the events
     orders           the orders to place, and the status each must reach
@@ -23,11 +23,12 @@ from saga_engine.cli.output import print_stderr
 
 def demo() -> None:
     """
-    Run the examples place_order and shop under faults, and verify effects, read model and feed.
+    Run the examples place_order and shop under faults, and verify what they have done.
 
     Without SAGA_ENGINE_DATABASE_URL and SAGA_ENGINE_BROKER_URL it starts its own PostgreSQL and a
     development broker. Exit 1 if an effect was lost or happened twice, if the read model is not
-    what a replay of the events says, or if an event did not reach the exchange.
+    what a replay of the events says, if an event did not reach the exchange, or if the consumer has
+    not written the invoices that the events say.
     """
     sys.exit(asyncio.run(_run_until_signaled()))
 

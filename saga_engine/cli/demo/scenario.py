@@ -72,7 +72,7 @@ def _report_effects(result: PlaceOrderResult, incident_count: int, dead_letter_c
 def _report_events(result: ShopResult) -> None:
     feed = result.feed
     read_model = f"differs from a replay in {len(result.differences)} rows"
-    print_line("\nThe events of the shop, compared with its read model and its feed:")
+    print_line("\nThe events of the shop, compared with its read model, its feed and its invoices:")
     print_line(
         f"  orders: {result.placed} placed, {result.statuses.get('confirmed', 0)} confirmed,"
         f" {result.statuses.get('cancelled', 0)} cancelled"
@@ -82,7 +82,10 @@ def _report_events(result: ShopResult) -> None:
         f"  feed: {feed.events} events, {feed.lost} lost, {feed.out_of_order} out of order,"
         f" {feed.altered} altered, {feed.repeated} repeated"
     )
-    _report_wrong([*result.differences, *result.mismatches])
+    wrong = len(result.wrong_invoices)
+    print_line(f"  consumer: {result.invoices} invoices, {wrong} not as the events say")
+    _report_wrong([*result.differences, *result.wrong_invoices, *result.mismatches])
+    print_line(LEFT_OUT)
 
 
 def _report_wrong(sentences: list[str]) -> None:
@@ -97,6 +100,14 @@ def _executable() -> str:
     script = Path(sys.argv[0])
     return os.path.relpath(script) if script.name == "saga-engine" else "python -m saga_engine"
 
+
+LEFT_OUT = """
+Left out, because the demo starts no server that they need; docs/streams.md does:
+  examples/shop/stream_feeds.py
+      a stream of RabbitMQ with 10 partitions: a RabbitMQ with the plugin rabbitmq_stream, and
+      saga-engine[streams]
+  examples/shop/kafka_feeds.py
+      a topic of Kafka with 10 partitions: a server of Kafka, and saga-engine[kafka]"""
 
 NEXT_STEPS = """
 Next:

@@ -2,8 +2,9 @@
 The second part of the demo: event-sourced orders, and a projector that is killed.
 
 Orders are created, confirmed and cancelled by the steps of a saga and by commands. The projector
-keeps a read model of them and publishes a feed. At the end the read model is compared with a replay
-of all events, and what has arrived at the exchange with the events.
+keeps a read model of them and publishes a feed, of which a consumer writes invoices. At the end the
+read model is compared with a replay of all events, and the invoices and what has arrived at the
+exchange with the events.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ FEED_TIMEOUT = 30.0
 """Seconds for the events to arrive, after the read model has all of them."""
 
 PROJECTOR = ("projector", "examples.shop.projections", "examples.shop.feeds")
+CONSUMER = ("consume", "examples.shop.consumers")
 
 CREATED_AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
 """When the orders were created that do not come from a saga."""
@@ -46,20 +48,26 @@ class ShopResult:
         placed: how many orders were created, by the read model as by the events.
         statuses: how many of them have each status.
         differences: a sentence for each row of the read model that a replay does not have so.
+        wrong_invoices: a sentence for each invoice that is not as the events say.
         mismatches: a sentence for each run or order that did not end as expected.
         feed: the events compared with what has arrived at the exchange.
+        invoices: how many invoices the consumer must have written.
     """
 
     placed: int
     statuses: Mapping[str, int]
     differences: Sequence[str]
+    wrong_invoices: Sequence[str]
     mismatches: Sequence[str]
     feed: FeedComparison
+    invoices: int
 
     @property
     def is_correct(self) -> bool:
         """Whether the shop has kept every promise."""
-        return self.feed.is_correct and not (self.differences or self.mismatches)
+        return self.feed.is_correct and not (
+            self.differences or self.wrong_invoices or self.mismatches
+        )
 
 
 async def run_shop(servers: DemoServers, prefix: str, display: Display) -> ShopResult:
@@ -79,16 +87,21 @@ async def run_shop(servers: DemoServers, prefix: str, display: Display) -> ShopR
         await _place_orders(servers, orders, placement, display)
         expected = await _handle_commands(events, prefix)
         expected |= {each.order_id: each.order_status for each in orders if each.order_status}
-        display.print_event("comparing the read model with a replay, and the feed with the events")
+        display.print_event(
+            "comparing the read model with a replay, the feed and the invoices with the events"
+        )
         statuses, differences = await _compare_read_model(url, prefix)
         published = [each async for each in events.read_all(streams={f"order-{prefix}*"})]
         received = await queue.receive({str(each.id) for each in published}, FEED_TIMEOUT)
+    invoices = await _example("check_invoices").check_invoices(url, prefix)
     return ShopResult(
         placed=len(statuses),
         statuses=Counter(statuses.values()),
         differences=differences,
+        wrong_invoices=invoices.differences,
         mismatches=[*placement.mismatches, *_unexpected_statuses(statuses, expected)],
         feed=compare_feed(published, received),
+        invoices=invoices.invoices,
     )
 
 
@@ -97,11 +110,12 @@ async def _place_orders(
 ) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(servers.start("participant", "examples.shop.services"))
+        group.create_task(servers.start(*CONSUMER, database_url=servers.shop_database_url))
         start = group.create_task(_start_projector(servers))
     projector = start.result()
     display.print_event(
         f"an event-sourced shop; projector {projector.pid} keeps its read model and publishes a"
-        f" feed; placing {len(orders)} orders"
+        f" feed, of which a consumer writes invoices; placing {len(orders)} orders"
     )
     async with asyncio.TaskGroup() as group:
         middle = len(orders) // 2
