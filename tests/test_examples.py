@@ -226,7 +226,12 @@ async def append_shop_orders(events: Events) -> None:
     """Orders of every status; one was created by version 1 of the shop, which had no currency."""
     shop = importlib.import_module("examples.shop.orders")
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    old = {"customer": "ivo", "items": {"cup": 1}, "total": "8.00", "created_at": now.isoformat()}
+    old: Any = {
+        "customer": "ivo",
+        "items": {"cup": 1},
+        "total": "8.00",
+        "created_at": now.isoformat(),
+    }
     await events.append(Append("order-0", [EventData("order-created", 1, old)]))
     for number in (1, 2, 3):
         create = shop.CreateOrder(customer="mara", items={"tea": number}, created_at=now)

@@ -25,7 +25,7 @@ shop_invoice = Table(
     Column("status", Text, nullable=False),
 )
 
-SOURCES = {
+SOURCES: dict[str, Any] = {
     "queue": from_queue(),
     "stream": from_stream("shop-orders"),
     "kafka": from_kafka("shop-orders"),

@@ -30,7 +30,7 @@ async def test_what_the_page_runs_prints_what_the_page_shows(tmp_path, database_
     async with AsyncExitStack() as processes, connected(database_url) as connection:
 
         async def is_consumed() -> bool:
-            return await connection.fetchval("SELECT count(*) FROM invoice") == 3
+            return bool(await connection.fetchval("SELECT count(*) = 3 FROM invoice"))
 
         for script, expected in scripts_of(BLOCKS):
             if script == "python invoices.py":
