@@ -25,7 +25,12 @@ from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.consumers.header_attributes import read_attributes
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.source_options import KafkaSourceOptions
-from saga_engine.events.feeds.kafka_client import ErrorRecord, client_configuration, problem_of
+from saga_engine.events.feeds.kafka_client import (
+    ErrorRecord,
+    client_configuration,
+    problem_of,
+    reason_of,
+)
 from saga_engine.settings import Settings
 
 _PREFIX = "ce_"
@@ -47,7 +52,7 @@ class KafkaSource:
         self._topic = options.topic
         self._consumer = consumer
         self._settings = settings
-        self._client = _Client(consumer, settings)
+        self._client = _Client(consumer, options.topic, settings)
 
     async def close(self) -> None:
         """Close the connection that asks for partitions and offsets."""
@@ -84,7 +89,7 @@ class KafkaSource:
     async def subscribe(
         self, partition: int, offset: int | None
     ) -> AsyncIterator["KafkaSubscription"]:
-        client = _Client(self._consumer, self._settings)
+        client = _Client(self._consumer, self._topic, self._settings)
         start = OFFSET_BEGINNING if offset is None else offset
         try:
             place = TopicPartition(self._topic, partition, start)
@@ -108,7 +113,7 @@ class KafkaSubscription:
     async def take(self, limit: int, seconds: float) -> Sequence[IncomingMessage]:
         found = await self._client.call(lambda it: _poll(it, limit, seconds))
         if not found:
-            self._client.raise_problem(self._place.topic)
+            self._client.raise_problem()
         for each in found:
             if (error := each.error()) is not None:
                 raise BrokerUnavailable(self._problem(error))
@@ -144,7 +149,8 @@ class KafkaSubscription:
 class _Client:
     """A consumer of librdkafka, whose calls run in one thread."""
 
-    def __init__(self, group: str, settings: Settings) -> None:
+    def __init__(self, group: str, topic: str, settings: Settings) -> None:
+        self._topic = topic
         self._errors = ErrorRecord()
         self._executor = ThreadPoolExecutor(1, f"kafka {group}")
         self._consumer: Any = Consumer(
@@ -171,9 +177,10 @@ class _Client:
         try:
             return await loop.run_in_executor(self._executor, function, self._consumer)
         except KafkaException as error:
-            raise BrokerUnavailable(problem_of(self._errors.last or error.args[0], "")) from error
+            reason = reason_of(error.args[0], self._errors)
+            raise BrokerUnavailable(problem_of(reason, self._topic)) from error
 
-    def raise_problem(self, topic: str) -> None:
+    def raise_problem(self) -> None:
         """
         Raise what the connections have reported since the last call.
 
@@ -182,7 +189,7 @@ class _Client:
         """
         error, self._errors.last = self._errors.last, None
         if error is not None:
-            raise BrokerUnavailable(problem_of(error, topic))
+            raise BrokerUnavailable(problem_of(error, self._topic))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -53,37 +53,94 @@ def client_configuration(settings: Settings) -> dict[str, str | int | bool]:
 
 
 class ErrorRecord:
-    """The last error that the connections of a client have reported, as `error_cb`."""
+    """
+    The last error that the connections of a client have reported, as `error_cb`.
+
+    A refusal stays when a connection to another address of the server is not accepted at all.
+    """
 
     def __init__(self) -> None:
         self.last: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Record an error, unless it only says that there are errors."""
-        if self.last is None or error.name() != "_ALL_BROKERS_DOWN":
+        """Record an error, unless it says less than the one before."""
+        if self.last is None or _how_much_it_says(error) >= _how_much_it_says(self.last):
             self.last = error
 
 
+def _how_much_it_says(error: KafkaError) -> int:
+    """Return 0 for "all brokers are down", 1 for a connection that failed, 2 for a refusal."""
+    if error.name() == "_ALL_BROKERS_DOWN":
+        return 0
+    return 1 if _meaning(error) is _UNAVAILABLE else 2
+
+
+def reason_of(error: KafkaError, errors: ErrorRecord) -> KafkaError:
+    """Return why a request has failed: that a connection was refused says more than a timeout."""
+    return errors.last if error.name() in _MEANINGLESS and errors.last else error
+
+
 def problem_of(error: KafkaError, topic: str) -> str:
-    """Return what an error means and what to do about it, in one or two sentences."""
-    text = error.str().split(" (after ")[0].rstrip(".")
-    meaning = _MEANINGS.get(error.name())
+    """Return what an error of a feed or a consumer means and what to do, in a few sentences."""
+    text, meaning = _text(error), _meaning(error)
     if meaning is None:
-        return f"Kafka takes no events for topic {topic!r}: {text} ({error.name()})."
+        return f"Kafka refuses a request for topic {topic!r}: {text} ({error.name()})."
     problem, fix = meaning
     sentences = f"{problem}: {text}. {fix}"
     return sentences.replace(_TOPIC, f"topic {topic!r}")
 
 
+def _text(error: KafkaError) -> str:
+    """Return what librdkafka says, without the milliseconds, so that it is reported once."""
+    text: str = error.str()
+    return text.partition(" (after ")[0].rstrip(".")
+
+
+def _meaning(error: KafkaError) -> tuple[str, str] | None:
+    """
+    Return what an error means, by its text before its code.
+
+    librdkafka reports a TLS handshake that fails while it connects as `_TRANSPORT`, and one that
+    fails later as `_SSL`, with the same text.
+    """
+    text = _text(error)
+    if any(each in text for each in _CUT_OFF):
+        return _UNAVAILABLE
+    by_text = next((meaning for part, meaning in _TEXTS if part in text), None)
+    return by_text or _MEANINGS.get(error.name())
+
+
+_MEANINGLESS = ("_ALL_BROKERS_DOWN", "_TIMED_OUT", "_TRANSPORT")
+"""Errors of a request whose reason only the connections have reported."""
 _TOPIC = "<topic>"
 """Stands for the topic in the texts below."""
 _UNAVAILABLE = (
     "Kafka is unavailable",
-    "The feed waits; check SAGA_ENGINE_KAFKA_BOOTSTRAP_SERVERS and the network if this lasts.",
+    "If this lasts, check SAGA_ENGINE_KAFKA_BOOTSTRAP_SERVERS and the network.",
 )
 _REFUSED_LOGIN = (
     "Kafka refuses the login",
     "Correct SAGA_ENGINE_KAFKA_SASL_USERNAME, _SASL_PASSWORD or _SASL_MECHANISM.",
+)
+_FAILED_TLS = (
+    "TLS to Kafka failed",
+    "Correct SAGA_ENGINE_KAFKA_CA_FILE, or the port in SAGA_ENGINE_KAFKA_BOOTSTRAP_SERVERS.",
+)
+_REFUSED_CERTIFICATE = (
+    "Kafka refuses the certificate of this client",
+    "Correct SAGA_ENGINE_KAFKA_CERTIFICATE_FILE and SAGA_ENGINE_KAFKA_KEY_FILE.",
+)
+_CUT_OFF = ("unexpected eof", "Connection reset", "Broker transport failure")
+"""What is said of a connection that was cut during a handshake or a login: neither was refused."""
+_TEXTS = (
+    ("alert bad certificate", _REFUSED_CERTIFICATE),
+    ("alert certificate", _REFUSED_CERTIFICATE),  # required, expired, revoked, unknown
+    ("alert unknown ca", _REFUSED_CERTIFICATE),
+    ("SSL routines", _FAILED_TLS),
+    ("SSL handshake failed", _FAILED_TLS),
+    ("SASL authentication", _REFUSED_LOGIN),
+    ("SASL SCRAM authentication", _REFUSED_LOGIN),
+    ("mechanism handshake failed", _REFUSED_LOGIN),
 )
 _MEANINGS: Mapping[str, tuple[str, str]] = {
     "_TRANSPORT": _UNAVAILABLE,
@@ -94,13 +151,10 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
     "_AUTHENTICATION": _REFUSED_LOGIN,
     "SASL_AUTHENTICATION_FAILED": _REFUSED_LOGIN,
     "UNSUPPORTED_SASL_MECHANISM": _REFUSED_LOGIN,
-    "_SSL": (
-        "TLS to Kafka failed",
-        "Correct SAGA_ENGINE_KAFKA_CA_FILE, or the port in SAGA_ENGINE_KAFKA_BOOTSTRAP_SERVERS.",
-    ),
+    "_SSL": _FAILED_TLS,
     "TOPIC_AUTHORIZATION_FAILED": (
-        "Kafka refuses the feed's user at <topic>",
-        "Grant it DESCRIBE, DESCRIBE_CONFIGS and WRITE there, and CREATE if the topic is missing.",
+        "Kafka refuses the user at <topic>",
+        "A consumer needs DESCRIBE and READ, a feed DESCRIBE, DESCRIBE_CONFIGS, WRITE and CREATE.",
     ),
     "CLUSTER_AUTHORIZATION_FAILED": (
         "Kafka refuses the feed's user",

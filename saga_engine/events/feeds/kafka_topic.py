@@ -31,6 +31,7 @@ from saga_engine.events.feeds.kafka_client import (
     ErrorRecord,
     client_configuration,
     problem_of,
+    reason_of,
 )
 from saga_engine.settings import Settings
 
@@ -38,9 +39,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 _UNLIMITED = "-1"
 _AS_SENT = "producer"
 """The `compression.type` of a topic that keeps messages as the feed has compressed them."""
-_MEANINGLESS = ("_ALL_BROKERS_DOWN", "_TIMED_OUT")
-"""Errors of a request whose reason only the connections have reported."""
-
 _NO_RIGHT = ("TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED")
 
 
@@ -98,7 +96,8 @@ class KafkaTopic:
             requests = _Requests(admin, self._closing, time.monotonic() + seconds)
             return self._check(requests, published_until)
         except KafkaException as error:
-            return TopicCheck(problem=problem_of(_reason(error, errors), self._options.topic))
+            reason = reason_of(error.args[0], errors)
+            return TopicCheck(problem=problem_of(reason, self._options.topic))
 
     def _check(self, requests: "_Requests", published_until: int) -> TopicCheck:
         found = requests.describe(self._options.topic)
@@ -232,9 +231,3 @@ class _Requests:
             if self._closing.is_set():
                 raise KafkaException(TIMED_OUT)
         return request.result()
-
-
-def _reason(error: KafkaException, errors: ErrorRecord) -> KafkaError:
-    """Return why a request has failed: that a connection was refused says more than a timeout."""
-    own: KafkaError = error.args[0]
-    return errors.last if own.name() in _MEANINGLESS and errors.last else own
