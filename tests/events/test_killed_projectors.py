@@ -1,14 +1,9 @@
 """Projector processes that are killed leave the tables as if each event were applied once."""
 
-import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from random import Random
-
 import pytest
 
-from tests.kit.killed_process import KilledProcess
-from tests.kit.programs import sleep
+from tests.kit.killed_process import KilledProcess, killed_processes
+from tests.kit.kills import PATIENCE, kill_variants, killing
 from tests.kit.projections import (
     append_one,
     append_orders,
@@ -27,32 +22,23 @@ async def database(event_url):
         yield database
 
 
-@pytest.mark.parametrize(
-    ("appends", "kills"), [(300, 4), pytest.param(8_000, 60, marks=pytest.mark.long)]
-)
-@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("appends", "kills"), kill_variants(300, 4))
+@pytest.mark.timeout(2 * PATIENCE)
 async def test_killed_processes_apply_each_event_once(events, event_url, database, appends, kills):
-    """60 kills through 100,000 events, in the long one."""
-    rng = Random(appends)
-
-    async def kill_often(processes: Sequence[KilledProcess]) -> None:
-        for _ in range(kills):
-            await sleep(rng.uniform(0.2, 2.0))
-            await rng.choice(processes).restart()
-
-    async with AsyncExitStack() as stack:
-        command = ("tests.kit.projector_process", event_url)
-        processes = [await stack.enter_async_context(KilledProcess(*command)) for _ in range(2)]
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(kill_often(processes))
-            tasks.create_task(append_orders(events, appends))
+    async with (
+        killed_processes(2, "tests.kit.projector_process", event_url) as processes,
+        killing([each.restart for each in processes], kills, appends) as killed,
+    ):
+        await append_orders(events, appends)
         for name in ("orders", "history"):
-            await wait_for_position(database, name, await events.position())
+            position = await events.position()
+            await wait_for_position(database, name, position, patience=PATIENCE)
     read = [each async for each in events.read_all()]
     assert len(read) > appends * 5
     await check_read_model(database, read)
     history = [what for _, what in sorted(await rows(database, "order_history"))]
     assert history == [f"{e.stream} {e.data.get('customer', e.data.get('reason'))}" for e in read]
+    killed.report("projections", events=len(read))
 
 
 async def test_a_process_that_stands_still_longer_than_its_lease_changes_nothing_after_it(

@@ -1,45 +1,38 @@
 """Webhook processes that are killed send every event, in order, and repeat it with the same id."""
 
-import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from random import Random
 
+import orjson
 import pytest
 
-from tests.kit.feeds import every_event
-from tests.kit.killed_process import KilledProcess
-from tests.kit.programs import sleep, wait_until_true
+from tests.kit.feeds import every_event, wait_for_feed
+from tests.kit.killed_process import killed_processes
+from tests.kit.kills import PATIENCE, kill_variants, killing
 from tests.kit.projections import append_orders
 from tests.kit.webhook_receiver import ACCEPT, reset, respond
-from tests.kit.webhooks import stored_webhook, wait_for_waiting
+from tests.kit.webhooks import FAST_RETRIES, wait_for_waiting
+
+SETTINGS = orjson.dumps(FAST_RETRIES).decode()
 
 
-@pytest.mark.parametrize(
-    ("appends", "kills"), [(80, 2), pytest.param(400, 10, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("appends", "kills"), kill_variants(80, 2))
+@pytest.mark.timeout(2 * PATIENCE)
 async def test_killed_processes_send_every_event_in_order(
     events, event_url, receiver, webhook_database, appends, kills
 ):
     """One request in ten is refused or reset, so streams wait while processes are killed."""
     rng = Random(appends)
     receiver.behave = lambda _: rng.choice([reset, respond(500)] + [ACCEPT] * 18)
-
-    async def kill_often(processes: Sequence[KilledProcess]) -> None:
-        for _ in range(kills):
-            await sleep(rng.uniform(0.2, 2.0))
-            await rng.choice(processes).restart()
-
-    async def caught_up() -> bool:
-        stored = await stored_webhook(webhook_database)
-        return stored.position >= int(await events.position())
-
-    async with AsyncExitStack() as stack:
-        command = ("tests.kit.webhook_feed_process", event_url, receiver.url)
-        processes = [await stack.enter_async_context(KilledProcess(*command)) for _ in range(2)]
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(kill_often(processes))
-            tasks.create_task(append_orders(events, appends))
-        await wait_until_true(caught_up, patience=100)
-        await wait_for_waiting(webhook_database, 0)
-    receiver.check(await every_event(events))
+    command = ("tests.kit.feed_process", event_url, SETTINGS, "webhook", receiver.url)
+    async with (
+        killed_processes(2, *command) as processes,
+        killing([each.restart for each in processes], kills, appends) as killed,
+    ):
+        await append_orders(events, appends)
+        await wait_for_feed(webhook_database, await events.position(), patience=PATIENCE)
+        await wait_for_waiting(webhook_database, 0, patience=PATIENCE)
+    expected = await every_event(events)
+    receiver.check(expected)
+    killed.report(
+        "feed to a webhook", events=len(expected), repeated=len(receiver.accepted) - len(expected)
+    )

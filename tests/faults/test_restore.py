@@ -14,7 +14,8 @@ from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
 from tests.kit.command_line import saga_engine
-from tests.kit.load_environment import LoadEnvironment, load_environment, print_table
+from tests.kit.figures import print_table
+from tests.kit.load_environment import LoadEnvironment, load_environment
 from tests.kit.programs import wait_until_true
 from tests.kit.promises import check_promises
 from tests.kit.rabbitmq import RabbitMQServer

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import Column, Integer, MetaData, Numeric, Table, Text
+from sqlalchemy import Column, Integer, MetaData, Numeric, Table, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.events import Consumer, Received, Recorded, from_queue
@@ -118,11 +118,15 @@ async def invoices(database: Database) -> list[tuple[str, int, str]]:
         return [(row.stream, row.version, row.customer) for row in found]
 
 
-async def wait_for_invoices(database: Database, number: int) -> None:
-    async def written() -> bool:
-        return len(await invoices(database)) >= number
+async def wait_for_invoices(database: Database, number: int, *, patience: float = 60.0) -> None:
+    count = select(func.count()).select_from(INVOICES)
 
-    await wait_until_true(written, interval=0.01)
+    async def written() -> bool:
+        async with database.transaction() as tx:
+            found: int = (await tx.connection.execute(count)).scalar_one()
+        return found >= number
+
+    await wait_until_true(written, patience=patience, interval=0.02)
 
 
 async def stored_partition(database: Database, name: str = "billing") -> StoredPartition:

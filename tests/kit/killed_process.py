@@ -3,10 +3,22 @@
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def killed_processes(
+    number: int, module: str, *arguments: str
+) -> AsyncIterator[list["KilledProcess"]]:
+    """So many processes of a module, with the same arguments."""
+    async with AsyncExitStack() as stack:
+        processes = [KilledProcess(module, *arguments) for _ in range(number)]
+        yield [await stack.enter_async_context(each) for each in processes]
 
 
 class KilledProcess:

@@ -197,10 +197,3 @@ def peak_memory(pid):
     """The peak memory of a process in MB (VmHWM, proc(5))."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
-
-
-def print_table(title, figures):
-    """Print figures; visible with pytest -s."""
-    width = max(map(len, figures))
-    lines = [f"  {name:{width}}  {value:>10}" for name, value in figures.items()]
-    print("\n".join(["", title, *lines]), flush=True)  # noqa: T201 - the figures

@@ -89,7 +89,9 @@ async def stored(database: Database, name: str) -> StoredProjection:
     return found
 
 
-async def wait_for_position(database: Database, name: str, position: int) -> None:
+async def wait_for_position(
+    database: Database, name: str, position: int, *, patience: float = 60.0
+) -> None:
     """Wait until a projection has been registered and has passed a position."""
 
     async def passed() -> bool:
@@ -97,7 +99,7 @@ async def wait_for_position(database: Database, name: str, position: int) -> Non
             found = await projection_table.read(tx, name)
         return any(each.position >= position for each in found)
 
-    await wait_until_true(passed, interval=0.01)
+    await wait_until_true(passed, patience=patience, interval=0.01)
 
 
 async def rows(database: Database, table: str) -> list[tuple[Any, ...]]:

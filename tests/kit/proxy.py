@@ -80,16 +80,16 @@ class TcpProxy:
 
     async def refuse(self) -> None:
         """Cut every connection, and refuse new ones."""
+        self._refusing = True  # also those that are being forwarded for the first time
         self._server.close()
         self.reset()
         await self._server.wait_closed()
-        self._refusing = True
 
     async def accept(self) -> None:
         """Accept connections again."""
         if self._refusing:
+            self._refusing = False
             await self.start()
-        self._refusing = False
 
     def pause_server_data(self) -> None:
         """Hold back the data of the server from now on."""
@@ -154,6 +154,9 @@ class TcpProxy:
             writer.transport.abort()
             return
         pair = ProxiedConnection(writer, to_server)
+        if self._refusing:
+            pair.reset()
+            return
         self._pairs.add(pair)
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -4,10 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from saga_engine.embedded.server_process import free_port
-from tests.kit.load_environment import (
-    LoadEnvironment,
-    print_table,
-)
+from tests.kit.figures import print_table
+from tests.kit.load_environment import LoadEnvironment
 from tests.kit.programs import SupervisedProgram, is_ready, running_program, sleep, wait_until_true
 
 WORKERS, PARTICIPANTS = 3, 2

@@ -21,7 +21,8 @@ from sqlalchemy import make_url
 from saga_engine.embedded.postgres import PostgresServer
 from tests.kit.broker_faults import FaultyBroker
 from tests.kit.kafka import INSTALL_COMMAND as KAFKA_INSTALL_COMMAND
-from tests.kit.kafka import KafkaServer, kafka_program
+from tests.kit.kafka import CrashingKafka, KafkaServer, kafka_program
+from tests.kit.proxy import running_proxy
 from tests.kit.rabbitmq import INSTALL_COMMAND, RabbitMQServer, rabbitmq_installed
 
 RABBITMQ_MISSING = "RabbitMQ is not installed"
@@ -181,10 +182,17 @@ async def kafka(kafka_is_installed: None) -> AsyncIterator[KafkaServer]:
 
 @asynccontextmanager
 async def running_kafka() -> AsyncIterator[KafkaServer]:
-    """A server for one test, which kills it; its data is temporary."""
+    """A server for one test or session; its data is temporary."""
     with server_directory() as directory:
         async with KafkaServer(directory) as server:
             yield server
+
+
+@asynccontextmanager
+async def crashing_kafka() -> AsyncIterator[CrashingKafka]:
+    """A server for one test, which crashes it."""
+    async with running_kafka() as server, running_proxy(f"tcp://{server.servers}") as proxy:
+        yield CrashingKafka(server, proxy)
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ class StreamReader:
     def ids(self) -> list[str]:
         return [_attribute(message, "id") for _, message in self.messages]
 
-    async def wait_for(self, count: int) -> None:
+    async def wait_for(self, count: int, *, patience: float = 60.0) -> None:
         """Wait until so many different events are received."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(patience):
             while len(self.different) < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -101,8 +101,10 @@ async def reading_streams(broker_url: str, *streams: str) -> AsyncIterator[Strea
         yield reader
 
 
-async def stored_messages(broker_url: str, *streams: str, count: int) -> StreamReader:
+async def stored_messages(
+    broker_url: str, *streams: str, count: int, patience: float = 60.0
+) -> StreamReader:
     """What streams have, when they have so many different events."""
     async with reading_streams(broker_url, *streams) as reader:
-        await reader.wait_for(count)
+        await reader.wait_for(count, patience=patience)
         return reader

@@ -79,11 +79,13 @@ async def waiting(database: Database) -> Sequence[WaitingStream]:
         return await waiting_streams.read(tx, HOOKS, 100)
 
 
-async def wait_for_waiting(database: Database, count: int, *, dead: bool = False) -> None:
+async def wait_for_waiting(
+    database: Database, count: int, *, dead: bool = False, patience: float = 60.0
+) -> None:
     """Wait until so many streams wait; dead: for an operator."""
 
     async def found() -> bool:
         streams = await waiting(database)
         return len([each for each in streams if not dead or each.retry_at is None]) == count
 
-    await wait_until_true(found, interval=0.01)
+    await wait_until_true(found, patience=patience, interval=0.01)

@@ -4,7 +4,8 @@ import pytest
 
 from examples.place_order.effect_log import count_effects
 from saga_engine.protocol.topology import participant_queue
-from tests.kit.load_environment import LoadEnvironment, load_environment, print_table
+from tests.kit.figures import print_table
+from tests.kit.load_environment import LoadEnvironment, load_environment
 from tests.kit.programs import sleep
 
 PAYMENTS = participant_queue("payments")

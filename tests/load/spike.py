@@ -2,13 +2,13 @@
 
 import pytest
 
+from tests.kit.figures import print_table
 from tests.kit.load_environment import (
     COMMAND_QUEUES,
     LoadEnvironment,
     PeakMonitor,
     load_environment,
     peak_memory,
-    print_table,
 )
 
 LATE_RUNS = 20

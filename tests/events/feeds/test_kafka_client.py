@@ -24,7 +24,7 @@ ERRORS = {name: value for name, value in vars(KafkaError).items() if isinstance(
         ("_ALL_BROKERS_DOWN", "Kafka is unavailable"),
         ("_AUTHENTICATION", "refuses the login: .* Correct SAGA_ENGINE_KAFKA_SASL_USERNAME"),
         ("_SSL", "TLS to Kafka failed: .* Correct SAGA_ENGINE_KAFKA_CA_FILE"),
-        ("TOPIC_AUTHORIZATION_FAILED", "at topic 'orders': .* DESCRIBE and READ there"),
+        ("TOPIC_AUTHORIZATION_FAILED", "at topic 'orders': .* DESCRIBE and READ, a feed"),
         ("CLUSTER_AUTHORIZATION_FAILED", "refuses the feed's user: .* CREATE on topic 'orders'"),
         ("INVALID_REPLICATION_FACTOR", "cannot create topic 'orders': .*_KAFKA_REPLICATION"),
         ("NOT_ENOUGH_REPLICAS", r"refuses a request for topic 'orders': .*\(NOT_ENOUGH_REPLICAS\)"),

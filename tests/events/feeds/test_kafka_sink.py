@@ -24,7 +24,7 @@ from tests.kit.kafka_topics import (
 )
 from tests.kit.programs import wait_until_true
 from tests.kit.proxy import TcpProxy, running_proxy
-from tests.kit.servers import running_kafka
+from tests.kit.servers import crashing_kafka
 
 NOWHERE = "127.0.0.1:1"
 
@@ -202,12 +202,11 @@ class Once:
 
 async def test_a_server_that_crashed_keeps_what_it_has_confirmed(kafka_is_installed):
     topic, events = new_topic(), some_events(300)
-    async with running_kafka() as server:
+    async with crashing_kafka() as server:
         async with open_sink(server.servers, kafka_options(topic)) as sink:
             for first in range(0, len(events), 100):
                 await publish_all(sink, events[first : first + 100])
-                await server.crash()
-                await server.start()
+                await server.restart()
         check_records(await read_topic(server.servers, topic), events)
 
 
