@@ -56,6 +56,8 @@ into the real code for one test. No package of the wheel imports this one.
     request_checks     bounds that functions of PostgreSQL check
     partition_model    monthly partitions
     barrier_model      the barrier's table
+    projection_model   the checkpoint, the rows and the parked streams of a projection
+    projection_operator  deploys corrected code of a projection, and retries what was parked
     event_model        streams, positions and the horizon, checkpoints, projected tables
     effect_events      what the services append, and the projection and the feed of it
     projector          a process that runs them

@@ -34,6 +34,8 @@ class SimulationConfig:
         freezes: whether processes stand still for a while, as after SIGSTOP.
         projectors: processes that run a projection and a feed over the events of the services;
             with none of them the services append no events.
+        faulty_projection: whether the projection cannot apply some events until its code is
+            corrected.
     """
 
     seed: int
@@ -48,6 +50,7 @@ class SimulationConfig:
     batch_bytes: int = SETTINGS.max_batch_bytes
     freezes: bool = False
     projectors: int = 0
+    faulty_projection: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

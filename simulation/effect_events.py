@@ -5,6 +5,7 @@ Each effect of a run appends to the stream of that run, in the transaction of th
 one run compete for its stream.
 """
 
+from collections.abc import Callable
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -74,26 +75,50 @@ read_event = Table(
     Column("times", BigInteger, nullable=False, server_default="0"),
 )
 
-views = Projection("views", version=1, tables=[stream_view, read_event])
+
+class FaultyCode(Exception):
+    """What the function of a projection raises for an event that it was not written for."""
 
 
-@views.on(EffectRecorded)
-def project_effect(_: EffectRecorded, recorded: Recorded) -> list[Change]:
-    return [
-        upsert(
-            stream_view,
-            key={"stream": recorded.stream},
-            put={"last_position": recorded.position},
-            add={"events": 1},
-        ),
-        upsert(
-            read_event,
-            key={"position": recorded.position},
-            put={"stream": recorded.stream},
-            add={"times": 1},
-        ),
-    ]
+def _is_handled(_: Recorded) -> bool:
+    return True
 
+
+def declare_views(is_handled: Callable[[Recorded], bool] = _is_handled) -> Projection:
+    """
+    Declare the projection, which counts what it reads.
+
+    Args:
+        is_handled: the events that its function can apply; the stream of another one is parked.
+    """
+    declared = Projection(
+        "views", version=1, tables=[stream_view, read_event], on_poison="park-stream"
+    )
+
+    @declared.on(EffectRecorded)
+    def project_effect(_: EffectRecorded, recorded: Recorded) -> list[Change]:
+        if not is_handled(recorded):
+            raise FaultyCode(recorded.stream)
+        return [
+            upsert(
+                stream_view,
+                key={"stream": recorded.stream},
+                put={"last_position": recorded.position},
+                add={"events": 1},
+            ),
+            upsert(
+                read_event,
+                key={"position": recorded.position},
+                put={"stream": recorded.stream},
+                add={"times": 1},
+            ),
+        ]
+
+    return declared
+
+
+views = declare_views()
+"""The projection with code that can apply every event."""
 
 effect_feed = Feed("effects")
 effect_feed.to_exchange()

@@ -2,7 +2,7 @@
 The model of the event tables: streams, positions and the horizon, checkpoints, projected tables.
 
 The journals of runs are streams, too. It is a `FeedTransaction`, with what appends and
-`ProjectionWriterModel` need. As in PostgreSQL, a transaction announces a position below all that it
+`projection_model` need. As in PostgreSQL, a transaction announces a position below all that it
 draws, and its end removes that; a rollback leaves a gap.
 """
 
@@ -107,7 +107,7 @@ class EventModel(MemoryTransaction):
             is_free = row["owner"] in (None, owner) or row["leased_until"] < self.now
             if not (row["active"] and is_free):
                 return None
-            self.put(table, name, {**row, **self._lease(owner, lease)})
+            self.put(table, name, {**row, **self.lease(owner, lease)})
             position: int = row["position"]
             return position
 
@@ -120,7 +120,7 @@ class EventModel(MemoryTransaction):
             if (row["active"], row["position"], row["owner"]) != (True, progress.after, owner):
                 return False
             saved = {"position": progress.position, "skipped": row["skipped"] + progress.skipped}
-            self.put("feed", key.name, {**row, **saved, **self._lease(owner, lease)})
+            self.put("feed", key.name, {**row, **saved, **self.lease(owner, lease)})
             return True
 
     async def save_feed_differences(self, key: FeedKey, differences: tuple[str, ...]) -> None:
@@ -132,18 +132,6 @@ class EventModel(MemoryTransaction):
             row = await self.lock("feed", key.name)
             stopped = {"position": event.position - 1, "active": False, "owner": None}
             self.put("feed", key.name, {**(row or NEW_READER), **stopped})
-
-    async def lock_projection(self, name: str, position: int, owner: str) -> bool:
-        """Lock a checkpoint; False if it is not at *position*, or has another owner."""
-        async with self.statement():
-            row = await self.lock("projection", name) or NEW_READER
-            return (row["position"], row["owner"]) == (position, owner)
-
-    async def save_projection(self, name: str, position: int, owner: str, lease: float) -> None:
-        """Save a locked checkpoint, and renew its lease."""
-        async with self.statement():
-            row = self.get("projection", name) or NEW_READER
-            self.put("projection", name, {**row, "position": position, **self._lease(owner, lease)})
 
     # projected tables
 
@@ -169,7 +157,8 @@ class EventModel(MemoryTransaction):
             added = {name: before.get(name, 0) + value for name, value in change.add.items()}
             self.put(table.name, key, {**before, **change.put, **added})
 
-    def _lease(self, owner: str, seconds: float) -> Row:
+    def lease(self, owner: str, seconds: float) -> Row:
+        """Return the columns of a lease that begins now."""
         return {"owner": owner, "leased_until": self.now + timedelta(seconds=seconds)}
 
 

@@ -231,6 +231,17 @@ class MemoryTransaction:
         self._require_statement()
         self.writes[table][key] = None
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo what the block has written if it raises, while the transaction is open."""
+        before = {table: dict(writes) for table, writes in self.writes.items()}
+        try:
+            yield
+        except Exception:
+            if self.is_active:
+                self.writes = defaultdict(dict, before)
+            raise
+
     async def commit(self) -> None:
         """
         Commit.

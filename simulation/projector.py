@@ -1,9 +1,4 @@
-"""
-A simulated projector: the loops of a projection and of feeds, as `saga-engine projector` runs them.
-
-`ProjectionWriterModel` stands for `projection_batch.BatchApplier`: it writes the effects and the
-checkpoint of a batch in one transaction, after it has locked the checkpoint that they follow.
-"""
+"""A simulated projector: the loops of a projection and of feeds, with their real code."""
 
 import asyncio
 from dataclasses import dataclass
@@ -16,72 +11,24 @@ from saga_engine.events.feeds.feed_rules import event_filter
 from saga_engine.events.feeds.feed_runner import FeedRunner
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.interfaces import FeedMessages, FeedStore
-from saga_engine.events.projections.change_batch import ChangeBatch
-from saga_engine.events.projections.event_application import Plan, plan
-from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
 from saga_engine.events.projections.projection import Projection
-from saga_engine.events.projections.projection_failures import ParkedStream
+from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.projections.projection_runner import ProjectionRunner
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
 from saga_engine.events.readers.interfaces import EventStore
-from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.readers.owned_loop import OwnedLoop
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
 from saga_engine.telemetry.operations import Operation
-from simulation.effect_events import ENGINE_LOG, LOG, effect_feed, run_feed, views
+from simulation.effect_events import ENGINE_LOG, LOG, effect_feed, run_feed
 from simulation.memory_database import MemoryDatabaseClient
+from simulation.projection_model import MemoryProjectionStore
 from simulation.services_model import ServicesTransaction
 
 Store = MemoryDatabaseClient[ServicesTransaction]
-
-
-class ProjectionWriterModel:
-    """A ProjectionWriter in memory. No event is poison here."""
-
-    def __init__(
-        self, store: Store, projection: Projection, owner: str, settings: Settings
-    ) -> None:
-        self._store = store
-        self._projection = projection
-        self._owner = owner
-        self._lease = settings.projection_lease
-
-    @property
-    def parked(self) -> dict[str, int]:
-        return {}
-
-    async def acquire(self) -> int | None:
-        async with self._store.transaction() as tx:
-            name = self._projection.name
-            return await tx.acquire_reader("projection", name, self._owner, self._lease)
-
-    async def apply(self, batch: EventBatch) -> BatchResult:
-        planned = plan(self._projection, batch.events, self.parked.keys(), NO_TIME_LIMIT)
-        async with self._store.transaction() as tx:
-            if not await tx.lock_projection(self._projection.name, batch.after, self._owner):
-                raise NotOwner
-            await self.write(tx, planned)
-            await self.save(tx, batch.until)
-        return BatchResult(batch.until)
-
-    async def write(self, tx: ServicesTransaction, planned: Plan) -> None:
-        """Write the changes of a batch."""
-        for step in planned.steps:
-            assert isinstance(step, ChangeBatch), "async functions are not modelled"
-            await tx.write_changes(step, self._projection.tables)
-
-    async def save(self, tx: ServicesTransaction, position: int) -> None:
-        """Save the checkpoint."""
-        await tx.save_projection(self._projection.name, position, self._owner, self._lease)
-
-    async def retried_streams(self) -> list[ParkedStream]:
-        return []
-
-    async def retry_stream(self, retry: StreamRetry) -> BatchResult:
-        raise NotImplementedError(f"{retry.parked} is not parked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +37,7 @@ class SimulatedProjector:
     The projection and the feeds of `effect_events` in one process.
 
     Args:
+        projection: of the events of the services, as its code is declared now.
         services: the database of the services, with their streams.
         engine: the database of the engine, with the journals of runs.
         publisher: of the feeds.
@@ -98,6 +46,7 @@ class SimulatedProjector:
         owner: this process.
     """
 
+    projection: Projection
     services: Store
     engine: FeedStore
     publisher: FeedMessages
@@ -107,11 +56,12 @@ class SimulatedProjector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run them until *stop* is set."""
-        version = ProjectionVersion(views, views.version)
-        writer = ProjectionWriterModel(self.services, views, self.owner, self.settings)
+        version = ProjectionVersion(self.projection, self.projection.version)
+        store = MemoryProjectionStore(self.services, self.projection)
+        applier = BatchApplier(store, version, self.owner, self.settings, NO_TIME_LIMIT)
         async with asyncio.TaskGroup() as tasks:
             source = self._source(tasks, self.services, LOG, stop)
-            tasks.create_task(ProjectionRunner(version, source, writer, self.emit).run(stop))
+            tasks.create_task(ProjectionRunner(version, source, applier, self.emit).run(stop))
             tasks.create_task(self._feed_runner(effect_feed, source, self.services).run(stop))
             source = self._source(tasks, self.engine, ENGINE_LOG, stop)
             tasks.create_task(self._feed_runner(run_feed, source, self.engine).run(stop))

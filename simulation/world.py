@@ -41,6 +41,7 @@ from simulation.monitor import Monitor
 from simulation.operator import Operator
 from simulation.partition_model import MAX_RUN_ID_AGE
 from simulation.process import SimulatedProcess
+from simulation.projection_operator import ProjectionOperator
 from simulation.projector import SimulatedProjector
 from simulation.rollout import Rollout
 from simulation.services_model import ServicesTransaction
@@ -122,6 +123,11 @@ class World:
         self._task_group = asyncio.TaskGroup()
         self._processes: dict[str, SimulatedProcess] = {}
         self._finished = False
+        operator = SimulatedProcess("operator", faults, self._rng, can_crash=False)
+        self._projection_operator = ProjectionOperator(
+            MemoryDatabaseClient(self._services_db, operator, ServicesTransaction),
+            begins_faulty=config.faulty_projection,
+        )
         self._hostile: HostileWriter | None = None
 
     async def run(self) -> SimulationResult:
@@ -134,16 +140,17 @@ class World:
                 self._spawn(f"participant {number}", self._participant)
             for number in range(self._config.projectors):
                 self._spawn(f"projector {number}", self._projector)
+            if self._config.faulty_projection:
+                self._task_group.create_task(
+                    self._projection_operator.run(self._restart_projectors, lambda: self._finished)
+                )
             async with asyncio.TaskGroup() as clients:
                 self._start_clients(clients)
                 await asyncio.sleep(FAULT_PHASE_S)
                 self._faults.disable()
                 self._sampled_outcomes.disable()
-                await asyncio.sleep(
-                    FULL_ROLLOUT_S + RETENTION_TAIL_S - FAULT_PHASE_S
-                    if self._config.retention
-                    else 0.0
-                )
+                tail = FULL_ROLLOUT_S + RETENTION_TAIL_S - FAULT_PHASE_S
+                await asyncio.sleep(tail if self._config.retention else 0.0)
             await self._wait_until_quiescent()
             self._finished = True
             for process in self._processes.values():
@@ -173,6 +180,10 @@ class World:
             for number in range(self._config.workers):
                 self._processes[f"worker {number}"].stop.set()
                 await asyncio.sleep(self._rng.random())
+
+    def _restart_projectors(self) -> None:
+        for number in range(self._config.projectors):
+            self._processes[f"projector {number}"].stop.set()
 
     async def _run_process(self, process: SimulatedProcess, main: ProcessMain) -> None:
         try:
@@ -228,6 +239,7 @@ class World:
     async def _projector(self, process: SimulatedProcess) -> None:
         timeout = self._settings.broker_confirm_timeout
         projector = SimulatedProjector(
+            projection=self._projection_operator.deployed,
             services=MemoryDatabaseClient(self._services_db, process, ServicesTransaction),
             engine=MemoryStore(self._engine_db, process),
             publisher=PublisherModel(self._broker, process, timeout),

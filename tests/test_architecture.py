@@ -104,6 +104,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/events/feeds/webhook_backlog.py": "test_webhook_sink.py tests its loop",
     "saga_engine/events/feeds/webhook_client.py": "test_webhook_sink.py sends with it",
     "saga_engine/events/feeds/sql_feed_store.py": "its methods call tested functions",
+    "saga_engine/events/projections/sql_projection_store.py": "its methods call tested functions",
     "saga_engine/events/projections/interfaces.py": "it declares an interface",
     "saga_engine/events/readers/interfaces.py": "it declares interfaces",
     "saga_engine/events/readers/owned_loop.py": "test_projector.py tests the loop",

@@ -108,7 +108,7 @@ PARTICIPANT_CRASH_POINTS = {
 PROJECTOR_CRASH_POINTS = {
     # a projection: effects, checkpoint, commit
     "after-projected-rows": CrashPoint(
-        "after", "saga_engine.events.projections.projection_batch", "execute", has_steps
+        "after", "saga_engine.events.projections.sql_projection_store", "execute", has_steps
     ),
     "after-checkpoint": CrashPoint(
         "after", "saga_engine.events.projections.projection_table", "save"

@@ -19,7 +19,6 @@ from saga_engine.events.aggregates import command_handling
 from saga_engine.events.event_store import positions, transactional
 from saga_engine.events.feeds.feed_batch import FeedBatch
 from saga_engine.events.feeds.feed_runner import FeedRunner
-from saga_engine.events.projections.event_application import execute
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch
 from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.read_models.read_model_batch import (
@@ -65,7 +64,7 @@ def save_the_checkpoint_before_the_effects(plant: BugPatcher) -> None:
             lost.append(batch)
             raise StoreUnavailable("killed between the two")
         async with self._lock.at(batch.until) as locked:
-            await execute(locked.tx, self._declaration, self._plan(batch.events).steps)
+            await locked.tx.execute(self._plan(batch.events).steps, self._call_limit)
         return BatchResult(batch.until)
 
     plant.replace(BatchApplier, "apply", apply)
@@ -78,7 +77,7 @@ def save_the_checkpoint_after_the_commit(plant: BugPatcher) -> None:
         if not batch.events:
             return BatchResult(batch.after)
         async with self._lock.at(batch.after) as locked:
-            await execute(locked.tx, self._declaration, self._plan(batch.events).steps)
+            await locked.tx.execute(self._plan(batch.events).steps, self._call_limit)
         if self._declaration is recorded_events and not applied:
             applied.append(batch)
             raise StoreUnavailable("killed between the two")

@@ -79,6 +79,7 @@ def config_for(seed, runs):
         batch_bytes=1000 if seed % 7 == 0 else SETTINGS.max_batch_bytes,
         freezes=seed % 8 in EVENT_SEEDS,
         projectors=2 if seed % 8 in EVENT_SEEDS else 0,
+        faulty_projection=seed % 8 == EVENT_SEEDS[1],
         workers=1 + seed % 3,
         participants=1 + seed % 2,
         fault_interval=(30, 60, 120, 400)[seed % 4],

@@ -1,25 +1,26 @@
 """
 Bugs of events that an engineer could write, planted as those of `planted_bugs`.
 
-A bug of the event tables is planted into their model, and one of the statements of a batch into
-`ProjectionWriterModel`, which stands for `projection_batch`.
+A bug of the event tables and of their statements is planted into their models.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 from saga_engine.events.event_store.recorded import EventData, Recorded
 from saga_engine.events.feeds.feed_batch import FeedBatch
 from saga_engine.events.feeds.feed_runner import FeedRunner
-from saga_engine.events.projections.event_application import plan
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch
+from saga_engine.events.projections.locked_version import LockedVersion, VersionLock
+from saga_engine.events.projections.projection_batch import BatchApplier
+from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.participant.context import CommandContext
-from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.protocol.message import PublishOutcome
 from simulation import effect_events, workload
 from simulation.event_model import NEW_READER, EventModel
 from simulation.memory_database import MemoryTransaction
-from simulation.projector import ProjectionWriterModel
+from simulation.projection_model import ProjectionTransactionModel
 from simulation.services_model import ServicesTransaction
 from tests.simulation.bug_patcher import BugPatcher
 from tests.simulation.planted_bugs import BUGS, planted_bug
@@ -83,7 +84,7 @@ def never_take_over_a_lease(plant: BugPatcher) -> None:
             row = await self.lock(table, name) or NEW_READER
             if row["owner"] not in (None, owner):
                 return None
-            self.put(table, name, {**row, **self._lease(owner, lease)})
+            self.put(table, name, {**row, **self.lease(owner, lease)})
             position: int = row["position"]
             return position
 
@@ -97,33 +98,58 @@ def never_take_over_a_lease(plant: BugPatcher) -> None:
 def save_the_checkpoint_before_the_effects(plant: BugPatcher) -> None:
     """A checkpoint is committed before the effects of its batch."""
 
-    async def apply(self: ProjectionWriterModel, batch: EventBatch) -> BatchResult:
-        planned = plan(self._projection, batch.events, set(), NO_TIME_LIMIT)
+    async def apply(self: BatchApplier, batch: EventBatch) -> BatchResult:
+        planned = self._plan(batch.events)
+        async with self._lock.at(batch.after) as locked:
+            await locked.save(batch.until)
         async with self._store.transaction() as tx:
-            await tx.lock_projection(self._projection.name, batch.after, self._owner)
-            await self.save(tx, batch.until)
-        async with self._store.transaction() as tx:
-            await self.write(tx, planned)
+            await tx.execute(planned.steps, self._call_limit)
         return BatchResult(batch.until)
 
-    plant.replace(ProjectionWriterModel, "apply", apply)
+    plant.replace(BatchApplier, "_apply", apply)
 
 
-@planted_bug("E2", "E4", "E6")
+@planted_bug("E2", "E4")
 def save_the_checkpoint_after_the_effects(plant: BugPatcher) -> None:
     """A checkpoint is committed after the effects of its batch."""
 
-    async def apply(self: ProjectionWriterModel, batch: EventBatch) -> BatchResult:
-        planned = plan(self._projection, batch.events, set(), NO_TIME_LIMIT)
-        async with self._store.transaction() as tx:
-            await tx.lock_projection(self._projection.name, batch.after, self._owner)
-            await self.write(tx, planned)
-        async with self._store.transaction() as tx:
-            await tx.lock_projection(self._projection.name, batch.after, self._owner)
-            await self.save(tx, batch.until)
+    async def apply(self: BatchApplier, batch: EventBatch) -> BatchResult:
+        planned = self._plan(batch.events)
+        async with self._lock.at(batch.after) as locked:
+            await locked.tx.execute(planned.steps, self._call_limit)
+        async with self._lock.at(batch.after) as locked:
+            await locked.save(batch.until)
         return BatchResult(batch.until)
 
-    plant.replace(ProjectionWriterModel, "apply", apply)
+    plant.replace(BatchApplier, "_apply", apply)
+
+
+@planted_bug("E2", "E4")
+def write_without_the_fence(plant: BugPatcher) -> None:
+    """A batch is written at any checkpoint, also when another process has the lease."""
+
+    async def lock(self: ProjectionTransactionModel, position: int, owner: str) -> bool:
+        del position, owner
+        async with self.tx.statement():
+            await self.tx.lock("projection", self._name)
+            return True
+
+    plant.replace(ProjectionTransactionModel, "lock", lock)
+
+
+@planted_bug("E2", "E4")
+def check_the_lease_before_the_batch(plant: BugPatcher) -> None:
+    """The lease and the checkpoint are compared in a transaction before that of the batch."""
+
+    @asynccontextmanager
+    async def at(self: VersionLock, position: int) -> AsyncIterator[LockedVersion]:
+        async with self.store.transaction() as tx:
+            if not await tx.lock(position, self.owner):
+                raise NotOwner
+        async with self.store.transaction() as tx:
+            yield LockedVersion(tx, self.owner, self.lease)
+
+    plant.replace(VersionLock, "at", at)
 
 
 # feeds

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
@@ -17,11 +18,14 @@ from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_table import FeedKey, Progress
 from saga_engine.events.feeds.interfaces import FeedStore, FeedTransaction
 from saga_engine.events.feeds.sql_feed_store import SqlFeedStore, SqlFeedTransaction
-from saga_engine.events.projections import projection_table
-from saga_engine.events.projections.event_batch import EventBatch
-from saga_engine.events.projections.interfaces import ProjectionWriter
+from saga_engine.events.projections import projection_actions, projection_table
+from saga_engine.events.projections.event_batch import EventBatch, StreamRetry
+from saga_engine.events.projections.interfaces import ProjectionStore, ProjectionTransaction
+from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.projections.projection_version import ProjectionVersion
+from saga_engine.events.projections.sql_projection_store import SqlProjectionStore
+from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
@@ -29,6 +33,7 @@ from saga_engine.store.database import Database
 from simulation.effect_events import (
     ENGINE_LOG,
     LOG,
+    declare_views,
     metadata,
     read_event,
     stream_view,
@@ -38,7 +43,7 @@ from simulation.event_model import EventModel
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
 from simulation.process import SimulatedProcess
-from simulation.projector import ProjectionWriterModel
+from simulation.projection_model import MemoryProjectionStore, ProjectionTransactionModel
 from simulation.services_model import ServicesTransaction
 from tests.kit.programs import wait_until_true
 from tests.kit.stored_runs import decide_start, journal_row
@@ -62,9 +67,19 @@ class EventDatabase(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[AppendingTransaction]: ...
 
-    def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter: ...
+    def projections(self, declared: Projection) -> ProjectionStore: ...
+
+    async def request_retries(self) -> None: ...
 
     async def projected(self) -> tuple[dict[str, int], list[int]]: ...
+
+
+def applier(
+    events: EventDatabase, owner: str, lease: float = LONG, declared: Projection = views
+) -> BatchApplier:
+    version = ProjectionVersion(declared, declared.version)
+    settings = Settings(projection_lease=lease)
+    return BatchApplier(events.projections(declared), version, owner, settings, NO_TIME_LIMIT)
 
 
 def effect_events(expected: int, steps: tuple[str, ...]) -> list[EventData]:
@@ -95,10 +110,12 @@ class SqlEventDatabase:
         async with self._database.transaction() as tx:
             yield SqlAppendingTransaction(tx)
 
-    def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter:
-        settings = Settings(projection_lease=lease)
-        version = ProjectionVersion(views, views.version)
-        return BatchApplier(self._database, version, owner, settings, NO_TIME_LIMIT)
+    def projections(self, declared: Projection) -> ProjectionStore:
+        return SqlProjectionStore(self._database, ProjectionVersion(declared, declared.version))
+
+    async def request_retries(self) -> None:
+        async with self._database.transaction() as tx:
+            await projection_actions.retry(tx, views.name, Operator("ada", "a test"))
 
     async def projected(self) -> tuple[dict[str, int], list[int]]:
         async with self._database.transaction() as tx:
@@ -122,8 +139,12 @@ class MemoryEventDatabase:
         self.transaction = client.transaction
         self._store = MemoryDatabaseClient(self._database, process, ServicesTransaction)
 
-    def writer(self, owner: str, lease: float = LONG) -> ProjectionWriter:
-        return ProjectionWriterModel(self._store, views, owner, Settings(projection_lease=lease))
+    def projections(self, declared: Projection) -> ProjectionStore:
+        return MemoryProjectionStore(self._store, declared)
+
+    async def request_retries(self) -> None:
+        async with MemoryProjectionStore(self._store, views).transaction() as tx:
+            await tx.request_retries()
 
     async def projected(self) -> tuple[dict[str, int], list[int]]:
         rows = self._database.rows
@@ -264,7 +285,7 @@ async def test_a_stopped_feed_has_no_owner(events):
 async def test_a_batch_writes_its_rows_and_the_checkpoint(events):
     await append(events, "effects-a", 0, "one", "two")
     await append(events, "effects-b", 0, "one")
-    writer, page = events.writer("first"), await read(events)
+    writer, page = applier(events, "first"), await read(events)
     assert await writer.acquire() == 0
     assert (await writer.apply(EventBatch(0, 3, page.events))).position == 3
     assert await events.projected() == ({"effects-a": 2, "effects-b": 1}, [1, 2, 3])
@@ -277,7 +298,7 @@ async def test_a_batch_writes_its_rows_and_the_checkpoint(events):
 async def test_a_batch_after_another_checkpoint_writes_nothing(events):
     await append(events, "effects-a", 0, "one")
     page = await read(events)
-    first, second = events.writer("first"), events.writer("second")
+    first, second = applier(events, "first"), applier(events, "second")
     await first.acquire()
     await first.apply(EventBatch(0, 1, page.events))
     with pytest.raises(NotOwner):
@@ -286,18 +307,58 @@ async def test_a_batch_after_another_checkpoint_writes_nothing(events):
 
 
 async def test_a_projection_has_one_owner_until_its_lease_ends(events):
-    assert await events.writer("first", SHORT).acquire() == 0
+    assert await applier(events, "first", SHORT).acquire() == 0
 
     async def is_taken_over() -> bool:
-        return bool(await events.writer("second").acquire() == 0)
+        return bool(await applier(events, "second").acquire() == 0)
 
     await wait_until_true(is_taken_over, interval=0.01)
-    assert await events.writer("third").acquire() is None
+    assert await applier(events, "third").acquire() is None
 
 
-def test_the_model_has_every_method_of_the_interface():
-    names = {name for name in dir(FeedTransaction) if not name.startswith("_")}
-    assert names <= set(dir(EventModel))
+async def test_an_event_that_cannot_be_applied_parks_its_stream_until_a_retry(events):
+    await append(events, "effects-a", 0, "one", "two", "three")
+    await append(events, "effects-b", 0, "one")
+    read_events = (await read(events)).events
+    faulty = applier(events, "first", declared=declare_views(lambda each: each.position != 2))
+    await faulty.acquire()
+    result = await faulty.apply(EventBatch(0, 4, read_events))
+    assert [each.recorded.position for each in result.poison] == [2]
+    assert faulty.parked == {"effects-a": 2}
+    assert await events.projected() == ({"effects-a": 1, "effects-b": 1}, [1, 4])
+    assert await faulty.retried_streams() == []
+    await events.request_retries()
+    corrected = applier(events, "first")
+    assert await corrected.acquire() == 4
+    (parked,) = await corrected.retried_streams()
+    retried, rest = read_events[1:2], read_events[2:3]
+    following = replace(parked, next_position=3, next_version=3)
+    await corrected.retry_stream(StreamRetry(4, parked, retried, following))
+    assert corrected.parked == {"effects-a": 3}
+    assert await corrected.retried_streams() == [following]
+    await corrected.retry_stream(StreamRetry(4, following, rest, None))
+    assert corrected.parked == {}
+    assert await events.projected() == ({"effects-a": 3, "effects-b": 1}, [1, 2, 3, 4])
+
+
+async def test_a_projection_that_is_stopped_has_no_owner(events):
+    store = events.projections(views)
+    async with store.transaction() as tx:
+        assert await tx.acquire("first", LONG) == 0
+        assert await tx.lock(0, "first")
+        await tx.stop()
+    async with store.transaction() as tx:
+        assert await tx.acquire("first", LONG) is None
+        assert not await tx.lock(0, "first")
+
+
+def test_the_models_have_every_method_of_the_interfaces():
+    for interface, model in (
+        (FeedTransaction, EventModel),
+        (ProjectionTransaction, ProjectionTransactionModel),
+    ):
+        names = {name for name in dir(interface) if not name.startswith("_")}
+        assert names <= set(dir(model))
 
 
 async def test_the_journals_of_runs_are_streams(store, request):

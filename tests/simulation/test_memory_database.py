@@ -1,6 +1,7 @@
 """The transactions of the model of PostgreSQL: commits, row locks, snapshots, statements."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -98,3 +99,15 @@ async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing
             await waiting.lock("run", 1)
     async with other.statement():
         assert other.is_lockable("run", 1)
+
+
+async def test_what_fails_under_a_savepoint_is_undone_alone(begin):
+    async with begin() as tx:
+        await write(tx, a=1)
+        with suppress(ZeroDivisionError):
+            async with tx.savepoint():
+                await write(tx, a=2, b=2)
+                raise ZeroDivisionError
+        async with tx.savepoint():
+            await write(tx, c=3)
+        assert await read(tx, "a", "b", "c") == [1, None, 3]

@@ -27,6 +27,9 @@ from saga_engine.events.projections.table_shape import TableProblem
 from saga_engine.payload.guard import CallTimeLimit, UserCodeError, call_user_code
 from saga_engine.store.database import SqlAlchemyTransaction
 
+Step = ChangeBatch | SqlCall
+"""What a plan writes or calls at once."""
+
 
 @dataclass(slots=True)
 class Plan:
@@ -40,7 +43,7 @@ class Plan:
     """
 
     events: list[Recorded] = field(default_factory=list)
-    steps: list[ChangeBatch | SqlCall] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     poison: PoisonEvent | None = None
 
 
@@ -80,7 +83,7 @@ def _plan_event(
     projection: Projection,
     handler: EventHandler,
     recorded: Recorded,
-    steps: list[ChangeBatch | SqlCall],
+    steps: list[Step],
     time_limit: CallTimeLimit,
     *,
     fold: bool,
@@ -141,7 +144,7 @@ def _changes_in(projection: Projection, handler: EventHandler, result: Any) -> S
 async def execute(
     tx: SqlAlchemyTransaction,
     projection: Projection,
-    steps: Sequence[ChangeBatch | SqlCall],
+    steps: Sequence[Step],
     shadows: Mapping[Table, Table] = MappingProxyType({}),
     limit: CallLimit | None = None,
 ) -> None:

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.handlers.sql_call import SqlCall
-from saga_engine.events.projections import projection_failures
-from saga_engine.events.projections.projection_key import ProjectionKey
-from saga_engine.postgres.statement import Transaction
+from saga_engine.events.projections.interfaces import ProjectionTransaction
 
 MAX_OVERDUE_CALLS = 2
 """Calls of a function that may be late before its event is blamed: once may be chance."""
@@ -49,10 +47,10 @@ class OverdueCall:
         position = self.call.recorded.position
         return self.call if any(each.position == position for each in events) else None
 
-    async def is_resolved(self, tx: Transaction, projection: ProjectionKey) -> bool:
+    async def is_resolved(self, tx: ProjectionTransaction) -> bool:
         """Whether an operator has resolved a failure of that event since the call was noted."""
         if self.call is None:
             return False
         seconds = asyncio.get_running_loop().time() - self._noted_at
         position = self.call.recorded.position
-        return await projection_failures.was_resolved(tx, projection, position, seconds)
+        return await tx.was_resolved(position, seconds)

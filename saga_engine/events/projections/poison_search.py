@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.events.event_store.recorded import Recorded
-from saga_engine.events.event_store.savepoint import savepoint
 from saga_engine.events.handlers.poison_event import PoisonEvent, poison_of
 from saga_engine.events.handlers.sql_call import (
     CallLimit,
     TransactionEnded,
     raise_if_unavailable,
 )
-from saga_engine.events.projections.event_application import Plan, execute, plan
+from saga_engine.events.projections.event_application import plan
 from saga_engine.events.projections.locked_version import LockedVersion
 from saga_engine.events.projections.projection import Projection
 from saga_engine.payload.guard import CallTimeLimit
-from saga_engine.postgres.statement import text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class PoisonSearch:
             each.forget_data()  # the functions may have been given them before
         planned = plan(self.declaration, events, parked.keys(), self.time_limit)
         try:
-            await self._execute_checked(locked, planned)
+            await locked.tx.execute_checked(planned.steps, self.call_limit)
         except Exception as error:
             if isinstance(error, TransactionEnded):
                 raise
@@ -80,26 +78,8 @@ class PoisonSearch:
         event.forget_data()
         planned = plan(self.declaration, [event], set(), self.time_limit, fold=False)
         try:
-            await self._execute_checked(locked, planned)
+            await locked.tx.execute_checked(planned.steps, self.call_limit)
         except Exception as error:  # noqa: BLE001 - it is the event's, or raised below
             raise_if_unavailable(error)
             return poison_of(event, error)
         return planned.poison
-
-    async def _execute_checked(self, locked: LockedVersion, planned: Plan) -> None:
-        """
-        Execute a plan under a savepoint, and check what its constraints leave to the commit.
-
-        Each event has to satisfy them: it can be alone in its transaction.
-        """
-        tx = locked.tx
-        async with savepoint(tx):
-            await execute(tx, self.declaration, planned.steps, locked.shadows, self.call_limit)
-            await tx.execute(_BEGIN_CHECK)
-            await tx.execute(_CHECK)
-            await tx.execute(_END_CHECK)
-
-
-_BEGIN_CHECK = text("SAVEPOINT projection_check")
-_CHECK = text("SET CONSTRAINTS ALL IMMEDIATE")
-_END_CHECK = text("ROLLBACK TO SAVEPOINT projection_check")  # they are deferred again

@@ -19,10 +19,10 @@ from saga_engine.events.handlers.sql_call import (
     TransactionEnded,
     raise_if_unavailable,
 )
-from saga_engine.events.projections import projection_failures, projection_table, shadow_tables
-from saga_engine.events.projections.event_application import Plan, execute, plan
+from saga_engine.events.projections.event_application import Plan, plan
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
-from saga_engine.events.projections.locked_version import LockedVersion, VersionLock
+from saga_engine.events.projections.interfaces import ProjectionStore
+from saga_engine.events.projections.locked_version import VersionLock
 from saga_engine.events.projections.overdue_call import MAX_OVERDUE_CALLS, OverdueCall
 from saga_engine.events.projections.poison_search import PoisonSearch
 from saga_engine.events.projections.projection_failures import ParkedStream
@@ -31,7 +31,6 @@ from saga_engine.events.projections.stream_retry import StreamRetrier
 from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.payload.guard import CallTimeLimit
 from saga_engine.settings import Settings
-from saga_engine.store.database import Database
 
 
 class BatchApplier:
@@ -39,7 +38,7 @@ class BatchApplier:
     Applies the batches of one version of a projection.
 
     Args:
-        database: which has the events and the tables.
+        store: the database.
         projection: a version that is stored.
         owner: this process.
         settings: the lease, and how many streams may be parked.
@@ -48,16 +47,15 @@ class BatchApplier:
 
     def __init__(
         self,
-        database: Database,
+        store: ProjectionStore,
         projection: ProjectionVersion,
         owner: str,
         settings: Settings,
         time_limit: CallTimeLimit,
     ) -> None:
         self.parked: dict[str, int] = {}
-        self._lock = VersionLock(database, projection, owner, settings.projection_lease)
-        self._database = database
-        self._projection = projection
+        self._lock = VersionLock(store, owner, settings.projection_lease)
+        self._store = store
         self._declaration = projection.declaration
         self._owner = owner
         self._settings = settings
@@ -66,7 +64,7 @@ class BatchApplier:
         self._call_limit = CallLimit(settings.database_transaction_timeout / 2)
         self._overdue = OverdueCall()
         self._search = PoisonSearch(self._declaration, time_limit, self._call_limit)
-        self._retrier = StreamRetrier(self._lock, projection, self._search, self._overdue)
+        self._retrier = StreamRetrier(self._lock, self._search, self._overdue)
 
     async def acquire(self) -> int | None:
         """
@@ -76,12 +74,9 @@ class BatchApplier:
             The position to continue from; None when the projection is not active or another
             process has it.
         """
-        async with self._database.transaction() as tx:
-            lease = self._settings.projection_lease
-            found = await projection_table.acquire(tx, self._projection, self._owner, lease)
-            if found == 0:  # at its beginning, so its tables may not exist
-                await shadow_tables.create_missing(tx, self._projection, self._lock.copies)
-            self.parked = await projection_failures.parked_streams(tx, self._projection)
+        async with self._store.transaction() as tx:
+            found = await tx.acquire(self._owner, self._settings.projection_lease)
+            self.parked = await tx.parked_streams()
         return found
 
     async def apply(self, batch: EventBatch) -> BatchResult:
@@ -106,8 +101,8 @@ class BatchApplier:
 
     async def retried_streams(self) -> list[ParkedStream]:
         """Read which parked streams an operator wants to be retried, the first request first."""
-        async with self._database.transaction() as tx:
-            return await projection_failures.retried_streams(tx, self._projection)
+        async with self._store.transaction() as tx:
+            return await tx.retried_streams()
 
     async def retry_stream(self, retry: StreamRetry) -> BatchResult:
         """
@@ -140,7 +135,7 @@ class BatchApplier:
         if planned.poison is None:
             try:
                 async with self._lock.at(batch.after) as locked:
-                    await self._execute(locked, planned)
+                    await locked.tx.execute(planned.steps, self._call_limit)
                     await locked.save(batch.until)
             except (NotOwner, StoreUnavailable, TransactionEnded):
                 raise
@@ -173,7 +168,7 @@ class BatchApplier:
         poison = overdue_poison(late, self._call_limit)
         stops = self._must_stop(self.parked)
         async with self._lock.at(alone.after) as locked:
-            is_resolved = await self._overdue.is_resolved(locked.tx, self._projection)
+            is_resolved = await self._overdue.is_resolved(locked.tx)
             if stops and not is_resolved:
                 await locked.stop(alone.after, poison)
             elif not is_resolved:
@@ -199,10 +194,6 @@ class BatchApplier:
         async with self._lock.at(batch.after) as locked:
             await locked.stop(batch.after, poison)
         return BatchResult(batch.after, (poison,), stopped=True)
-
-    async def _execute(self, locked: LockedVersion, planned: Plan) -> None:
-        shadows, limit = locked.shadows, self._call_limit
-        await execute(locked.tx, self._declaration, planned.steps, shadows, limit)
 
     def _plan(self, events: Sequence[Recorded]) -> Plan:
         return plan(self._declaration, events, self.parked.keys(), self._time_limit)

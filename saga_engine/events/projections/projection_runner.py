@@ -7,7 +7,7 @@ from saga_engine.events.event_store.log_page import LogFilter, LogPage
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.handlers.poison_event import PoisonEvent
 from saga_engine.events.projections.event_batch import BatchResult, EventBatch, StreamRetry
-from saga_engine.events.projections.interfaces import ProjectionWriter
+from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.projections.projection_failures import ParkedStream
 from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.projections.projection_version import ProjectionVersion
@@ -44,7 +44,7 @@ class ProjectionRunner:
         self,
         projection: ProjectionVersion,
         source: EventSource,
-        applier: ProjectionWriter,
+        applier: BatchApplier,
         emit: Observer,
         pace: RebuildPace | None = None,
     ) -> None:

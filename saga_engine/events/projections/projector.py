@@ -28,6 +28,7 @@ from saga_engine.events.projections.projection_table import (
 )
 from saga_engine.events.projections.projection_version import ProjectionVersion
 from saga_engine.events.projections.rebuild_pace import RebuildPace
+from saga_engine.events.projections.sql_projection_store import SqlProjectionStore
 from saga_engine.events.projections.stopped_report import report_stopped
 from saga_engine.events.projections.version_changes import VersionChanges
 from saga_engine.events.readers.event_source import EventSource
@@ -192,9 +193,8 @@ class Projector(AsyncResource):
     def _runner(
         self, projection: ProjectionVersion, role: ProjectionRole, source: EventSource
     ) -> ProjectionRunner:
-        applier = BatchApplier(
-            self._database, projection, self.owner, self._settings, self._time_limit
-        )
+        store = SqlProjectionStore(self._database, projection)
+        applier = BatchApplier(store, projection, self.owner, self._settings, self._time_limit)
         pace = None
         if role is ProjectionRole.REBUILD:
             pace = RebuildPace(self._database, self._log, projection, self._settings)

@@ -10,12 +10,10 @@ from dataclasses import replace
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events.handlers.poison_event import PoisonEvent, overdue_poison, poison_of
 from saga_engine.events.handlers.sql_call import SqlCall, TransactionEnded
-from saga_engine.events.projections import projection_failures
 from saga_engine.events.projections.event_batch import BatchResult, StreamRetry
 from saga_engine.events.projections.locked_version import LockedVersion, VersionLock
 from saga_engine.events.projections.overdue_call import OverdueCall
 from saga_engine.events.projections.poison_search import PoisonSearch
-from saga_engine.events.projections.projection_version import ProjectionVersion
 
 Retried = tuple[BatchResult, dict[str, int]]
 """What has become of a retry, and the streams that are parked after it."""
@@ -27,7 +25,6 @@ class StreamRetrier:
 
     Args:
         lock: opens its transactions.
-        projection: the version.
         search: applies the events.
         overdue: the last call that took the time of a transaction.
     """
@@ -35,12 +32,10 @@ class StreamRetrier:
     def __init__(
         self,
         lock: VersionLock,
-        projection: ProjectionVersion,
         search: PoisonSearch,
         overdue: OverdueCall,
     ) -> None:
         self._lock = lock
-        self._projection = projection
         self._search = search
         self._overdue = overdue
 
@@ -82,7 +77,7 @@ class StreamRetrier:
     async def _apply(self, retry: StreamRetry) -> Retried:
         poison: PoisonEvent | None = None
         async with self._lock.at(retry.checkpoint) as locked:
-            parked = await projection_failures.parked_streams(locked.tx, self._projection)
+            parked = await locked.tx.parked_streams()
             if parked.get(retry.parked.stream) == retry.parked.next_position:
                 del parked[retry.parked.stream]
                 poison = await self._search.apply(locked, retry.events, parked)
@@ -98,16 +93,16 @@ class StreamRetrier:
     ) -> None:
         """Save that the events of a retry were applied."""
         if retry.following:
-            await projection_failures.advance(locked.tx, self._projection, retry.following)
+            await locked.tx.advance(retry.following)
             parked[retry.parked.stream] = retry.following.next_position
         else:
-            await projection_failures.unpark(locked.tx, self._projection, retry.parked.stream)
+            await locked.tx.unpark(retry.parked.stream)
         await locked.save(retry.checkpoint)
 
     async def _blame_late(self, retry: StreamRetry, late: SqlCall) -> Retried:
         """Let the stream wait at an event whose function was late, unless that was before."""
         async with self._lock.at(retry.checkpoint) as locked:
-            is_resolved = await self._overdue.is_resolved(locked.tx, self._projection)
+            is_resolved = await self._overdue.is_resolved(locked.tx)
         self._overdue.forget()
         if is_resolved:
             return await self._attempt(retry)
@@ -117,14 +112,14 @@ class StreamRetrier:
         """Let the stream wait at an event that is not called again."""
         async with self._lock.at(retry.checkpoint) as locked:
             await _wait_at(locked, retry, poison)
-            parked = await projection_failures.parked_streams(locked.tx, self._projection)
+            parked = await locked.tx.parked_streams()
         return _result(retry, poison), parked
 
 
 async def _wait_at(locked: LockedVersion, retry: StreamRetry, poison: PoisonEvent) -> None:
     """Let the stream wait at an event, or stop the projection at it: no event is to blame."""
     if poison.lacks_schema:
-        await projection_failures.park(locked.tx, locked.version, poison.recorded)
+        await locked.tx.park(poison.recorded)
         await locked.stop(retry.checkpoint, poison)
     else:
         await locked.park(poison)

@@ -24,6 +24,7 @@ from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.projections.projection_table import ProjectionState
 from saga_engine.events.projections.projection_version import ProjectionVersion
+from saga_engine.events.projections.sql_projection_store import SqlProjectionStore
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.events.readers.owned_loop import NotOwner
 from saga_engine.payload.guard import NO_TIME_LIMIT
@@ -56,7 +57,8 @@ async def applier(database, projection: Projection, owner: str = "a", **settings
     async with database.transaction() as tx:
         await projection_table.register(tx, [projection])
     version = ProjectionVersion(projection, projection.version)
-    made = BatchApplier(database, version, owner, Settings(**settings), NO_TIME_LIMIT)
+    store = SqlProjectionStore(database, version)
+    made = BatchApplier(store, version, owner, Settings(**settings), NO_TIME_LIMIT)
     await made.acquire()
     return made
 
@@ -69,10 +71,14 @@ async def end_lease(database) -> None:
 
 
 async def retry_of(
-    one: BatchApplier, checkpoint: int, events: Sequence[Recorded], number: int | None = None
+    database: Database,
+    one: BatchApplier,
+    checkpoint: int,
+    events: Sequence[Recorded],
+    number: int | None = None,
 ) -> StreamRetry:
     """A retry of a parked stream with its next events, or with so many of them."""
-    async with one._database.transaction() as tx:
+    async with database.transaction() as tx:
         await tx.connection.exec_driver_sql(
             "UPDATE saga_engine.parked_stream SET retry_requested_at = now()"
         )
@@ -123,7 +129,7 @@ async def test_an_owner_that_was_stopped_does_not_continue_with_what_it_knew(
     await end_lease(database)
     corrected = orders_projection(poison="", on_poison="park-stream")
     other = await applier(database, corrected, "b")
-    retried = await retry_of(other, parked.until, parked.events)
+    retried = await retry_of(database, other, parked.until, parked.events)
     await other.retry_stream(retried)
     again = stopped.retry_stream(retried) if is_retry else stopped.apply(pending)
     with pytest.raises(NotOwner):
@@ -238,7 +244,7 @@ async def test_a_missing_table_stops_the_projection_that_retries_a_parked_stream
     await one.apply(batch)
     corrected = orders_projection(poison="", on_poison="park-stream")
     other = await applier(database, corrected, "a")
-    retry = await retry_of(other, batch.until, batch.events)
+    retry = await retry_of(database, other, batch.until, batch.events)
     async with database.transaction() as tx:
         await tx.connection.exec_driver_sql("ALTER TABLE order_by_id RENAME TO moved")
     result = await other.retry_stream(retry)
@@ -252,7 +258,7 @@ async def test_a_missing_table_stops_the_projection_that_retries_a_parked_stream
         await projection_actions.retry(tx, "orders", OPERATOR)
     await other.acquire()
     assert other.parked == {"order-1": batch.events[0].position}
-    await other.retry_stream(await retry_of(other, batch.until, batch.events))
+    await other.retry_stream(await retry_of(database, other, batch.until, batch.events))
     await check_read_model(database, batch.events)
 
 
@@ -370,7 +376,7 @@ async def test_a_parked_stream_in_which_an_event_has_committed_waits_at_it(event
     await one.apply(batch)
     async with database.transaction() as tx:
         await projection_actions.skip(tx, "orders", batch.events[0].position, OPERATOR)
-    result = await one.retry_stream(await retry_of(one, batch.until, batch.events[1:]))
+    result = await one.retry_stream(await retry_of(database, one, batch.until, batch.events[1:]))
     assert "end has ended the transaction" in result.poison[0].error
     async with database.transaction() as tx:
         parked = await projection_failures.parked_streams(tx, orders_projection())
@@ -405,13 +411,13 @@ async def test_a_parked_stream_is_caught_up_in_several_batches(events, database)
     one = await applier(database, projection)
     batch = await next_batch(events)
     await one.apply(batch)
-    again = await one.retry_stream(await retry_of(one, batch.until, batch.events))
+    again = await one.retry_stream(await retry_of(database, one, batch.until, batch.events))
     assert [each.recorded.position for each in again.poison] == [batch.events[0].position]
     healthy = True
     checkpoint, third = batch.until, batch.events[2].position
-    await one.retry_stream(await retry_of(one, checkpoint, batch.events, 3))
+    await one.retry_stream(await retry_of(database, one, checkpoint, batch.events, 3))
     assert one.parked == {"order-1": third + 1}
-    await one.retry_stream(await retry_of(one, checkpoint, batch.events[3:]))
+    await one.retry_stream(await retry_of(database, one, checkpoint, batch.events[3:]))
     assert one.parked == {}
     ((_, first, others, _),) = await rows(database, "order_by_id")
     assert [first, *others.split()] == reasons
@@ -423,25 +429,26 @@ async def test_an_event_that_is_skipped_while_its_retry_begins_is_not_applied(ev
     one = await applier(database, orders_projection(on_poison=OnPoison.PARK_STREAM))
     batch = await next_batch(events)
     await one.apply(batch)
-    retry = await retry_of(one, batch.until, batch.events)
+    retry = await retry_of(database, one, batch.until, batch.events)
     async with database.transaction() as tx:
         await projection_actions.skip(tx, "orders", batch.events[0].position, OPERATOR)
     assert (await one.retry_stream(retry)).poison == ()
     assert one.parked == {"order-1": batch.events[0].position + 1}
     async with database.transaction() as tx:
         assert await projection_failures.read_open(tx, "orders", 1) == []
-    await one.retry_stream(await retry_of(one, batch.until, batch.events[1:]))
+    await one.retry_stream(await retry_of(database, one, batch.until, batch.events[1:]))
     await check_read_model(database, batch.events[1:])
 
 
 async def test_an_error_with_characters_that_postgresql_refuses_is_recorded(events, database):
     """A key of the data of an event that another program has inserted is in the error."""
     await append_one(events, "order-1", placed())
-    one = await applier(database, orders_projection())
+    projection = orders_projection()
+    await applier(database, projection)
     (event,) = (await next_batch(events)).events
     found = PoisonEvent(recorded=event, error="a\0b\ud800", trace="")
     async with database.transaction() as tx:
-        await projection_failures.record(tx, one._projection, found)
+        await projection_failures.record(tx, projection, found)
     async with database.transaction() as tx:
         (failure,) = await projection_failures.read_open(tx, "orders", 1)
     assert failure.error == "a?b?"
@@ -452,7 +459,7 @@ async def test_a_failure_is_recorded_with_its_attempts(events, database):
     one = await applier(database, orders_projection(on_poison="park-stream"))
     batch = await next_batch(events)
     await one.apply(batch)
-    await one.retry_stream(await retry_of(one, batch.until, batch.events))
+    await one.retry_stream(await retry_of(database, one, batch.until, batch.events))
     async with database.transaction() as tx:
         (failure,) = await projection_failures.read_open(tx, "orders", 1)
     assert (failure.stream, failure.stream_version, failure.type) == ("order-1", 1, "order-placed")
@@ -593,7 +600,7 @@ async def test_a_function_that_takes_the_time_of_the_transaction_is_blamed(
         return
     rest = await next_batch(events, result.position)
     assert (await one.apply(rest)).poison == ()
-    again = await one.retry_stream(await retry_of(one, rest.until, read[1:2]))
+    again = await one.retry_stream(await retry_of(database, one, rest.until, read[1:2]))
     assert again.poison[0].error == "insert_row did not return within 0.5 s."
     found = await rows(database, "order_history")
     assert [number for number, _ in found] == [read[0].position, read[2].position]
