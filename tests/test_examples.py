@@ -308,7 +308,8 @@ async def test_the_shop_writes_invoices_from_a_topic_of_10_partitions(migrated_u
     assert options.max_message_bytes == 1_048_576
     settings = {"kafka_bootstrap_servers": kafka.servers, "kafka_replication": 1}
     stored = await write_invoices(migrated_url, "kafka", feed, **settings)
-    assert stored.differences == ("Topic 'shop-orders' has 1 replicas; the feed declares 3.",)
+    difference = "The replication of topic 'shop-orders' is 1; the feed declares 3."
+    assert stored.differences == (difference,)
 
 
 async def test_the_shops_read_model_is_what_a_replay_of_its_orders_says(migrated_url):

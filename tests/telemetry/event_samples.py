@@ -241,7 +241,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     ),
     events.FeedWaits(feed="orders", sink="kafka", problem="Kafka is unavailable."),
     events.FeedSinkDiffers(
-        feed="orders", sink="kafka", differences=("Topic 'orders' has 1 replicas.",)
+        feed="orders", sink="kafka", differences=("The replication of topic 'orders' is 1.",)
     ),
     events.BacklogCounted(
         runs={("place-order", "running"): 3},

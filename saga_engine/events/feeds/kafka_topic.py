@@ -109,7 +109,7 @@ class KafkaTopic:
         if found is None:
             return TopicCheck(problem=f"Topic {self._options.topic!r} is being created.")
         if len(found.partitions) != self._options.partitions:
-            return TopicCheck(refusal=self._wrong_partitions(len(found.partitions)))
+            return TopicCheck(refusal=self._wrong_partitions(found, published_until))
         try:
             stored = requests.configuration(self._options.topic)
         except KafkaException as error:
@@ -159,7 +159,9 @@ class KafkaTopic:
         if replication == self._options.replication:
             return []
         topic, declared = self._options.topic, self._options.replication
-        return [f"Topic {topic!r} has {replication} replicas; the feed declares {declared}."]
+        return [
+            f"The replication of topic {topic!r} is {replication}; the feed declares {declared}."
+        ]
 
     def _incomparable(self, found: TopicDescription, error: KafkaError) -> TopicCheck:
         """Without the right to read the configuration, the feed goes on with its own limits."""
@@ -172,13 +174,17 @@ class KafkaTopic:
             max_message_bytes=self._options.max_message_bytes,
         )
 
-    def _wrong_partitions(self, partitions: int) -> str:
+    def _wrong_partitions(self, found: TopicDescription, published_until: int) -> str:
         topic, declared = self._options.topic, self._options.partitions
+        partitions = len(found.partitions)
+        # Many clusters make a topic for a client that asks for a missing one.
+        delete = "" if published_until else ", or delete it if it was made by a reader and is empty"
         return (
-            f"Topic {topic!r} has {partitions} partitions, and the feed declares {declared}. With"
-            " another number the events of a stream are in another partition than its earlier ones,"
-            f" so consumers lose their order. Declare partitions={partitions}, or another topic,"
-            f" then run `{self._key.retry_command}`."
+            f"Topic {topic!r} has {partitions} partition{'s' * (partitions > 1)}, and the feed"
+            f" declares {declared}. With another number the events of a stream are in another"
+            " partition than its earlier ones, so consumers lose their order. Declare"
+            f" partitions={partitions}, or another topic{delete}. Then run"
+            f" `{self._key.retry_command}`."
         )
 
     def _missing(self, published_until: int) -> str:

@@ -58,7 +58,7 @@ async def test_every_difference_is_a_sentence_and_nothing_is_changed(kafka):
     before = configuration(kafka.servers, topic)
     found = check(kafka.servers, kafka_options(topic, replication=3), kafka_replication=None)
     assert found.differences == (
-        f"Topic '{topic}' has 1 replicas; the feed declares 3.",
+        f"The replication of topic '{topic}' is 1; the feed declares 3.",
         f"cleanup.policy of topic '{topic}' is compact; the feed declares delete.",
         f"retention.ms of topic '{topic}' is 60000; the feed declares 604800000.",
         f"compression.type of topic '{topic}' is gzip; the feed declares snappy.",
@@ -83,7 +83,7 @@ async def test_a_topic_that_keeps_messages_as_they_were_sent_does_not_differ(kaf
 async def test_a_setting_gives_the_replication_of_a_new_topic_and_the_difference_is_shown(kafka):
     topic = new_topic()
     found = check(kafka.servers, kafka_options(topic, replication=3), kafka_replication=1)
-    assert found.differences == (f"Topic '{topic}' has 1 replicas; the feed declares 3.",)
+    assert found.differences == (f"The replication of topic '{topic}' is 1; the feed declares 3.",)
 
 
 async def test_a_replication_without_so_many_servers_names_the_setting(kafka):
@@ -102,4 +102,8 @@ async def test_another_number_of_partitions_is_a_refusal(kafka, partitions):
     topic = new_topic()
     await create_topic(kafka.servers, topic, partitions)
     found = check(kafka.servers, kafka_options(topic))
-    assert f"has {partitions} partitions, and the feed declares 3" in str(found.refusal)
+    noun = "partition" if partitions == 1 else "partitions"
+    assert f"has {partitions} {noun}, and the feed declares 3" in str(found.refusal)
+    assert "delete it if it was made by a reader and is empty" in str(found.refusal)
+    published = check(kafka.servers, kafka_options(topic), 41)
+    assert "delete it" not in str(published.refusal)
