@@ -80,7 +80,6 @@ TESTED_ELSEWHERE = {
     "saga_engine/events/feeds/feed_checkpoint.py": "test_feed_publisher.py keeps positions",
     "saga_engine/events/feeds/feed_sink.py": "it declares interfaces",
     "saga_engine/events/feeds/sink_opener.py": "test_feed_publisher.py opens sinks",
-    "saga_engine/events/feeds/feed_runner.py": "test_feed_publisher.py tests the loop",
     "saga_engine/events/event_store/consumer_tables.py": "test_tables.py compares them",
     "saga_engine/events/consumers/batch_result.py": "test_consumer_batch.py reads them",
     "saga_engine/events/consumers/consumer_failures.py": "test_consumer_actions.py tests it",

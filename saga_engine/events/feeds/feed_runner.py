@@ -19,6 +19,7 @@ from saga_engine.events.feeds.feed_sink import FeedSink
 from saga_engine.events.feeds.feed_table import Progress
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.readers.read_ahead import ReadAhead
 from saga_engine.events.readers.turns import Turn
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.events import (
@@ -52,8 +53,8 @@ class FeedRunner:
         loop: OwnedLoop,
     ) -> None:
         self.key = checkpoint.key
-        self._selected = selected
         self._source = source
+        self._pages = ReadAhead(source, selected)
         self._checkpoint = checkpoint
         self._sink = sink
         self._loop = loop
@@ -92,6 +93,12 @@ class FeedRunner:
 
     async def follow(self, stop: asyncio.Event) -> None:
         """Publish events until the feed stops or has another owner."""
+        try:
+            await self._follow(stop)
+        finally:
+            await self._pages.close()
+
+    async def _follow(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             if self._now() >= self._renew_at and await self._acquire() != self._saved:
                 raise NotOwner
@@ -102,9 +109,7 @@ class FeedRunner:
                     await self._publish_events(())  # for the same reason
                 await self._save_passed()
                 continue
-            page = await self._source.read(
-                self._selected, self._passed, self._settings.feed_batch_size
-            )
+            page = await self._pages.read(self._passed, self._settings.feed_batch_size)
             batch = FeedBatch(page.events, self._passed, page.position, self._sink)
             if page.events:
                 await self._publish(batch, stop)

@@ -25,7 +25,6 @@ Projections: tables that are derived from events, exactly once, and rebuilt besi
     stopped_report        what a process that starts reports about projections that are stopped
     projector             Projector: the process that runs projections
     projection_runner     the loop of one projection: leases, batches, retries
-    read_ahead            reads the next page of a projection while it applies one
     table_check           whether the database has the tables of projections
     projection_monitor    the lag of projections, and which of them do not move
     projection_actions    pause, resume, retry and skip, for an operator

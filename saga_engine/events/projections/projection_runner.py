@@ -11,11 +11,11 @@ from saga_engine.events.projections.projection_batch import BatchApplier
 from saga_engine.events.projections.projection_failures import ParkedStream
 from saga_engine.events.projections.projection_key import show_command
 from saga_engine.events.projections.projection_version import ProjectionVersion
-from saga_engine.events.projections.read_ahead import ReadAhead
 from saga_engine.events.projections.rebuild_pace import RebuildPace
 from saga_engine.events.readers.batch_size import BatchSize
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.owned_loop import NotOwner, OwnedLoop
+from saga_engine.events.readers.read_ahead import ReadAhead
 from saga_engine.events.readers.turns import Turn
 from saga_engine.telemetry.events import (
     Observer,

@@ -4,6 +4,7 @@ What every reader of the log shares: its lease, the horizon, and how far it is b
     interfaces        the database of events as every reader of the log uses it
     sql_event_store   that in PostgreSQL
     event_source      where the projections or feeds of a process read
+    read_ahead        reads the next page while one is applied or published
     lease_share       which leases a process should have, so that each has its share
     lease_table       the leases in the tables of projections and of feeds
     turns             when this process runs each of its projections or feeds

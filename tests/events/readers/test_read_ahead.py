@@ -9,9 +9,9 @@ from saga_engine.errors import SchemaMismatch
 from saga_engine.events import Append, Events
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.log_page import LogFilter
-from saga_engine.events.projections.read_ahead import ReadAhead
 from saga_engine.events.readers.event_source import EventSource
 from saga_engine.events.readers.horizon_watch import HorizonWatch
+from saga_engine.events.readers.read_ahead import ReadAhead
 from saga_engine.events.readers.sql_event_store import SqlEventStore
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database

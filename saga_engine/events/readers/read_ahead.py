@@ -1,4 +1,4 @@
-"""Pages of events, each of which is read while the one before it is applied."""
+"""Pages of events, each of which is read while the one before it is applied or published."""
 
 import asyncio
 
