@@ -112,6 +112,7 @@ simulate: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
+	@sh tests/tools/kafka.sh "$(BIN)"
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 reference: $(VENV)/.dev

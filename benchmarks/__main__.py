@@ -14,9 +14,10 @@ The case `cli` prints one line for each command:
 
     {"case": "cli", "command", "cpu_s"}
 
-`events` appends events and fills read models from them, see `benchmarks.events`:
+`events` appends events, fills read models from them, publishes and consumes them, see
+`benchmarks.events`:
 
-    make bench BENCH="events --events 100000 --case rebuild-folded"
+    make bench BENCH="events --events 100000 --case rebuild-folded --case feed-kafka"
 
 `benchmarks.compare` compares two checkouts.
 """
@@ -69,7 +70,12 @@ async def main() -> None:
     parser.add_argument("family", nargs="?", choices=["runs", "events"])
     parser.add_argument("--runs", type=int, default=3000, help="runs per throughput case")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
-    parser.add_argument("--events", type=int, default=1_000_000, help="events of a rebuild, even")
+    parser.add_argument(
+        "--events",
+        type=int,
+        default=1_000_000,
+        help="events of a rebuild, even; the other cases have fewer",
+    )
     of_family = {"runs": RUN_CASES, "events": event_cases.NAMES}
     parser.add_argument("--case", action="append", choices=[*RUN_CASES, *event_cases.NAMES])
     arguments = parser.parse_args()

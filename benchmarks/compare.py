@@ -2,7 +2,7 @@
 Compare the processor time per run of two checkouts, relative to that of RabbitMQ in the same run.
 
     python -m benchmarks.compare --before CHECKOUT --after CHECKOUT [--pairs 12] [--case success]
-    python -m benchmarks.compare --case read-models --case feed [--pairs 12]
+    python -m benchmarks.compare --case read-models --case feed --case kafka-feed [--pairs 12]
 
 Each checkout runs its own code with its own `.venv`; this checkout starts the runs and receives
 their results. Both use the same servers, with an empty virtual host and an empty database for each
@@ -12,12 +12,13 @@ run by process, and one with the median of the ratios after/before and an interv
 with a probability of at least 95 % (from order statistics, without assuming a distribution; below
 six pairs the interval is the whole range).
 
-The cases `read-models` and `feed` compare one checkout, `--after` (by default this one), with
-itself: before without readers of events, after with the engine's read models (`worker --events`),
-or with a projector that publishes one feed of the journals of all runs. Their ratio is that of
-worker and PostgreSQL, relative to RabbitMQ. The feed publishes to a RabbitMQ of its own, so that
-its messages do not make the runs look cheaper; its process and that RabbitMQ are printed, and
-`ratio_with_readers` counts the feed's process as well.
+The cases `read-models`, `feed`, `stream-feed`, `kafka-feed` and `webhook-feed` compare one
+checkout, `--after` (by default this one), with itself: before without readers of events, after with
+the engine's read models (`worker --events`), or with a projector that publishes one feed of the
+journals of all runs; the webhook gets only their ends. Their ratio is that of worker and
+PostgreSQL, relative to RabbitMQ. A feed publishes to a server of its own, so that its messages do
+not make the runs look cheaper; its process and that server are printed, and `ratio_with_readers`
+counts the feed's process as well.
 """
 
 import argparse
@@ -26,16 +27,15 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from math import comb
 from pathlib import Path
 from statistics import median
 
+from benchmarks.costs import engine_cost, engine_cost_with_readers, ratio_fields, relative_cost
 from benchmarks.event_readers import (
-    FEED,
     SETTLE_SECONDS,
     EventReaders,
     bound_queue,
@@ -43,7 +43,9 @@ from benchmarks.event_readers import (
 )
 from benchmarks.load_generator import LoadGenerator
 from benchmarks.processes import ServerUrls, cpu_seconds, terminate
+from benchmarks.sink_servers import SinkServer, start_sink_server
 from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.events.feeds.feed import Sink
 from tests.kit.rabbitmq import RabbitMQServer
 
 STATEMENT_COUNTER = Path(__file__).with_name("statement_counter.py")
@@ -78,14 +80,14 @@ WARMUP_RUNS = 100
 
 
 class SharedServers:
-    """One RabbitMQ and one PostgreSQL for all measurements, and a RabbitMQ for feeds."""
+    """One RabbitMQ and one PostgreSQL for all measurements of a case, and a server for its feed."""
 
     def __init__(
-        self, rabbit: RabbitMQServer, postgres: PostgresServer, feed_rabbit: RabbitMQServer | None
+        self, rabbit: RabbitMQServer, postgres: PostgresServer, feed_server: SinkServer | None
     ) -> None:
         self.rabbit = rabbit
         self.postgres = postgres
-        self.feed_rabbit = feed_rabbit
+        self.feed_server = feed_server
         self._numbers = count(1)
 
     @asynccontextmanager
@@ -166,8 +168,9 @@ async def measure(
         for name, arguments in (("worker", engine), ("participants", services)):
             started = checkout.running(*arguments, environment=environment)
             pids[name] = await stack.enter_async_context(started)
-        if readers is EventReaders.FEED:
-            pids |= await stack.enter_async_context(_running_feed(servers, checkout, environment))
+        if readers and readers.sink:
+            running = _running_feed(servers, checkout, readers, environment)
+            pids |= await stack.enter_async_context(running)
         expected_status = "completed" if case.card == "ok" else "compensated"
         load = await stack.enter_async_context(
             LoadGenerator(urls, card=case.card, expected_status=expected_status)
@@ -186,17 +189,20 @@ async def measure(
 
 @asynccontextmanager
 async def _running_feed(
-    servers: SharedServers, checkout: Checkout, environment: Mapping[str, str]
+    servers: SharedServers,
+    checkout: Checkout,
+    readers: EventReaders,
+    environment: Mapping[str, str],
 ) -> AsyncIterator[Mapping[str, int]]:
-    """Run a projector with a feed; yield its process id and that of its RabbitMQ."""
-    rabbit = servers.feed_rabbit
-    assert rabbit is not None, "main starts it for the case"
-    environment = {**environment, "SAGA_ENGINE_BROKER_URL": rabbit.url}
-    async with (
-        bound_queue(rabbit.url),
-        checkout.running(*FEED, environment=environment) as pid,
-    ):
-        yield {"feed": pid, "feed_rabbitmq": rabbit.pid}
+    """Run a projector with a feed; yield its process id and that of the server it publishes to."""
+    server = servers.feed_server
+    assert server is not None, "main starts it for the case"
+    environment = {**environment, **server.environment}
+    async with AsyncExitStack() as stack:
+        if readers.sink is Sink.EXCHANGE:
+            await stack.enter_async_context(bound_queue(server.address))
+        running = checkout.running(*readers.feed_command, environment=environment)
+        yield {"feed": await stack.enter_async_context(running), "feed_server": server.pid}
 
 
 async def _measure_with_retries(
@@ -213,34 +219,6 @@ async def _measure_with_retries(
         except SystemExit as error:
             print(f"{checkout.path}: {error}; measuring again.", file=sys.stderr, flush=True)
     return await measure(servers, checkout, case, runs, {}, readers)
-
-
-def relative_cost(cpu_ms: Mapping[str, float]) -> float:
-    """Return the cost of the engine and PostgreSQL, relative to RabbitMQ's in the same runs."""
-    return (cpu_ms["worker"] + cpu_ms["participants"] + cpu_ms["postgresql"]) / cpu_ms["rabbitmq"]
-
-
-def engine_cost(cpu_ms: Mapping[str, float]) -> float:
-    """Return the cost of the worker and PostgreSQL, relative to RabbitMQ's in the same runs."""
-    return (cpu_ms["worker"] + cpu_ms["postgresql"]) / cpu_ms["rabbitmq"]
-
-
-def engine_cost_with_readers(cpu_ms: Mapping[str, float]) -> float:
-    """Return the same, with the process of the feed."""
-    return engine_cost(cpu_ms) + cpu_ms.get("feed", 0.0) / cpu_ms["rabbitmq"]
-
-
-def confidence_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """Return the shortest interval of ordered ratios that contains the median with 95 %."""
-    ordered, count_of_ratios = sorted(ratios), len(ratios)
-    rank, outside_probability = 0, 2.0 / 2**count_of_ratios
-    while (
-        outside_probability + 2 * comb(count_of_ratios, rank + 1) / 2**count_of_ratios <= 0.05
-        and 2 * (rank + 2) < count_of_ratios
-    ):
-        rank += 1
-        outside_probability += 2 * comb(count_of_ratios, rank) / 2**count_of_ratios
-    return ordered[rank], ordered[count_of_ratios - 1 - rank], 1 - outside_probability
 
 
 async def compare(
@@ -264,27 +242,10 @@ async def compare(
         medians["relative_cost"] = round(median(map(cost, measurements[name])), 3)
         print_result(case=case.name, side=name, cpu_ms_per_run=medians)
     print_result(case=case.name, pairs=pairs, **ratio_fields("ratio", measurements, cost))
-    if case.readers is EventReaders.FEED:
+    if servers.feed_server:
         fields = ratio_fields("ratio_with_readers", measurements, engine_cost_with_readers)
-        print_result(case=case.name, pairs=pairs, **fields)
-
-
-def ratio_fields(
-    name: str,
-    measurements: Mapping[str, Sequence[Mapping[str, float]]],
-    cost: Callable[[Mapping[str, float]], float],
-) -> dict[str, object]:
-    """Return the median of the ratios after/before of a cost, and its interval, to print."""
-    ratios = [
-        cost(after) / cost(before)
-        for before, after in zip(measurements["before"], measurements["after"], strict=True)
-    ]
-    low, high, coverage = confidence_interval(ratios)
-    return {
-        name: round(median(ratios), 3),
-        "interval": [round(low, 3), round(high, 3)],
-        "coverage": round(coverage, 3),
-    }
+        server = servers.feed_server.description
+        print_result(case=case.name, pairs=pairs, feed_server=server, **fields)
 
 
 async def print_statement_counts(
@@ -329,16 +290,24 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         rabbit = await stack.enter_async_context(RabbitMQServer())
         postgres = await stack.enter_async_context(PostgresServer())
-        feed_rabbit = None
-        if any(case.readers is EventReaders.FEED for case in cases):
-            feed_rabbit = await stack.enter_async_context(RabbitMQServer())
-        servers = SharedServers(rabbit, postgres, feed_rabbit)
         for case in cases:
             runs = max(1, arguments.runs // 10) if case.runs_in_flight == 1 else arguments.runs
-            if arguments.statements:
-                await print_statement_counts(servers, checkouts, case, runs)
-            else:
-                await compare(servers, checkouts, case, arguments.pairs, runs)
+            async with _feed_server(case) as feed_server:
+                servers = SharedServers(rabbit, postgres, feed_server)
+                if arguments.statements:
+                    await print_statement_counts(servers, checkouts, case, runs)
+                else:
+                    await compare(servers, checkouts, case, arguments.pairs, runs)
+
+
+@asynccontextmanager
+async def _feed_server(case: Case) -> AsyncIterator[SinkServer | None]:
+    """Start the server that the feed of a case publishes to, if it has one."""
+    if case.readers is None or case.readers.sink is None:
+        yield None
+        return
+    async with start_sink_server(case.readers.sink) as server:
+        yield server
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 import aio_pika
 import asyncpg
+from pamqp.common import FieldTable
+
+from saga_engine.events.feeds.feed import Sink
 
 SETTLE_SECONDS = 3.0
 """
@@ -16,8 +19,6 @@ within the measurement, and both include the same idle time. It is longer than r
 
 POLL_SECONDS, MAX_POLLS = 0.1, 600
 """How often it is read whether readers have reached the horizon, and when that is given up."""
-
-FEED = ("-m", "saga_engine", "projector", "benchmarks.run_feed", "--port", "0")
 
 _CAUGHT_UP = """
     SELECT count(*) > 0 AND coalesce(min(position) >= saga_engine.event_horizon(), false)
@@ -29,16 +30,40 @@ class EventReaders(StrEnum):
     """What is on in the second measurement of a pair, and not in the first."""
 
     READ_MODELS = "read-models"  # `saga-engine worker --events`
-    FEED = "feed"  # a projector with a feed of the journals of all runs
+    FEED = "feed"  # a projector with a feed of the journals of all runs to the exchange
+    STREAM_FEED = "stream-feed"  # the same to a stream of RabbitMQ with 10 partitions
+    KAFKA_FEED = "kafka-feed"  # the same to a topic with 10 partitions
+    WEBHOOK_FEED = "webhook-feed"  # a feed of the ends of all runs to a webhook
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where the feed publishes; None for read models."""
+        return _SINKS.get(self)
+
+    @property
+    def feed_command(self) -> tuple[str, ...]:
+        """The arguments of Python for the process of the feed."""
+        assert self.sink, "read models are in the worker"
+        feed = f"benchmarks.run_feeds:to_{self.sink.value}"
+        return ("-m", "saga_engine", "projector", feed, "--port", "0")
+
+
+_SINKS = {
+    EventReaders.FEED: Sink.EXCHANGE,
+    EventReaders.STREAM_FEED: Sink.STREAM,
+    EventReaders.KAFKA_FEED: Sink.KAFKA,
+    EventReaders.WEBHOOK_FEED: Sink.WEBHOOK,
+}
 
 
 @asynccontextmanager
 async def bound_queue(broker_url: str) -> AsyncIterator[None]:
-    """A queue for all events of feeds, deleted after use; no consumer reads it."""
+    """A quorum queue for all events of feeds, deleted after use; no consumer reads it."""
     async with await aio_pika.connect(broker_url) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("saga.feed", "topic", durable=True)
-        queue = await channel.declare_queue("compared", durable=True)
+        quorum: FieldTable = {"x-queue-type": "quorum"}
+        queue = await channel.declare_queue("compared", durable=True, arguments=quorum)
         await queue.bind(exchange, "#")
         try:
             yield

@@ -1,19 +1,26 @@
 """
-The cases of events by name; each prints one JSON line, `append` one for each size.
+The cases of events by name; each prints one JSON line, `append` one for each size, a feed two.
 
-A line has the aim of its figure, and whether it is reached. Aims that were missed are repeated at
-the end, as sentences on stderr.
+A line has the aim of its figure, if there is one, and whether it is reached. Aims that were missed
+are repeated at the end, as sentences on stderr.
 """
 
 import json
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping
 
-from benchmarks.events import aims, appends, lag, rebuilds
+from benchmarks.events import aims, appends, consumer_speed, feed_speed, lag, rebuilds
 
-NAMES = ("append", *(each.case for each in rebuilds.REBUILDS), "lag", "lag-in-rebuild")
+NAMES = (
+    "append",
+    *(each.case for each in rebuilds.REBUILDS),
+    "lag",
+    "lag-in-rebuild",
+    *(each.case for each in feed_speed.CASES),
+    *(each.case for each in consumer_speed.CASES),
+)
 
-MAX_APPENDED, MAX_FOLLOWED = 200_000, 60_000
+MAX_APPENDED, MAX_FOLLOWED, MAX_REBUILT = 200_000, 30_000, 200_000
 """Events with which a figure is steady; more events only take longer."""
 
 
@@ -36,7 +43,17 @@ async def _measured(names: Collection[str], events: int) -> AsyncIterator[Mappin
     if chosen:
         async for line in rebuilds.measure(chosen, events):
             yield line
+    async for line in _lags(names, events):
+        yield line
+    async for line in feed_speed.measure(names, events):
+        yield line
+    async for line in consumer_speed.measure(names, events):
+        yield line
+
+
+async def _lags(names: Collection[str], events: int) -> AsyncIterator[Mapping[str, object]]:
+    followed = min(events, MAX_FOLLOWED)
     if "lag" in names:
-        yield await lag.measure(min(events, MAX_FOLLOWED))
+        yield await lag.measure(followed)
     if "lag-in-rebuild" in names:
-        yield await lag.measure(min(events, MAX_FOLLOWED), stored=events)
+        yield await lag.measure(followed, stored=min(events, MAX_REBUILT))

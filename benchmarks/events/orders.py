@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from typing import Any
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel
 
 from benchmarks.events.event_database import EventDatabase
-from saga_engine.events import NEW, Aggregate, Append
+from saga_engine.events import NEW, Aggregate, Append, Recorded
 from saga_engine.events.event_store.append import NewEvent, checked_events
+from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.settings import Settings
 
 CUSTOMERS = 1_000
@@ -23,6 +26,9 @@ CONFIRMED_LATER = 50
 
 _DIFFERENT_ORDERS = 10_000
 """Orders whose events are written as JSON once, when many events are needed."""
+
+LOG_ID = UUID(int=1)
+"""The identity of a log in memory."""
 
 _FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -85,6 +91,18 @@ async def fill(database: EventDatabase, events: int) -> None:
         await connection.execute("VACUUM (FREEZE, ANALYZE) saga_engine.stream_event")
     finally:
         await connection.close()
+
+
+def recorded_orders(events: int) -> list[Recorded]:
+    """Return the first events of those that `fill` stores, as the log LOG_ID has them."""
+    log = EventLog(LOG_ID)
+    rows = islice(_rows(events), events)
+    return [
+        log.recorded(
+            (stream, version, 0, position, _FIRST_DAY, name, schema_version, data, metadata)
+        )
+        for position, (stream, version, name, schema_version, data, metadata) in enumerate(rows, 1)
+    ]
 
 
 def _rows(count: int) -> Iterator[tuple[Any, ...]]:

@@ -5,14 +5,14 @@ The events are stored before, once for all cases. A projector applies them as a 
 as it does in production. The time is from its lease to the last event.
 """
 
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import MetaData
 
 from benchmarks.events import history_projection, orders, orders_projection
-from benchmarks.events.event_database import EventDatabase, run_projector, start_event_database
+from benchmarks.events.event_database import EventDatabase, start_event_database
+from benchmarks.events.running_reader import Reader, measure_speed, run_reader
 from saga_engine.events import Projection
 
 
@@ -24,6 +24,13 @@ class Rebuild:
     module: str
     projection: Projection
     metadata: MetaData
+
+    @property
+    def reader(self) -> Reader:
+        """The projector with that projection."""
+        return Reader(
+            name=self.projection.name, command=("projector", self.module), progress=_POSITION
+        )
 
 
 REBUILDS = (
@@ -54,15 +61,10 @@ async def measure(rebuilds: Sequence[Rebuild], events: int) -> AsyncIterator[Map
 async def _fill_read_model(
     database: EventDatabase, rebuild: Rebuild, events: int
 ) -> Mapping[str, object]:
-    async with run_projector(database, rebuild.module, rebuild.projection.name) as projector:
-        started_at, before = time.perf_counter(), projector.cpu_seconds()
-        await projector.wait_for(events)
-        seconds, after = time.perf_counter() - started_at, projector.cpu_seconds()
-    return {
-        "case": rebuild.case,
-        "events": events,
-        "events_per_s": round(events / seconds),
-        "cpu_us_per_event": {
-            name: round((after[name] - before[name]) * 1e6 / events, 1) for name in before
-        },
-    }
+    async with run_reader(database, rebuild.reader) as projector:
+        return {"case": rebuild.case, **await measure_speed(projector, 0, events)}
+
+
+_POSITION = """
+SELECT position FROM saga_engine.projection
+WHERE name = $1 AND role = 'live' AND owner IS NOT NULL"""

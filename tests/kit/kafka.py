@@ -61,6 +61,11 @@ class KafkaServer:
         """What clients connect to."""
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
     async def start(self) -> None:
         """Start the program, with the data that it had; return when it accepts connections."""
         program = kafka_program()
