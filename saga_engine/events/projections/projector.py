@@ -99,6 +99,7 @@ class Projector(AsyncResource):
         await resources.enter_async_context(self._database)
         async with self._database.transaction() as tx:
             self._log = await EventLog.load(tx)
+            await table_check.wait_for_turn(tx)
             await projection_table.register(tx, self._projections)
             stored = await projection_table.read(tx)
             await table_check.check_tables(tx, self._live(stored))

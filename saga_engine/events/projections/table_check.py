@@ -15,6 +15,15 @@ from saga_engine.events.projections.table_shape import sql_name
 from saga_engine.postgres.statement import Transaction, text
 
 
+async def wait_for_turn(tx: Transaction) -> None:
+    """
+    Wait until no other process registers its projections; until the commit none begins.
+
+    Two that begin at the same time would not see that they write the same table.
+    """
+    await tx.execute(_WAIT)
+
+
 async def check_tables(tx: Transaction, projections: Sequence[Projection]) -> None:
     """
     Check that each declared table and its columns exist.
@@ -86,6 +95,8 @@ async def check_owners(
 def _shown(name: TableName) -> str:
     return ".".join(filter(None, name))
 
+
+_WAIT = text("SELECT pg_advisory_xact_lock(hashtext('saga_engine.projection'))")
 
 _FIND = text(
     """

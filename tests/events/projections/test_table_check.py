@@ -1,14 +1,18 @@
 """A projection whose tables are missing is refused at start, not at its first event."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table
 
 from saga_engine.errors import DefinitionError, SchemaMismatch
+from saga_engine.events.projections import projection_table
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projector import Projector
-from saga_engine.events.projections.table_check import check_tables
+from saga_engine.events.projections.table_check import check_tables, wait_for_turn
 from saga_engine.settings import Settings
 from tests.kit.events import EventRecorder
+from tests.kit.programs import wait_until_true
 from tests.kit.projections import projection_database
 from tests.kit.read_model import Placed, orders_projection
 
@@ -85,3 +89,30 @@ async def test_a_table_that_a_projection_of_another_process_writes_is_refused(ev
             pass
     async with Projector(first, event_url, Settings(), EventRecorder()):
         pass  # the refused one has left nothing
+
+
+async def test_of_two_that_start_at_once_the_second_is_refused(event_url, database):
+    await change(database, "CREATE TABLE numbers (id int PRIMARY KEY)")
+    second = Projector([of_table("b", the_table())], event_url, Settings(), EventRecorder())
+
+    async def start_second() -> None:
+        with pytest.raises(
+            DefinitionError, match=r"the table numbers of projection 'a'\. Give each"
+        ):
+            async with second:
+                pass
+
+    async with asyncio.TaskGroup() as tasks, database.transaction() as tx:
+        await wait_for_turn(tx)
+        await projection_table.register(tx, [of_table("a", the_table())])
+        tasks.create_task(start_second())
+        await wait_until_true(lambda: waits_for_turn(database))
+
+
+async def waits_for_turn(database) -> bool:
+    waiting = """
+        SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database
+        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"""
+    async with database.transaction() as tx:
+        result = await tx.connection.exec_driver_sql(waiting)
+        return bool(result.scalar_one() == 1)
