@@ -155,6 +155,9 @@ class KafkaSink:
             return [PublishOutcome.UNPUBLISHABLE] * len(events)
         messages = self._encode_until_unpublishable(events)
         outcomes = self._deliver(messages)
+        for event, outcome in zip(events, outcomes, strict=False):
+            if outcome is PublishOutcome.CONFIRMED:
+                self._position = max(self._position, event.position)
         if len(messages) < len(events):
             outcomes.append(PublishOutcome.UNPUBLISHABLE)
         not_sent = [PublishOutcome.NACKED] * (len(events) - len(outcomes))

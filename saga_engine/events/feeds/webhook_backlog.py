@@ -126,28 +126,35 @@ class WebhookBacklog:
     async def _deliver(self, waiting: WaitingStream, stop: asyncio.Event) -> None:
         """Deliver the events of a stream in their order, until one fails or none is left."""
         while True:
-            read = await self._read(waiting)
-            last_position = self._handed_over.get(waiting.stream, 0)
-            events = [each for each in read if each.position <= last_position]
-            if not events:
-                await self._leave(waiting)
-                return
+            handed_over = self._handed_over.get(waiting.stream, 0)
+            page = await self._read(waiting)
+            undelivered = [each for each in page if each.position >= waiting.next_position]
+            events = [each for each in undelivered if each.position <= handed_over]
             for event in events:
                 if stop.is_set() or not await self._send(waiting, event):
                     await self._move(waiting, event.position, event.version)
                     return
-            moved = await self._move(waiting, events[-1].position + 1, events[-1].version)
-            if moved is None:
+            if events:
+                # A page has whole versions: when it is delivered, the next one begins after it.
+                is_whole = events[-1] is page[-1]
+                version = events[-1].version + is_whole
+                moved = await self._move(waiting, events[-1].position + 1, version)
+                if moved is None:
+                    return
+                waiting = moved
+            elif page and not undelivered:
+                waiting = replace(waiting, next_version=page[-1].version + 1)
+            elif handed_over == self._handed_over.get(waiting.stream, 0):
+                await self._leave(waiting)
                 return
-            waiting = moved
 
     async def _read(self, waiting: WaitingStream) -> list[Recorded]:
+        """Read the next page of a stream; it may begin with events that are delivered."""
         feed = self._feed
         async with feed.database.transaction() as tx:
-            events = await log_page.read_stream(
+            return await log_page.read_stream(
                 tx, feed.log, waiting.stream, waiting.next_version - 1, self._settings
             )
-        return [each for each in events if each.position >= waiting.next_position]
 
     async def _send(self, waiting: WaitingStream, event: Recorded) -> bool:
         """Send an event, if the feed selects it; False if it has to be sent again."""

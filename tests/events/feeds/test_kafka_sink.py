@@ -118,11 +118,13 @@ async def test_another_number_of_partitions_stops_the_feed(kafka):
     assert await read_topic(kafka.servers, topic) == []
 
 
-async def test_a_deleted_topic_is_made_again_only_by_an_operator(kafka):
+@pytest.mark.parametrize("is_resumed", [True, False])
+async def test_a_deleted_topic_is_made_again_only_by_an_operator(kafka, is_resumed):
     topic = new_topic()
     async with open_sink(kafka.servers, kafka_options(topic)) as sink:
         await publish_all(sink, some_events(5))
-        await sink.resume(5)
+        if is_resumed:
+            await sink.resume(5)
         await delete_topic(kafka.servers, topic)
         more = some_events(5, after=5)
         for _ in range(2):

@@ -102,6 +102,28 @@ async def test_while_an_event_is_refused_its_stream_waits_and_others_go_on(
     receiver.check(await every_event(events))
 
 
+@pytest.mark.parametrize("limit", [{"event_batch_size": 1}, {"event_batch_bytes": 1_024}])
+@pytest.mark.parametrize("action", ["retry", "discard"])
+async def test_a_waiting_stream_is_delivered_whole_when_a_page_has_one_event(
+    events, event_url, receiver, webhook_database, limit, action
+):
+    receiver.behave = refuse_stream("order-1", respond(400))
+    await append_one(events, "order-1", *[placed("ada" * 500) for _ in range(4)])
+    async with running_webhook(
+        event_url, webhook_feed(receiver.url), webhook_retry_timeout=0.05, **limit
+    ) as running:
+        await wait_for_feed(webhook_database, await events.position())
+        (dead,) = await running.emitted.wait_for(FeedEventDeadLettered)
+        receiver.behave = lambda _: ACCEPT
+        async with webhook_database.transaction() as tx:
+            if action == "retry":
+                await feed_actions.retry(tx, HOOKS, OPERATOR)
+            else:
+                await feed_actions.discard(tx, HOOKS, dead.position, OPERATOR)
+        await wait_for_waiting(webhook_database, 0)
+    receiver.check((await every_event(events))[action == "discard" :])
+
+
 async def test_a_later_event_of_a_waiting_stream_can_be_refused_too(
     events, event_url, receiver, webhook_database
 ):
