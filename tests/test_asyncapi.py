@@ -244,6 +244,7 @@ def test_an_event_on_the_wire_is_what_the_document_says():
         correlation_id="r",
         causation_id="c",
         actor="a",
+        schema_id=3,
     )
     headers = encode_event(event, LOG.id).headers
     schema = event_headers("ce-")

@@ -29,7 +29,7 @@ _COUNT = {"type": "integer", "minimum": 1}
 _TIME = {"type": "string", "format": "date-time"}
 _DIGITS = {"type": "string", "pattern": "^[0-9]+$"}
 
-_OPTIONAL_EVENT_ATTRIBUTES = ("correlationid", "causationid", "actor")
+_OPTIONAL_EVENT_ATTRIBUTES = ("dataschema", "correlationid", "causationid", "actor")
 
 
 def command_headers() -> Schema:

@@ -82,11 +82,7 @@ def find_violation(body: bytes, limits: BodyLimits) -> LimitViolation | None:
         if _is_deeper(structure[: 3 * limits.max_values], limits.max_depth):
             return depth_violation(limits.max_depth)
         if _has_more_values(structure, body, limits.max_values):
-            text = (
-                f"The body holds more than {limits.max_values} values, which"
-                " max_body_json_values allows."
-            )
-            return LimitViolation(LimitName.VALUES, text)
+            return values_violation(limits.max_values)
     if (
         len(body) * MAX_EXPANSION_FACTOR > limits.max_bytes
         and _EXPONENT.search(body)
@@ -137,6 +133,12 @@ def depth_violation(depth: int) -> LimitViolation:
     """The violation of a body that nests deeper than *depth* levels."""
     text = f"The body nests deeper than {depth} levels, which max_body_depth allows."
     return LimitViolation(LimitName.DEPTH, text)
+
+
+def values_violation(max_values: int) -> LimitViolation:
+    """The violation of a body that has more than *max_values* values."""
+    text = f"The body holds more than {max_values} values, which max_body_json_values allows."
+    return LimitViolation(LimitName.VALUES, text)
 
 
 def max_value_count(body: bytes) -> int:

@@ -21,8 +21,9 @@ Schemas of events, commands and replies: what is written, and whether its reader
     avro_union         unions in Avro
     avro_values        single values in Avro
     avro_compatibility  compares Avro schemas with Avro's own checker
+    avro_reader        the bytes of a value as they are read, within limits
     avro_codec         Avro on the wire, with the id of its schema
-    payload_encoder    payloads of events as bytes, for feeds and consumers: JSON or Avro
+    known_schemas      registered schemas as a process has read them, with their codecs
 
-All but `registry` and `registration` are pure: no I/O, no clock, no randomness.
+All but `registry`, `registration` and `known_schemas` are pure: no I/O, no clock, no randomness.
 """

@@ -2,7 +2,8 @@
 Avro on the wire: the bytes of one value, in the frame of the usual schema registries.
 
 A frame is byte 0, then the id of the schema in four bytes, the most significant first. fastavro
-encodes and decodes; it is imported when the first codec is made.
+writes; it is imported when the first codec is made. What another program has written is read by
+`avro_reader`, which has limits.
 """
 
 import io
@@ -11,14 +12,26 @@ from types import ModuleType
 from typing import Any
 
 from saga_engine.errors import ConfigurationError, InvalidInput
+from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits
+from saga_engine.schemas.avro_reader import AvroReader, AvroTooLarge, MalformedAvro
 from saga_engine.schemas.avro_schema import avro_type
+from saga_engine.schemas.avro_values import DoesNotFit
 from saga_engine.vocabulary import Json
+
+AVRO_CONTENT_TYPE = "application/avro"
+"""The media type of a framed value."""
 
 _FRAME = struct.Struct(">bI")
 _MAGIC = 0
 
 
-def _fastavro() -> ModuleType:
+def require_fastavro() -> ModuleType:
+    """
+    Import fastavro.
+
+    Raises:
+        ConfigurationError: the extra `avro` is not installed.
+    """
     try:
         import fastavro  # noqa: PLC0415 - it is optional
     except ImportError:
@@ -42,7 +55,7 @@ class AvroCodec:
     """
 
     def __init__(self, subject: str, document: Json) -> None:
-        self._fastavro = _fastavro()
+        self._fastavro = require_fastavro()
         self._subject = subject
         self._type = avro_type(subject, document)
         self._parsed = self._fastavro.parse_schema(self._type.schema)
@@ -62,30 +75,45 @@ class AvroCodec:
         output = io.BytesIO()
         try:
             self._fastavro.schemaless_writer(output, self._parsed, self._type.encode(data))
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"A value does not fit the Avro schema of {self._subject}:"
-                f" {type(error).__name__}. Publish it as JSON, or correct its class."
-            ) from None
-        return output.getvalue()
+        except DoesNotFit as error:
+            problem = f"`{error.path or 'body'}` {error.problem}"
+        except (
+            ArithmeticError,
+            AttributeError,
+            KeyError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:  # its text may quote the value
+            problem = f"`body` has another format ({type(error).__name__})"
+        else:
+            return output.getvalue()
+        raise InvalidInput(f"A value does not fit the Avro schema of {self._subject}: {problem}.")
 
-    def decode(self, body: bytes) -> Json:
+    def decode(self, body: bytes, limits: BodyLimits = DEFAULT_LIMITS) -> Json:
         """
         Read a value, without a frame.
 
+        Args:
+            body: its bytes; of any length, and by any sender.
+            limits: of a value as JSON.
+
         Raises:
-            InvalidInput: it was not written with this schema.
+            InvalidInput: it was not written with this schema, or exceeds a limit.
         """
-        source = io.BytesIO(body)
+        source = AvroReader(body, limits)
         try:
-            read = self._fastavro.schemaless_reader(
-                source, self._parsed, None, return_named_type=True
-            )
-            data = self._type.decode(read)
-        except Exception as error:  # noqa: BLE001 - bytes of another program may raise anything
+            source.count_value()
+            data = self._type.read(source)
+        except AvroTooLarge as error:
+            raise InvalidInput(str(error)) from None
+        except MalformedAvro as error:
+            raise _unreadable(self._subject, str(error)) from None
+        except (ArithmeticError, RecursionError, ValueError) as error:
+            # A date, a time, a UUID or embedded JSON that is none.
             raise _unreadable(self._subject, type(error).__name__) from None
-        if source.read(1):
-            raise _unreadable(self._subject, "more bytes than a value has")
+        if not source.is_at_end:
+            raise _unreadable(self._subject, "it has more bytes than its value")
         return data
 
 

@@ -3,8 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+from saga_engine.schemas.avro_reader import AvroReader
 from saga_engine.schemas.avro_union import nullable
-from saga_engine.schemas.avro_values import BOOLEAN, DOUBLE, LONG, NULL, TEXT, AvroType
+from saga_engine.schemas.avro_values import (
+    BOOLEAN,
+    DOUBLE,
+    LONG,
+    NULL,
+    TEXT,
+    AvroType,
+    DoesNotFit,
+)
 from saga_engine.vocabulary import Json
 
 _WITH_DEFAULTS = {BOOLEAN, DOUBLE, LONG, TEXT}
@@ -60,10 +69,44 @@ class AvroField:
         value = record.get(self.key, self._default)
         return self.type.encode(None if value is _ABSENT else value)
 
-    def decode_into(self, record: dict[str, Json], value: Any) -> None:
+    def read_into(self, record: dict[str, Json], source: AvroReader) -> None:
         """Read the field into a JSON object."""
+        source.count_value()
+        value = self.type.read(source)
         if value is not None or not self._null_is_absent:
-            record[self.key] = self.type.decode(value)
+            record[self.key] = value
+
+
+def write_record(value: Any, fields: Sequence[AvroField]) -> dict[str, Any]:
+    """
+    Turn a JSON object into what fastavro writes.
+
+    Raises:
+        DoesNotFit: a value cannot be written, or would be lost because the record has no such
+            field.
+    """
+    record: dict[str, Any] = {}
+    for each in fields:
+        try:
+            record[each.name] = each.encode(value)
+        except DoesNotFit as error:
+            path = f"{each.key}.{error.path}" if error.path else each.key
+            raise DoesNotFit(error.problem, path) from None
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+            # The text of the error may quote the value.
+            raise DoesNotFit(f"has another format ({type(error).__name__})", each.key) from None
+    if unknown := value.keys() - {each.key for each in fields}:
+        raise DoesNotFit("is not in the schema", min(unknown))
+    return record
+
+
+def read_record(source: AvroReader, fields: Sequence[AvroField]) -> Json:
+    """Read the bytes of a record into a JSON object."""
+    record: dict[str, Json] = {}
+    with source.nested():
+        for each in fields:
+            each.read_into(record, source)
+    return record
 
 
 def record_fits(value: Any, fields: Sequence[AvroField], required: Sequence[str]) -> bool:

@@ -20,7 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from saga_engine.errors import InvalidInput
-from saga_engine.schemas.avro_record import AvroField, record_fits
+from saga_engine.schemas.avro_reader import AvroReader
+from saga_engine.schemas.avro_record import AvroField, read_record, record_fits, write_record
 from saga_engine.schemas.avro_union import union_of
 from saga_engine.schemas.avro_values import (
     ANY_JSON,
@@ -30,6 +31,7 @@ from saga_engine.schemas.avro_values import (
     NULL,
     TEXT,
     AvroType,
+    a_list,
     text_type,
 )
 from saga_engine.schemas.object_comparison import ObjectParts
@@ -124,18 +126,18 @@ class _Mapper:
         known = self._named.get(id(node))
         if known is not None:
             return known
+        symbols = [*dict.fromkeys(symbols)]
         name = self._new_name(node.get("title") or path)
         enum = AvroType(
             schema=name,
             json_types=frozenset({str}),
-            read_as=str,
             encode=str,
-            decode=str,
+            read=lambda source: symbols[source.index(len(symbols))],
             fits=symbols.__contains__,
             is_named=True,
         )
         self._named[id(node)] = enum
-        schema = {"type": "enum", "name": name, "symbols": list(dict.fromkeys(symbols))}
+        schema = {"type": "enum", "name": name, "symbols": symbols}
         return replace(enum, schema=schema)
 
     def _new_name(self, title: str) -> str:
@@ -157,9 +159,8 @@ class _Mapper:
         return AvroType(
             schema={"type": "array", "items": item.schema},
             json_types=frozenset({list}),
-            read_as=list,
-            encode=lambda values: [item.encode(each) for each in values],
-            decode=lambda values: [item.decode(each) for each in values],
+            encode=lambda values: [item.encode(each) for each in a_list(values)],
+            read=lambda source: _read_array(source, item),
         )
 
     def _object(self, node: Node, path: str, depth: int) -> AvroType:
@@ -174,9 +175,8 @@ class _Mapper:
         return AvroType(
             schema={"type": "map", "values": values.schema},
             json_types=frozenset({dict}),
-            read_as=dict,
             encode=lambda given: {key: values.encode(each) for key, each in given.items()},
-            decode=lambda given: {key: values.decode(each) for key, each in given.items()},
+            read=lambda source: _read_map(source, values),
         )
 
     def _record(self, node: Node, parts: ObjectParts, path: str, depth: int) -> AvroType:
@@ -188,9 +188,8 @@ class _Mapper:
         record = AvroType(
             schema=name,  # inside itself, and when it is used again
             json_types=frozenset({dict}),
-            read_as=dict,
-            encode=lambda value: {each.name: each.encode(value) for each in fields},
-            decode=lambda value: _decode_record(value, fields),
+            encode=lambda value: write_record(value, fields),
+            read=lambda source: read_record(source, fields),
             fits=lambda value: record_fits(value, fields, parts.required),
             is_named=True,
         )
@@ -213,8 +212,20 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _decode_record(value: Any, fields: Sequence[AvroField]) -> Json:
-    record: dict[str, Json] = {}
-    for each in fields:
-        each.decode_into(record, value[each.name])
-    return record
+def _read_array(source: AvroReader, item: AvroType) -> Json:
+    values: list[Json] = []
+    with source.nested():
+        for _ in source.blocks():
+            source.count_value()
+            values.append(item.read(source))
+    return values
+
+
+def _read_map(source: AvroReader, of_values: AvroType) -> Json:
+    values: dict[str, Json] = {}
+    with source.nested():
+        for _ in source.blocks():
+            source.count_value()
+            key = source.text()
+            values[key] = of_values.read(source)
+    return values

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from saga_engine.schemas.avro_values import ANY_JSON, NULL, TEXT, AvroType
+from saga_engine.schemas.avro_values import ANY_JSON, NULL, TEXT, AvroType, DoesNotFit
 from saga_engine.vocabulary import Json
 
 
@@ -26,9 +26,8 @@ def union_of(types: Sequence[AvroType], on_conflict: Callable[[str], Exception])
     return AvroType(
         schema=[each.schema for each in members],
         json_types=frozenset().union(*(each.json_types for each in members)),
-        read_as=object,
         encode=lambda value: _encode(value, members),
-        decode=lambda value: _decode(value, members),
+        read=lambda source: members[source.index(len(members))].read(source),
         fits=lambda value: any(each.accepts(value) for each in members),
         members=members,
     )
@@ -56,13 +55,4 @@ def _encode(value: Json, members: Sequence[AvroType]) -> Any:
         if each.accepts(value):
             encoded = each.encode(value)
             return (each.kind, encoded) if each.is_named else encoded
-    raise ValueError("no member of the union accepts the value")
-
-
-def _decode(value: Any, members: Sequence[AvroType]) -> Json:
-    """Read a value: fastavro gives a record and an enum of a union with its name."""
-    name, read = value if isinstance(value, tuple) else (None, value)
-    for each in members:
-        if each.kind == name if each.is_named else name is None and type(read) is each.read_as:
-            return each.decode(read)
-    raise ValueError("no member of the union has written the value")
+    raise DoesNotFit("fits no member of its union")

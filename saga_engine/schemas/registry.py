@@ -35,18 +35,29 @@ async def find_ids(tx: Transaction, declared: Collection[DeclaredSchema]) -> dic
 async def read(tx: Transaction, subjects: Collection[str] | None = None) -> list[StoredSchema]:
     """Read the schemas of subjects, None for all; in the order of versions, then of ids."""
     names = None if subjects is None else [*subjects]
-    return [
-        StoredSchema(
-            id=id_,
-            subject=subject,
-            schema=VersionSchema(version, orjson.loads(writes), orjson.loads(reads)),
-            fingerprint=fingerprint,
-            registered_at=registered_at,
-        )
-        for id_, subject, version, fingerprint, writes, reads, registered_at in await tx.execute(
-            _READ, {"subjects": names}
-        )
-    ]
+    return [*map(_stored, await tx.execute(_READ, {"subjects": names}))]
+
+
+async def read_version(tx: Transaction, subject: str, version: int) -> list[StoredSchema]:
+    """Read the schemas of one version of a subject, in the order of ids."""
+    found = await tx.execute(_READ_VERSION, {"subject": subject, "version": version})
+    return [*map(_stored, found)]
+
+
+async def read_ids(tx: Transaction, ids: Collection[int]) -> list[StoredSchema]:
+    """Read schemas by their ids; those that are not registered are left out."""
+    return [*map(_stored, await tx.execute(_READ_IDS, {"ids": [*ids]}))]
+
+
+def _stored(row: Sequence[Any]) -> StoredSchema:
+    id_, subject, version, fingerprint, writes, reads, registered_at = row
+    return StoredSchema(
+        id=id_,
+        subject=subject,
+        schema=VersionSchema(version, orjson.loads(writes), orjson.loads(reads)),
+        fingerprint=fingerprint,
+        registered_at=registered_at,
+    )
 
 
 async def read_subjects(
@@ -139,6 +150,18 @@ _READ = text(
     FROM saga_engine.schema
     WHERE CAST(:subjects AS text[]) IS NULL OR subject = ANY (CAST(:subjects AS text[]))
     ORDER BY subject, version, id"""
+)
+
+_READ_VERSION = text(
+    """
+    SELECT id, subject, version, fingerprint, writes::text, reads::text, registered_at
+    FROM saga_engine.schema WHERE subject = :subject AND version = :version ORDER BY id"""
+)
+
+_READ_IDS = text(
+    """
+    SELECT id, subject, version, fingerprint, writes::text, reads::text, registered_at
+    FROM saga_engine.schema WHERE id = ANY (CAST(:ids AS bigint[]))"""
 )
 
 _SUBJECTS = text(

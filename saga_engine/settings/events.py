@@ -55,6 +55,12 @@ class EventSettings(BaseModel):
         " All of them are read when a new one is judged. The default is a change a week for four"
         " years",
     )
+    max_known_schemas: Count = Field(
+        1000,
+        description="Maximum number of versions of events whose registered schemas a process keeps"
+        " in memory to write or read Avro, about 50 kB each; others are read again when they are"
+        " needed. The default is more than most services have",
+    )
     event_batch_size: Annotated[int, Field(ge=1, le=10_000)] = Field(
         1000,
         description="Maximum number of events that one statement appends or reads. A larger number"

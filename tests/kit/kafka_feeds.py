@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from saga_engine.events import Feed, Recorded
+from saga_engine.events.feeds.event_encoder import JsonEncoder
 from saga_engine.events.feeds.feed import KafkaOptions, Sink
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.kafka_sink import KafkaSink
@@ -34,6 +35,7 @@ def kafka_options(topic: str, **given: Any) -> KafkaOptions:
         "retention": timedelta(days=7),
         "compression": "snappy",
         "max_message_bytes": 1_048_576,
+        "encoding": "json",
         **given,
     }
     return KafkaOptions(topic=topic, **declared)
@@ -69,7 +71,7 @@ async def open_sink(
 ) -> AsyncIterator[KafkaSink]:
     """A sink whose feed has published up to a position."""
     chosen = Settings(**{"kafka_bootstrap_servers": servers, **FAST, **settings})
-    async with KafkaSink(TO_KAFKA, options, LOG, chosen) as sink:
+    async with KafkaSink(TO_KAFKA, options, JsonEncoder(), LOG, chosen) as sink:
         await sink.resume(position)
         yield sink
 

@@ -5,6 +5,7 @@ Feeds: events published in the order of their streams, at least once.
     feed_rules         what makes feeds valid
     feed_batch         the events of a feed that are on their way: which is next, how far it is
     cloud_event        an event as a message of a feed: CloudEvents 1.0
+    event_encoder      the data of events as bodies of messages: JSON or Avro
     feed_publisher     FeedPublisher: the process that publishes feeds
     feed_runner        one feed and sink in one process: publish, wait, save the position
     feed_checkpoint    the position and the lease of one feed, as one process keeps them

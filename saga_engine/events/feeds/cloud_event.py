@@ -32,14 +32,25 @@ def encode_event(event: Recorded, log_id: UUID) -> Message:
         routing_key=routing_key(event),
         body=data_json(event),
         message_id=str(event.id),
-        headers={f"ce-{name}": value for name, value in attributes(event, log_id).items()},
+        headers={
+            f"ce-{name}": value
+            for name, value in attributes(event, log_id, event.schema_id).items()
+        },
         timestamp=event.recorded_at,
     )
 
 
-def attributes(event: Recorded, log_id: UUID) -> dict[str, str]:
-    """Return the attributes of an event, by the names that every binding adds its prefix to."""
+def attributes(event: Recorded, log_id: UUID, schema_id: int | None) -> dict[str, str]:
+    """
+    Return the attributes of an event, by the names that every binding adds its prefix to.
+
+    Args:
+        event: an event.
+        log_id: the identity of the log that it is from.
+        schema_id: of the registered schema that its data has; None: it is not known.
+    """
     optional = {
+        "dataschema": None if schema_id is None else schema_uri(log_id, schema_id),
         "correlationid": event.correlation_id,
         "causationid": event.causation_id,
         "actor": event.actor,
@@ -56,6 +67,11 @@ def attributes(event: Recorded, log_id: UUID) -> dict[str, str]:
         "schemaversion": str(event.schema_version),
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def schema_uri(log_id: UUID, schema_id: int) -> str:
+    """Name a registered schema: its id, and the log in whose database it is registered."""
+    return f"{log_id.urn}#schema/{schema_id}"
 
 
 def routing_key(event: Recorded) -> str:

@@ -31,6 +31,13 @@ class Sink(StrEnum):
     WEBHOOK = "webhook"  # a URL that receives each event as a request
 
 
+class Encoding(StrEnum):
+    """How the data of an event is written in the body of its message."""
+
+    JSON = "json"
+    AVRO = "avro"  # in the frame of a schema registry; needs saga-engine[avro]
+
+
 @dataclass(frozen=True, slots=True)
 class ExchangeOptions:
     """A feed's events go to the exchange `saga.feed`."""
@@ -51,6 +58,7 @@ class StreamOptions:
     max_age: timedelta | None
     max_bytes: int | None
     segment_bytes: int
+    encoding: Encoding | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ class KafkaOptions:
     retention: timedelta | None
     compression: Compression | str
     max_message_bytes: int
+    encoding: Encoding | str
 
 
 SinkOptions = ExchangeOptions | StreamOptions | KafkaOptions | WebhookOptions
@@ -148,6 +157,7 @@ class Feed:
         max_age: timedelta | None = timedelta(days=7),
         max_bytes: int | None = None,
         segment_bytes: int = 500_000_000,
+        encoding: Encoding | str = Encoding.JSON,
     ) -> None:
         """
         Publish to a stream of RabbitMQ; needs `saga-engine[streams]`.
@@ -165,6 +175,8 @@ class Feed:
                 a limit.
             segment_bytes: the size of its files, 1,000 to 3,000,000,000. Only whole files are
                 deleted, and never the last one.
+            encoding: "json", or "avro" with the registered schemas of the events. The feed stops at
+                an event that has none.
 
         Raises:
             DefinitionError: the feed has this sink already.
@@ -176,6 +188,7 @@ class Feed:
                 max_age=max_age,
                 max_bytes=max_bytes,
                 segment_bytes=segment_bytes,
+                encoding=encoding,
             )
         )
 
@@ -194,7 +207,7 @@ class Feed:
         """
         self._add(WebhookOptions(url, secret))
 
-    def to_kafka(
+    def to_kafka(  # noqa: PLR0913 - one keyword for each property of a topic
         self,
         topic: str,
         *,
@@ -203,6 +216,7 @@ class Feed:
         retention: timedelta | None = timedelta(days=7),
         compression: Compression | str = Compression.SNAPPY,
         max_message_bytes: int = 1_048_576,
+        encoding: Encoding | str = Encoding.JSON,
     ) -> None:
         """
         Publish to a topic of Kafka, with the stream as the key; needs `saga-engine[kafka]`.
@@ -219,6 +233,8 @@ class Feed:
             compression: "none", "gzip", "snappy", "lz4" or "zstd".
             max_message_bytes: 1,024 to 134,217,728, before compression, with headers. The feed
                 stops at an event that is larger.
+            encoding: "json", or "avro" with the registered schemas of the events. The feed stops at
+                an event that has none.
 
         Raises:
             DefinitionError: the feed has this sink already.
@@ -231,6 +247,7 @@ class Feed:
                 retention=retention,
                 compression=compression,
                 max_message_bytes=max_message_bytes,
+                encoding=encoding,
             )
         )
 

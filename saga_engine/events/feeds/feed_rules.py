@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from saga_engine.errors import DefinitionError, InvalidInput
-from saga_engine.events.event_store.event_types import EventType, event_type_of
+from saga_engine.events.event_store.event_types import EventType, event_type_of, schema_of_event
 from saga_engine.events.event_store.log_page import LogFilter
 from saga_engine.events.feeds.feed import (
     Compression,
+    Encoding,
     ExchangeOptions,
     Feed,
     KafkaOptions,
@@ -20,6 +22,7 @@ from saga_engine.events.feeds.feed import (
 from saga_engine.events.feeds.webhook_target import InvalidTarget, WebhookTarget
 from saga_engine.events.readers.stored_name import STORED_NAME_RULE, is_stored_name
 from saga_engine.payload.payload import type_name
+from saga_engine.schemas.avro_schema import avro_type
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
@@ -109,6 +112,7 @@ def _check_stream(feed: Feed, options: StreamOptions) -> Problems:
             f"has the stream {str(name)[:80]!r}",
             "Use letters, digits, `.`, `-` and `_`; at most 200 characters.",
         )
+    yield from _check_encoding(feed, options.encoding)
     yield from _check_number(feed, "partitions", options.partitions, _PARTITIONS)
     yield from _check_number(feed, "segment_bytes", options.segment_bytes, _SEGMENT_BYTES)
     if options.max_bytes is not None and isinstance(options.segment_bytes, int):
@@ -131,6 +135,7 @@ def _check_kafka(feed: Feed, options: KafkaOptions) -> Problems:
             f"has the topic {str(topic)[:80]!r}",
             "Use letters, digits, `.`, `-` and `_`; at most 249 characters.",
         )
+    yield from _check_encoding(feed, options.encoding)
     yield from _check_number(feed, "partitions", options.partitions, _TOPIC_PARTITIONS)
     yield from _check_number(feed, "replication", options.replication, _REPLICATION)
     size = options.max_message_bytes
@@ -146,6 +151,27 @@ def _check_kafka(feed: Feed, options: KafkaOptions) -> Problems:
             "Give a timedelta of whole seconds, from 1 second to 100 years, as"
             " retention=timedelta(days=7), or None to keep events forever.",
         )
+
+
+def _check_encoding(feed: Feed, encoding: Encoding | str) -> Problems:
+    if encoding not in tuple(Encoding):
+        allowed = " or ".join(repr(each.value) for each in Encoding)
+        yield _problem(feed, f"has encoding={encoding!r:.40}", f"Use {allowed}.")
+    if encoding != Encoding.AVRO:
+        return
+    with suppress(InvalidInput, DefinitionError):  # see _check_selection
+        if event_filter(feed).reads_runs:
+            yield _problem(
+                feed,
+                "publishes events of runs in Avro, which have no schema",
+                'Select others, as streams=["order-*"] or types=[OrderPlaced], and publish runs in'
+                " JSON by a feed of its own.",
+            )
+    for event_type in event_types_of_feed(feed):
+        try:
+            avro_type(event_type.name, schema_of_event(event_type)[0].writes)
+        except InvalidInput as error:
+            yield _problem(feed, f"cannot publish an event in Avro: {error}", "Or use JSON.")
 
 
 def _check_number(feed: Feed, argument: str, given: Any, bounds: tuple[int, int]) -> Problems:

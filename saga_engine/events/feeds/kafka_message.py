@@ -9,8 +9,9 @@ depends on nothing but its event, so a repeated one is the same.
 from dataclasses import dataclass
 from uuid import UUID
 
-from saga_engine.events.event_store.recorded import Recorded, data_json
+from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.cloud_event import attributes
+from saga_engine.events.feeds.event_encoder import EncodedData
 
 _BATCH_OVERHEAD = 61 + 36
 """
@@ -18,7 +19,6 @@ The largest overhead of a record batch with one record: the header of the batch 
 lengths, offset and timestamp of the record (at most 36).
 """
 _HEADER_OVERHEAD = 10  # of the two lengths of a header
-_CONTENT_TYPE = ("content-type", b"application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,16 @@ class KafkaMessage:
         return _BATCH_OVERHEAD + len(self.key) + len(self.value) + headers
 
 
-def encode_message(event: Recorded, log_id: UUID) -> KafkaMessage:
+def encode_message(event: Recorded, data: EncodedData, log_id: UUID) -> KafkaMessage:
     """
     Make the message of an event.
 
     Args:
         event: an event.
+        data: its data as the value.
         log_id: the identity of the log that it is from.
-
-    Raises:
-        UnreadableEvent: its data cannot be read.
     """
-    named = attributes(event, log_id).items()
+    named = attributes(event, log_id, data.schema_id).items()
     headers = tuple((f"ce_{name}", value.encode()) for name, value in named)
-    return KafkaMessage(event.stream.encode(), data_json(event), (_CONTENT_TYPE, *headers))
+    content_type = ("content-type", data.content_type.encode())
+    return KafkaMessage(event.stream.encode(), data.body, (content_type, *headers))

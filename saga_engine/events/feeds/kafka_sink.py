@@ -15,9 +15,10 @@ from typing import Self, TypeVar
 
 from confluent_kafka import KafkaException
 
-from saga_engine.errors import ConfigurationError, UnreadableEvent
+from saga_engine.errors import ConfigurationError, StoreError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.event_encoder import EncodedData, EventEncoder, encoding_problem
 from saga_engine.events.feeds.feed import KafkaOptions, Unroutable
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.kafka_client import problem_of
@@ -40,6 +41,7 @@ class KafkaSink:
     Args:
         key: of the feed, for the command in its sentences.
         options: as the feed declares them.
+        encoder: of the events' data.
         log: the identity of the log.
         settings: where Kafka is, and how long it may take.
 
@@ -56,11 +58,13 @@ class KafkaSink:
         self,
         key: FeedKey,
         options: KafkaOptions,
+        encoder: EventEncoder,
         log: EventLog,
         settings: Settings,
     ) -> None:
         self._key = key
         self._options = options
+        self._encoder = encoder
         self._log = log
         self._settings = settings
         self._closing = Event()
@@ -109,16 +113,21 @@ class KafkaSink:
 
     async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
         """Publish events and wait for their confirms, for `kafka_delivery_timeout` at most."""
-        return await self._in_thread(self._publish, events)
+        try:
+            encoded = await self._encoder.encode(events)
+        except StoreError as error:
+            self.problem = f"The schemas of the events cannot be read: {error}"
+            return [PublishOutcome.NACKED] * len(events)
+        return await self._in_thread(self._publish, events, encoded)
 
     def explain(self, event: Recorded, _outcome: PublishOutcome) -> str:
         """Return why an event cannot be published, and what an operator can do about it."""
         if self._check and self._check.refusal:
             return self._check.refusal
-        try:
-            message = self._encode(event)
-        except UnreadableEvent as error:
-            return f"The event cannot be published: {error.problem}. Discard the event."
+        problem = encoding_problem(self._encoder, event, self._key.retry_command)
+        if problem:
+            return problem
+        message = self._message(event, self._encoder.encode_one(event))
         return (
             f"The message has {message.size:,} bytes, and the limit of topic"
             f" {self._options.topic!r} is {self._limit:,}: the smaller one of max_message_bytes of"
@@ -146,14 +155,16 @@ class KafkaSink:
         self._drop_producer()
         self._check_topic(seconds)
 
-    def _publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
+    def _publish(
+        self, events: Sequence[Recorded], encoded: Sequence[EncodedData | None]
+    ) -> list[PublishOutcome]:
         if self._check is None:
             self._check_topic(self._settings.kafka_request_timeout)
         if self._check is None:
             return [PublishOutcome.NACKED] * len(events)
         if self._check.refusal:
             return [PublishOutcome.UNPUBLISHABLE] * len(events)
-        messages = self._encode_until_unpublishable(events)
+        messages = self._messages_until_unpublishable(events, encoded)
         outcomes = self._deliver(messages)
         for event, outcome in zip(events, outcomes, strict=False):
             if outcome is PublishOutcome.CONFIRMED:
@@ -163,21 +174,22 @@ class KafkaSink:
         not_sent = [PublishOutcome.NACKED] * (len(events) - len(outcomes))
         return [*outcomes, *not_sent]
 
-    def _encode_until_unpublishable(self, events: Sequence[Recorded]) -> list[KafkaMessage]:
+    def _messages_until_unpublishable(
+        self, events: Sequence[Recorded], encoded: Sequence[EncodedData | None]
+    ) -> list[KafkaMessage]:
         """Make the messages of the events before the first that can never be published."""
-        messages = []
-        for event in events:
-            try:
-                message = self._encode(event)
-            except UnreadableEvent:
+        messages: list[KafkaMessage] = []
+        for event, data in zip(events, encoded, strict=True):
+            if data is None:
                 break
+            message = self._message(event, data)
             if message.size > self._limit:
                 break
             messages.append(message)
         return messages
 
-    def _encode(self, event: Recorded) -> KafkaMessage:
-        return encode_message(event, self._log.id)
+    def _message(self, event: Recorded, data: EncodedData) -> KafkaMessage:
+        return encode_message(event, data, self._log.id)
 
     def _deliver(self, messages: Sequence[KafkaMessage]) -> list[PublishOutcome]:
         """Deliver messages; after a failure the next call begins with a new producer."""

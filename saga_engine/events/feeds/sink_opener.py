@@ -9,8 +9,10 @@ from saga_engine.amqp.publisher import Publisher
 from saga_engine.engine_process import connection_events, connection_problem
 from saga_engine.errors import ConfigurationError
 from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds.event_encoder import AvroEncoder, EventEncoder, JsonEncoder
 from saga_engine.events.feeds.exchange_sink import ExchangeSink
 from saga_engine.events.feeds.feed import (
+    Encoding,
     ExchangeOptions,
     Feed,
     KafkaOptions,
@@ -26,6 +28,8 @@ from saga_engine.events.feeds.owned_feed import OwnedFeed
 from saga_engine.events.feeds.producer_name import ProducerName
 from saga_engine.events.readers.owned_loop import Owned
 from saga_engine.protocol.topology import FEED_TOPOLOGY
+from saga_engine.schemas.avro_codec import require_fastavro
+from saga_engine.schemas.known_schemas import WrittenSchemas
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import Observer
@@ -79,6 +83,8 @@ class SinkOpener:
         self._emit = process.emit
         self.duties: list[Owned] = []
         self._connection: SupervisedConnection | None = None
+        self._json = JsonEncoder()
+        self._avro = AvroEncoder(WrittenSchemas(process.database, process.settings))
 
     async def open_all(self, feeds: Iterable[Feed]) -> dict[FeedKey, FeedSink]:
         """
@@ -105,6 +111,12 @@ class SinkOpener:
             case WebhookOptions():
                 return await self._open_webhook(feed, key, options)
 
+    def _encoder(self, encoding: Encoding | str) -> EventEncoder:
+        if encoding == Encoding.JSON:
+            return self._json
+        require_fastavro()
+        return self._avro
+
     async def _open_stream(self, name: ProducerName, options: StreamOptions) -> FeedSink:
         try:
             from saga_engine.events.feeds.stream_sink import StreamSink  # noqa: PLC0415 - an extra
@@ -113,7 +125,8 @@ class SinkOpener:
                 f"Feed {name.key.name!r} publishes to a stream, which needs the packages rstream"
                 " and mmh3. Install saga-engine[streams]."
             ) from None
-        sink = StreamSink(options, name, self._database, self._settings)
+        encoder = self._encoder(options.encoding)
+        sink = StreamSink(options, encoder, name, self._database, self._settings)
         return await self._resources.enter_async_context(sink)
 
     async def _open_kafka(self, key: FeedKey, options: KafkaOptions) -> FeedSink:
@@ -124,7 +137,8 @@ class SinkOpener:
                 f"Feed {key.name!r} publishes to Kafka, which needs the package confluent-kafka."
                 " Install saga-engine[kafka]."
             ) from None
-        sink = KafkaSink(key, options, self._log, self._settings)
+        encoder = self._encoder(options.encoding)
+        sink = KafkaSink(key, options, encoder, self._log, self._settings)
         return await self._resources.enter_async_context(sink)
 
     async def _open_webhook(self, feed: Feed, key: FeedKey, options: WebhookOptions) -> FeedSink:

@@ -11,10 +11,9 @@ from uuid import UUID
 
 import mmh3
 
-from saga_engine.events.event_store.recorded import Recorded, data_json
+from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.cloud_event import attributes
-
-CONTENT_TYPE = "application/json"
+from saga_engine.events.feeds.event_encoder import EncodedData
 
 PREFIX = "cloudEvents_"
 """Of the attributes, as the AMQP binding of CloudEvents prefers it to `cloudEvents:`."""
@@ -36,19 +35,18 @@ def partition_of(stream: str, partitions: int) -> int:
     return mmh3.hash(stream.encode(), _MURMUR_SEED, signed=False) % partitions
 
 
-def encode_stream_message(event: Recorded, log_id: UUID) -> bytes:
+def encode_stream_message(event: Recorded, data: EncodedData, log_id: UUID) -> bytes:
     """
     Make the message of an event.
 
     Args:
         event: an event.
+        data: its data as the body.
         log_id: the identity of the log that it is from.
-
-    Raises:
-        UnreadableEvent: its data is not JSON that can be read and written.
     """
-    named = {f"{PREFIX}{name}": value for name, value in attributes(event, log_id).items()}
-    return encode_amqp(data_json(event), str(event.id), CONTENT_TYPE, named)
+    named = attributes(event, log_id, data.schema_id).items()
+    properties = {f"{PREFIX}{name}": value for name, value in named}
+    return encode_amqp(data.body, str(event.id), data.content_type, properties)
 
 
 def encode_amqp(

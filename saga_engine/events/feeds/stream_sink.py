@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from saga_engine.errors import BrokerError, ConfigurationError, StoreError, UnreadableEvent
+from saga_engine.errors import BrokerError, ConfigurationError, StoreError
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.event_encoder import EncodedData, EventEncoder, encoding_problem
 from saga_engine.events.feeds.feed import StreamOptions, Unroutable
 from saga_engine.events.feeds.producer_name import ProducerName
 from saga_engine.events.feeds.stream_address import stream_addresses
@@ -31,6 +32,7 @@ class StreamSink(AsyncResource):
 
     Args:
         options: as the feed declares them.
+        encoder: of the events' data.
         name: of its producer.
         database: of the events.
         settings: where RabbitMQ is, and how long it may take.
@@ -46,9 +48,15 @@ class StreamSink(AsyncResource):
     """A stream takes every event."""
 
     def __init__(
-        self, options: StreamOptions, name: ProducerName, database: Database, settings: Settings
+        self,
+        options: StreamOptions,
+        encoder: EventEncoder,
+        name: ProducerName,
+        database: Database,
+        settings: Settings,
     ) -> None:
         self._options = options
+        self._encoder = encoder
         self._name = name
         self._database = database
         self._settings = settings
@@ -110,22 +118,23 @@ class StreamSink(AsyncResource):
         try:
             async with self._database.transaction() as tx:
                 name, _ = await self._name.read(tx)
+            encoded = await self._encoder.encode(events)
         except StoreError:
             return outcomes
         if name != self._current_name:
             raise NotOwner
         seconds = self._settings.broker_confirm_timeout
-        await self._attempt(self._publish(events, outcomes), seconds)
+        await self._attempt(self._publish(events, encoded, outcomes), seconds)
         return outcomes
 
     def explain(self, event: Recorded, _outcome: PublishOutcome) -> str:
         """Return why an event cannot be published, and what an operator can do about it."""
         if self._topology.refusal:
             return self._topology.refusal
-        try:
-            size = len(encode_stream_message(event, self._name.log_id))
-        except UnreadableEvent as error:
-            return f"The event cannot be published: {error.problem}. Discard the event."
+        problem = encoding_problem(self._encoder, event, self._name.key.retry_command)
+        if problem:
+            return problem
+        size = len(self._message(event, self._encoder.encode_one(event)))
         return (
             f"The message has {size:,} bytes, which is more than a frame of RabbitMQ's stream"
             " protocol holds. Raise stream.frame_max in rabbitmq.conf, restart RabbitMQ, then run"
@@ -144,7 +153,12 @@ class StreamSink(AsyncResource):
         else:
             self._problem = None
 
-    async def _publish(self, events: Sequence[Recorded], outcomes: list[PublishOutcome]) -> None:
+    async def _publish(
+        self,
+        events: Sequence[Recorded],
+        encoded: Sequence[EncodedData | None],
+        outcomes: list[PublishOutcome],
+    ) -> None:
         """Publish the events before the first that can never be published."""
         publishers = await self._prepare()
         if publishers is None:
@@ -156,12 +170,13 @@ class StreamSink(AsyncResource):
         for index, event in enumerate(events):
             if event.position <= partitions[numbers[index]].sequence:
                 continue  # it was published before
-            data = self._encode(event)
-            if data is None or len(data) > publishers.max_message_bytes:
+            data = encoded[index]
+            message = None if data is None else self._message(event, data)
+            if message is None or len(message) > publishers.max_message_bytes:
                 outcomes[index] = PublishOutcome.UNPUBLISHABLE
                 del numbers[index:]
                 break
-            messages.setdefault(numbers[index], []).append((event.position, data))
+            messages.setdefault(numbers[index], []).append((event.position, message))
         try:
             await publishers.publish(messages)
         finally:
@@ -182,9 +197,5 @@ class StreamSink(AsyncResource):
             self._publishers = await StreamPublishers.declare(client, streams, self._current_name)
         return self._publishers
 
-    def _encode(self, event: Recorded) -> bytes | None:
-        """Make the message of an event; None if its data cannot be read."""
-        try:
-            return encode_stream_message(event, self._name.log_id)
-        except UnreadableEvent:
-            return None
+    def _message(self, event: Recorded, data: EncodedData) -> bytes:
+        return encode_stream_message(event, data, self._name.log_id)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from saga_engine.events.feeds.event_encoder import JsonEncoder
 from saga_engine.events.feeds.feed import StreamOptions
 from saga_engine.events.feeds.producer_name import ProducerName
 from saga_engine.events.feeds.stream_sink import StreamSink
@@ -45,7 +46,7 @@ async def open_sink(stream_database, stream_settings):
         settings = Settings(**{**FAST, **stream_settings, "projection_lease": 5.0})
         (declared,) = feed.sinks.values()
         assert isinstance(declared, StreamOptions)
-        return StreamSink(declared, name, stream_database, settings)
+        return StreamSink(declared, JsonEncoder(), name, stream_database, settings)
 
     return make
 

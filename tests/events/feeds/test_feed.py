@@ -32,6 +32,7 @@ def test_a_feed_keeps_events_in_kafka_for_a_week_on_three_servers_unless_it_says
         retention=timedelta(days=7),
         compression="snappy",
         max_message_bytes=1_048_576,
+        encoding="json",
     )
 
 

@@ -7,13 +7,14 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage as SdkMessage
 from cloudevents.core.bindings.kafka import from_binary_event
 
+from saga_engine.events.feeds.event_encoder import JsonEncoder
 from saga_engine.events.feeds.kafka_message import encode_message
 from tests.kit.kafka_feeds import some_events
 from tests.kit.published_event import AT, DOCUMENT, LOG, PLACED
 
 
 def encoded(event=PLACED):
-    return encode_message(event, LOG.id)
+    return encode_message(event, JsonEncoder().encode_one(event), LOG.id)
 
 
 def test_the_document_shows_the_message_of_an_event():

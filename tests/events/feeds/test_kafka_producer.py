@@ -4,6 +4,7 @@ from threading import Event
 
 import pytest
 
+from saga_engine.events.feeds.event_encoder import JsonEncoder
 from saga_engine.events.feeds.kafka_message import encode_message
 from saga_engine.events.feeds.kafka_producer import KafkaProducer
 from saga_engine.protocol.message import PublishOutcome
@@ -17,7 +18,7 @@ CONFIRMED, UNPUBLISHABLE = PublishOutcome.CONFIRMED, PublishOutcome.UNPUBLISHABL
 
 
 def messages(events):
-    return [encode_message(each, LOG.id) for each in events]
+    return [encode_message(each, JsonEncoder().encode_one(each), LOG.id) for each in events]
 
 
 def producer(servers: str, topic: str, *, closing: Event | None = None, is_single: bool = False):
