@@ -25,8 +25,9 @@ from benchmarks.events.orders import LOG_ID, recorded_orders
 from benchmarks.sink_servers import SinkServer
 from saga_engine.events.event_store.recorded import data_json
 from saga_engine.events.feeds.cloud_event import attributes, encode_event
+from saga_engine.events.feeds.event_encoder import JSON_CONTENT_TYPE, JsonEncoder
 from saga_engine.events.feeds.kafka_message import encode_message
-from saga_engine.events.feeds.stream_message import CONTENT_TYPE, PREFIX, partition_of
+from saga_engine.events.feeds.stream_message import PREFIX, partition_of
 from saga_engine.events.feeds.webhook_request import encode_request
 from saga_engine.protocol.message import Message
 from saga_engine.settings import Settings
@@ -78,8 +79,8 @@ async def publish_to_stream(server: SinkServer, number: int, partitions: int) ->
         (
             streams[partition_of(each.stream, partitions)],
             data_json(each),
-            Properties(message_id=str(each.id), content_type=CONTENT_TYPE),
-            {f"{PREFIX}{name}": value for name, value in attributes(each, LOG_ID).items()},
+            Properties(message_id=str(each.id), content_type=JSON_CONTENT_TYPE),
+            {f"{PREFIX}{name}": value for name, value in attributes(each, LOG_ID, None).items()},
         )
         for each in recorded_orders(number)
     ]
@@ -124,7 +125,8 @@ async def publish_to_kafka(server: SinkServer, number: int, partitions: int) -> 
 
 
 def _publish_to_kafka(server: SinkServer, number: int, partitions: int) -> float:
-    messages = [encode_message(each, LOG_ID) for each in recorded_orders(number)]
+    encode = JsonEncoder().encode_one
+    messages = [encode_message(each, encode(each), LOG_ID) for each in recorded_orders(number)]
     topic = f"bare-{partitions}"
     admin = AdminClient({"bootstrap.servers": server.address})
     admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(_TIMEOUT)
