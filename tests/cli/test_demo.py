@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 
 from saga_engine.cli.demo.feed_comparison import compare_feed
+from saga_engine.cli.demo.shop import ShopResult
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.cloud_event import encode_event
 from saga_engine.protocol.message import Delivery
@@ -81,6 +82,24 @@ async def test_a_read_model_that_no_replay_would_make_fails_the_demo(tmp_path):
     assert code == 1, out
     assert "read model: differs from a replay in 3 rows" in out
     assert out.count("WRONG: shop_customer ") == 3
+
+
+def test_each_part_of_the_shop_can_fail_the_demo():
+    correct = ShopResult(
+        placed=1,
+        statuses={"confirmed": 1},
+        differences=[],
+        wrong_invoices=[],
+        mismatches=[],
+        feed=compare_feed([], []),
+        invoices=1,
+    )
+    assert correct.is_correct
+    wrong = ["order o-1 is wrong"]
+    assert not replace(correct, differences=wrong).is_correct
+    assert not replace(correct, wrong_invoices=wrong).is_correct
+    assert not replace(correct, mismatches=wrong).is_correct
+    assert not replace(correct, feed=compare_feed(EVENTS, [])).is_correct
 
 
 def event_of(stream: str, version: int) -> Recorded:
