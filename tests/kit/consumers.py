@@ -14,7 +14,7 @@ from saga_engine.events import Consumer, Received, Recorded, from_queue
 from saga_engine.events.consumers import consumer_failures, consumer_table
 from saga_engine.events.consumers.consumer_batch import BatchApplier
 from saga_engine.events.consumers.consumer_failures import StoredFailure
-from saga_engine.events.consumers.consumer_table import PartitionKey, StoredPartition
+from saga_engine.events.consumers.consumer_table import Holder, PartitionKey, StoredPartition
 from saga_engine.events.consumers.event_consumption import EventConsumption
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.partition_writer import PartitionWriter
@@ -40,6 +40,8 @@ INVOICES = Table(
 )
 """One row for each effect, in their order; it takes an effect that happens twice."""
 BILLING = PartitionKey("billing", 0)
+QUEUE = "queue saga.consumer.billing"
+"""The source of that consumer, as it is stored."""
 
 
 def billing_consumer(source: Any = None, *, poison: str = "poison", **options: Any) -> Consumer:
@@ -80,17 +82,23 @@ async def registered_consumer(url: str) -> AsyncIterator[Database]:
     """That database, with the consumer `billing` at its beginning."""
     async with consumer_database(url) as database:
         async with database.transaction() as tx:
-            await consumer_table.register(tx, "billing", "queue saga.consumer.billing", 1)
+            await consumer_table.register(tx, "billing", QUEUE, 1)
         yield database
 
 
 @asynccontextmanager
 async def applying(
-    database: Database, consumer: Consumer, owner: str = "process-1", **settings: Any
+    database: Database,
+    consumer: Consumer,
+    owner: str = "process-1",
+    source: str = QUEUE,
+    **settings: Any,
 ) -> AsyncIterator[tuple[BatchApplier, PartitionWriter]]:
     """The batches of a process that has taken the lease, and its writer."""
     chosen = Settings(**settings)
-    writer = PartitionWriter(database, consumer, BILLING, owner, chosen, NO_TIME_LIMIT)
+    writer = PartitionWriter(
+        database, consumer, BILLING, Holder(owner, source), chosen, NO_TIME_LIMIT
+    )
     assert await writer.acquire() is not None
     yield BatchApplier(writer, consumer.on_poison), writer
 

@@ -66,9 +66,9 @@ async def retry(tx: Transaction, name: str, operator: Operator) -> int:
         Conflict: nothing of it has failed.
     """
     found = await _lock(tx, name)
-    failures = await consumer_failures.request_retry(tx, name, operator)
+    failures, behind = await consumer_failures.request_retry(tx, name, operator)
     was_stopped = await _change(tx, found, ConsumerState.STOPPED, ConsumerState.ACTIVE)
-    if not failures and not was_stopped:
+    if not failures and not behind and not was_stopped:
         raise Conflict(f"Consumer {name!r} is {_states(found)}; no message of it has failed.")
     await consumer_failures.purge(tx, name)
     await operator_audit.record(tx, audited(name), Action.RETRY, operator)

@@ -83,12 +83,13 @@ async def read_open(tx: Transaction, name: str, limit: int) -> Sequence[StoredFa
     ]
 
 
-async def request_retry(tx: Transaction, name: str, operator: Operator) -> int:
-    """Request a retry of everything that waits; return how many failures that are."""
+async def request_retry(tx: Transaction, name: str, operator: Operator) -> tuple[int, int]:
+    """Request a retry of everything that waits: how many failures, and messages behind them."""
     parameters = {"name": name, "actor": operator.name, "reason": operator.reason}
     stopped: int = (await tx.execute(_RETRY_STOPPED, parameters)).rowcount
     kinds = [FailureKind(row.kind) for row in await tx.execute(_REQUEST_RETRY, parameters)]
-    return stopped + len(kinds) - kinds.count(FailureKind.WAITING)
+    behind = kinds.count(FailureKind.WAITING)
+    return stopped + len(kinds) - behind, behind
 
 
 async def skip(

@@ -41,6 +41,25 @@ class PartitionKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """
+    A process that may have the lease of a partition.
+
+    Args:
+        owner: its name.
+        source: what it consumes, see StoredPartition: it has the lease while that is stored.
+    """
+
+    owner: str
+    source: str
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Return it as parameters of a statement."""
+        return {"owner": self.owner, "source": self.source}
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """
     A partition that this process consumes.
@@ -109,7 +128,8 @@ async def register(tx: Transaction, name: str, source: str, partitions: int) -> 
     Make a row for each partition that has none.
 
     A consumer whose source is another one than before begins at the beginning of that; events that
-    it has consumed are known by their ids.
+    it has consumed are known by their ids. Processes that consume the earlier source write nothing
+    from then on.
 
     Args:
         tx: a transaction.
@@ -120,27 +140,33 @@ async def register(tx: Transaction, name: str, source: str, partitions: int) -> 
     await tx.execute(_REGISTER, {"name": name, "source": source, "partitions": partitions})
 
 
-async def acquire(tx: Transaction, key: PartitionKey, owner: str, lease: float) -> Lease | None:
+async def acquire(tx: Transaction, key: PartitionKey, holder: Holder, lease: float) -> Lease | None:
     """
     Take or renew the lease of an active partition.
 
     Args:
         tx: a transaction.
         key: of a registered partition.
-        owner: the process.
+        holder: the process.
         lease: seconds that it lasts, on the clock of the database.
 
     Returns:
-        None when it is not active or another process has it.
+        None when it is not active, another process has it, or it is of another source by now.
     """
-    parameters = {**key.parameters, "owner": owner, "lease": lease}
+    parameters = {**key.parameters, **holder.parameters, "lease": lease}
     row = (await tx.execute(_ACQUIRE, parameters)).first()
     return None if row is None else Lease(row.next_offset, row.acquired_at)
 
 
-async def lock(tx: Transaction, key: PartitionKey, owner: str) -> bool:
-    """Lock the row; False if it is not active, or *owner* is not the last to have its lease."""
-    parameters = {**key.parameters, "owner": owner}
+async def lock(tx: Transaction, key: PartitionKey, holder: Holder) -> bool:
+    """
+    Lock the row.
+
+    Returns:
+        False if it is not active or of another source, or the *holder* is not the last to have its
+        lease.
+    """
+    parameters = {**key.parameters, **holder.parameters}
     return (await tx.execute(_LOCK, parameters)).first() is not None
 
 
@@ -207,7 +233,8 @@ _REGISTER = text(
     SELECT :name, p.partition, :source
     FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p(partition)
     ORDER BY p.partition ON CONFLICT (name, partition) DO UPDATE
-    SET source = excluded.source, next_offset = NULL
+    SET source = excluded.source, next_offset = NULL, owner = NULL, leased_until = NULL,
+        wanted_by = NULL, wanted_until = NULL
     WHERE stored.source <> excluded.source"""
 )
 _ACQUIRE = text(
@@ -215,14 +242,15 @@ _ACQUIRE = text(
     UPDATE saga_engine.consumer
     SET owner = :owner,
         leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
-    WHERE name = :name AND partition = :partition AND state = 'active'
+    WHERE name = :name AND partition = :partition AND source = :source AND state = 'active'
         AND (owner IS NULL OR owner = :owner OR leased_until < clock_timestamp())
     RETURNING next_offset, clock_timestamp() AS acquired_at"""
 )
 _LOCK = text(
     """
     SELECT FROM saga_engine.consumer
-    WHERE name = :name AND partition = :partition AND state = 'active' AND owner = :owner
+    WHERE name = :name AND partition = :partition AND source = :source AND state = 'active'
+        AND owner = :owner
     FOR UPDATE"""
 )
 _SAVE = text(

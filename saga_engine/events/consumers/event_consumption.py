@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from saga_engine.errors import StoreError
 from saga_engine.events.consumers import consumed_events, consumer_rules, consumer_table
 from saga_engine.events.consumers.consumer import Consumer
-from saga_engine.events.consumers.consumer_table import PartitionKey
+from saga_engine.events.consumers.consumer_table import Holder, PartitionKey
 from saga_engine.events.consumers.interfaces import Source
 from saga_engine.events.consumers.partition_runner import PartitionRunner
 from saga_engine.events.consumers.partition_writer import PartitionWriter
@@ -93,7 +93,12 @@ class EventConsumption(AsyncResource):
     def _runner(self, consumer: Consumer, source: Source, partition: int) -> PartitionRunner:
         key = PartitionKey(consumer.name, partition)
         writer = PartitionWriter(
-            self._database, consumer, key, self.owner, self._settings, self._time_limit
+            self._database,
+            consumer,
+            key,
+            Holder(self.owner, source.description),
+            self._settings,
+            self._time_limit,
         )
         return PartitionRunner(key, source, writer, consumer.on_poison, self._loop)
 

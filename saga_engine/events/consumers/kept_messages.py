@@ -86,7 +86,8 @@ class Kept:
     Args:
         streams: those that are parked.
         messages: how many messages are kept.
-        retry_requested: whether an operator has requested a retry.
+        retry_requested: whether messages are to be applied now: an operator has requested it, or
+            they wait behind none.
     """
 
     streams: frozenset[str]
@@ -130,7 +131,8 @@ async def next_retried(tx: Transaction, key: PartitionKey, after: int) -> KeptMe
     """
     Read the next message that is to be applied again.
 
-    Those of a stream come in their order, beginning with the first that is kept.
+    Those of a stream come in their order, beginning with the first that is kept. One that has
+    arrived after an operator's retry or skip, and waits behind none any more, is applied too.
 
     Args:
         tx: a transaction.
@@ -186,16 +188,25 @@ _KEPT = text(
     SELECT array_agg(DISTINCT stream) FILTER (WHERE stream <> '' AND kind IN ('parked', 'waiting'))
             AS streams,
         count(*) FILTER (WHERE kind <> 'stopped') AS messages,
-        bool_or(retry_requested_at IS NOT NULL) IS TRUE AS retry_requested
-    FROM saga_engine.consumer_failure
-    WHERE consumer = :name AND partition = :partition AND resolution IS NULL"""
+        bool_or(retry_requested_at IS NOT NULL OR kind = 'waiting' AND NOT is_parked) IS TRUE
+            AS retry_requested
+    FROM (
+        SELECT stream, kind, retry_requested_at,
+            bool_or(kind = 'parked') OVER (PARTITION BY stream) AS is_parked
+        FROM saga_engine.consumer_failure
+        WHERE consumer = :name AND partition = :partition AND resolution IS NULL) AS open"""
 )
 _NEXT_RETRIED = text(
     """
     SELECT id, event::text AS event, stream, attributes::text AS attributes, body
-    FROM saga_engine.consumer_failure
-    WHERE consumer = :name AND partition = :partition AND resolution IS NULL
-        AND retry_requested_at IS NOT NULL AND kind <> 'stopped' AND id > :after
+    FROM saga_engine.consumer_failure AS f
+    WHERE consumer = :name AND partition = :partition AND resolution IS NULL AND id > :after
+        AND kind <> 'stopped'
+        AND (retry_requested_at IS NOT NULL OR kind = 'waiting' AND NOT EXISTS (
+            SELECT FROM saga_engine.consumer_failure AS first
+            WHERE first.consumer = f.consumer AND first.partition = f.partition
+                AND first.stream = f.stream AND first.resolution IS NULL
+                AND first.kind = 'parked'))
     ORDER BY id LIMIT 1"""
 )
 _REMOVE_WAITING = text(

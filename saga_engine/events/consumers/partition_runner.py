@@ -112,6 +112,8 @@ class PartitionRunner:
             self._source_failures = 0
             started_at = self._now()
             result = await self._applier.apply(messages)
+            if result.next_offset is not None:
+                self._next_offset = result.next_offset
             await subscription.acknowledge(result.done)
             self._plan_renewal()
             self._report(result, self._now() - started_at)
@@ -130,9 +132,10 @@ class PartitionRunner:
         Renew the lease.
 
         Raises:
-            NotOwner: it is paused or stopped, or another process has it.
+            NotOwner: it is paused, stopped or rewound, or another process has it.
         """
-        if await self._writer.acquire() is None:
+        lease = await self._writer.acquire()
+        if lease is None or lease.next_offset != self._next_offset:
             raise NotOwner
         self._plan_renewal()
 

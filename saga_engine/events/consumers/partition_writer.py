@@ -20,6 +20,7 @@ from saga_engine.events.consumers.batch_result import (
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.consumer_table import (
     ConsumerState,
+    Holder,
     Lease,
     PartitionKey,
     Progress,
@@ -57,7 +58,7 @@ class PartitionWriter:
         database: of the effects.
         consumer: whose functions are called.
         key: the partition.
-        owner: this process.
+        holder: this process, with the source of the messages.
         settings: the lease, and how many messages may be kept.
         time_limit: interrupts models and upcasters.
     """
@@ -67,7 +68,7 @@ class PartitionWriter:
         database: Database,
         consumer: Consumer,
         key: PartitionKey,
-        owner: str,
+        holder: Holder,
         settings: Settings,
         time_limit: CallTimeLimit,
     ) -> None:
@@ -77,7 +78,7 @@ class PartitionWriter:
         self.key = key
         self._database = database
         self._consumer = consumer
-        self._owner = owner
+        self._holder = holder
         self._settings = settings
         self._time_limit = time_limit
         self._late_events = LateEvents()
@@ -87,7 +88,7 @@ class PartitionWriter:
         """Take or renew the lease; None when the partition is not active or another's."""
         async with self._database.transaction() as tx:
             lease = self._settings.projection_lease
-            found = await consumer_table.acquire(tx, self.key, self._owner, lease)
+            found = await consumer_table.acquire(tx, self.key, self._holder, lease)
             if found:
                 self._now = found.acquired_at
                 self.kept = await kept_messages.read_kept(tx, self.key)
@@ -214,7 +215,9 @@ class PartitionWriter:
             next_offset=result.next_offset, applied=result.applied, duplicates=result.duplicates
         )
         lease = self._settings.projection_lease
-        result.saved_at = await consumer_table.save(tx, self.key, progress, self._owner, lease)
+        result.saved_at = await consumer_table.save(
+            tx, self.key, progress, self._holder.owner, lease
+        )
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[SqlAlchemyTransaction]:
@@ -225,6 +228,6 @@ class PartitionWriter:
             NotOwner: this process is not its owner, or it is not active.
         """
         async with self._database.transaction() as tx:
-            if not await consumer_table.lock(tx, self.key, self._owner):
+            if not await consumer_table.lock(tx, self.key, self._holder):
                 raise NotOwner
             yield tx

@@ -4,12 +4,13 @@ import pytest
 
 from saga_engine.errors import Conflict, InvalidInput, NotFound
 from saga_engine.events.consumers import consumer_actions, consumer_failures, consumer_table
-from saga_engine.events.consumers.consumer_table import ConsumerState
+from saga_engine.events.consumers.consumer_table import ConsumerState, Holder
 from saga_engine.events.consumers.failure_retry import FailureRetry
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.operator_audit import Operator
 from tests.kit.consumers import (
     BILLING,
+    QUEUE,
     applying,
     billing_consumer,
     invoices,
@@ -57,7 +58,7 @@ async def parked(database, *more):
 async def test_a_paused_consumer_is_not_acquired_until_it_is_resumed(database):
     await act(database, consumer_actions.pause)
     async with database.transaction() as tx:
-        assert await consumer_table.acquire(tx, BILLING, "process-1", 5) is None
+        assert await consumer_table.acquire(tx, BILLING, Holder("process-1", QUEUE), 5) is None
     with pytest.raises(Conflict, match="is paused"):
         await act(database, consumer_actions.pause)
     await act(database, consumer_actions.resume)
@@ -153,6 +154,32 @@ async def test_the_stream_of_a_skipped_event_goes_on(database):
     async with database.transaction() as tx:
         numbers = await consumer_failures.read_numbers(tx, "billing")
     assert numbers["billing", 0].kept == numbers["billing", 0].parked_streams == 0
+
+
+@pytest.mark.parametrize("action", ["retry", "skip"])
+async def test_what_arrives_for_a_parked_stream_after_the_action_goes_on_too(database, action):
+    async with applying(database, billing_consumer(on_poison="park-stream")) as (batches, writer):
+        await batches.apply([order(1, "poison")])
+        await writer.acquire()  # the process knows that the stream is parked
+        (failure,) = await open_failures(database)
+        arguments = [failure.id] if action == "skip" else []
+        await act(database, getattr(consumer_actions, action), *arguments)
+        assert (await batches.apply([order(2, "b")])).kept == 1
+        await writer.acquire()
+        assert writer.kept.retry_requested
+    assert await retried(database) == (2 if action == "retry" else 1)
+    async with applying(database, accepting()) as (batches, writer):
+        assert not writer.kept.retry_requested
+        assert (await batches.apply([order(3, "c")])).applied == 1
+    assert [customer for _, _, customer in await invoices(database)][-2:] == ["b", "c"]
+
+
+async def test_messages_that_wait_behind_none_can_be_retried(database):
+    await parked(database, order(2, "b"))
+    (failure,) = await open_failures(database)
+    await act(database, consumer_actions.skip, failure.id)
+    assert await act(database, consumer_actions.retry) == 0
+    assert await retried(database) == 1
 
 
 async def test_a_partition_continues_at_another_offset(database):

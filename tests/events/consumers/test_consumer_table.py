@@ -3,7 +3,7 @@
 import pytest
 
 from saga_engine.events.consumers import consumer_table
-from saga_engine.events.consumers.consumer_table import PartitionKey, Progress
+from saga_engine.events.consumers.consumer_table import Holder, PartitionKey, Progress
 from tests.kit.consumers import BILLING, consumer_database
 
 
@@ -18,9 +18,9 @@ async def register(database, source="stream orders", partitions=2):
         await consumer_table.register(tx, "billing", source, partitions)
 
 
-async def acquire(database, owner, key=BILLING, lease=5.0):
+async def acquire(database, owner, key=BILLING, lease=5.0, source="stream orders"):
     async with database.transaction() as tx:
-        found = await consumer_table.acquire(tx, key, owner, lease)
+        found = await consumer_table.acquire(tx, key, Holder(owner, source), lease)
     return None if found is None else found.next_offset or 0
 
 
@@ -43,7 +43,17 @@ async def test_another_source_begins_at_its_beginning(database):
     await register(database)
     await save(database, 7)
     await register(database, source="stream others")
-    assert await acquire(database, "a") == 0
+    assert await acquire(database, "a", source="stream others") == 0
+
+
+async def test_a_process_with_the_earlier_source_writes_nothing_when_it_is_changed(database):
+    await register(database)
+    assert await acquire(database, "old") == 0
+    await register(database, source="stream others")
+    async with database.transaction() as tx:
+        assert not await consumer_table.lock(tx, BILLING, Holder("old", "stream orders"))
+    assert await acquire(database, "old") is None
+    assert await acquire(database, "new", source="stream others") == 0
 
 
 async def test_a_partition_has_one_owner_until_its_lease_ends(database):
@@ -53,8 +63,8 @@ async def test_a_partition_has_one_owner_until_its_lease_ends(database):
     assert await acquire(database, "a") is None
     assert await acquire(database, "a", PartitionKey("billing", 1)) == 0
     async with database.transaction() as tx:
-        assert not await consumer_table.lock(tx, BILLING, "a")
-        assert await consumer_table.lock(tx, BILLING, "b")
+        assert not await consumer_table.lock(tx, BILLING, Holder("a", "stream orders"))
+        assert await consumer_table.lock(tx, BILLING, Holder("b", "stream orders"))
         await consumer_table.release(tx, "b")
     assert await acquire(database, "a") == 0
 

@@ -22,6 +22,7 @@ from tests.kit.consumers import (
 from tests.kit.feeds import every_event, wait_for_feed
 from tests.kit.kafka_feeds import PARTITIONS, TO_KAFKA, kafka_feed, running_kafka_feeds
 from tests.kit.kafka_topics import new_topic
+from tests.kit.programs import wait_until_true
 from tests.kit.projections import append_orders
 
 
@@ -76,6 +77,26 @@ async def test_a_record_that_cannot_be_read_is_kept(event_url, kafka, billing, p
         await emitted.wait_for(ConsumerMessageKept)
     (failure,) = await open_failures(billing)
     assert (failure.kind, failure.partition) == ("unreadable", 0)
+
+
+async def test_an_idle_partition_that_is_rewound_is_consumed_from_there(
+    event_url, kafka, billing, published
+):
+    topic = new_topic()
+    expected = await published(topic, 1)
+    consumer = billing_consumer(from_kafka(topic))
+    async with running_consumers(event_url, [consumer], kafka_bootstrap_servers=kafka.servers):
+        await wait_for_invoices(billing, len(expected))
+        [rewound, *_] = [each for each in await stored_partitions(billing) if each.next_offset]
+        async with billing.transaction() as tx:
+            await consumer_actions.rewind(tx, "billing", rewound.partition, 0, Operator("mara"))
+
+        async def consumed_again() -> bool:
+            stored = (await stored_partitions(billing))[rewound.partition]
+            return stored.duplicates == stored.next_offset == rewound.next_offset
+
+        await wait_until_true(consumed_again, patience=20.0)
+    await check_effects(billing, expected)
 
 
 async def test_an_offset_that_the_topic_does_not_have_is_named(
