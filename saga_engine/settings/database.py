@@ -13,6 +13,11 @@ class DatabaseSettings(BaseModel):
         None,
         description="URL of PostgreSQL, as postgresql+asyncpg://user:password@host:port/database",
     )
+    registry_database_url: SecretStr | None = Field(
+        None,
+        description="URL of the PostgreSQL database with the schemas of messages in Avro that"
+        " consumers read: that of the feed's events. By default it is database_url",
+    )
     database_pool_size: Count = Field(
         6,
         description="Maximum number of connections of one worker. The default serves 4 concurrent"
@@ -46,13 +51,19 @@ class DatabaseSettings(BaseModel):
         " table locked",
     )
 
-    @field_validator("database_url", mode="before")
+    @field_validator("database_url", "registry_database_url", mode="before")
     @classmethod
     def _strip_database_url(cls, url: object) -> object:
         """Remove the line end that a Kubernetes Secret made with `echo URL | base64` contains."""
         return url.strip() if isinstance(url, str) else url
 
-    @field_validator("database_url")
+    @field_validator("registry_database_url")
+    @classmethod
+    def _unset_empty_registry(cls, url: SecretStr | None) -> SecretStr | None:
+        """Compose passes an unset variable as empty."""
+        return url if url and url.get_secret_value() else None
+
+    @field_validator("database_url", "registry_database_url")
     @classmethod
     def _check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not url.get_secret_value().startswith("postgresql+asyncpg://"):

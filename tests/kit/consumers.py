@@ -12,13 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.events import Consumer, Received, Recorded, from_queue
 from saga_engine.events.consumers import consumer_failures, consumer_table
+from saga_engine.events.consumers.avro_messages import AvroMessages
 from saga_engine.events.consumers.consumer_batch import BatchApplier
 from saga_engine.events.consumers.consumer_failures import StoredFailure
 from saga_engine.events.consumers.consumer_table import Holder, PartitionKey, StoredPartition
 from saga_engine.events.consumers.event_consumption import EventConsumption
+from saga_engine.events.consumers.event_reader import EventReader
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.partition_writer import PartitionWriter
 from saga_engine.payload.guard import NO_TIME_LIMIT
+from saga_engine.protocol.dead_letter_reason import DeadLetterReason
+from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
@@ -96,8 +100,9 @@ async def applying(
 ) -> AsyncIterator[tuple[BatchApplier, PartitionWriter]]:
     """The batches of a process that has taken the lease, and its writer."""
     chosen = Settings(**settings)
+    reader = EventReader(consumer, chosen, AvroMessages(database, chosen))
     writer = PartitionWriter(
-        database, consumer, BILLING, Holder(owner, source), chosen, NO_TIME_LIMIT
+        database, reader, BILLING, Holder(owner, source), chosen, NO_TIME_LIMIT
     )
     assert await writer.acquire() is not None
     yield BatchApplier(writer, consumer.on_poison), writer
@@ -186,6 +191,11 @@ def message_of(
     """A message as a source gives it."""
     content = body if body is not None else orjson.dumps(data)
     return IncomingMessage(attributes=attributes, body=content, body_size=len(content), **more)
+
+
+def no_avro(_message: IncomingMessage) -> UnreadableMessage:
+    """A reader of Avro that has no schema."""
+    return UnreadableMessage(DeadLetterReason.INVALID_INPUT, "It has no schema.")
 
 
 def order(number: int, customer: str = "ada", stream: str = "order-o-1", **more: Any) -> Any:

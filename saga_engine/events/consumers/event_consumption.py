@@ -11,8 +11,10 @@ from contextlib import AsyncExitStack
 
 from saga_engine.errors import StoreError
 from saga_engine.events.consumers import consumed_events, consumer_rules, consumer_table
+from saga_engine.events.consumers.avro_messages import AvroMessages
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.consumer_table import Holder, PartitionKey
+from saga_engine.events.consumers.event_reader import EventReader
 from saga_engine.events.consumers.interfaces import Source
 from saga_engine.events.consumers.partition_runner import PartitionRunner
 from saga_engine.events.consumers.partition_writer import PartitionWriter
@@ -28,6 +30,9 @@ from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import Observer
 from saga_engine.telemetry.operations import Operation
 from saga_engine.waiting import wait_for_event
+
+REGISTRY_POOL_SIZE = 2
+"""Connections to another database with schemas: each is read once."""
 
 PURGE_INTERVAL = 60.0
 """Seconds between two removals of the ids of events that were consumed too long ago."""
@@ -48,7 +53,7 @@ class EventConsumption(AsyncResource):
         DefinitionError: a consumer breaks a rule.
         ConfigurationError: there is no broker URL for a queue.
         SchemaMismatch: on entering: the database has no event tables.
-        StoreUnavailable: on entering: the database is out of reach.
+        StoreUnavailable: on entering: the database or the registry is out of reach.
         BrokerError: on entering: a source is out of reach, or cannot be declared.
     """
 
@@ -66,6 +71,8 @@ class EventConsumption(AsyncResource):
         self._database = Database(
             database_url, _with_pool_for(consumers, settings), EVENT_DATABASE, runs_user_sql=True
         )
+        self.registry = _other_registry(settings)
+        self._avro = AvroMessages(self.registry or self._database, settings)
         self._settings = settings
         self._emit = emit
         self._loop = OwnedLoop(Operation.CONSUMER, settings, emit)
@@ -81,6 +88,8 @@ class EventConsumption(AsyncResource):
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
+        if self.registry:
+            await resources.enter_async_context(self.registry)
         self._opener = SourceOpener(resources, self._settings, self._emit)
         self.sources |= await self._opener.open_all(self._consumers)
         for consumer in self._consumers:
@@ -92,9 +101,10 @@ class EventConsumption(AsyncResource):
 
     def _runner(self, consumer: Consumer, source: Source, partition: int) -> PartitionRunner:
         key = PartitionKey(consumer.name, partition)
+        reader = EventReader(consumer, self._settings, self._avro)
         writer = PartitionWriter(
             self._database,
-            consumer,
+            reader,
             key,
             Holder(self.owner, source.description),
             self._settings,
@@ -142,6 +152,15 @@ class EventConsumption(AsyncResource):
                 await consumer_table.release(tx, self.owner)
         except StoreError as error:
             self._loop.report_unavailable(error)
+
+
+def _other_registry(settings: Settings) -> Database | None:
+    """The database with the schemas of messages in Avro; None: that of the consumers."""
+    url = settings.registry_database_url
+    if url is None:
+        return None
+    few = settings.model_copy(update={"database_pool_size": REGISTRY_POOL_SIZE})
+    return Database(url.get_secret_value(), few, EVENT_DATABASE)
 
 
 def _with_pool_for(consumers: Sequence[Consumer], settings: Settings) -> Settings:

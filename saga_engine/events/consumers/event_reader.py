@@ -1,15 +1,17 @@
 """
-From a message to an event: the attributes of CloudEvents 1.0, and data that is JSON.
+From a message to an event: the attributes of CloudEvents 1.0, and data in JSON or in Avro.
 
 No message raises an error: what cannot be read is an UnreadableMessage. What a producer of another
 kind leaves out is unknown, see Received; `id`, `source` and `type` are required by CloudEvents.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
+from saga_engine.events.consumers.avro_messages import AvroMessages, is_avro
+from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.received import Received, key_of
 from saga_engine.events.event_store.arguments import MAX_POSITION, MAX_VERSION
@@ -31,8 +33,48 @@ _NO_LOG = UUID(int=0)
 """In the place of the log's identity: the id is not made of the event."""
 
 
+ReadAvro = Callable[[IncomingMessage], bytes | UnreadableMessage]
+"""Makes JSON of a body in Avro."""
+
+
+class EventReader:
+    """
+    Reads the messages of one consumer.
+
+    Args:
+        consumer: which events it has functions for.
+        settings: the limits of a body.
+        avro: reads bodies in Avro; the consumers of a process share it.
+    """
+
+    def __init__(self, consumer: Consumer, settings: Settings, avro: AvroMessages) -> None:
+        self.consumer = consumer
+        self._settings = settings
+        self._avro = avro
+
+    async def prepare(self, messages: Sequence[IncomingMessage]) -> None:
+        """
+        Read from the registry what `read` needs for messages.
+
+        Raises:
+            StoreError: it is unavailable.
+        """
+        await self._avro.prepare(messages, self.consumer.handlers)
+
+    def read(
+        self, message: IncomingMessage, received_at: datetime
+    ) -> Received | UnreadableMessage | None:
+        """Read the event in a message; see `read_event`."""
+        types = self.consumer.handlers
+        return read_event(message, types, self._settings, received_at, self._avro.read)
+
+
 def read_event(
-    message: IncomingMessage, types: Collection[str], settings: Settings, received_at: datetime
+    message: IncomingMessage,
+    types: Collection[str],
+    settings: Settings,
+    received_at: datetime,
+    read_avro: ReadAvro,
 ) -> Received | UnreadableMessage | None:
     """
     Read the event in a message.
@@ -42,6 +84,7 @@ def read_event(
         types: those that the consumer has a function for.
         settings: the limits of a body.
         received_at: the time of an event whose message does not say it.
+        read_avro: makes JSON of a body whose content type is Avro; all others are read as JSON.
 
     Returns:
         The event; why it cannot be read; or None for a type that is not one of *types*, whose data
@@ -61,8 +104,10 @@ def read_event(
             DeadLetterReason.BAD_HEADERS,
             f"Its attribute schemaversion is not a number from 1 to {MAX_SCHEMA_VERSION}.",
         )
-    unreadable = _body_problem(message, settings)
-    return unreadable or _make_event(message, schema_version, received_at)
+    body = _read_body(message, settings, read_avro)
+    if isinstance(body, UnreadableMessage):
+        return body
+    return _make_event(message, body, schema_version, received_at)
 
 
 def _attribute_problem(attributes: Mapping[str, Json]) -> str:
@@ -82,7 +127,10 @@ def _attribute_problem(attributes: Mapping[str, Json]) -> str:
     return ""
 
 
-def _body_problem(message: IncomingMessage, settings: Settings) -> UnreadableMessage | None:
+def _read_body(
+    message: IncomingMessage, settings: Settings, read_avro: ReadAvro
+) -> bytes | UnreadableMessage:
+    """Return a body as JSON within the limits, or why it is none."""
     if message.body_size > settings.max_body_bytes:
         return UnreadableMessage(
             DeadLetterReason.TOO_LARGE,
@@ -92,13 +140,18 @@ def _body_problem(message: IncomingMessage, settings: Settings) -> UnreadableMes
     if message.content_encoding.lower() not in _IDENTITY_ENCODINGS:
         return UnreadableMessage(
             DeadLetterReason.UNSUPPORTED_ENCODING,
-            "The body is compressed or encoded; only plain JSON is read.",
+            "The body is compressed or encoded; only plain JSON and Avro are read.",
         )
-    read = read_json_within(message.body, body_limits(settings))
-    return read if isinstance(read, UnreadableMessage) else None
+    body = read_avro(message) if is_avro(message) else message.body
+    if isinstance(body, UnreadableMessage):
+        return body
+    read = read_json_within(body, body_limits(settings))
+    return read if isinstance(read, UnreadableMessage) else body
 
 
-def _make_event(message: IncomingMessage, schema_version: int, received_at: datetime) -> Received:
+def _make_event(
+    message: IncomingMessage, body: bytes, schema_version: int, received_at: datetime
+) -> Received:
     attributes = message.attributes
     source, source_id = str(attributes["source"]), str(attributes["id"])
     event = object.__new__(Received)
@@ -121,7 +174,7 @@ def _make_event(message: IncomingMessage, schema_version: int, received_at: date
     for name, value in fields.items():
         object.__setattr__(event, name, value)
     # As of a stored event: the model reads the text, with all digits of its numbers.
-    set_content(event, StoredContent(_NO_LOG, message.body.decode(), "{}"))
+    set_content(event, StoredContent(_NO_LOG, body.decode(), "{}"))
     return event
 
 

@@ -45,6 +45,7 @@ class FailureRetry:
         if kept is None:
             return False
         self._last_id = kept.id
+        await self._writer.prepare([_message(kept)])
         try:
             async with self._writer.locked() as tx:
                 await self._apply(tx, kept)

@@ -2,7 +2,11 @@
 
 from collections.abc import Iterable
 
+from saga_engine.events.consumers.interfaces import CONTENT_TYPE
 from saga_engine.settings import Settings
+
+MAX_CONTENT_TYPE_BYTES = 256
+"""What is read of a content type: more than any has that a body is read for."""
 
 _NOT_STORABLE = dict.fromkeys(map(ord, "\0"), "?")
 
@@ -41,6 +45,17 @@ def read_attributes(
             problem = f"Its header {prefix}{_printable(name, prefix)} is not a text that is stored."
         attributes[_printable(name, prefix)] = text
     return attributes, problem
+
+
+def content_type_attribute(content_type: bytes | str | None) -> dict[str, str]:
+    """Return the content type of a message as an attribute; none if it has none."""
+    if not content_type:
+        return {}
+    given = (
+        content_type if isinstance(content_type, bytes) else content_type.encode(errors="replace")
+    )
+    text = given[:MAX_CONTENT_TYPE_BYTES].decode("utf-8", "replace").translate(_NOT_STORABLE)
+    return {CONTENT_TYPE: text}
 
 
 def _printable(name: str, prefix: str) -> str:

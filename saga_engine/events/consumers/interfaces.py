@@ -15,6 +15,9 @@ from typing import Any, Protocol
 
 from saga_engine.vocabulary import Json
 
+CONTENT_TYPE = "datacontenttype"
+"""The attribute of CloudEvents that is the content type of the body in every binding."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingMessage:
@@ -22,8 +25,8 @@ class IncomingMessage:
     A message as it arrived. Its sender controls every field: none can be trusted.
 
     Args:
-        attributes: of CloudEvents, by their names without a prefix; they can be stored in
-            PostgreSQL.
+        attributes: of CloudEvents, by their names without a prefix, and the content type as
+            `datacontenttype`; they can be stored in PostgreSQL.
         body: at most `max_body_bytes` of it.
         body_size: the length of the whole body in bytes.
         content_encoding: empty for a body that is not compressed.

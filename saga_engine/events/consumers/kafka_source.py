@@ -22,7 +22,7 @@ from confluent_kafka import (
 )
 
 from saga_engine.errors import BrokerUnavailable
-from saga_engine.events.consumers.header_attributes import read_attributes
+from saga_engine.events.consumers.header_attributes import content_type_attribute, read_attributes
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.source_options import KafkaSourceOptions
 from saga_engine.events.feeds.kafka_client import (
@@ -34,6 +34,7 @@ from saga_engine.events.feeds.kafka_client import (
 from saga_engine.settings import Settings
 
 _PREFIX = "ce_"
+_CONTENT_TYPE_HEADER = "content-type"
 
 T = TypeVar("T")
 
@@ -137,13 +138,18 @@ class KafkaSubscription:
         body = message.value() or b""
         headers: Any = message.headers() or ()
         attributes, problem = read_attributes(headers, _PREFIX, self._settings)
+        content_type = next((value for name, value in headers if _is_content_type(name)), None)
         return IncomingMessage(
-            attributes=attributes,
+            attributes=attributes | content_type_attribute(content_type),
             body=body[: self._settings.max_body_bytes],
             body_size=len(body),
             problem=problem,
             offset=message.offset(),
         )
+
+
+def _is_content_type(header: str) -> bool:
+    return len(header) == len(_CONTENT_TYPE_HEADER) and header.lower() == _CONTENT_TYPE_HEADER
 
 
 class _Client:

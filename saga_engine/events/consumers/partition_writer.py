@@ -17,7 +17,6 @@ from saga_engine.events.consumers.batch_result import (
     unreadable_message,
     waiting_message,
 )
-from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.consumer_table import (
     ConsumerState,
     Holder,
@@ -25,7 +24,7 @@ from saga_engine.events.consumers.consumer_table import (
     PartitionKey,
     Progress,
 )
-from saga_engine.events.consumers.event_reader import read_event
+from saga_engine.events.consumers.event_reader import EventReader
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.kept_messages import FailureKind, Kept, NewFailure
 from saga_engine.events.consumers.late_events import LateEvents
@@ -56,7 +55,7 @@ class PartitionWriter:
 
     Args:
         database: of the effects.
-        consumer: whose functions are called.
+        reader: of the messages of the consumer whose functions are called.
         key: the partition.
         holder: this process, with the source of the messages.
         settings: the lease, and how many messages may be kept.
@@ -66,7 +65,7 @@ class PartitionWriter:
     def __init__(
         self,
         database: Database,
-        consumer: Consumer,
+        reader: EventReader,
         key: PartitionKey,
         holder: Holder,
         settings: Settings,
@@ -77,7 +76,8 @@ class PartitionWriter:
         self.call_limit = CallLimit(settings.database_transaction_timeout / 2)
         self.key = key
         self._database = database
-        self._consumer = consumer
+        self._reader = reader
+        self._consumer = reader.consumer
         self._holder = holder
         self._settings = settings
         self._time_limit = time_limit
@@ -94,9 +94,18 @@ class PartitionWriter:
                 self.kept = await kept_messages.read_kept(tx, self.key)
         return found
 
+    async def prepare(self, messages: Sequence[IncomingMessage]) -> None:
+        """
+        Read the schemas of messages before these are read.
+
+        Raises:
+            StoreError: the registry is unavailable.
+        """
+        await self._reader.prepare(messages)
+
     def read(self, message: IncomingMessage) -> Received | UnreadableMessage | None:
         """Read the event in a message; None if the consumer has no function for it."""
-        return read_event(message, self._consumer.handlers, self._settings, self._now)
+        return self._reader.read(message, self._now)
 
     async def apply(self, messages: Sequence[IncomingMessage]) -> BatchResult:
         """
@@ -109,6 +118,7 @@ class PartitionWriter:
         """
         self.call_limit.forget()
         result = BatchResult(done=[*messages])
+        await self.prepare(messages)
         read = [self.read(each) for each in messages]
         keys = {each.key for each in read if isinstance(each, Received)}
         new_keys: list[UUID] = []

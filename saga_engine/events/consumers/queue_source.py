@@ -16,6 +16,7 @@ from saga_engine.amqp.consumer import Consumer as QueueConsumer
 from saga_engine.amqp.consumer_watchdog import queue_depth
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.consumers.consumer import Consumer
+from saga_engine.events.consumers.header_attributes import content_type_attribute
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.source_options import QueueSourceOptions
 from saga_engine.protocol.message import Delivery
@@ -109,7 +110,7 @@ def _incoming(delivery: Delivery) -> IncomingMessage:
         if name.startswith(_PREFIX)
     }
     return IncomingMessage(
-        attributes=attributes,
+        attributes=attributes | content_type_attribute(delivery.content_type),
         body=delivery.body,
         body_size=delivery.body_size,
         content_encoding=delivery.content_encoding,

@@ -19,7 +19,7 @@ class Received(Recorded):
         position: its number in the producer's event log; 0 if its producer does not say.
         type: its name, `order-placed`.
         schema_version: the version of its type that wrote `data`; 1 if its producer does not say.
-        schema_id: always None: schemas are known to the database of the producer.
+        schema_id: always None: an id is one of the producer's database.
         recorded_at: when it was appended; if its producer does not say, when it was received.
         id: its id, or a UUID that is always made of it if it is not one.
         data: its content as JSON.

@@ -86,8 +86,10 @@ class ConsumerService(EngineProcess):
 
     async def readiness(self) -> Readiness:
         """Report each dependency of the process; see Readiness."""
+        registry = self._consumption.registry
         return {
             "database": await self._database.find_problem(),
+            **({"registry": await registry.find_problem()} if registry else {}),
             "consuming": self._consumption.problem,
             "consumers": self._measured.problem,
             **self._process_readiness(),

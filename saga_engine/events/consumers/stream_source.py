@@ -17,7 +17,7 @@ from rstream import OffsetType, exceptions, schema
 from rstream.amqp import amqp_decoder
 
 from saga_engine.errors import BrokerUnavailable
-from saga_engine.events.consumers.header_attributes import read_attributes
+from saga_engine.events.consumers.header_attributes import content_type_attribute, read_attributes
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.source_options import StreamSourceOptions
 from saga_engine.events.feeds.stream_address import stream_addresses
@@ -239,14 +239,17 @@ def incoming_message(offset: int, encoded: bytes, settings: Settings) -> Incomin
         properties = decoded.application_properties or {}
         headers = [(_unprefixed(_text(name)), _bytes(value)) for name, value in properties.items()]
         body = bytes(decoded.body) if isinstance(decoded.body, bytes | memoryview) else b""
+        content_type = content_type_attribute(
+            decoded.properties and decoded.properties.content_type
+        )
     except Exception:  # noqa: BLE001 - of anything that a sender has written
-        headers, body = [], encoded
+        headers, body, content_type = [], encoded, {}
         problem = "It is not a message of AMQP 1.0."
     else:
         problem = ""
     attributes, header_problem = read_attributes(headers, _PREFIX, settings)
     return IncomingMessage(
-        attributes=attributes,
+        attributes=attributes | content_type,
         body=body[: settings.max_body_bytes],
         body_size=len(body),
         problem=problem or header_problem,

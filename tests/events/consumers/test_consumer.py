@@ -11,7 +11,7 @@ from saga_engine.events import Consumer, Received, Recorded, from_queue
 from saga_engine.events.consumers.event_reader import read_event
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.settings import Settings
-from tests.kit.consumers import attributes_of, message_of
+from tests.kit.consumers import attributes_of, message_of, no_avro
 from tests.kit.read_model import Cancelled, Placed
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -49,7 +49,7 @@ def test_an_event_of_another_program_is_read_with_the_model_of_the_annotation():
     data = b'{"carrier": "pigeon", "weight": 7}'
     attributes = attributes_of(1, type="order-shipped", schemaversion="9")
     settings = Settings()
-    event = read_event(message_of(attributes, body=data), billing.handlers, settings, NOW)
+    event = read_event(message_of(attributes, body=data), billing.handlers, settings, NOW, no_avro)
     assert isinstance(event, Received)
     assert billing.handlers["order-shipped"].read(event, NO_TIME_LIMIT) == Shipped(carrier="pigeon")
 

@@ -12,7 +12,7 @@ from saga_engine.events.consumers.event_reader import read_event
 from saga_engine.events.consumers.received import Received
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
-from tests.kit.consumers import attributes_of, billing_consumer, message_of
+from tests.kit.consumers import attributes_of, billing_consumer, message_of, no_avro
 
 NOW = datetime(2026, 11, 30, 13, tzinfo=UTC)
 SETTINGS = Settings(max_body_bytes=1_000)
@@ -21,7 +21,7 @@ DATA = {"customer": "ada", "total": "12.50"}
 
 
 def read(attributes: Any, data: Any = DATA, **more: Any) -> Any:
-    return read_event(message_of(attributes, data, **more), TYPES, SETTINGS, NOW)
+    return read_event(message_of(attributes, data, **more), TYPES, SETTINGS, NOW, no_avro)
 
 
 def test_an_event_of_a_feed_has_what_its_attributes_say():
@@ -50,7 +50,10 @@ def test_an_event_of_another_producer_has_only_what_cloudevents_requires():
 
 def test_a_type_without_a_function_is_passed_over_before_its_data_is_read():
     assert (
-        read_event(message_of(attributes_of(1, type="x"), body=b"\0"), TYPES, SETTINGS, NOW) is None
+        read_event(
+            message_of(attributes_of(1, type="x"), body=b"\0"), TYPES, SETTINGS, NOW, no_avro
+        )
+        is None
     )
 
 
@@ -98,7 +101,7 @@ HOSTILE = st.recursive(
 def test_no_message_raises_an_error(attributes, is_event, body, encoding):
     given_attributes = {**attributes_of(1), **attributes} if is_event else attributes
     message = message_of(given_attributes, body=body, content_encoding=encoding)
-    event = read_event(message, TYPES, SETTINGS, NOW)
+    event = read_event(message, TYPES, SETTINGS, NOW, no_avro)
     if isinstance(event, Received):
         assert isinstance(event.id, UUID)
         assert event.recorded_at.tzinfo is not None

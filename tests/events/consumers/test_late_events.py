@@ -6,13 +6,13 @@ from saga_engine.events.consumers import late_events
 from saga_engine.events.consumers.event_reader import read_event
 from saga_engine.events.consumers.late_events import LateEvents
 from saga_engine.settings import Settings
-from tests.kit.consumers import billing_consumer, order
+from tests.kit.consumers import billing_consumer, no_avro, order
 
 
 def event(version, stream="order-1"):
     message = order(version, stream=stream)
     types = billing_consumer().handlers
-    return read_event(message, types, Settings(), datetime(2026, 11, 30, tzinfo=UTC))
+    return read_event(message, types, Settings(), datetime(2026, 11, 30, tzinfo=UTC), no_avro)
 
 
 def test_an_event_before_the_last_one_of_its_stream_is_late():
