@@ -2,7 +2,7 @@
 Messages in Avro as JSON, with the schemas of a registry.
 
 A batch reads the schemas that it needs and that are not known by one statement, so a flood of
-messages with ids that nobody has registered costs one statement for each batch.
+messages whose schemas are not registered costs one statement for each batch.
 """
 
 from collections.abc import Container, Sequence

@@ -104,7 +104,7 @@ def test_a_message_has_the_attributes_of_its_properties():
     named = {f"cloudEvents_{name}": value for name, value in attributes_of(1).items()}
     encoded = encode_amqp(b"{}", "m", "application/json", named | {"other": "x"})
     message = incoming_message(7, encoded, Settings())
-    assert message.attributes == attributes_of(1)
+    assert message.attributes == attributes_of(1, datacontenttype="application/json")
     assert (message.body, message.offset, message.problem) == (b"{}", 7, "")
 
 
