@@ -175,9 +175,9 @@ async def test_a_service_reads_a_feed_in_avro_with_the_registry_of_the_feed(
     topic = new_topic()
     for number in range(3):
         placed = Placed(customer=f"c{number}", total=Decimal("12.50"))
-        position = await place(events, f"order-{number}", placed)
+        await place(events, f"order-{number}", placed)
     async with running_kafka_feeds(event_url, kafka.servers, [avro_feed("kafka", topic)]):
-        await wait_for_feed(feed_database, position, "to-kafka")
+        await wait_for_feed(feed_database, await events.position(), "to-kafka")
     consumer = billing_consumer(from_kafka(topic))
     settings: Any = {"kafka_bootstrap_servers": kafka.servers}
     async with consumer_database(service_url) as database:
