@@ -1,7 +1,6 @@
 """Databases with event tables, as services have them."""
 
 from collections.abc import AsyncIterator, Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from saga_engine.events.feeds import feed_table
 from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
-from saga_engine.store.migrate import upgrade
 from saga_engine.store.schema import EVENT_DATABASE
+from tests.kit.databases import Databases
 from tests.kit.feeds import ORDERS
 from tests.kit.servers import running_postgres
 from tests.kit.streams import STREAM_ORDERS
@@ -23,7 +22,6 @@ from tests.kit.webhook_receiver import SECRET, WebhookReceiver, running_receiver
 from tests.kit.webhooks import HOOKS, VARIABLE
 from tests.security.certificates import CertificateAuthority
 
-_numbers = count(1)
 _DELETE_FEEDS = text("DELETE FROM saga_engine.feed")
 
 
@@ -35,14 +33,24 @@ async def event_server() -> AsyncIterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+async def event_databases(event_server: PostgresServer) -> AsyncIterator[Databases]:
+    """The databases of that PostgreSQL."""
+    async with Databases(event_server) as databases:
+        yield databases
+
+
+@pytest.fixture(scope="session")
+async def event_template(event_databases: Databases) -> str:
+    """The name of a database with event tables only, made once; its copies have its event log."""
+    return await event_databases.migrated_template(EVENT_DATABASE)
+
+
 @pytest.fixture
-async def event_url(event_server: PostgresServer) -> AsyncIterator[str]:
+async def event_url(event_databases: Databases, event_template: str) -> AsyncIterator[str]:
     """The URL of a new database, with event tables only."""
-    name = f"events_{next(_numbers)}"
-    url = await event_server.create_database(name)
-    await upgrade(url, EVENT_DATABASE)
-    yield url
-    await event_server.drop_database(name)
+    async with event_databases.copy_of(event_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +60,24 @@ async def tcp_server() -> AsyncIterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+async def tcp_databases(tcp_server: PostgresServer) -> AsyncIterator[Databases]:
+    """The databases of that PostgreSQL."""
+    async with Databases(tcp_server) as databases:
+        yield databases
+
+
+@pytest.fixture(scope="session")
+async def tcp_template(tcp_databases: Databases) -> str:
+    """The name of a database with event tables only, made once."""
+    return await tcp_databases.migrated_template(EVENT_DATABASE)
+
+
 @pytest.fixture
-async def tcp_url(tcp_server: PostgresServer) -> AsyncIterator[str]:
+async def tcp_url(tcp_databases: Databases, tcp_template: str) -> AsyncIterator[str]:
     """The URL of a new database of that one, with event tables only."""
-    name = f"events_{next(_numbers)}"
-    url = await tcp_server.create_database(name)
-    await upgrade(url, EVENT_DATABASE)
-    yield url
-    await tcp_server.drop_database(name)
+    async with tcp_databases.copy_of(tcp_template) as url:
+        yield url
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import make_url
 
 from saga_engine.embedded.postgres import PostgresServer
+from saga_engine.store.schema import ENGINE_DATABASE
 from tests.kit.broker_faults import FaultyBroker
+from tests.kit.databases import Databases
 from tests.kit.kafka import INSTALL_COMMAND as KAFKA_INSTALL_COMMAND
 from tests.kit.kafka import CrashingKafka, KafkaServer, kafka_program
 from tests.kit.proxy import running_proxy
@@ -27,7 +28,6 @@ from tests.kit.rabbitmq import INSTALL_COMMAND, RabbitMQServer, rabbitmq_install
 
 RABBITMQ_MISSING = "RabbitMQ is not installed"
 POSTGRESQL_MISSING = "PostgreSQL with TLS is not installed"
-_TEMPLATE = "template_migrated"
 _VHOSTS_AT_ONCE = 25  # One rabbitmqctl call costs 0.5 s, each virtual host in it 30 ms.
 
 _MEMORY = Path("/dev/shm")
@@ -99,32 +99,31 @@ def postgresql_with_tls() -> Path:
     return found[-1].parent
 
 
+@pytest.fixture(scope="session")
+async def databases(postgres: PostgresServer) -> AsyncIterator[Databases]:
+    """The databases of that PostgreSQL."""
+    async with Databases(postgres) as databases:
+        yield databases
+
+
 @pytest.fixture
-async def database_url(postgres: PostgresServer) -> AsyncIterator[str]:
+async def database_url(databases: Databases) -> AsyncIterator[str]:
     """The URL of an empty database."""
-    name = f"test_{next(_numbers)}"
-    yield await postgres.create_database(name)
-    await postgres.drop_database(name)
+    async with databases.copy_of() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
-async def migrated_template(postgres: PostgresServer) -> str:
+async def migrated_template(databases: Databases) -> str:
     """The name of a database with all migrations applied, made once."""
-    from saga_engine.store.migrate import upgrade  # noqa: PLC0415 - alembic only where it is used
-
-    await upgrade(await postgres.create_database(_TEMPLATE))
-    return _TEMPLATE
+    return await databases.migrated_template(ENGINE_DATABASE)
 
 
 @pytest.fixture
-async def migrated_url(postgres: PostgresServer, migrated_template: str) -> AsyncIterator[str]:
+async def migrated_url(databases: Databases, migrated_template: str) -> AsyncIterator[str]:
     """The URL of a database with all migrations applied and no rows."""
-    name = f"test_{next(_numbers)}"
-    # Where fsync is off, copying files takes half as long as writing each page to the log.
-    template = f"TEMPLATE {migrated_template} STRATEGY file_copy"
-    await _execute(postgres, f"CREATE DATABASE {name} {template}")
-    yield make_url(postgres.url).set(database=name).render_as_string(hide_password=False)
-    await postgres.drop_database(name)
+    async with databases.copy_of(migrated_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
