@@ -6,6 +6,7 @@ The lists are in tests/data/old_*.txt. CHANGELOG.md maps the public ones to the 
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def words(text: str) -> Iterator[str]:
         yield from (".".join(pair) for pair in pairwise(parts))
 
 
+@cache
+def words_of(path: Path) -> frozenset[str]:
+    return frozenset(words(path.read_text()))
+
+
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_no_old_name_is_used(path):
     old = old_names(path)
@@ -40,7 +46,7 @@ def test_no_old_name_is_used(path):
     found = {}
     for each in files():
         name = str(each.relative_to(ROOT))
-        used = old.intersection(words(each.read_text())) if name not in ALLOWED else None
+        used = old & words_of(each) if name not in ALLOWED else None
         if used:
             found[name] = sorted(used)
     assert found == {}
