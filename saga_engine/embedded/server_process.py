@@ -14,12 +14,15 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Self
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _POLL_INTERVAL = 0.02  # Seconds between checks whether a server is ready.
+_PORTS = range(10_000, 32_000)  # Linux gives connections ports from 32,768 on (ip(7)).
+_port_numbers = count(os.getpid() * 100)  # Processes that start together try different ports.
 _LOG_TAIL_CHARACTERS = 2_000  # Characters of the log in an error message.
 
 
@@ -116,10 +119,19 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is currently unused."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """
+    A TCP port of 127.0.0.1 that is currently unused.
+
+    The kernel gives it to no connection, so it is still free when the server starts, and when it
+    starts again: a client that connects to a stopped server from the server's own port would be
+    connected to itself.
+    """
+    for number in islice(_port_numbers, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"No port of 127.0.0.1 from {_PORTS[0]} to {_PORTS[-1]} is unused.")
 
 
 def _terminate_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:

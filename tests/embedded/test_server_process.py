@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
-from saga_engine.embedded.server_process import ServerProcess
+from saga_engine.embedded.server_process import ServerProcess, free_port
 from tests.kit.processes import wait_for_exit
 
+RANGE_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 IGNORES_SIGTERM = """
 import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -49,3 +51,13 @@ async def test_a_program_that_ignores_the_signal_is_killed_with_its_children(tmp
     await process.stop(signal.SIGTERM, 0.1)
     assert await process.wait() == -signal.SIGKILL
     await wait_for_exit(child)
+
+
+def test_a_free_port_is_given_once_and_to_no_connection():
+    lowest_of_connections = int(RANGE_OF_CONNECTIONS.read_text().split()[0])
+    with socket.socket() as first:
+        first.bind(("127.0.0.1", free_port()))
+        ports = {free_port() for _ in range(50)}
+        assert len(ports) == 50
+        assert first.getsockname()[1] not in ports
+    assert max(ports) < lowest_of_connections
