@@ -10,12 +10,14 @@ it with another version of RabbitMQ.
 """
 
 import asyncio
+import json
 import os
 import secrets
 import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -194,6 +196,12 @@ class RabbitMQServer:
             raise BrokerError(f"rabbitmqctl {' '.join(arguments)} failed: {text}")
         return text
 
+    async def import_definitions(self, definitions: Mapping[str, object]) -> None:
+        """Make virtual hosts, users and permissions; as many as are needed in one call."""
+        file = self._directory / "definitions.json"
+        file.write_text(json.dumps(definitions))
+        await self.rabbitmqctl("import_definitions", str(file))
+
     @property
     def _running_process(self) -> ServerProcess:
         assert self._node_process, "RabbitServer is used outside its `async with`"
@@ -235,8 +243,8 @@ class RabbitMQServer:
             "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_NODE_PORT": str(self._port),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
-            "RABBITMQ_CTL_DIST_PORT_MIN": "20000",
-            "RABBITMQ_CTL_DIST_PORT_MAX": "30000",
+            "RABBITMQ_CTL_DIST_PORT_MIN": "32000",
+            "RABBITMQ_CTL_DIST_PORT_MAX": "32700",
             "RABBITMQ_MNESIA_BASE": f"{directory}/data",
             "RABBITMQ_LOG_BASE": f"{directory}/log",
             "RABBITMQ_CONFIG_FILE": f"{directory}/rabbitmq.conf",

@@ -1,6 +1,7 @@
 """The least permissions that docs/security.md names: they are enough, and no more than that."""
 
 import asyncio
+import json
 import re
 import shlex
 import sys
@@ -113,19 +114,67 @@ class RestrictedBroker:
         return self.server.url_of("shop").replace("guest:guest", f"{user}:{SECRET}")
 
 
+def broker_commands():
+    """The commands of the page for RabbitMQ."""
+    passwords = {f"{user.upper()}_PASSWORD": SECRET for user in USERS}
+    for line in lines_of("sh", "rabbitmqctl "):
+        yield shlex.split(Template(line).safe_substitute(passwords))[1:]
+
+
+def definitions_of(commands):
+    """The same as definitions, which RabbitMQ imports in the time of one command."""
+    permissions, topic_permissions = {}, []
+    definitions: dict[str, list[dict[str, str]]] = {"vhosts": [], "users": []}
+    for command in commands:
+        match command:
+            case ["add_vhost", name]:
+                definitions["vhosts"].append({"name": name})
+            case ["add_user", name, password]:
+                definitions["users"].append({"name": name, "password": password, "tags": ""})
+            case ["set_permissions", "-p", vhost, user, *rights]:
+                given = zip(("configure", "write", "read"), rights, strict=True)
+                permissions[user, vhost] = {"user": user, "vhost": vhost, **dict(given)}
+            case ["set_topic_permissions", "-p", vhost, user, exchange, write, read]:
+                topic = {"user": user, "vhost": vhost, "exchange": exchange}
+                topic_permissions.append({**topic, "write": write, "read": read})
+            case _:
+                raise AssertionError(command)
+    return {
+        **definitions,
+        "permissions": [*permissions.values()],
+        "topic_permissions": topic_permissions,
+    }
+
+
 @pytest.fixture(scope="session")  # like the node: its users can be added once
 async def broker(rabbitmq):
     """RabbitMQ, set up by the commands of the page and by nothing else."""
-    passwords = {f"{user.upper()}_PASSWORD": SECRET for user in USERS}
-    for line in lines_of("sh", "rabbitmqctl "):
-        command = shlex.split(Template(line).safe_substitute(passwords))
-        await rabbitmq.rabbitmqctl(*command[1:])
+    await rabbitmq.import_definitions(definitions_of(broker_commands()))
     broker = RestrictedBroker(rabbitmq)
     [line] = lines_of("sh", "SAGA_ENGINE_BROKER_URL=")
     assert line.endswith(" saga-engine topology --declare")
     ran = await saga_engine("topology", "--declare", broker_url=broker.url("setup"))
     assert ran.exit_code == 0, ran
     return broker
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("rabbitmq_is_installed")
+async def test_the_commands_of_the_page_make_the_users_of_these_tests():
+    """The other tests import what the commands make, because each takes a second."""
+    async with RabbitMQServer() as server:
+        for command in broker_commands():
+            await server.rabbitmqctl(*command)
+        made = json.loads(await server.rabbitmqctl("export_definitions", "-"))
+    expected = definitions_of(broker_commands())
+    assert (
+        {each["name"] for each in expected["users"]}
+        == {*USERS}
+        <= {each["name"] for each in made["users"]}
+    )
+    for kind in ("permissions", "topic_permissions"):
+        rights = [sorted(each.items()) for each in made[kind] if each["vhost"] == "shop"]
+        assert sorted(rights) == sorted(sorted(each.items()) for each in expected[kind])
 
 
 class DatabaseRoles:
