@@ -77,9 +77,10 @@ async def test_another_process_continues_from_the_checkpoint(events, event_url, 
 
 
 async def test_one_process_at_a_time_runs_a_projection(events, event_url, database):
-    async with running_projector(event_url, [orders_projection()]) as first:
+    projections, settings = [orders_projection()], {"projection_lease": 60.0}
+    async with running_projector(event_url, projections, **settings) as first:
         await first.wait_for(ProjectionAcquired)
-        async with running_projector(event_url, [orders_projection()]) as second:
+        async with running_projector(event_url, projections, **settings) as second:
             await append_orders(events, 10)
             await wait_for_position(database, "orders", await events.position())
             assert not second.matching(ProjectionAcquired)
