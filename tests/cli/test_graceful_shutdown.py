@@ -9,9 +9,9 @@ import pytest
 
 from tests.kit.command_line import (
     environment,
+    executed_command,
     exit_code_of,
     read_log_until,
-    running_command,
     saga_engine,
 )
 
@@ -35,8 +35,8 @@ async def test_the_first_signal_shuts_down_and_the_second_exits_at_once(tmp_path
     (tmp_path / "slow.py").write_text(SLOW_SERVICES)
     (tmp_path / "sagas.py").write_text(SAGA)
     async with (
-        running_command("worker", "sagas", "--port", "0", cwd=tmp_path, **urls) as worker,
-        running_command("participant", "slow", "--port", "0", cwd=tmp_path, **urls) as participant,
+        executed_command("worker", "sagas", "--port", "0", cwd=tmp_path, **urls) as worker,
+        executed_command("participant", "slow", "--port", "0", cwd=tmp_path, **urls) as participant,
     ):
         await read_log_until(worker, "process.ready")
         await read_log_until(participant, "process.ready")

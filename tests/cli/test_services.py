@@ -5,10 +5,10 @@ import signal
 from typing import Any
 
 from tests.kit.command_line import (
+    executed_command,
     exit_code_of,
     http_get,
     read_log_until,
-    running_command,
     saga_engine,
 )
 from tests.kit.place_order import ORDER, SAGAS, SERVICES
@@ -16,8 +16,8 @@ from tests.kit.place_order import ORDER, SAGAS, SERVICES
 
 async def test_a_worker_and_a_participant_run_an_example(urls):
     async with (
-        running_command("worker", SAGAS, "--port", "0", **urls) as worker,
-        running_command("participant", SERVICES, "--port", "0", **urls) as participant,
+        executed_command("worker", SAGAS, "--port", "0", **urls) as worker,
+        executed_command("participant", SERVICES, "--port", "0", **urls) as participant,
     ):
         listening = await read_log_until(worker, "http.listening")
         await read_log_until(worker, "process.ready")

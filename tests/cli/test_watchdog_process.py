@@ -11,7 +11,7 @@ import pytest
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
-from tests.kit.command_line import exit_code_of, read_log_until, running_command
+from tests.kit.command_line import executed_command, exit_code_of, read_log_until
 from tests.kit.hanging_code import (
     FORWARDING_SAGAS,
     HANGING_SERVICES,
@@ -102,7 +102,7 @@ async def test_a_restarted_watchdog_knows_of_the_shutdown(tmp_path, urls):
     (tmp_path / "services.py").write_text(HANGS_LATE)
     arguments = ("participant", "services", "--port", "0")
     async with (
-        running_command(*arguments, cwd=tmp_path, **urls, shutdown_timeout="12") as participant,
+        executed_command(*arguments, cwd=tmp_path, **urls, shutdown_timeout="12") as participant,
         run_worker(tmp_path, urls) as process,
     ):
         await read_log_until(participant, "process.ready")
@@ -140,7 +140,7 @@ async def test_a_process_that_cannot_start_a_watchdog_serves_and_retries(tmp_pat
     (tmp_path / "sagas.py").write_text(REFUSED + SAGAS)
     (tmp_path / "services.py").write_text(REFUSED + HANGING_SERVICES)
     module = "sagas" if program == "worker" else "services"
-    async with running_command(program, module, "--port", "0", cwd=tmp_path, **urls) as process:
+    async with executed_command(program, module, "--port", "0", cwd=tmp_path, **urls) as process:
         lost = await read_log_until(process, "watchdog.lost")
         assert "BlockingIOError" in lost["problem"]
         await read_log_until(process, "process.ready")
@@ -188,7 +188,7 @@ async def test_process_1_of_a_container_shuts_down_and_reaps_its_watchdog(
     module = "sagas" if program == "worker" else "services"
     with first_process() as command:
         arguments = (program, module, "--port", "0")
-        async with running_command(*arguments, cwd=tmp_path, wrapper=command, **urls) as process:
+        async with executed_command(*arguments, cwd=tmp_path, wrapper=command, **urls) as process:
             await read_log_until(process, "process.ready")
             (first,) = child_states(process.pid)
             (watchdog,) = child_states(first)
@@ -212,7 +212,7 @@ async def test_process_1_of_a_container_ends_although_its_handler_does_not(
     arguments = ("participant", "services", "--port", "0")
     with first_process() as command:
         async with (
-            running_command(
+            executed_command(
                 *arguments, cwd=tmp_path, wrapper=command, **urls, shutdown_timeout="2"
             ) as participant,
             run_worker(tmp_path, urls) as process,
@@ -234,7 +234,7 @@ async def test_process_1_of_a_container_ends_while_it_imports(tmp_path, urls, nu
     os.mkfifo(tmp_path / "fifo")
     with first_process() as command:
         arguments = ("worker", "sagas", "--port", "0")
-        async with running_command(*arguments, cwd=tmp_path, wrapper=command, **urls) as process:
+        async with executed_command(*arguments, cwd=tmp_path, wrapper=command, **urls) as process:
             assert await process.stdout.readline() == b"importing\n"
             (first,) = child_states(process.pid)
             os.kill(first, number)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.environments.pod import kubernetes_variables
-from tests.kit.command_line import exit_code_of, read_log_until, running_command, saga_engine
+from tests.kit.command_line import executed_command, exit_code_of, read_log_until, saga_engine
 from tests.kit.place_order import ORDER, SAGAS, SERVICES
 
 
@@ -30,8 +30,8 @@ async def test_an_engine_runs_in_the_environment_of_a_pod(migrated_url, rabbitmq
         name.removeprefix("SAGA_ENGINE_"): value for name, value in kubernetes_variables().items()
     }
     async with (
-        running_command("worker", SAGAS, "--port", "0", **pod, **urls) as worker,
-        running_command("participant", SERVICES, "--port", "0", **pod, **urls) as participant,
+        executed_command("worker", SAGAS, "--port", "0", **pod, **urls) as worker,
+        executed_command("participant", SERVICES, "--port", "0", **pod, **urls) as participant,
     ):
         await read_log_until(worker, "process.ready")
         await read_log_until(participant, "process.ready")

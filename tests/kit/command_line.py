@@ -62,9 +62,19 @@ async def saga_engine(
 
 @asynccontextmanager
 async def running_command(
+    *arguments: str, cwd: Path = REPOSITORY, **settings: Any
+) -> AsyncIterator[Any]:
+    """Start a command as a process, and kill it if it still runs; see `fork_server`."""
+    variables = environment(log_format="json", **settings)
+    async with _ended_with_the_test(await fork_server().start([*arguments], variables, cwd)) as it:
+        yield it
+
+
+@asynccontextmanager
+async def executed_command(
     *arguments: str, cwd: Path = REPOSITORY, wrapper: Sequence[str] = (), **settings: Any
 ) -> AsyncIterator[Any]:
-    """Start a command as a process, after *wrapper*, and kill it if it still runs."""
+    """Execute the program of the command, after *wrapper*, and kill it if it still runs."""
     process = await asyncio.create_subprocess_exec(
         *(*wrapper, str(COMMAND), *arguments),
         env=environment(log_format="json", **settings),
@@ -74,6 +84,12 @@ async def running_command(
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=_restore_signals,
     )
+    async with _ended_with_the_test(process):
+        yield process
+
+
+@asynccontextmanager
+async def _ended_with_the_test(process: Any) -> AsyncIterator[Any]:
     try:
         yield process
     finally:
