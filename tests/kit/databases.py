@@ -59,7 +59,7 @@ class Databases:
             await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def _execute(self, statement: str) -> None:
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closed():  # a test crashed the server
             self._connection = await asyncpg.connect(self._server.url.replace("+asyncpg", ""))
         try:
             await self._connection.execute(statement)
