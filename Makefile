@@ -13,7 +13,7 @@
 #                on each sink; figures; about 40 minutes
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
-# make fuzz      hostile messages, FUZZ_SECONDS=600 for each of three ways to make them
+# make fuzz      hostile messages: FUZZ_SECONDS=600 for each of three ways to make them, and a flood
 # make bench     processor time and throughput of runs and of events; BENCH=events for these alone
 # make reference writes docs/reference.md from the code
 # make diagrams  writes the state diagrams into README.md and docs/semantics.md
@@ -26,6 +26,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 WORKERS ?= 4
+VALUES_MODELS ?= 1000
 CORE := tests/saga tests/decider tests/payload
 QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simulation/test_virtual_time.py \
     tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py
@@ -74,7 +75,7 @@ test: programs
 	@$(BIN)/pytest -q tests $(addprefix --ignore=,$(CORE)) -m "not long and not kills" -n $(WORKERS) --dist worksteal $(TEST)
 
 test-all: test
-	@VALUES_MODELS=2000 $(BIN)/pytest -q tests --ignore=$(SELECTION) -m long -n $(WORKERS) --dist worksteal $(TEST)
+	@VALUES_MODELS=$(VALUES_MODELS) $(BIN)/pytest -q tests --ignore=$(SELECTION) -m long -n $(WORKERS) --dist worksteal $(TEST)
 	@$(BIN)/pytest -q $(SELECTION) $(TEST)
 
 test-rabbitmq4: $(VENV)/.dev
@@ -89,6 +90,7 @@ load: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/pytest -q -s --timeout 0 tests/hostile/test_fuzz.py
+	@FLOOD_MESSAGES=1000 $(BIN)/pytest -q tests/hostile/test_flood.py
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check saga_engine simulation migrations tests examples benchmarks

@@ -17,6 +17,12 @@ LONG_FOLDERS = {"faults", "hostile"}
 """All tests there are `long`; elsewhere a file or a test is marked."""
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Without the long tests, do not import the modules of LONG_FOLDERS, which takes seconds."""
+    folders = [Path(__file__).parent / each for each in LONG_FOLDERS]
+    return True if "not long" in config.option.markexpr and collection_path in folders else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items):
     """Mark the tests of LONG_FOLDERS."""

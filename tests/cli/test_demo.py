@@ -40,6 +40,7 @@ async def run_demo(**environment: str) -> tuple[int | None, str]:
     return process.returncode, out.decode()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_the_demo_loses_and_duplicates_no_effect_and_no_event():
     code, out = await run_demo()

@@ -17,18 +17,16 @@ from tests.kit.command_line import saga_engine
 @pytest.mark.parametrize(
     "more",
     [
-        {"TERM": "dumb"},
-        {"COLUMNS": "abc"},
-        pytest.param({"COLUMNS": "0"}, marks=pytest.mark.long),
-        pytest.param({"COLUMNS": "-5"}, marks=pytest.mark.long),
-        pytest.param({"TZ": ":/nowhere"}, marks=pytest.mark.long),
         {"TZ": "\udcff"},
-        {"HOME": ""},
-        pytest.param({"HOME": "/nowhere"}, marks=pytest.mark.long),
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii"},
-        pytest.param({"PYTHONIOENCODING": "latin-1"}, marks=pytest.mark.long),
-        pytest.param({"PYTHONIOENCODING": "utf-16"}, marks=pytest.mark.long),
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in (
+                *({"TERM": "dumb"}, {"COLUMNS": "abc"}, {"COLUMNS": "0"}, {"COLUMNS": "-5"}),
+                *({"TZ": ":/nowhere"}, {"HOME": ""}, {"HOME": "/nowhere"}),
+                *({"PYTHONIOENCODING": each} for each in ("ascii", "latin-1", "utf-16")),
+            )
+        ),
     ],
     ids=str,
 )

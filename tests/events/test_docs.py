@@ -24,14 +24,6 @@ from tests.kit.event_database import connected
 
 PAGE = (REPOSITORY / "docs" / "events.md").read_text()
 MAY_BE_UNNAMED = ("sh", "sql", "text")
-ONE_BROKER_IS_LONG = pytest.mark.parametrize(
-    "broker_url",
-    [
-        pytest.param("development", marks=pytest.mark.long),
-        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
-    ],
-    indirect=True,
-)
 NEEDS_ENGINE = ("saga-engine worker", "saga-engine start", "saga-engine participant")
 
 
@@ -56,6 +48,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 async def test_what_the_page_runs_prints_what_the_page_shows(directory, database_url):
     scripts = list(shell_blocks())
     assert len(scripts) >= 5
@@ -70,6 +63,7 @@ async def test_what_the_page_runs_prints_what_the_page_shows(directory, database
                 await read_log_until(await processes.enter_async_context(process), "process.ready")
 
 
+@pytest.mark.long
 async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
     (statements,) = [block.body for block in BLOCKS if block.language == "sql"]
     projections = "saga-engine projector projections --port 9466 &"
@@ -91,7 +85,7 @@ async def test_the_tables_of_the_page_are_filled_again(directory, database_url):
     assert reports[1][-2:] == ["ivo 2 1000", "mara 1 1200"]
 
 
-@ONE_BROKER_IS_LONG
+@pytest.mark.long
 async def test_the_consumer_of_the_page_receives_the_events_of_its_feed(
     directory, database_url, broker_url
 ):

@@ -17,17 +17,21 @@ def check(result: StressResult) -> None:
     assert len(streams) == WRITERS + SHARED_STREAMS
 
 
-async def test_a_reader_loses_no_event_and_reads_streams_in_order(event_url: str):
-    result = await Stress(event_url, seconds=5, writers=WRITERS).run(kills=1)
-    check(result)
-
-
-@pytest.mark.long
+@pytest.mark.parametrize(
+    ("seconds", "kills"),
+    [
+        (5, 1),
+        pytest.param(15, 3, marks=pytest.mark.long),
+        pytest.param(60, 6, marks=pytest.mark.kills),
+    ],
+)
 @pytest.mark.timeout(300)
-async def test_a_reader_loses_no_event_and_reads_streams_in_order_for_a_minute(event_url: str):
-    result = await Stress(event_url, seconds=60, writers=WRITERS).run(kills=6)
+async def test_a_reader_loses_no_event_and_reads_streams_in_order(
+    event_url: str, seconds: int, kills: int
+):
+    result = await Stress(event_url, seconds=seconds, writers=WRITERS).run(kills=kills)
     check(result)
-    assert result.kills == 6
+    assert result.kills == kills
 
 
 async def test_the_load_finds_a_reader_without_announcements(event_url: str):

@@ -10,6 +10,7 @@ PAGE = (REPOSITORY / "docs" / "schemas.md").read_text()
 BLOCKS = blocks_of(PAGE)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # a process for each command, on a busy machine
 async def test_what_the_page_runs_prints_what_the_page_shows(tmp_path, database_url):
     save_files(BLOCKS, tmp_path)

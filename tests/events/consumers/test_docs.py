@@ -13,17 +13,9 @@ from tests.kit.programs import wait_until_true
 
 PAGE = (REPOSITORY / "docs" / "consumers.md").read_text()
 BLOCKS = blocks_of(PAGE)
-ONE_BROKER_IS_LONG = pytest.mark.parametrize(
-    "broker_url",
-    [
-        pytest.param("development", marks=pytest.mark.long),
-        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
-    ],
-    indirect=True,
-)
 
 
-@ONE_BROKER_IS_LONG
+@pytest.mark.long
 async def test_what_the_page_runs_prints_what_the_page_shows(tmp_path, database_url, broker_url):
     save_files(BLOCKS, tmp_path)
     urls = {"database_url": database_url, "broker_url": broker_url}
