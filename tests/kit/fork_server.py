@@ -236,11 +236,9 @@ def _run_command(connection_fd: int, streams: list[int]) -> None:
 
 def _open_standard_streams() -> None:
     """As the interpreter does: those of this process were made for files of another kind."""
-    sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.__stderr__ = os.fdopen(
-        2, "w", buffering=1, errors="backslashreplace", closefd=False
-    )
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class TableReaders:
                     "SELECT (SELECT sum(orders) FROM orders_by_customer),"
                     f" (SELECT count(*) FROM order_by_id WHERE {self._reads % 3} < 3)"
                 )
-                orders, rows = row.one()  # type: ignore[misc]
+                orders, rows = row.one()
                 await connection.commit()
                 assert rows > 0
                 assert orders >= seen
