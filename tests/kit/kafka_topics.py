@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from saga_engine.events import Recorded
 from tests.kit.feeds import Delivered, check_delivered
@@ -66,6 +66,13 @@ async def create_topic(
     admin = AdminClient({"bootstrap.servers": servers})
     created = admin.create_topics([NewTopic(topic, partitions, 1, config=config)])
     await asyncio.wrap_future(created[topic])
+
+
+async def add_partitions(servers: str, topic: str, partitions: int) -> None:
+    """Let a topic have so many partitions, as an operator does."""
+    admin = AdminClient({"bootstrap.servers": servers})
+    added = admin.create_partitions([NewPartitions(topic, partitions)])
+    await asyncio.wrap_future(added[topic])
 
 
 async def delete_topic(servers: str, topic: str) -> None:

@@ -32,6 +32,7 @@ Feeds: events published in the order of their streams, at least once.
     kafka_topic        that topic: made when it is missing, compared when it exists
     kafka_producer     one producer of librdkafka, which lives until an event is not delivered
     kafka_message      an event as a message for Kafka
+    kafka_partition    the partition of a stream in a topic
     kafka_client       the configuration of clients of Kafka, and their errors as sentences
     interfaces         the database as the loop of a feed uses it, and the broker for the exchange
     sql_feed_store     that database in PostgreSQL

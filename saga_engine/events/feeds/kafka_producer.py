@@ -22,6 +22,7 @@ from saga_engine.events.feeds.kafka_client import (
     client_configuration,
 )
 from saga_engine.events.feeds.kafka_message import KafkaMessage
+from saga_engine.events.feeds.kafka_partition import partition_of
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
 
@@ -63,6 +64,7 @@ class KafkaProducer:
         is_single: bool,
     ) -> None:
         self._topic = options.topic
+        self._partitions = options.partitions
         self._closing = closing
         self._is_single = is_single
         self._errors = ErrorRecord()
@@ -76,7 +78,6 @@ class KafkaProducer:
                 "enable.idempotence": True,
                 "enable.gapless.guarantee": True,
                 "message.timeout.ms": 0,
-                "partitioner": "murmur2_random",
                 "compression.type": options.compression,
                 "message.max.bytes": max(_MIN_MESSAGE_BYTES, max_message_bytes),
                 "batch.size": min(_MAX_BATCH_BYTES, max_message_bytes),
@@ -141,6 +142,7 @@ class KafkaProducer:
                 self._topic,
                 message.value,
                 message.key,
+                partition_of(message.key, self._partitions),
                 on_delivery=delivered,
                 headers=list(message.headers),
             )
