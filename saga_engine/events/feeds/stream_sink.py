@@ -162,7 +162,7 @@ class StreamSink(AsyncResource):
         """Publish the events before the first that can never be published."""
         publishers = await self._prepare()
         if publishers is None:
-            outcomes[0] = PublishOutcome.UNPUBLISHABLE
+            outcomes[:1] = [PublishOutcome.UNPUBLISHABLE] * len(events[:1])
             return
         partitions = publishers.partitions
         numbers = [partition_of(each.stream, len(partitions)) for each in events]

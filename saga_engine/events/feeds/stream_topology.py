@@ -97,6 +97,8 @@ class StreamTopology:
             count = beyond + 1
             while await _exists(client, f"{name}-{count}"):
                 count += 1
+            if count == declared:
+                return self._super_stream()
             return self._other_partitions(f"{count} partitions")
         count = declared - len(missing)
         # The first partition is made last, so the others may be those of a start that was cut off.
@@ -111,6 +113,14 @@ class StreamTopology:
             " events of a stream would go to another partition than the earlier ones. Declare the"
             " number that it has, or another name; or create the partition again if it was deleted."
             f" Then run `{self._key.retry_command}`."
+        )
+
+    def _super_stream(self) -> str:
+        name = self._options.stream
+        return (
+            f"Stream {name!r} is a super stream with the partition '{name}-0', and the feed"
+            f" declares a stream without partitions. Declare another name, or delete"
+            f" stream '{name}-0' if nothing reads it; then run `{self._key.retry_command}`."
         )
 
     def _gone(self, stream: str, position: int) -> str:

@@ -33,13 +33,20 @@ MAX_URL_CHARACTERS = 2_048
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 _NEVER = [
-    *map(ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "0.0.0.0/8", "::/128"))
+    *map(ip_network, ("169.254.0.0/16", "fe80::/10", "0.0.0.0/8", "::/128")),
+    *map(ip_network, ("fd00:ec2::254/128", "fd20:ce::254/128")),
 ]
-"""Link-local addresses, where clouds have their metadata; not even a setting allows them."""
+"""Addresses at which clouds have their metadata, link-local ones too; no setting allows them."""
 _TRANSLATED = [
-    *map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10"))
+    *map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10")),
+    *map(ip_network, ("::/96", "::ffff:0:0:0/96", "192.88.99.0/24")),
 ]
-"""IPv6 addresses with an IPv4 address in them (NAT64, 6to4, Teredo), and of sites."""
+"""
+IPv6 addresses with an IPv4 address in them (NAT64, 6to4, Teredo, SIIT, IPv4-compatible) and of
+sites, and IPv4 addresses of relays to IPv6.
+"""
+_SPECIAL = [*map(ip_network, ("192.0.0.0/24", "3fff::/20", "5f00::/16"))]
+"""Of protocols, documentation and segment routing; Python counts some of them as global."""
 
 
 class InvalidTarget(ValueError):
@@ -156,7 +163,7 @@ def is_allowed(address: Address, rules: TargetRules) -> bool:
         return True
     if address.is_loopback:
         return rules.local_http
-    return address.is_global and not _is_in(address, _TRANSLATED)
+    return address.is_global and not _is_in(address, (*_TRANSLATED, *_SPECIAL))
 
 
 def _is_in(address: Address, networks: Iterable[Network]) -> bool:
@@ -170,6 +177,12 @@ def _check_parts(scheme: str, host: str, *, has_user: bool, has_fragment: bool) 
         raise InvalidTarget("has an http:// URL. Use https://; only localhost may have http://")
     if not host:
         raise InvalidTarget("has a URL without a host. Write https://host/path")
+    try:
+        host.encode("idna")  # as the look-up of a host does
+    except UnicodeError:
+        raise InvalidTarget(
+            "has a host with an empty part, or one of more than 63 characters. Correct its name"
+        ) from None
     if has_user:
         raise InvalidTarget("has a URL with a user or a password. Messages are signed instead")
     if has_fragment:

@@ -51,6 +51,18 @@ async def test_a_stream_with_one_partition_is_not_taken_for_several(
     assert "has 1 partition, and the feed declares 3" in stopped.problem
 
 
+async def test_a_super_stream_with_one_partition_is_not_taken_for_a_stream(rabbitmq_url, open_sink):
+    async with raw_channel(rabbitmq_url) as channel:
+        await channel.queue_declare("orders-0", durable=True, arguments={"x-queue-type": "stream"})
+    async with open_sink() as sink:
+        await sink.resume(0)
+        assert await sink.publish([]) == []
+        event = order_event(1)
+        assert await sink.publish([event]) == [PublishOutcome.UNPUBLISHABLE]
+        problem = sink.explain(event, PublishOutcome.UNPUBLISHABLE)
+        assert "is a super stream with the partition 'orders-0'" in problem
+
+
 async def test_partitions_of_a_start_that_was_cut_off_are_completed(
     events, rabbitmq_url, stream_database, run_feed
 ):

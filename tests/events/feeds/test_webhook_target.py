@@ -28,6 +28,9 @@ DEVELOPMENT = TargetRules(local_http=True)
         ("https://user:password@shop.example/", "a user or a password"),
         ("https://shop.example@169.254.169.254/", "a user or a password"),
         ("https://shop.example/#part", "a #"),
+        ("https://shop..example/", "an empty part"),
+        ("https://.shop.example/", "an empty part"),
+        ("https://" + "x" * 64 + ".example/", "more than 63 characters"),
         ("https://shop.example:port/", "cannot be read"),
         ("https://shop.example:70000/", "cannot be read"),
         ("https://[::1/", "cannot be read"),
@@ -72,7 +75,8 @@ def test_a_token_in_a_url_is_not_shown():
         *("127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "0.1.2.3"),
         *("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fc00::1", "::ffff:10.0.0.1"),
         *("224.0.0.1", "255.255.255.255", "240.0.0.1", "ff02::1", "192.0.2.1", "198.18.0.1"),
-        *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::", "fec0::1"),
+        *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:1::", "fec0::1", "::127.0.0.1"),
+        *("::ffff:0:7f00:1", "192.0.0.192", "192.88.99.1", "3fff::1", "5f00::1"),
     ],
 )
 def test_an_address_that_is_not_public_is_refused(address):
@@ -92,10 +96,14 @@ def test_a_public_address_is_allowed(address):
         ("10.2.2.3", False),
         ("169.254.169.254", False),
         ("127.0.0.1", False),
+        ("fd20:ce::254", False),
+        ("fd20:ce::1", True),
     ],
 )
 def test_a_setting_allows_a_private_network_but_never_link_local(address, allowed):
-    rules = TargetRules([ip_network("10.1.0.0/16"), ip_network("169.254.0.0/16")])
+    rules = TargetRules(
+        [ip_network("10.1.0.0/16"), ip_network("169.254.0.0/16"), ip_network("fd20::/16")]
+    )
     assert is_allowed(ip_address(address), rules) is allowed
 
 
