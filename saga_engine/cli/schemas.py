@@ -149,12 +149,31 @@ async def register(module: str, /, *, as_json: AsJson = False) -> int:
     """
     settings = Settings.load()
     declared = load_schemas(module, settings)
-    async with event_transaction() as tx:
-        problems = await _problems(tx, declared)
-        if not problems:
+    problems: Sequence[DefinitionError] = ()
+    try:
+        async with event_transaction() as tx:
             await registration.register(tx, declared, settings)
-        checked = await _checked(tx, declared)
+            await _refuse_problems(tx, declared)
+            checked = await _checked(tx, declared)
+    except _RefusedError as error:
+        problems = error.problems
+        async with event_transaction() as tx:
+            checked = await _checked(tx, declared)
     return _print_checked(checked, problems, as_json=as_json)
+
+
+class _RefusedError(Exception):
+    """What is registered breaks: roll back."""
+
+    def __init__(self, problems: Sequence[DefinitionError]) -> None:
+        super().__init__()
+        self.problems = problems
+
+
+async def _refuse_problems(tx: Transaction, declared: Sequence[DeclaredSchema]) -> None:
+    """Judge schemas under their locks: another process may have registered one just now."""
+    if problems := await _problems(tx, declared):
+        raise _RefusedError(problems)
 
 
 @app.command

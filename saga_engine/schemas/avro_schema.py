@@ -34,8 +34,8 @@ from saga_engine.schemas.avro_values import (
     a_list,
     text_type,
 )
+from saga_engine.schemas.fixed_values import FixedValues, fixed_values
 from saga_engine.schemas.object_comparison import ObjectParts
-from saga_engine.schemas.scalar_comparison import fixed_values
 from saga_engine.schemas.schema_side import Node, SchemaSide, assertions
 from saga_engine.vocabulary import Json
 
@@ -112,7 +112,7 @@ class _Mapper:
                 pass
         raise self._error(path, "has no type that Avro has", "Use a model, or a type of pydantic.")
 
-    def _values_type(self, node: Node, values: Sequence[Json], path: str) -> AvroType:
+    def _values_type(self, node: Node, values: FixedValues, path: str) -> AvroType:
         types = {type(each) for each in values}
         if types == {str}:
             texts = [str(each) for each in values]
@@ -133,7 +133,7 @@ class _Mapper:
             json_types=frozenset({str}),
             encode=str,
             read=lambda source: symbols[source.index(len(symbols))],
-            fits=symbols.__contains__,
+            fits=frozenset(symbols).__contains__,
             is_named=True,
         )
         self._named[id(node)] = enum

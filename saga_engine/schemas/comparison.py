@@ -13,6 +13,7 @@ Any two documents are compared in bounded time and depth.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from saga_engine.schemas.fixed_values import FixedValues, fixed_values, schema_of_value
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
 from saga_engine.schemas.object_comparison import ArrayParts, ObjectParts
 from saga_engine.schemas.scalar_comparison import (
@@ -20,9 +21,6 @@ from saga_engine.schemas.scalar_comparison import (
     compare_numbers,
     compare_texts,
     describe_type,
-    fixed_values,
-    is_listed,
-    schema_of_value,
 )
 from saga_engine.schemas.schema_side import (
     NOT_UNDERSTOOD,
@@ -84,7 +82,6 @@ class _Comparison:
         self._steps = 0
         self._depth = 0
         self._in_progress: set[tuple[int, int]] = set()
-        self._values: dict[int, tuple[Json, Node]] = {}
 
     def compare(self, writer: Any, reader: Any, path: str) -> Found:
         """Compare a schema of the writer's document with one of the reader's."""
@@ -101,9 +98,11 @@ class _Comparison:
 
     def _alternatives(self, writer: Node) -> list[Node]:
         """Each value of a schema that lists some: different members of a union may accept them."""
-        values = fixed_values(writer)
+        if "const" in writer:
+            return [writer]
+        values = self._writer.values_of(writer)
         if values is None and writer.get("type") == "boolean":
-            values = [True, False]
+            values = FixedValues([True, False])
         return [writer] if values is None else [{"const": each} for each in values]
 
     def _find_reader(self, writer: Node, readers: Sequence[Node], path: str) -> Found:
@@ -152,9 +151,10 @@ class _Comparison:
             yield Incompatibility(path or "body", Problem.NOT_UNDERSTOOD, "", read)
         if unknown:
             return
-        written, accepted = fixed_values(writer), fixed_values(reader)
+        written, accepted = self._writer.values_of(writer), self._reader.values_of(reader)
         if written is not None:
             for each in written:
+                self._count_step()
                 yield from self._compare_value(each, reader, accepted, path)
         elif accepted is not None:
             yield from _compare_with_values(writer, accepted, path)
@@ -162,12 +162,12 @@ class _Comparison:
             yield from self._compare_types(writer, reader, path)
 
     def _compare_value(
-        self, value: Json, reader: Node, accepted: list[Json] | None, path: str
+        self, value: Json, reader: Node, accepted: FixedValues | None, path: str
     ) -> Found:
         if accepted is None:
             yield from self._compare_types(schema_of_value(value), reader, path)
-        elif not is_listed(value, accepted):
-            read = f"accepts only {_listed(accepted)}"
+        elif value not in accepted:
+            read = f"accepts only {accepted.text}"
             yield Incompatibility(path or "body", Problem.VALUE, f"may be {value!r}", read)
 
     def _compare_types(self, writer: Node, reader: Node, path: str) -> Found:
@@ -232,35 +232,29 @@ def _not_understood(writer: Node, reader: Node) -> Iterator[str]:
             yield f"{min(unions)}` beside `{min(assertions(node) - unions)}"
 
 
-def _compare_with_values(writer: Node, accepted: list[Json], path: str) -> Found:
-    is_boolean = writer.get("type") == "boolean"
-    is_null = writer.get("type") == "null"
-    written: list[Json] | None = [True, False] if is_boolean else [None] if is_null else None
-    if written is None or not all(is_listed(each, accepted) for each in written):
-        read = f"accepts only {_listed(accepted)}"
+def _compare_with_values(writer: Node, accepted: FixedValues, path: str) -> Found:
+    few: dict[str, list[Json]] = {"boolean": [True, False], "null": [None]}
+    written = few.get(writer.get("type", ""))
+    if written is None or not all(each in accepted for each in written):
+        read = f"accepts only {accepted.text}"
         yield Incompatibility(path or "body", Problem.VALUE, f"is {_describe(writer)}", read)
-
-
-def _listed(values: list[Json]) -> str:
-    shown = ", ".join(map(repr, values[:5]))
-    return f"{shown} and {len(values) - 5} more" if len(values) > 5 else shown or "nothing"
 
 
 def _describe(node: Node) -> str:
     values = fixed_values(node)
     if values is not None:
-        return _listed(values)
+        return values.text
     json_type = node.get("type")
     return "any JSON" if json_type is None else describe_type(json_type)
 
 
 def _may_overlap(writer: Node, reader: Node, mine: SchemaSide, other: SchemaSide) -> bool:
     """Whether a value may fit both, by its type and by fields that have one value, as tags do."""
-    written, read = fixed_values(writer), fixed_values(reader)
+    written, read = mine.values_of(writer), other.values_of(reader)
     if written is not None and read is not None:
-        return any(is_listed(each, read) for each in written)
+        return written.overlaps(read)
     if written is not None and len(written) == 1:
-        writer = schema_of_value(written[0])
+        writer = schema_of_value(next(iter(written)))
     types = {writer.get("type"), reader.get("type")} - {None}
     if len(types) == 2 and types != {"integer", "number"}:
         return False
@@ -268,11 +262,11 @@ def _may_overlap(writer: Node, reader: Node, mine: SchemaSide, other: SchemaSide
     for name in writer.get("properties", {}).keys() & fields.keys():
         tag = _only_values(writer["properties"][name], mine)
         expected = _only_values(fields[name], other)
-        if tag and expected and not any(is_listed(each, expected) for each in tag):
+        if tag and expected and not tag.overlaps(expected):
             return False
     return True
 
 
-def _only_values(schema: Any, side: SchemaSide) -> list[Json] | None:
+def _only_values(schema: Any, side: SchemaSide) -> FixedValues | None:
     members = side.members(schema)
-    return fixed_values(members[0]) if len(members) == 1 else None
+    return side.values_of(members[0]) if len(members) == 1 else None

@@ -1,4 +1,4 @@
-"""Texts, numbers and fixed values: what of a writer's a reader's schema may refuse."""
+"""Texts and numbers: what of a writer's a reader's schema may refuse."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -7,16 +7,6 @@ from typing import Any
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
 from saga_engine.schemas.schema_side import Node
 from saga_engine.vocabulary import Json
-
-JSON_TYPES: Mapping[type, str] = {
-    type(None): "null",
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    str: "string",
-    list: "array",
-    dict: "object",
-}
 
 _ANY_TEXT = frozenset({"binary", "password", "path"})
 """Formats that pydantic emits for any text."""
@@ -125,48 +115,6 @@ def _differs(
 ) -> Incompatibility:
     written = f'has the {keyword} "{found}"' if found else "has none"
     return Incompatibility(path, problem, written, f'has the {keyword} "{expected}"')
-
-
-def fixed_values(node: Node) -> list[Json] | None:
-    """Return the values that a schema lists; None if it lists none."""
-    if "const" in node:
-        return [node["const"]]
-    values: list[Json] | None = node.get("enum")
-    return values
-
-
-def is_listed(value: Json, values: list[Json]) -> bool:
-    """Whether JSON has *value* among *values*: 1 is 1.0, and neither is true."""
-    return any(_is_same(value, each) for each in values)
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_is_same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
-    return bool(one == other)
-
-
-def schema_of_value(value: Json) -> Node:
-    """Return the schema that describes one value by its parts, for a reader that lists none."""
-    if isinstance(value, dict):
-        properties = {name: {"const": each} for name, each in value.items()}
-        return {"type": "object", "properties": properties, "required": [*value]}
-    if isinstance(value, list):
-        items = [{"const": each} for each in value]
-        size = len(value)
-        return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
-    node: dict[str, Any] = {"type": JSON_TYPES[type(value)]}
-    if isinstance(value, str):
-        return node | {"minLength": len(value), "maxLength": len(value)}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if float(value).is_integer():
-            node["type"] = "integer"
-        return node | {"minimum": value, "maximum": value, "multipleOf": abs(value)}
-    return node
 
 
 _NAMES: Mapping[str, str] = {

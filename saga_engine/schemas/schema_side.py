@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+from saga_engine.schemas.fixed_values import FixedValues, fixed_values
 from saga_engine.vocabulary import Json
 
 Node: TypeAlias = Mapping[str, Any]
@@ -55,6 +56,7 @@ class SchemaSide:
         self._document = document
         # By the identity of a schema, which is kept beside the result.
         self._nodes: dict[tuple[int, str], tuple[Any, Node]] = {}
+        self._values: dict[int, tuple[Node, FixedValues | None]] = {}
 
     def members(self, schema: Any) -> list[Node]:
         """
@@ -62,13 +64,25 @@ class SchemaSide:
 
         A schema gives the same objects each time, so that two of them can be remembered.
         """
-        return [*self._flatten(self._resolve(schema), _MAX_FOLLOWED)]
+        return [*self._flatten(self._resolve(schema), _MAX_FOLLOWED, set())]
 
-    def _flatten(self, node: Node, left: int) -> Iterator[Node]:
+    def values_of(self, node: Node) -> FixedValues | None:
+        """Return the values that a schema lists, which may be thousands; None if it lists none."""
+        if "enum" not in node or "const" in node:
+            return fixed_values(node)
+        if id(node) not in self._values:
+            self._values[id(node)] = (node, fixed_values(node))
+        return self._values[id(node)][1]
+
+    def _flatten(self, node: Node, left: int, unions: set[int]) -> Iterator[Node]:
+        """Give the members of a union; *unions* are those that were met, which add no others."""
         words = [word for word in _UNIONS if word in node]
         if len(words) == 1 and assertions(node) == set(words) and left:
+            if id(node) in unions:
+                return
+            unions.add(id(node))
             for each in node[words[0]]:
-                yield from self._flatten(self._resolve(each), left - 1)
+                yield from self._flatten(self._resolve(each), left - 1, unions)
         elif isinstance(node.get("type"), list):
             for each in node["type"]:
                 yield self._keep(node, each, {**node, "type": each})

@@ -23,6 +23,7 @@ The process
     worker                  connects, reports readiness, and shuts down gracefully when it
                             is asked to (by a signal: cli/graceful_shutdown)
     loops                   the consume loop, and the tasks that run the duties
+    message_schemas         registers the schemas of commands and replies
     periodic                calls one duty until the worker stops
     token_keys              reads the token keys again when a token is signed with an unknown key
     timeslice               yields to the event loop during long computations

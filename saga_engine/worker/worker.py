@@ -16,13 +16,11 @@ from saga_engine.amqp.publisher import Publisher
 from saga_engine.call_time_limit import TimeLimitedCodec
 from saga_engine.encryption.configuration import encryption_from
 from saga_engine.engine_process import EngineProcess, Readiness
-from saga_engine.errors import SagaEngineError, TooManySchemas
+from saga_engine.errors import SagaEngineError
 from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE_TOPOLOGY, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
-from saga_engine.schemas.registration import register
-from saga_engine.schemas.saga_schemas import schemas_of_saga
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.sql_store import SqlStore
@@ -30,10 +28,10 @@ from saga_engine.telemetry.events import (
     Emitter,
     ProcessReady,
     ProcessStopped,
-    SchemaBroken,
 )
 from saga_engine.vocabulary import Program
 from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
+from saga_engine.worker.message_schemas import register_message_schemas
 from saga_engine.worker.registry import validated
 
 
@@ -82,24 +80,13 @@ class Worker(EngineProcess):
         registration = await register_sagas(
             store, self._sagas, self._encryption, self._emit, settings, self._time_limit
         )
-        await self._register_schemas()
+        await register_message_schemas(
+            self._database.transaction, self._sagas, settings, self._emit
+        )
         connections = await self._connect(resources, ENGINE_TOPOLOGY)
         consumer = await resources.enter_async_context(_create_consumer(connections.consume))
         publisher = Publisher(connections.publish)
         self._loops = WorkerLoops(registration, store, publisher, consumer, settings, self._emit)
-
-    async def _register_schemas(self) -> None:
-        """Register the schemas of commands and replies; a problem is reported and stops nothing."""
-        declared = [each for saga in self._sagas for each in schemas_of_saga(saga)]
-        try:
-            async with self._database.transaction() as tx:
-                breaks = await register(tx, declared, self._settings)
-        except TooManySchemas as error:
-            self._emit(SchemaBroken(subject=error.subject, problem=error.problem, fix=error.fix))
-            return
-        for each in breaks:
-            subject = each.declared.subject
-            self._emit(SchemaBroken(subject=subject, problem=each.problem, fix=each.fix))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set, then shut down within the `shutdown_timeout` setting."""

@@ -1,12 +1,18 @@
 """Schemas are registered when a process starts, and `check` finds a break before it does."""
 
+import asyncio
 import json
 
 import pytest
 
 from saga_engine.events import Append, EventData, Events
+from saga_engine.schemas import registry
 from saga_engine.settings import Settings
+from saga_engine.store.database import Database
 from tests.kit.command_line import read_log_until, running_command, saga_engine
+from tests.kit.declared_schemas import declared_json
+from tests.kit.event_database import wait_for_waiting_append
+from tests.kit.schema_pairs import INTEGER, record
 
 ORDERS = """
 from typing import Any
@@ -194,6 +200,26 @@ async def test_a_worker_starts_although_a_reply_has_too_many_schemas(
                 line = await read_log_until(process, "schema.broken")
                 assert "more than 2 registered schemas" in line["problem"]
             await read_log_until(process, "process.ready")
+
+
+async def test_of_two_registrations_at_once_the_one_that_breaks_is_refused(project, migrated_url):
+    patient = Settings(database_transaction_timeout=60)
+    other = declared_json(record({"customer": INTEGER}, "customer"))
+    await project.append(1)
+    async with (
+        asyncio.TaskGroup() as tasks,
+        Database(migrated_url, patient) as database,
+        database.transaction() as tx,
+    ):
+        await registry.lock_subjects(tx, [other])
+        await registry.insert(tx, [other], Settings())
+        running = tasks.create_task(project("register", "shop"))
+        await wait_for_waiting_append(migrated_url)
+    ran = running.result()
+    assert ran.exit_code == 8, ran.out
+    assert "order-placed version 1 cannot read schema 1" in ran.err
+    listed = (await project("list", "--json")).json["schemas"]
+    assert [each["subject"] for each in listed] == ["order-placed"]
 
 
 async def test_a_mode_is_chosen(project, development_broker):

@@ -245,3 +245,27 @@ def test_each_incompatibility_is_reported_once_and_few_of_many():
     names = [f"f{number}" for number in range(comparison.MAX_FOUND + 10)]
     found = compare(record({}), record(dict.fromkeys(names, TEXT), *names))
     assert len(found) == len(set(found)) == comparison.MAX_FOUND
+
+
+def test_a_union_whose_members_are_each_other_is_compared():
+    union: Any = {
+        "$defs": {
+            "A": {"anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}, INTEGER]},
+            "B": {"anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}, TEXT]},
+        },
+        "$ref": "#/$defs/A",
+    }
+    assert compare(union, union) == []
+    assert problems(union, INTEGER) == [("body", Problem.TYPE)]
+
+
+def test_thousands_of_values_are_not_compared_with_one_another():  # which takes minutes
+    values = {"enum": [f"v{number}" for number in range(60_000)]}
+    turned: Any = {"enum": values["enum"][::-1]}
+    assert compare(values, turned) == []
+    assert compare({"enum": turned["enum"][:30_000]}, {"anyOf": [values, INTEGER]}) == []
+
+
+def test_more_values_than_are_compared_are_reported():
+    values = {"enum": [*range(comparison.MAX_STEPS + 1)]}
+    assert problems(values, values) == [("body", Problem.TOO_LARGE)]
