@@ -1,12 +1,16 @@
 """The values of a schema are compared as JSON does."""
 
+from typing import Any
+
 from saga_engine.schemas.fixed_values import FixedValues, fixed_values
 
 
 def test_values_are_found_as_json_compares_them():
     values = FixedValues([1, True, "1", [1, {"a": 0}], None])
-    assert all(each in values for each in (1.0, True, "1", [1.0, {"a": 0.0}], None))
-    assert not any(each in values for each in (False, 0, "", [1], {}, [True, {"a": 0}]))
+    same: list[Any] = [1.0, True, "1", [1.0, {"a": 0.0}], None]
+    other: list[Any] = [False, 0, "", [1], {}, [True, {"a": 0}]]
+    assert all(each in values for each in same)
+    assert not any(each in values for each in other)
     assert values.overlaps(FixedValues([2, 1.0]))
     assert not FixedValues([1]).overlaps(FixedValues([True]))
 
