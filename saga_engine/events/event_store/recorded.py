@@ -62,8 +62,13 @@ def data_json(event: Recorded) -> bytes:
     except TypeError:
         raise unreadable_data(event) from None
     stored = event.stored_json()
-    # A line can only end between the parts of the JSON: its texts have it as \n.
-    return written if stored is None else stored.translate(_ONE_LINE).encode()
+    if stored is None:
+        return written
+    # A line can only end between the parts of the JSON: its texts have it as \n. Few have such an
+    # end, and to look for one takes a tenth of the time of `translate`.
+    if "\n" in stored or "\r" in stored:
+        stored = stored.translate(_ONE_LINE)
+    return stored.encode()
 
 
 def copied_data(event: Recorded) -> Json:

@@ -142,6 +142,8 @@ def _origin(name: str) -> Callable[[Any, StoredContent], str | None]:
     """Read a part of the origin. Rows of other programs may have more, or something else."""
 
     def decode(_event: Any, content: StoredContent) -> str | None:
+        if name not in content.metadata:
+            return None  # most events have no actor, and many no origin
         try:
             known = orjson.loads(content.metadata)
         except orjson.JSONDecodeError:

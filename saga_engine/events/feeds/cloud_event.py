@@ -6,6 +6,7 @@ section 14). A message depends on nothing but its event, so a repeated one is th
 """
 
 from datetime import UTC
+from functools import lru_cache
 from uuid import UUID
 
 from saga_engine.events.event_store.recorded import Recorded, data_json
@@ -58,7 +59,7 @@ def attributes(event: Recorded, log_id: UUID, schema_id: int | None) -> dict[str
     return {
         "specversion": "1.0",
         "id": str(event.id),
-        "source": log_id.urn,
+        "source": _urn(log_id),
         "type": event.type,
         "subject": event.stream,
         "time": event.recorded_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -71,7 +72,13 @@ def attributes(event: Recorded, log_id: UUID, schema_id: int | None) -> dict[str
 
 def schema_uri(log_id: UUID, schema_id: int) -> str:
     """Name a registered schema: its id, and the log in whose database it is registered."""
-    return f"{log_id.urn}#schema/{schema_id}"
+    return f"{_urn(log_id)}#schema/{schema_id}"
+
+
+@lru_cache(maxsize=16)
+def _urn(log_id: UUID) -> str:
+    """Return the URN of a log: one process has one or two."""
+    return log_id.urn
 
 
 def routing_key(event: Recorded) -> str:

