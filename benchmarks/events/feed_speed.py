@@ -111,7 +111,7 @@ CASES = (
         feed="to_webhook",
         sink=Sink.WEBHOOK,
         events=3_000,
-        events_per_second=200,
+        events_per_second=100,
         publish_alone=bare_clients.send_to_webhook,
     ),
 )
