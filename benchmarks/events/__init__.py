@@ -12,7 +12,7 @@ Benchmarks of events: appending, read models, feeds to each sink, consumers, and
     appends             the cases `append`
     rebuilds            the cases `rebuild-folded` and `rebuild-copied`
     lag                 the cases `lag` and `lag-in-rebuild`
-    feed_speed          the cases `feed-exchange`, `feed-stream` and so on
-    consumer_speed      the cases `consume-queue`, `consume-stream` and `consume-kafka`
+    feed_speed          the cases `feed-...`
+    consumer_speed      the cases `consume-...`
     aims                what the figures should be
 """

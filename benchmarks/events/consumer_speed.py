@@ -42,7 +42,7 @@ CASES = (
     ConsumerCase("consume-stream", "stream", _FEEDS["to_partitions"]),
     ConsumerCase("consume-kafka", "topic", _FEEDS["to_kafka"]),
 )
-MAX_EVENTS = 20_000
+MAX_EVENTS = 10_000
 
 
 async def measure(names: Collection[str], events: int) -> AsyncIterator[Mapping[str, object]]:

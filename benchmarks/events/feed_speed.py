@@ -44,6 +44,7 @@ class FeedCase:
         events_per_second: the rate at which events are appended for the lag.
         publish_alone: publishes some messages with the client library of the sink.
         tried: events/s of that library when it was chosen, see TRIED; None: that was not measured.
+        is_avro: the feed publishes in Avro, and the library alone the same events in JSON.
     """
 
     case: str
@@ -53,6 +54,7 @@ class FeedCase:
     events_per_second: int = EVENTS_PER_SECOND
     publish_alone: Callable[[SinkServer, int], Awaitable[float]]
     tried: int | None = None
+    is_avro: bool = False
 
     def reader(self, server: SinkServer) -> Reader:
         """The process that publishes."""
@@ -107,6 +109,24 @@ CASES = (
         tried=TRIED[Sink.KAFKA],
     ),
     FeedCase(
+        case="feed-stream-10-avro",
+        feed="to_partitions_in_avro",
+        sink=Sink.STREAM,
+        events=60_000,
+        publish_alone=partial(bare_clients.publish_to_stream, partitions=order_feeds.PARTITIONS),
+        tried=TRIED[Sink.STREAM],
+        is_avro=True,
+    ),
+    FeedCase(
+        case="feed-kafka-avro",
+        feed="to_kafka_in_avro",
+        sink=Sink.KAFKA,
+        events=60_000,
+        publish_alone=partial(bare_clients.publish_to_kafka, partitions=order_feeds.PARTITIONS),
+        tried=TRIED[Sink.KAFKA],
+        is_avro=True,
+    ),
+    FeedCase(
         case="feed-webhook",
         feed="to_webhook",
         sink=Sink.WEBHOOK,
@@ -136,6 +156,8 @@ async def _measure(
 ) -> AsyncIterator[Mapping[str, object]]:
     alone = await case.publish_alone(server, min(events, MAX_BARE))
     await orders.fill(database, WARMUP + events)
+    if case.is_avro:
+        await database.run_command("schemas", "register", orders.__name__)
     async with run_reader(database, case.reader(server)) as feed:
         speed = await measure_speed(feed, WARMUP, WARMUP + events)
         yield {

@@ -16,6 +16,8 @@ CONSUMED = Table(
     Column("what", Text, nullable=False),
 )
 
+_INSERT = CONSUMED.insert()
+
 queue = Consumer("orders-of-queue", source=from_queue())
 stream = Consumer("orders-of-stream", source=from_stream("partitioned-orders"))
 topic = Consumer("orders-of-topic", source=from_kafka("orders"))
@@ -36,4 +38,4 @@ for each in (queue, stream, topic):
 
 async def _insert(what: str, received: Received, connection: AsyncConnection) -> None:
     row = {"stream": received.stream, "version": received.version, "what": what}
-    await connection.execute(CONSUMED.insert().values(row))
+    await connection.execute(_INSERT, row)
