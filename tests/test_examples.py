@@ -8,6 +8,7 @@ from copy import copy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Rejected
 from saga_engine.events import Append, EventData, Events, Feed, Recorded, replay
+from saga_engine.events.event_store.event_types import event_type_of
+from saga_engine.events.event_store.schema_registration import register_events
 from saga_engine.events.feeds.feed_table import StoredFeed
 from saga_engine.loading import load_objects
 from saga_engine.participant import Participant
@@ -27,6 +30,7 @@ from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import Emitter
 from saga_engine.worker.worker import Worker
+from tests.kit.avro_events import avro_schemas, read_framed
 from tests.kit.connections import raw_channel
 from tests.kit.consumers import running_consumers
 from tests.kit.feeds import (
@@ -37,6 +41,7 @@ from tests.kit.feeds import (
     wait_for_feed,
 )
 from tests.kit.greeter import run_services
+from tests.kit.kafka_topics import read_topic
 from tests.kit.projections import running_projector
 from tests.kit.streams import stream_url
 
@@ -241,6 +246,19 @@ async def append_shop_orders(events: Events) -> None:
     await events.handle(shop.orders, 2, shop.CancelOrder(reason="too late"))
 
 
+async def register_schemas(database: Database) -> None:
+    """Register those of all versions, as the projectors of the shop did when they started."""
+    classes = [
+        each
+        for module in ("first_version", "orders")
+        for each in vars(importlib.import_module(f"examples.shop.{module}")).values()
+        if isinstance(each, type)
+    ]
+    types = [each for each in map(event_type_of, classes) if each]
+    async with database.transaction() as tx:
+        await register_events(tx, types, Settings())
+
+
 async def write_invoices(
     url: str, source: str, feed: Feed, *, broker_url: str = "", **settings: Any
 ) -> StoredFeed:
@@ -255,6 +273,7 @@ async def write_invoices(
         Events(url, settings=Settings()) as events,
         Database(url, Settings(), EVENT_DATABASE) as database,
     ):
+        await register_schemas(database)
         await append_shop_orders(events)
         if source == "queue":
             async with consuming():
@@ -310,6 +329,22 @@ async def test_the_shop_writes_invoices_from_a_topic_of_10_partitions(migrated_u
     stored = await write_invoices(migrated_url, "kafka", feed, **settings)
     difference = "The replication of topic 'shop-orders' is 1; the feed declares 3."
     assert stored.differences == (difference,)
+    async with Database(migrated_url, Settings(), EVENT_DATABASE) as database:
+        schemas = await avro_schemas(database)
+    orders = [
+        read_framed(record.value, schemas)[1]
+        for record in await read_topic(kafka.servers, "shop-orders")
+        if record.headers["ce_type"] == "order-created"
+    ]
+    created_at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    old = {"customer": "ivo", "items": {"cup": 1}, "total": "8.00", "created_at": created_at}
+    new = {"customer": "mara", "currency": "EUR", "created_at": created_at}
+    assert sorted(orders, key=itemgetter("total")) == [
+        new | {"items": {"tea": 3}, "total": "13.50"},
+        new | {"items": {"tea": 1}, "total": "4.50"},
+        old,
+        new | {"items": {"tea": 2}, "total": "9.00"},
+    ]
 
 
 async def test_the_shops_read_model_is_what_a_replay_of_its_orders_says(migrated_url):

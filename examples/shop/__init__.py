@@ -2,13 +2,14 @@
 An event-sourced shop: an order is the fold of its events, and a saga confirms it.
 
     orders          the aggregate: its events, its commands, and version 2 of an event
+    first_version   version 1 of that event, as the shop declared it at first
     sagas           checkout: create the order, charge the card, confirm the order
     messages        the messages of that saga
     services        the participants; the shop's steps and its events are committed together
     projections     the read model: an order by its id, the orders of a customer
     feeds           what happens to orders, published to the exchange of RabbitMQ
     stream_feeds    the same in a stream of RabbitMQ, with 10 partitions
-    kafka_feeds     the same in a topic of Kafka, with 10 partitions
+    kafka_feeds     the same in a topic of Kafka, with 10 partitions, in Avro
     consumers       another service, which writes an invoice for each order that was published
     database        where the events and the read model are
     create_tables   creates the tables of the read model and of the invoices

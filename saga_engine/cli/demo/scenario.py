@@ -107,7 +107,8 @@ Left out, because the demo starts no server that they need; docs/streams.md does
       a stream of RabbitMQ with 10 partitions: a RabbitMQ with the plugin rabbitmq_stream, and
       saga-engine[streams]
   examples/shop/kafka_feeds.py
-      a topic of Kafka with 10 partitions: a server of Kafka, and saga-engine[kafka]"""
+      a topic of Kafka with 10 partitions, in Avro: a server of Kafka, and
+      saga-engine[kafka,avro]"""
 
 NEXT_STEPS = """
 Next:
