@@ -19,7 +19,8 @@ _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0003'
 # The row is updated with each batch; half of each page is free, so that updates are HOT. Retention
 # keeps the journals that a reader of runs has not read. It drops them when the reader has not moved
 # for too long; `missing_until` is then the last position of what it has missed. `differences` are
-# sentences on a destination that is not as the feed declares it.
+# sentences on a destination that is not as the feed declares it. `confirmed_ends` has the offset at
+# which each partition of a Kafka topic ends at least: one that ends earlier has lost events.
 _FEED = """
 CREATE TABLE saga_engine.feed (
     name text COLLATE "C" NOT NULL,
@@ -36,6 +37,8 @@ CREATE TABLE saga_engine.feed (
     missing_until bigint,
     rewinds integer NOT NULL DEFAULT 0,
     differences text[] NOT NULL DEFAULT '{}',
+    confirmed_topic text NOT NULL DEFAULT '',
+    confirmed_ends bigint[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (name, sink)
 ) WITH (fillfactor = 50)"""
 

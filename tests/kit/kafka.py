@@ -17,7 +17,8 @@ import asyncio
 import os
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -84,6 +85,11 @@ class KafkaServer:
                 return
         raise BrokerUnavailable(f"It did not start: {self._process.log_tail()}")
 
+    @property
+    def data(self) -> Path:
+        """The file that has everything when the server has ended."""
+        return self._directory / "data" / "kafka.json"
+
     async def terminate(self) -> None:
         """SIGTERM: it writes what it has, and loses what it still confirms until it has ended."""
         await self._process.stop(signal.SIGTERM, _STOP_TIMEOUT)
@@ -140,6 +146,17 @@ class CrashingKafka:
     async def restart(self) -> None:
         """Crash it, and start it again."""
         await self.crash()
+        await self.start()
+
+    @asynccontextmanager
+    async def losing(self) -> AsyncIterator[None]:
+        """Lose everything that is confirmed in the block, as after an unclean election."""
+        await self.crash()
+        kept = self._server.data.read_bytes()
+        await self.start()
+        yield
+        await self.crash()
+        self._server.data.write_bytes(kept)
         await self.start()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from saga_engine.events import Feed, Recorded
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS, ConfirmedOffsets
 from saga_engine.events.feeds.event_encoder import JsonEncoder
 from saga_engine.events.feeds.feed import KafkaOptions, Sink
 from saga_engine.events.feeds.feed_table import FeedKey
@@ -67,11 +68,21 @@ def some_events(number: int, *, after: int = 0, size: int = 0) -> list[Recorded]
 
 @asynccontextmanager
 async def open_sink(
-    servers: str, options: KafkaOptions, position: int = 0, **settings: Any
+    servers: str,
+    options: KafkaOptions,
+    position: int = 0,
+    confirmed: ConfirmedOffsets = NO_OFFSETS,
+    **settings: Any,
 ) -> AsyncIterator[KafkaSink]:
-    """A sink whose feed has published up to a position."""
+    """A sink whose feed has published up to a position, and has saved what was confirmed."""
     chosen = Settings(**{"kafka_bootstrap_servers": servers, **FAST, **settings})
-    async with KafkaSink(TO_KAFKA, options, JsonEncoder(), LOG, chosen) as sink:
+
+    async def read_confirmed() -> ConfirmedOffsets:
+        return confirmed
+
+    async with KafkaSink(
+        TO_KAFKA, options, JsonEncoder(), LOG, chosen, read_confirmed=read_confirmed
+    ) as sink:
         await sink.resume(position)
         yield sink
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from saga_engine.events import Recorded
 from tests.kit.feeds import Delivered, check_delivered
@@ -73,6 +81,17 @@ async def add_partitions(servers: str, topic: str, partitions: int) -> None:
     admin = AdminClient({"bootstrap.servers": servers})
     added = admin.create_partitions([NewPartitions(topic, partitions)])
     await asyncio.wrap_future(added[topic])
+
+
+async def limit_messages(servers: str, topic: str, max_message_bytes: int) -> None:
+    """Change the largest message that a topic takes, as an operator does."""
+    operation = AlterConfigOpType.SET
+    entry = ConfigEntry(
+        "max.message.bytes", str(max_message_bytes), incremental_operation=operation
+    )
+    changed = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": servers})
+    await asyncio.wrap_future(admin.incremental_alter_configs([changed])[changed])
 
 
 async def delete_topic(servers: str, topic: str) -> None:

@@ -238,6 +238,8 @@ feed = Table(
     Column("missing_until", BigInteger),
     Column("rewinds", Integer, nullable=False, server_default=text("0")),
     Column("differences", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("confirmed_topic", Text, nullable=False, server_default=""),
+    Column("confirmed_ends", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
 )
 feed_failure = Table(
     "feed_failure",

@@ -30,6 +30,7 @@ Feeds: events published in the order of their streams, at least once.
     webhook_target     the rules for the URL of a webhook and for the addresses of its host
     kafka_sink         a Kafka topic as a sink
     kafka_topic        that topic: made when it is missing, compared when it exists
+    confirmed_offsets  how far the partitions of the topic reach, because Kafka has confirmed it
     kafka_producer     one producer of librdkafka, which lives until an event is not delivered
     kafka_message      an event as a message for Kafka
     kafka_partition    the partition of a stream in a topic

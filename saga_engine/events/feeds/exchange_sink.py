@@ -6,6 +6,7 @@ from saga_engine.errors import UnreadableEvent
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.cloud_event import encode_event
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
 from saga_engine.events.feeds.feed import ExchangeOptions, Unroutable
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.interfaces import FeedMessages
@@ -27,6 +28,7 @@ class ExchangeSink:
         emit: takes telemetry events.
     """
 
+    confirmed_offsets = NO_OFFSETS
     one_at_a_time = True
     """A queue that was full for one event may have a place for the next."""
     differences = ()

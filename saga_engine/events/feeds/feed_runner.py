@@ -185,7 +185,9 @@ class FeedRunner:
             NotOwner: another process has changed the feed.
         """
         failed = batch.failed if is_finished else None
-        progress = Progress(self._saved, batch.position, batch.take_skipped())
+        progress = Progress(
+            self._saved, batch.position, batch.take_skipped(), self._sink.confirmed_offsets
+        )
         problem = self._sink.explain(*failed) if failed else ""
         await self._checkpoint.save(progress, (failed[0], problem) if failed else None)
         self._set_position(batch.position)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.confirmed_offsets import ConfirmedOffsets
 from saga_engine.events.feeds.feed import Unroutable
 from saga_engine.protocol.message import PublishOutcome
 
@@ -43,6 +44,10 @@ class FeedSink(SinkRules, Protocol):
     @property
     def differences(self) -> tuple[str, ...]:
         """How the destination differs from what the feed declares, in sentences for operators."""
+
+    @property
+    def confirmed_offsets(self) -> ConfirmedOffsets:
+        """What the destination has at least; it is saved with the position."""
 
     async def resume(self, position: int) -> int:
         """

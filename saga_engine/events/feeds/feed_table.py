@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS, ConfirmedOffsets
 from saga_engine.events.feeds.feed import Feed, Sink
 from saga_engine.postgres.statement import Transaction, text
 
@@ -68,11 +69,13 @@ class Progress:
         after: the position that it has continued from.
         position: every event up to it was published, skipped or discarded.
         skipped: how many events between the two no queue was bound for.
+        confirmed: what its destination has at least.
     """
 
     after: int
     position: int
     skipped: int = 0
+    confirmed: ConfirmedOffsets = NO_OFFSETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +163,22 @@ async def save(tx: Transaction, key: FeedKey, progress: Progress, owner: str, le
         "after": progress.after,
         "position": progress.position,
         "skipped": progress.skipped,
+        "confirmed_topic": progress.confirmed.topic,
+        "confirmed_ends": list(progress.confirmed.ends),
         "owner": owner,
         "lease": lease,
     }
     return (await tx.execute(_SAVE, parameters)).rowcount == 1
 
 
+async def read_confirmed(tx: Transaction, key: FeedKey) -> ConfirmedOffsets:
+    """Read what the destination of a feed has at least; after an action nothing is known."""
+    row = (await tx.execute(_READ_CONFIRMED, key.parameters)).one()
+    return ConfirmedOffsets(row.confirmed_topic, tuple(row.confirmed_ends))
+
+
 async def set_state(tx: Transaction, key: FeedKey, state: FeedState, position: int) -> None:
-    """Set the state and the position of a feed, and end its lease."""
+    """Set the state and the position of a feed, end its lease, and forget what was confirmed."""
     parameters = {**key.parameters, "state": state.value, "position": position}
     await tx.execute(_SET_STATE, parameters)
 
@@ -232,6 +243,8 @@ _SAVE = text(
     """
     UPDATE saga_engine.feed
     SET position = :position, skipped = skipped + :skipped, updated_at = clock_timestamp(),
+        confirmed_topic = :confirmed_topic,
+        confirmed_ends = CAST(:confirmed_ends AS bigint[]),
         leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
     WHERE name = :name AND sink = :sink AND state = 'active' AND position = :after
         AND owner = :owner"""
@@ -240,7 +253,12 @@ _SET_STATE = text(
     """
     UPDATE saga_engine.feed
     SET state = :state, position = :position, owner = NULL, leased_until = NULL,
-        updated_at = clock_timestamp()
+        updated_at = clock_timestamp(), confirmed_topic = DEFAULT, confirmed_ends = DEFAULT
+    WHERE name = :name AND sink = :sink"""
+)
+_READ_CONFIRMED = text(
+    """
+    SELECT confirmed_topic, confirmed_ends FROM saga_engine.feed
     WHERE name = :name AND sink = :sink"""
 )
 _SET_DIFFERENCES = text(

@@ -69,6 +69,7 @@ class KafkaProducer:
         self._is_single = is_single
         self._errors = ErrorRecord()
         self._refused: dict[int, KafkaError] = {}  # why messages were not delivered, by their index
+        self._stored: dict[int, Message] = {}  # what was delivered of the last batch
         self.failure: KafkaError | None = None
         """Why not everything was delivered: the producer is closed. None: it can be used."""
         self._producer: Producer = Producer(
@@ -101,6 +102,7 @@ class KafkaProducer:
             An outcome each. If not all are CONFIRMED, the producer has a `failure` and is closed.
         """
         deadline = time.monotonic() + seconds
+        self._stored = {}
         outcomes = [PublishOutcome.UNKNOWN] * len(messages)
         fatal: KafkaError | None = None
         try:
@@ -112,6 +114,16 @@ class KafkaProducer:
             self.failure = self._refusal() or fatal or self._errors.last or TIMED_OUT
             self._find_too_large(outcomes)
         return outcomes
+
+    @property
+    def next_offsets(self) -> dict[int, int]:
+        """Of the partitions of the last batch, the offset after what was confirmed there."""
+        found: dict[int, int] = {}
+        for message in self._stored.values():
+            partition, offset = message.partition(), message.offset()
+            if partition is not None and offset is not None:
+                found[partition] = max(found.get(partition, 0), offset + 1)
+        return found
 
     def close(self) -> None:
         """Drop what is not delivered, and close the connections."""
@@ -153,10 +165,11 @@ class KafkaProducer:
     def _on_delivery(
         self, outcomes: list[PublishOutcome], index: int
     ) -> Callable[[KafkaError | None, Message], None]:
-        def delivered(error: KafkaError | None, _message: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
             # It calls nothing: `poll` may have set an exception before, see _RAISED_BY_POLL.
             if error is None:
                 outcomes[index] = PublishOutcome.CONFIRMED
+                self._stored[index] = message
             else:
                 self._refused[index] = error
 

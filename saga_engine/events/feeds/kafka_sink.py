@@ -7,7 +7,7 @@ one: a retry of single messages would let later ones of a stream overtake them.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from types import TracebackType
@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException
 from saga_engine.errors import ConfigurationError, StoreError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS, ConfirmedOffsets
 from saga_engine.events.feeds.event_encoder import EncodedData, EventEncoder, encoding_problem
 from saga_engine.events.feeds.feed import KafkaOptions, Unroutable
 from saga_engine.events.feeds.feed_table import FeedKey
@@ -44,6 +45,7 @@ class KafkaSink:
         encoder: of the events' data.
         log: the identity of the log.
         settings: where Kafka is, and how long it may take.
+        read_confirmed: what Kafka had confirmed when the position was saved.
 
     Raises:
         ConfigurationError: librdkafka does not accept the settings.
@@ -61,12 +63,15 @@ class KafkaSink:
         encoder: EventEncoder,
         log: EventLog,
         settings: Settings,
+        *,
+        read_confirmed: Callable[[], Awaitable[ConfirmedOffsets]],
     ) -> None:
         self._key = key
         self._options = options
         self._encoder = encoder
         self._log = log
         self._settings = settings
+        self._read_confirmed = read_confirmed
         self._closing = Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{options.topic}")
         self._topic = KafkaTopic(key, options, settings, self._closing)
@@ -76,6 +81,7 @@ class KafkaSink:
         self._is_single = False  # a request was too large: find the event
         self.problem: str | None = None
         self.differences: tuple[str, ...] = ()
+        self.confirmed_offsets = NO_OFFSETS
 
     async def __aenter__(self) -> Self:
         try:
@@ -102,13 +108,14 @@ class KafkaSink:
 
     async def resume(self, position: int) -> int:
         """
-        Begin with a new producer after a position, and check the topic.
+        Begin with a new producer after a position, and check the topic: it may have lost events.
 
         That does not last as long as a lease. Without an answer the topic is checked again before
         the first event.
         """
         seconds = min(self._settings.kafka_request_timeout, self._settings.projection_lease / 3)
-        await self._in_thread(self._resume, position, seconds)
+        confirmed = await self._read_confirmed()
+        await self._in_thread(self._resume, position, confirmed, seconds)
         return position
 
     async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
@@ -149,8 +156,9 @@ class KafkaSink:
             self._closing.set()
             raise
 
-    def _resume(self, position: int, seconds: float) -> None:
+    def _resume(self, position: int, confirmed: ConfirmedOffsets, seconds: float) -> None:
         self._position = position
+        self.confirmed_offsets = confirmed
         self._check = self.problem = None
         self._drop_producer()
         self._check_topic(seconds)
@@ -195,6 +203,7 @@ class KafkaSink:
         """Deliver messages; after a failure the next call begins with a new producer."""
         producer = self._producer or self._new_producer(self._limit)
         outcomes = producer.publish(messages, self._settings.kafka_delivery_timeout)
+        self.confirmed_offsets = self.confirmed_offsets.after(producer.next_offsets)
         failure = producer.failure
         if failure is None:
             self.problem = None
@@ -203,18 +212,22 @@ class KafkaSink:
                 self._drop_producer()  # the next one sends many messages at once again
             return outcomes
         self._producer = None
-        self._check = None  # the topic may have been deleted or changed
+        self._check = None  # the topic may have been deleted or changed, or have lost events
         self._is_single = producer.was_too_large
         self.problem = problem_of(failure, self._options.topic)
         return outcomes
 
     def _check_topic(self, seconds: float) -> None:
-        check = self._topic.check(self._position, seconds)
+        check = self._topic.check(self._position, self.confirmed_offsets, seconds)
+        if check.is_missing:
+            self.confirmed_offsets = NO_OFFSETS
         if check.problem:
             self.problem = check.problem
-        else:
-            self._check = check
-            self.differences = check.differences
+            return
+        self._check = check
+        self.differences = check.differences
+        if check.name != self.confirmed_offsets.topic:
+            self.confirmed_offsets = ConfirmedOffsets(check.name, (0,) * self._options.partitions)
 
     def _new_producer(self, max_message_bytes: int) -> KafkaProducer:
         self._producer = KafkaProducer(

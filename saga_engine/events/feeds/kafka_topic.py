@@ -13,15 +13,17 @@ from datetime import timedelta
 from threading import Event
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
     TopicDescription,
 )
 
+from saga_engine.events.feeds.confirmed_offsets import ConfirmedOffsets
 from saga_engine.events.feeds.feed import KafkaOptions
 from saga_engine.events.feeds.feed_table import FeedKey
 from saga_engine.events.feeds.kafka_client import (
@@ -48,12 +50,16 @@ class TopicCheck:
     What is known of a topic.
 
     Args:
+        name: and id of the topic, which another topic of that name does not have.
+        is_missing: it does not exist, and is not created.
         problem: why nothing can be published to it now; the check is repeated.
         refusal: why nothing can be published to it until an operator has acted.
         differences: from what the feed declares, each as a sentence.
         max_message_bytes: the smaller one of the feed's limit and the topic's.
     """
 
+    name: str = ""
+    is_missing: bool = False
     problem: str | None = None
     refusal: str | None = None
     differences: tuple[str, ...] = ()
@@ -80,13 +86,16 @@ class KafkaTopic:
         self._replication = settings.kafka_replication or options.replication
         self._configuration = client_configuration(settings)
 
-    def check(self, published_until: int, seconds: float) -> TopicCheck:
+    def check(
+        self, published_until: int, confirmed: ConfirmedOffsets, seconds: float
+    ) -> TopicCheck:
         """
         Compare the topic with what the feed declares.
 
         Args:
             published_until: the position of the feed; at 0 a missing topic is created. Later one
                 it has been deleted, and its events with it: that is for an operator to decide.
+            confirmed: what Kafka has confirmed of a topic; that must still be there.
             seconds: how long that may take.
         """
         errors = ErrorRecord()
@@ -94,29 +103,33 @@ class KafkaTopic:
         try:
             admin = AdminClient(configuration, logger=SILENT)
             requests = _Requests(admin, self._closing, time.monotonic() + seconds)
-            return self._check(requests, published_until)
+            return self._check(requests, published_until, confirmed)
         except KafkaException as error:
             reason = reason_of(error.args[0], errors)
             return TopicCheck(problem=problem_of(reason, self._options.topic))
 
-    def _check(self, requests: "_Requests", published_until: int) -> TopicCheck:
+    def _check(
+        self, requests: "_Requests", published_until: int, confirmed: ConfirmedOffsets
+    ) -> TopicCheck:
         found = requests.describe(self._options.topic)
         if found is None and published_until:
-            return TopicCheck(problem=self._missing(published_until))
-        if found is None:
-            requests.create(self._new_topic())
-            found = requests.describe(self._options.topic)
+            return TopicCheck(is_missing=True, problem=self._missing(published_until))
+        found = found or self._create(requests)
         if found is None:
             return TopicCheck(problem=f"Topic {self._options.topic!r} is being created.")
         if len(found.partitions) != self._options.partitions:
             return TopicCheck(refusal=self._wrong_partitions(found, published_until))
+        name = f"{found.name} {found.topic_id}"
+        if confirmed.topic == name and (lost := self._lost(requests, confirmed, published_until)):
+            return TopicCheck(name=name, problem=lost)
         try:
             stored = requests.configuration(self._options.topic)
         except KafkaException as error:
             if error.args[0].name() not in _NO_RIGHT:
                 raise
-            return self._incomparable(found, error.args[0])
+            return self._incomparable(name, found, error.args[0])
         return TopicCheck(
+            name=name,
             differences=(*self._other_replication(found), *self._other_configuration(stored)),
             max_message_bytes=min(
                 self._options.max_message_bytes,
@@ -124,13 +137,12 @@ class KafkaTopic:
             ),
         )
 
-    def _new_topic(self) -> NewTopic:
-        return NewTopic(
-            self._options.topic,
-            self._options.partitions,
-            self._replication,
-            config=self._wanted(),
-        )
+    def _create(self, requests: "_Requests") -> TopicDescription | None:
+        """Create the topic; None while Kafka does not show it yet."""
+        options = self._options
+        new = NewTopic(options.topic, options.partitions, self._replication, config=self._wanted())
+        requests.create(new)
+        return requests.describe(options.topic)
 
     def _wanted(self) -> dict[str, str]:
         """Return the configuration of a new topic."""
@@ -163,13 +175,14 @@ class KafkaTopic:
             f"The replication of topic {topic!r} is {replication}; the feed declares {declared}."
         ]
 
-    def _incomparable(self, found: TopicDescription, error: KafkaError) -> TopicCheck:
+    def _incomparable(self, name: str, found: TopicDescription, error: KafkaError) -> TopicCheck:
         """Without the right to read the configuration, the feed goes on with its own limits."""
         difference = (
             f"The configuration of topic {self._options.topic!r} cannot be compared:"
             f" {error.str().rstrip('.')}. Grant DESCRIBE_CONFIGS on it."
         )
         return TopicCheck(
+            name=name,
             differences=(*self._other_replication(found), difference),
             max_message_bytes=self._options.max_message_bytes,
         )
@@ -193,6 +206,24 @@ class KafkaTopic:
             f" position {published_until}: it was deleted. `{self._key.rewind_command}`"
             " creates it and publishes all events again; if you create it, the feed continues."
         )
+
+    def _lost(
+        self, requests: "_Requests", confirmed: ConfirmedOffsets, published_until: int
+    ) -> str | None:
+        """Return the sentence on the first partition that has lost confirmed events."""
+        ends = requests.ends(self._options.topic, len(confirmed.ends))
+        for number, (end, least) in enumerate(zip(ends, confirmed.ends, strict=True)):
+            if end < least:
+                return (
+                    f"Partition {number} of topic {self._options.topic!r} ends at offset {end:,},"
+                    f" but Kafka had confirmed events of this feed up to offset {least - 1:,}: it"
+                    " has lost them, as after an unclean election of a leader."
+                    f" `{self._key.rewind_command}` publishes all events again, with the same ids;"
+                    " the ce_sequence of the last message that the partition has, instead of 0,"
+                    " publishes those after it. To go on without the lost ones, give"
+                    f" {max(0, published_until - 1)}."
+                )
+        return None
 
 
 class _Requests:
@@ -221,6 +252,14 @@ class _Requests:
         except KafkaException as error:
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise
+
+    def ends(self, topic: str, partitions: int) -> list[int]:
+        """Return the offset at which each partition of a topic ends."""
+        end = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # of theirs
+        latest = {TopicPartition(topic, each): end for each in range(partitions)}
+        requests = self._admin.list_offsets(latest, **self._timeout())
+        by_partition = {each.partition: requests[each] for each in latest}
+        return [self._result(by_partition[each]).offset for each in range(partitions)]
 
     def configuration(self, topic: str) -> dict[str, str]:
         """Read the configuration of a topic."""

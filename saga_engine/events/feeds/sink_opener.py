@@ -9,6 +9,8 @@ from saga_engine.amqp.publisher import Publisher
 from saga_engine.engine_process import connection_events, connection_problem
 from saga_engine.errors import ConfigurationError
 from saga_engine.events.event_store.event_log import EventLog
+from saga_engine.events.feeds import feed_table
+from saga_engine.events.feeds.confirmed_offsets import ConfirmedOffsets
 from saga_engine.events.feeds.event_encoder import AvroEncoder, EventEncoder, JsonEncoder
 from saga_engine.events.feeds.exchange_sink import ExchangeSink
 from saga_engine.events.feeds.feed import (
@@ -138,7 +140,14 @@ class SinkOpener:
                 " Install saga-engine[kafka]."
             ) from None
         encoder = self._encoder(options.encoding)
-        sink = KafkaSink(key, options, encoder, self._log, self._settings)
+
+        async def read_confirmed() -> ConfirmedOffsets:
+            async with self._database.transaction() as tx:
+                return await feed_table.read_confirmed(tx, key)
+
+        sink = KafkaSink(
+            key, options, encoder, self._log, self._settings, read_confirmed=read_confirmed
+        )
         return await self._resources.enter_async_context(sink)
 
     async def _open_webhook(self, feed: Feed, key: FeedKey, options: WebhookOptions) -> FeedSink:

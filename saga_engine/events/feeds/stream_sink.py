@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 from saga_engine.errors import BrokerError, ConfigurationError, StoreError
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
 from saga_engine.events.feeds.event_encoder import EncodedData, EventEncoder, encoding_problem
 from saga_engine.events.feeds.feed import StreamOptions, Unroutable
 from saga_engine.events.feeds.producer_name import ProducerName
@@ -42,6 +43,7 @@ class StreamSink(AsyncResource):
         BrokerUnavailable: on entering: it is out of reach by the stream protocol.
     """
 
+    confirmed_offsets = NO_OFFSETS
     one_at_a_time = False
     """What a partition has of a producer has no gap."""
     unroutable = Unroutable.STOP

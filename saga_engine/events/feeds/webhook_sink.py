@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 from saga_engine.errors import ConfigurationError, StoreError
 from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
 from saga_engine.events.feeds.feed import Unroutable, WebhookOptions
 from saga_engine.events.feeds.owned_feed import OwnedFeed
 from saga_engine.events.feeds.webhook_answer import Answer, Verdict
@@ -41,6 +42,7 @@ class WebhookSink(AsyncResource):
         ConfigurationError: the environment has no valid secret.
     """
 
+    confirmed_offsets = NO_OFFSETS
     one_at_a_time = True
     """The receiver may refuse one event and take the next."""
     unroutable = Unroutable.STOP

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from saga_engine.events import Append, Events, Recorded
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.log_page import LogFilter, LogPage
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
 from saga_engine.events.feeds.feed import Unroutable
 from saga_engine.events.feeds.feed_checkpoint import FeedCheckpoint
 from saga_engine.events.feeds.feed_runner import FeedRunner
@@ -49,6 +50,7 @@ class PatientSink:
     unroutable = Unroutable.STOP
     problem = None
     differences = ()
+    confirmed_offsets = NO_OFFSETS
 
     async def resume(self, position: int) -> int:
         return position

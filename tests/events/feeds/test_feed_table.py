@@ -1,6 +1,7 @@
 """One process has a feed, and only that one can move it, from the stored position."""
 
 from saga_engine.events.feeds import feed_table
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS, ConfirmedOffsets
 from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_table import FeedKey, FeedState, Progress
 from tests.kit.feeds import ORDERS, stored_feed
@@ -49,6 +50,26 @@ async def test_a_position_is_saved_by_the_owner_that_has_continued_from_the_one_
     assert await save(feed_database, Progress(5, 6), "a")
     found = await stored_feed(feed_database)
     assert (found.position, found.skipped, found.owner) == (6, 1, "a")
+
+
+async def test_what_was_confirmed_is_saved_with_the_position_until_an_operator_acts(
+    feed_database,
+):
+    confirmed = ConfirmedOffsets("orders id", (3, 0))
+    await acquire(feed_database, "a")
+    assert await read_confirmed(feed_database) == NO_OFFSETS
+    assert await save(feed_database, Progress(0, 5, confirmed=confirmed))
+    assert await read_confirmed(feed_database) == confirmed
+    assert not await save(feed_database, Progress(0, 6))
+    assert await read_confirmed(feed_database) == confirmed
+    async with feed_database.transaction() as tx:
+        await feed_table.set_state(tx, ORDERS, FeedState.ACTIVE, 3)
+    assert await read_confirmed(feed_database) == NO_OFFSETS
+
+
+async def read_confirmed(feed_database) -> ConfirmedOffsets:
+    async with feed_database.transaction() as tx:
+        return await feed_table.read_confirmed(tx, ORDERS)
 
 
 async def test_an_owner_whose_lease_another_has_taken_saves_nothing(feed_database):

@@ -20,6 +20,7 @@ from tests.kit.kafka_feeds import PARTITIONS, TO_KAFKA, kafka_feed, running_kafk
 from tests.kit.kafka_topics import check_records, create_topic, new_topic, read_topic
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import append_one, append_orders, placed
+from tests.kit.servers import crashing_kafka
 
 OPERATOR = Operator("mara", "tested")
 NOWHERE = "127.0.0.1:1"
@@ -95,6 +96,27 @@ async def test_a_rewound_feed_repeats_events_with_the_same_id(
     check_records(records, expected)
     assert set(Counter(each.headers["ce_id"] for each in records).values()) == {2}
     assert len({(each.headers["ce_id"], each.value) for each in records}) == len(expected)
+
+
+async def test_a_feed_waits_for_an_operator_when_its_topic_has_lost_events(
+    events, event_url, kafka_is_installed, feed_database
+):
+    topic = new_topic()
+    async with crashing_kafka() as server:
+        async with running_kafka_feeds(event_url, server.servers, [kafka_feed(topic)]):
+            await append_orders(events, 3)
+            await wait_for_kafka(feed_database, await events.position())
+            async with server.losing():
+                await append_orders(events, 3, seed=1)
+                await wait_for_kafka(feed_database, await events.position())
+        async with running_kafka_feeds(event_url, server.servers, [kafka_feed(topic)]) as emitted:
+            (waits,) = await emitted.wait_for(FeedWaits)
+            assert "it has lost them" in waits.problem
+            await append_orders(events, 3, seed=2)
+            async with feed_database.transaction() as tx:
+                await feed_actions.rewind(tx, TO_KAFKA, 0, OPERATOR)
+            await wait_for_kafka(feed_database, await events.position())
+        check_records(await read_topic(server.servers, topic), await every_event(events))
 
 
 async def test_another_number_of_partitions_stops_the_feed_until_an_operator_retries(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from saga_engine.errors import ConfigurationError
+from saga_engine.events.feeds.confirmed_offsets import ConfirmedOffsets
 from saga_engine.protocol.message import PublishOutcome
 from tests.kit.kafka_feeds import (
     PARTITIONS,
@@ -19,6 +20,7 @@ from tests.kit.kafka_topics import (
     check_records,
     create_topic,
     delete_topic,
+    limit_messages,
     new_topic,
     read_topic,
 )
@@ -26,6 +28,7 @@ from tests.kit.programs import wait_until_true
 from tests.kit.proxy import TcpProxy, running_proxy
 from tests.kit.servers import crashing_kafka
 
+CONFIRMED = PublishOutcome.CONFIRMED
 NOWHERE = "127.0.0.1:1"
 
 
@@ -94,16 +97,16 @@ async def test_a_limit_that_was_lowered_is_noticed(kafka):
     topic = new_topic()
     options = kafka_options(topic, compression="none")
     async with open_sink(kafka.servers, options) as sink:
-        await publish_all(sink, some_events(10))
-        await delete_topic(kafka.servers, topic)
-        await create_topic(kafka.servers, topic, max_message_bytes=2_000)
+        first = some_events(10)
+        await publish_all(sink, first)
+        await limit_messages(kafka.servers, topic, 2_000)
         events = some_events(2, after=10, size=1_500)
         large = some_events(1, after=12, size=5_000)
         waiting = [*events, *large]
         while PublishOutcome.UNPUBLISHABLE not in (outcomes := await sink.publish(waiting)):
             waiting = unconfirmed(waiting, outcomes)
         assert outcomes[-1] is PublishOutcome.UNPUBLISHABLE
-    check_records(await read_topic(kafka.servers, topic), events)
+    check_records(await read_topic(kafka.servers, topic), [*first, *events])
 
 
 async def test_another_number_of_partitions_stops_the_feed(kafka):
@@ -210,6 +213,47 @@ async def test_a_server_that_crashed_keeps_what_it_has_confirmed(kafka_is_instal
                 await publish_all(sink, events[first : first + 100])
                 await server.restart()
         check_records(await read_topic(server.servers, topic), events)
+
+
+async def test_a_topic_that_has_lost_confirmed_events_gets_no_others(kafka_is_installed):
+    """They would follow a hole. The next process finds it, too, from what was saved."""
+    topic, events = new_topic(), some_events(100)
+    async with crashing_kafka() as server:
+        async with open_sink(server.servers, kafka_options(topic)) as sink:
+            await publish_all(sink, events[:40])
+            async with server.losing():
+                await publish_all(sink, events[40:80])
+            confirmed = sink.confirmed_offsets
+            assert await publish_until_problem(sink, events[80:]) == set()
+            assert "Kafka had confirmed events of this feed up to" in str(sink.problem)
+        async with open_sink(server.servers, kafka_options(topic), 80, confirmed) as sink:
+            problem = str(sink.problem)
+            assert f"of topic '{topic}' ends at offset" in problem
+            assert (
+                "`saga-engine feeds rewind to-kafka --sink kafka --to 0` publishes all" in problem
+            )
+            assert problem.endswith("To go on without the lost ones, give 79.")
+        check_records(await read_topic(server.servers, topic), events[:40])
+
+
+async def publish_until_problem(sink, events):
+    """Publish until the sink has a problem that is not the connection; what was confirmed."""
+    confirmed = set()
+    async with asyncio.timeout(60):
+        while "Partition" not in str(sink.problem):
+            outcomes = zip(events, await sink.publish(events), strict=True)
+            confirmed |= {each.id for each, outcome in outcomes if outcome is CONFIRMED}
+    return confirmed
+
+
+async def test_another_topic_of_the_same_name_has_lost_nothing(kafka):
+    topic, events = new_topic(), some_events(5)
+    await create_topic(kafka.servers, topic)
+    earlier = ConfirmedOffsets(f"{topic} another-id", (100, 100, 100))
+    async with open_sink(kafka.servers, kafka_options(topic), 5, earlier) as sink:
+        await publish_all(sink, events)
+        assert sum(sink.confirmed_offsets.ends) == len(events)
+    check_records(await read_topic(kafka.servers, topic), events)
 
 
 async def test_a_cancelled_publish_ends_although_kafka_is_unavailable():

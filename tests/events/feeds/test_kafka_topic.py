@@ -6,6 +6,7 @@ from threading import Event
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
 from saga_engine.events.feeds.kafka_topic import KafkaTopic, TopicCheck
 from saga_engine.settings import Settings
 from tests.kit.kafka_feeds import FAST, TO_KAFKA, kafka_options
@@ -16,7 +17,9 @@ SECONDS = 20.0
 
 def check(servers: str, options, published_until: int = 0, **settings) -> TopicCheck:
     chosen = Settings(**{"kafka_bootstrap_servers": servers, **FAST, **settings})
-    return KafkaTopic(TO_KAFKA, options, chosen, Event()).check(published_until, SECONDS)
+    return KafkaTopic(TO_KAFKA, options, chosen, Event()).check(
+        published_until, NO_OFFSETS, SECONDS
+    )
 
 
 def configuration(servers: str, topic: str) -> dict[str, str]:
@@ -29,11 +32,13 @@ def configuration(servers: str, topic: str) -> dict[str, str]:
 async def test_a_missing_topic_is_created_as_declared(kafka):
     topic = new_topic()
     options = kafka_options(topic, retention=timedelta(hours=1), max_message_bytes=5_000)
-    assert check(kafka.servers, options) == TopicCheck(max_message_bytes=5_000)
+    found = check(kafka.servers, options)
+    assert found == TopicCheck(name=found.name, max_message_bytes=5_000)
+    assert found.name.startswith(f"{topic} ")
     stored = configuration(kafka.servers, topic)
     assert (stored["retention.ms"], stored["max.message.bytes"]) == ("3600000", "5000")
     assert (stored["compression.type"], stored["cleanup.policy"]) == ("snappy", "delete")
-    assert check(kafka.servers, options) == TopicCheck(max_message_bytes=5_000)
+    assert check(kafka.servers, options) == found
 
 
 async def test_events_are_kept_forever_and_uncompressed_where_that_is_declared(kafka):

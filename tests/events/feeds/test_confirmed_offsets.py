@@ -1,0 +1,13 @@
+"""What a feed knows of its topic only grows."""
+
+from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS, ConfirmedOffsets
+
+
+def test_the_end_of_a_partition_only_rises():
+    known = ConfirmedOffsets("orders id", (5, 0, 7))
+    assert known.after({0: 9, 2: 3}) == ConfirmedOffsets("orders id", (9, 0, 7))
+    assert known.after({}) == known
+
+
+def test_of_an_unknown_topic_nothing_becomes_known():
+    assert NO_OFFSETS.after({0: 9}) == NO_OFFSETS
