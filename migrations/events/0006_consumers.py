@@ -45,7 +45,7 @@ _CONSUMED_EVENT_INDEX = """
 CREATE INDEX consumed_event_at ON saga_engine.consumed_event (consumer, consumed_at)"""
 
 # One row for each message that could not be applied or read, and for each that waits behind one of
-# its stream. `attributes` and `body` are the message; null for one that is still in its source.
+# its stream. `attributes` to `body_size` are the message; null for one that is still in its source.
 # What an operator did about a failure stays in its row.
 _CONSUMER_FAILURE = """
 CREATE TABLE saga_engine.consumer_failure (
@@ -62,7 +62,10 @@ CREATE TABLE saga_engine.consumer_failure (
     attempts integer NOT NULL DEFAULT 1,
     failed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     attributes jsonb,
+    problem text,
+    content_encoding text,
     body bytea,
+    body_size bigint,
     retry_requested_at timestamptz,
     resolution text CHECK (resolution IN ('retried', 'skipped')),
     resolved_at timestamptz,

@@ -75,8 +75,7 @@ def waiting_message(event: Received, message: IncomingMessage) -> NewFailure:
         stream=event.stream,
         event_id=event.source_id,
         type=event.type,
-        attributes=message.attributes,
-        body=message.body,
+        message=message,
     )
 
 
@@ -88,8 +87,7 @@ def unreadable_message(message: IncomingMessage, problem: str) -> NewFailure:
         kind=FailureKind.UNREADABLE,
         event=key_of(content, message.body),
         error=problem,
-        attributes=attributes,
-        body=message.body,
+        message=message,
     )
 
 

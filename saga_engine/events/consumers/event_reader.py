@@ -25,8 +25,8 @@ from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Json
 
-MAX_ATTRIBUTE_CHARACTERS = 1_024
-"""The longest attribute that is read; CloudEvents recommends less."""
+MAX_ATTRIBUTE_BYTES = 2_000
+"""The longest attribute that is read, in UTF-8; the names of saga-engine's streams are shorter."""
 
 _IDENTITY_ENCODINGS = ("", "identity", "utf-8")
 _NO_LOG = UUID(int=0)
@@ -122,8 +122,8 @@ def _attribute_problem(attributes: Mapping[str, Json]) -> str:
         if not isinstance(found, str) or not found:
             return f"Its attribute {name} is missing, or is not a text."
     for name in ("id", "source", "type", "subject"):
-        if len(str(attributes.get(name, ""))) > MAX_ATTRIBUTE_CHARACTERS:
-            return f"Its attribute {name} has more than {MAX_ATTRIBUTE_CHARACTERS} characters."
+        if len(str(attributes.get(name, "")).encode()) > MAX_ATTRIBUTE_BYTES:
+            return f"Its attribute {name} has more than {MAX_ATTRIBUTE_BYTES} bytes."
     return ""
 
 
@@ -136,6 +136,12 @@ def _read_body(
             DeadLetterReason.TOO_LARGE,
             f"The body has {message.body_size} bytes; max_body_bytes allows"
             f" {settings.max_body_bytes}.",
+        )
+    if message.body_size > len(message.body):
+        return UnreadableMessage(
+            DeadLetterReason.TOO_LARGE,
+            f"The body has {message.body_size} bytes, of which the first {len(message.body)} were"
+            " kept when it arrived. Publish it again, and skip this one.",
         )
     if message.content_encoding.lower() not in _IDENTITY_ENCODINGS:
         return UnreadableMessage(
@@ -187,7 +193,9 @@ def _uuid(source: str, source_id: str) -> UUID:
 
 
 def _text(given: Json) -> str | None:
-    return given if isinstance(given, str) and len(given) <= MAX_ATTRIBUTE_CHARACTERS else None
+    if isinstance(given, str) and len(given.encode()) <= MAX_ATTRIBUTE_BYTES:
+        return given
+    return None
 
 
 def _number(given: Json, maximum: int) -> int:
@@ -201,7 +209,7 @@ def _number(given: Json, maximum: int) -> int:
 
 def _time(given: Json) -> datetime | None:
     """A time of RFC 3339; None if it is not one, or has no zone."""
-    if not isinstance(given, str) or len(given) > MAX_ATTRIBUTE_CHARACTERS:
+    if not isinstance(given, str) or len(given) > MAX_ATTRIBUTE_BYTES:
         return None
     try:
         read = datetime.fromisoformat(given)

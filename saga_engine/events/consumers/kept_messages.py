@@ -6,15 +6,14 @@ one that cannot be read, and those of a parked stream in their order. They leave
 retry or skip. All functions need the row of the partition locked.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 import orjson
 
 from saga_engine.events.consumers.consumer_table import PartitionKey
+from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.postgres.statement import Transaction, text
 
 MAX_ERROR_CHARACTERS = 2_000
@@ -43,8 +42,7 @@ class NewFailure:
         type: of the event; empty if it cannot be read.
         error: what is wrong, in a sentence and without values of the event.
         trace: the lines of code that raised.
-        attributes: of the message; None if it stays in its source.
-        body: of the message.
+        message: as it arrived; None if it stays in its source.
     """
 
     kind: FailureKind
@@ -54,8 +52,7 @@ class NewFailure:
     type: str = ""
     error: str = ""
     trace: str = ""
-    attributes: Mapping[str, Any] | None = None
-    body: bytes | None = None
+    message: IncomingMessage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +64,13 @@ class KeptMessage:
         id: of its row.
         event: its key.
         stream: that waits for it; empty: none does.
-        attributes: of the message.
-        body: of the message.
+        message: as it arrived, without its offset.
     """
 
     id: int
     event: UUID
     stream: str
-    attributes: Mapping[str, Any]
-    body: bytes
+    message: IncomingMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +103,22 @@ async def keep(tx: Transaction, key: PartitionKey, failure: NewFailure) -> None:
             "type": failure.type,
             "error": _storable(failure.error)[:MAX_ERROR_CHARACTERS],
             "trace": _storable(failure.trace)[-MAX_TRACE_CHARACTERS:],
-            "attributes": None
-            if failure.attributes is None
-            else orjson.dumps(dict(failure.attributes)).decode(),
-            "body": failure.body,
+            **_columns(failure.message),
         },
     )
+
+
+def _columns(message: IncomingMessage | None) -> dict[str, object]:
+    """Return a message as parameters of a statement."""
+    if message is None:
+        return dict.fromkeys(("attributes", "problem", "content_encoding", "body", "body_size"))
+    return {
+        "attributes": orjson.dumps(dict(message.attributes)).decode(),
+        "problem": _storable(message.problem)[:MAX_ERROR_CHARACTERS],
+        "content_encoding": message.content_encoding,
+        "body": message.body,
+        "body_size": message.body_size,
+    }
 
 
 def _storable(given: str) -> str:
@@ -146,8 +151,13 @@ async def next_retried(tx: Transaction, key: PartitionKey, after: int) -> KeptMe
         id=row.id,
         event=UUID(row.event),
         stream=row.stream,
-        attributes=orjson.loads(row.attributes),
-        body=row.body,
+        message=IncomingMessage(
+            attributes=orjson.loads(row.attributes),
+            problem=row.problem,
+            content_encoding=row.content_encoding,
+            body=row.body,
+            body_size=row.body_size,
+        ),
     )
 
 
@@ -174,13 +184,16 @@ async def fail_again(
 _KEEP = text(
     """
     INSERT INTO saga_engine.consumer_failure AS f (consumer, partition, kind, event, stream,
-        event_id, type, error, trace, attributes, body)
+        event_id, type, error, trace, attributes, problem, content_encoding, body, body_size)
     VALUES (:name, :partition, :kind, CAST(CAST(:event AS text) AS uuid), :stream, :event_id, :type,
-        :error, :trace, CAST(CAST(:attributes AS text) AS jsonb), CAST(:body AS bytea))
+        :error, :trace, CAST(CAST(:attributes AS text) AS jsonb), :problem, :content_encoding,
+        CAST(:body AS bytea), :body_size)
     ON CONFLICT (consumer, event) DO UPDATE
     SET kind = excluded.kind, error = excluded.error, trace = excluded.trace,
         attempts = f.attempts + 1, failed_at = clock_timestamp(), partition = excluded.partition,
-        attributes = excluded.attributes, body = excluded.body, retry_requested_at = NULL,
+        attributes = excluded.attributes, problem = excluded.problem,
+        content_encoding = excluded.content_encoding, body = excluded.body,
+        body_size = excluded.body_size, retry_requested_at = NULL,
         resolution = NULL, resolved_at = NULL, resolved_by = NULL, reason = NULL"""
 )
 _KEPT = text(
@@ -198,7 +211,8 @@ _KEPT = text(
 )
 _NEXT_RETRIED = text(
     """
-    SELECT id, event::text AS event, stream, attributes::text AS attributes, body
+    SELECT id, event::text AS event, stream, attributes::text AS attributes, problem,
+        content_encoding, body, body_size
     FROM saga_engine.consumer_failure AS f
     WHERE consumer = :name AND partition = :partition AND resolution IS NULL AND id > :after
         AND kind <> 'stopped'

@@ -191,8 +191,7 @@ class PartitionWriter:
         parked = replace(
             failure,
             kind=FailureKind.PARKED,
-            attributes=message.attributes,
-            body=message.body,
+            message=message,
         )
         result = BatchResult(done=[message])
         async with self.locked() as tx:
@@ -205,7 +204,7 @@ class PartitionWriter:
 
     async def stop(self, failure: NewFailure) -> BatchResult:
         """Stop the partition before a message, which stays in the source."""
-        stopped = replace(failure, kind=FailureKind.STOPPED, attributes=None, body=None)
+        stopped = replace(failure, kind=FailureKind.STOPPED, message=None)
         async with self.locked() as tx:
             await kept_messages.keep(tx, self.key, stopped)
             active = [ConsumerState.ACTIVE]

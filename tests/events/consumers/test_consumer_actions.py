@@ -1,13 +1,22 @@
 """An operator pauses, retries and skips; who did it and why is kept."""
 
-import pytest
+import threading
+from dataclasses import replace
+from typing import Any
 
-from saga_engine.errors import Conflict, InvalidInput, NotFound
+import pytest
+from sqlalchemy import text as sql
+
+from saga_engine.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from saga_engine.events import Consumer, from_queue
 from saga_engine.events.consumers import consumer_actions, consumer_failures, consumer_table
 from saga_engine.events.consumers.consumer_table import ConsumerState, Holder
 from saga_engine.events.consumers.failure_retry import FailureRetry
 from saga_engine.events.readers import operator_audit
 from saga_engine.events.readers.operator_audit import Operator
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
+from saga_engine.store.schema import EVENT_DATABASE
 from tests.kit.consumers import (
     BILLING,
     QUEUE,
@@ -20,6 +29,7 @@ from tests.kit.consumers import (
     registered_consumer,
     stored_partition,
 )
+from tests.kit.read_model import Placed
 
 MARA = Operator("mara", "corrected")
 
@@ -124,6 +134,53 @@ async def test_a_message_that_is_readable_now_takes_effect_once(database):
     async with applying(database, accepting()) as (batches, _):
         assert (await batches.apply([order(1)])).duplicates == 1
     assert len(await invoices(database)) == 1
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"problem": "It has more than 128 headers."},
+        {"content_encoding": "gzip"},
+        {"body_size": 4_711},
+    ],
+)
+async def test_a_retry_applies_no_altered_version_of_a_message(database, altered):
+    """What was cut off or was compressed stays unreadable, although the rest is an event."""
+    unreadable = replace(order(1), **altered)
+    async with applying(database, accepting()) as (batches, _):
+        await batches.apply([unreadable])
+        (before,) = await open_failures(database)
+    await act(database, consumer_actions.retry)
+    assert await retried(database) == 1
+    (failure,) = await open_failures(database)
+    assert (failure.kind, failure.attempts, failure.error) == ("unreadable", 2, before.error)
+    assert await invoices(database) == []
+
+
+async def test_a_retried_message_whose_function_blocks_fails_again(event_url, database):
+    await parked(database)
+    await act(database, consumer_actions.retry)
+    consumer = Consumer("billing", source=from_queue(), on_poison="park-stream")
+
+    @consumer.on(Placed)
+    async def placed(_event, _received, connection):
+        threading.Event().wait(1.1)  # it blocks the event loop
+        await connection.execute(sql("SELECT 1"))
+
+    limit: Any = {"database_transaction_timeout": 1.0}
+    async with (
+        Database(event_url, Settings(**limit), EVENT_DATABASE, runs_user_sql=True) as short,
+        applying(short, consumer, **limit) as (_, writer),
+    ):
+        retry = FailureRetry(writer)
+        with pytest.raises(StoreUnavailable):
+            await retry.apply_next()
+        await writer.acquire()
+        retry.begin()
+        assert await retry.apply_next()
+    (failure,) = await open_failures(database)
+    assert (failure.kind, failure.attempts) == ("parked", 2)
+    assert "did not return within 0.5 s" in failure.error
 
 
 async def test_a_message_that_is_still_unreadable_waits_again(database):

@@ -1,5 +1,6 @@
 """What a batch does is one transaction, and an event that fails stops or parks only its own."""
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -99,6 +100,15 @@ async def test_a_poison_event_parks_its_stream_and_others_go_on(database):
     assert await customers(database) == ["bob", "eve"]
     (failure,) = await open_failures(database)
     assert failure.kind == "parked"
+
+
+async def test_a_stream_with_the_longest_name_can_be_parked(database):
+    """Of characters that PostgreSQL cannot compress to fit them into a row of an index."""
+    characters = Random(1).sample(range(0x20000, 0x2A000), 500)
+    stream = "".join(map(chr, characters))
+    async with consuming(database, parking()) as (batches, writer):
+        await batches.apply([order(1, "poison", stream), order(2, "ada", stream)])
+        assert writer.kept.streams == {stream}
 
 
 async def test_an_event_without_a_stream_is_kept_and_nothing_waits_for_it(database):
