@@ -8,6 +8,7 @@ from others, and is silent on the keys of a map that are numbers. The additions:
     "format": "decimal"            a text that is a decimal number
     "maxDigits", "decimalPlaces"   its digits, and those after the point, as declared
     "timezone": "aware", "naive"   whether a date-time must have an offset, or must not have one
+    "mayBeAbsent"                  a written field that `exclude_if` may leave out
     "propertyNames"                of a map whose keys are numbers, with the format `integer`
 """
 
@@ -55,6 +56,21 @@ class PayloadJsonSchema(GenerateJsonSchema):
         zone = schema.get("tz_constraint")
         if zone is not None and described.get("type") == "string":
             described["timezone"] = "naive" if zone == "naive" else "aware"
+        return described
+
+    def model_field_schema(self, schema: core_schema.ModelField) -> JsonSchemaValue:
+        """Describe a field of a model, and whether it may be left out although it has a value."""
+        return self._described_field(schema, super().model_field_schema(schema))
+
+    def dataclass_field_schema(self, schema: core_schema.DataclassField) -> JsonSchemaValue:
+        """Describe a field of a dataclass, as one of a model."""
+        return self._described_field(schema, super().dataclass_field_schema(schema))
+
+    def _described_field(
+        self, schema: Mapping[str, Any], described: JsonSchemaValue
+    ) -> JsonSchemaValue:
+        if self.mode == "serialization" and schema.get("serialization_exclude_if") is not None:
+            return {**described, "mayBeAbsent": True}
         return described
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:

@@ -58,7 +58,13 @@ class AvroCodec:
         self._fastavro = require_fastavro()
         self._subject = subject
         self._type = avro_type(subject, document)
-        self._parsed = self._fastavro.parse_schema(self._type.schema)
+        try:
+            self._parsed = self._fastavro.parse_schema(self._type.schema)
+        except Exception as error:  # noqa: BLE001 - a rule of Avro that `avro_schema` does not know
+            raise InvalidInput(
+                f"{subject} has no Avro schema: fastavro raised {type(error).__name__}. Publish it"
+                " as JSON."
+            ) from None
 
     @property
     def schema(self) -> Any:

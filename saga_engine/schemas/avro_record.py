@@ -6,6 +6,7 @@ from typing import Any
 from saga_engine.schemas.avro_reader import AvroReader
 from saga_engine.schemas.avro_union import nullable
 from saga_engine.schemas.avro_values import (
+    ANY_JSON,
     BOOLEAN,
     DOUBLE,
     LONG,
@@ -30,6 +31,9 @@ class AvroField:
         field_type: the type of its values.
         schema: its JSON Schema.
         is_required: whether it is always present.
+
+    Attributes:
+        null_has_two_meanings: whether null and an absent field could not be distinguished.
     """
 
     def __init__(
@@ -37,11 +41,15 @@ class AvroField:
     ) -> None:
         self.key = key
         self.name = name
-        self._default: Any = _ABSENT
-        if not is_required and isinstance(schema, dict) and "default" in schema:
-            self._default = schema["default"]
+        node = schema if isinstance(schema, dict) else {}
+        default = node.get("default", _ABSENT)
+        # A later version of the class may have another default: what it leaves out is not this one.
+        is_left_out = node.get("mayBeAbsent", False)
+        self._default: Any = _ABSENT if is_required or is_left_out else default
         # What is absent without a default is null in Avro, and absent again when it is read.
         self._null_is_absent = not is_required and self._default is _ABSENT
+        may_be_null = field_type in (NULL, ANY_JSON) or NULL in field_type.members
+        self.null_has_two_meanings = self._null_is_absent and may_be_null and default is not None
         self.type = nullable(field_type) if self._null_is_absent else field_type
         if self._default is None and NULL in field_type.members:
             self.type = nullable(field_type)  # null first

@@ -10,8 +10,8 @@ The Avro schema of a JSON Schema, and conversions of values between JSON and Avr
     Decimal with its digits       `decimal`; without, string
     any JSON                      a string that contains JSON
 
-A field that may be absent has its default in Avro if that can be written there. Without a default
-it is null when it is absent.
+A field that may be absent has its default in Avro if that can be written there. Without a default,
+and if `exclude_if` decides that it is absent, it is null then.
 """
 
 import re
@@ -46,6 +46,19 @@ _SIMPLE = {"null": NULL, "boolean": BOOLEAN, "integer": LONG, "number": DOUBLE}
 MAX_DEPTH = 50
 """Objects and arrays inside one another, as in `comparison`."""
 
+MAX_PARTS = 10_000
+"""
+Parts of one schema. A class is one part however often it is used; a list or a map that contains
+itself twice would have 2 to the power of MAX_DEPTH.
+"""
+
+_TYPES_OF_AVRO = frozenset(
+    {
+        *("null", "boolean", "int", "long", "float", "double", "bytes", "string"),
+        *("record", "enum", "array", "map", "union", "fixed", "error"),
+    }
+)
+
 
 def avro_type(subject: str, document: Json) -> AvroType:
     """
@@ -74,10 +87,15 @@ class _Mapper:
         self._side = SchemaSide(document)
         self._named: dict[int, AvroType] = {}
         self._names: set[str] = set()
+        self._parts = 0
 
     def map(self, schema: Any, path: str, depth: int) -> AvroType:
         if depth > MAX_DEPTH:
             raise self._error(path, f"is nested deeper than {MAX_DEPTH} levels", "Use fewer.")
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            problem = f"has more than {MAX_PARTS} parts"
+            raise self._error("", problem, "Let what contains itself be a model.")
         types = [self._map_node(each, path, depth) for each in self._side.members(schema)]
         return self._union(types, path)
 
@@ -143,6 +161,7 @@ class _Mapper:
     def _new_name(self, title: str) -> str:
         """Names are unique in an Avro schema; a second class of one name gets a number."""
         base, number = avro_name(title), 1
+        base = f"{base}_" if base in _TYPES_OF_AVRO else base
         name = base
         while name in self._names:
             number += 1
@@ -205,7 +224,11 @@ class _Mapper:
     def _field(self, key: str, schema: Any, parts: ObjectParts, path: str, depth: int) -> AvroField:
         field_type = self.map(schema, _join(path, key), depth + 1)
         is_required = key in parts.required
-        return AvroField(key, avro_name(key), field_type, schema, is_required=is_required)
+        field = AvroField(key, avro_name(key), field_type, schema, is_required=is_required)
+        if field.null_has_two_meanings:
+            fix = "Make it required, or let its default be None."
+            raise self._error(_join(path, key), "may be absent or null, which are one in Avro", fix)
+        return field
 
 
 def _join(path: str, name: str) -> str:

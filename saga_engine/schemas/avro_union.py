@@ -1,9 +1,10 @@
 """Unions in Avro: which member a value belongs to, when it is written and when it is read."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from saga_engine.schemas.avro_values import ANY_JSON, NULL, TEXT, AvroType, DoesNotFit
+from saga_engine.schemas.avro_values import ANY_JSON, DOUBLE, NULL, TEXT, AvroType, DoesNotFit
 from saga_engine.vocabulary import Json
 
 
@@ -19,9 +20,8 @@ def union_of(types: Sequence[AvroType], on_conflict: Callable[[str], Exception])
     members = _distinct(types)
     if len(members) == 1:
         return members[0]
-    kinds = [each.kind for each in members]
-    for kind in kinds:
-        if kinds.count(kind) > 1:
+    for kind, count in Counter(each.kind for each in members).items():
+        if count > 1:
             raise on_conflict(kind)
     return AvroType(
         schema=[each.schema for each in members],
@@ -43,7 +43,10 @@ def _distinct(types: Sequence[AvroType]) -> list[AvroType]:
     flat = [member for each in types for member in (each.members or (each,))]
     if ANY_JSON in flat:
         return [ANY_JSON]
-    members = list(dict.fromkeys(flat))
+    distinct: dict[Any, AvroType] = {}
+    for each in flat:  # a class that is used twice is one member
+        distinct.setdefault(each.kind if each.is_named else each, each)
+    members = [*distinct.values()]
     texts = [each for each in members if str in each.json_types]
     if len(texts) > 1:
         members = [TEXT if each is texts[0] else each for each in members if each not in texts[1:]]
@@ -51,8 +54,10 @@ def _distinct(types: Sequence[AvroType]) -> list[AvroType]:
 
 
 def _encode(value: Json, members: Sequence[AvroType]) -> Any:
-    for each in members:
-        if each.accepts(value):
-            encoded = each.encode(value)
-            return (each.kind, encoded) if each.is_named else encoded
-    raise DoesNotFit("fits no member of its union")
+    accepting = [each for each in members if each.accepts(value)]
+    if not accepting:
+        raise DoesNotFit("fits no member of its union")
+    # An integer is a double only if nothing else takes it.
+    chosen = next((each for each in accepting if each is not DOUBLE), accepting[0])
+    # fastavro would choose by the class: 5 is a date for it if `int` with `date` is a member.
+    return chosen.kind, chosen.encode(value)

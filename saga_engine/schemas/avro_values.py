@@ -191,8 +191,9 @@ def text_type(node: Node) -> AvroType:
         return DATE
     if text_format == "date-time" and "timezone" in node:
         return INSTANT if node["timezone"] == "aware" else LOCAL_TIME
-    if text_format == "decimal" and {"maxDigits", "decimalPlaces"} <= node.keys():
-        return _decimal(node["maxDigits"], node["decimalPlaces"])
+    digits, places = node.get("maxDigits", 0), node.get("decimalPlaces", -1)
+    if text_format == "decimal" and digits and 0 <= places <= digits:
+        return _decimal(digits, places)
     return TEXT
 
 

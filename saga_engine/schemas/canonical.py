@@ -8,7 +8,7 @@ from typing import Any
 from saga_engine.schemas.schema_side import NOT_UNDERSTOOD, UNDERSTOOD
 from saga_engine.vocabulary import Json
 
-_KEPT = UNDERSTOOD | NOT_UNDERSTOOD | {"$defs"}
+_KEPT = UNDERSTOOD | NOT_UNDERSTOOD | {"$defs", "mayBeAbsent"}
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs"})
 _VALUES = frozenset({"enum", "const"})
 

@@ -5,7 +5,8 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AwareDatetime, ConfigDict, Field, NaiveDatetime, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from saga_engine.payload.json_schema import PayloadJsonSchema
 from saga_engine.payload.payload import PayloadType
@@ -62,3 +63,22 @@ def test_a_time_that_is_written_as_a_number_has_no_zone():
 def test_keys_that_are_numbers_are_named(keys: Any, names):
     schema: Any = PayloadType(dict[keys, int]).schema("validation")
     assert schema.get("propertyNames") == names
+
+
+class Fee(BaseModel):
+    cents: int = Field(5, exclude_if=lambda value: value == 5)
+    note: str = ""
+
+
+@dataclass
+class FeeOfADataclass:
+    cents: int = Field(5, exclude_if=lambda value: value == 5)
+    note: str = ""
+
+
+@pytest.mark.parametrize("kind", [Fee, FeeOfADataclass])
+def test_a_written_field_that_may_be_left_out_is_named(kind):
+    schema: Any = PayloadType(kind).schema
+    written, read = (schema(mode)["properties"] for mode in ("serialization", "validation"))
+    assert written["cents"] == {"mayBeAbsent": True, **read["cents"]}
+    assert "mayBeAbsent" not in written["note"]

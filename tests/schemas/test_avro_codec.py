@@ -3,14 +3,15 @@
 import io
 import json
 import sys
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import avro.io
 import avro.schema
 import fastavro
 import pytest
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, Field, create_model
 
 from saga_engine.errors import ConfigurationError, InvalidInput
 from saga_engine.payload.payload import PayloadType
@@ -19,6 +20,7 @@ from tests.kit.schema_models import ORDER, Category, Order
 from tests.kit.typed_values import TYPES
 
 ORDERS = PayloadType(Order)
+AMOUNT = Annotated[Decimal, Field(max_digits=10, decimal_places=2)]
 
 
 def codec(python_type: Any) -> AvroCodec:
@@ -135,3 +137,44 @@ def test_a_decimal_number_is_bytes_of_its_digits():
         "scale": 2,
     }
     assert Decimal(ORDER["total"]) == ORDERS.read(ORDER).total
+
+
+@pytest.mark.parametrize(
+    ("union", "values"),
+    [
+        (date | int, [date(1970, 1, 6), 5]),
+        (float | int, [2**53 + 1, 1.5]),
+        (AwareDatetime | float, [5.5, datetime(2026, 1, 2, tzinfo=UTC)]),
+        (AMOUNT | float, [1.5, Decimal("1.50")]),
+        (Literal[1.5, 9007199254740993], [1.5, 9007199254740993]),
+    ],
+)
+def test_each_value_of_a_union_keeps_its_type(union, values):
+    model = create_model("Event", a=(union, ...))
+    payload = PayloadType(model)
+    codec = AvroCodec("event", payload.schema("serialization"))
+    for each in values:
+        data = payload.write(model.model_construct(a=each))
+        read = codec.decode(codec.encode(data))
+        assert json.dumps(read) == json.dumps(data)
+
+
+def test_a_field_that_is_left_out_is_not_written_with_a_default_that_may_be_outdated():
+    def event(default: int) -> Any:
+        fee: Any = (int, Field(default, exclude_if=lambda value: value == default))
+        return create_model("Event", fee=fee)
+
+    old, new = PayloadType(event(5)), PayloadType(event(7))
+    codec = AvroCodec("event", old.schema("serialization"))
+    data = new.write(new.python_type())
+    assert data == {}
+    assert new.read(codec.decode(codec.encode(data))).fee == 7
+
+
+def test_a_schema_that_fastavro_refuses_is_named(monkeypatch):
+    def refuse(_):
+        raise fastavro.schema.SchemaParseException
+
+    monkeypatch.setattr(fastavro, "parse_schema", refuse)
+    with pytest.raises(InvalidInput, match="has no Avro schema: fastavro raised SchemaParse"):
+        codec(Order)

@@ -1,11 +1,12 @@
 """Each type of pydantic has its type in Avro; what has none is named, with what to do."""
 
 import enum
+from decimal import Decimal
 from typing import Annotated, Any, Literal, NotRequired
 
 import fastavro
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from typing_extensions import TypedDict
 
 from saga_engine.errors import InvalidInput
@@ -153,3 +154,42 @@ def test_a_deep_schema_is_named():
 )
 def test_a_name_has_only_what_avro_allows(text, name):
     assert avro_name(text) == name
+
+
+@pytest.mark.parametrize("name", ["string", "bytes", "double", "null", "record"])
+def test_a_class_may_have_the_name_of_a_type_of_avro(name):
+    named = create_model(name, x=(int, ...))
+    event = create_model("Event", a=(named | None, ...), b=(str, ...))
+    codec = AvroCodec("event", PayloadType(event).schema("serialization"))
+    data: Any = {"a": {"x": 1}, "b": "y"}
+    assert codec.decode(codec.encode(data)) == data
+    assert codec.schema["fields"][0]["type"][0]["name"] == f"{name}_"
+
+
+def test_a_class_is_one_member_of_a_union_however_often_it_is_used():
+    assert field(tuple[Line, Line])["items"] == LINE
+    assert field(tuple[SHADES, Line | SHADES])["items"] == [SHADE, LINE]
+
+
+def test_a_decimal_number_that_avro_cannot_have_is_a_text():
+    assert field(Annotated[Decimal, Field(max_digits=2, decimal_places=4)]) == "string"
+
+
+def test_null_that_could_also_be_an_absent_field_is_named():
+    class Event(BaseModel):
+        a: int | None = Field(7, exclude_if=lambda value: value == 7)
+
+    with pytest.raises(InvalidInput, match="`a` may be absent or null, which are one in Avro"):
+        schema(Event)
+
+    class WithNull(BaseModel):
+        a: int | None = Field(None, exclude_if=lambda value: value is None)
+
+    assert schema(WithNull)["fields"] == [{"name": "a", "type": ["null", "long"], "default": None}]
+
+
+def test_a_schema_of_many_parts_is_named():
+    twice = [{"type": "array", "prefixItems": [{"$ref": f"#/$defs/{n}"}] * 2} for n in range(1, 40)]
+    definitions: Any = {str(n): each for n, each in enumerate([*twice, {"type": "integer"}])}
+    with pytest.raises(InvalidInput, match="has more than 10000 parts"):
+        avro_type("event", {"$defs": definitions, "$ref": "#/$defs/0"})
