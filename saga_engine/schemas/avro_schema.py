@@ -173,7 +173,8 @@ class _Mapper:
         schemas = [*node.get("prefixItems", ())]
         if "items" in node or not schemas:
             schemas.append(node.get("items", True))
-        types = [self.map(each, f"{path}[]", depth + 1) for each in schemas]
+        distinct = [each for n, each in enumerate(schemas) if each not in schemas[:n]]
+        types = [self.map(each, f"{path}[]", depth + 1) for each in distinct]
         item = self._union(types, f"{path}[]")
         return AvroType(
             schema={"type": "array", "items": item.schema},

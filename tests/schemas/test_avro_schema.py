@@ -35,6 +35,7 @@ def field(python_type: Any) -> Any:
     return schema(Event)["fields"][0]["type"]
 
 
+MAP: Any = {"type": "object"}
 LINE = {"type": "record", "name": "Line", "fields": [{"name": "sku", "type": "string"}]}
 SHADE = {"type": "enum", "name": "SHADES", "symbols": ["dark", "light"]}
 
@@ -168,6 +169,7 @@ def test_a_class_may_have_the_name_of_a_type_of_avro(name):
 
 def test_a_class_is_one_member_of_a_union_however_often_it_is_used():
     assert field(tuple[Line, Line])["items"] == LINE
+    assert field(tuple[list[int], list[int]])["items"] == {"type": "array", "items": "long"}
     assert field(tuple[SHADES, Line | SHADES])["items"] == [SHADE, LINE]
 
 
@@ -189,7 +191,10 @@ def test_null_that_could_also_be_an_absent_field_is_named():
 
 
 def test_a_schema_of_many_parts_is_named():
-    twice = [{"type": "array", "prefixItems": [{"$ref": f"#/$defs/{n}"}] * 2} for n in range(1, 40)]
-    definitions: Any = {str(n): each for n, each in enumerate([*twice, {"type": "integer"}])}
+    def twice(name: int) -> Any:
+        inner = {"$ref": f"#/$defs/{name}"}
+        return {"type": "array", "prefixItems": [inner, {"additionalProperties": inner} | MAP]}
+
+    definitions: Any = {str(n): twice(n + 1) for n in range(20)} | {"20": {"type": "integer"}}
     with pytest.raises(InvalidInput, match="has more than 10000 parts"):
         avro_type("event", {"$defs": definitions, "$ref": "#/$defs/0"})
