@@ -18,7 +18,12 @@ from tests.kit.events import EventRecorder
 from tests.kit.programs import wait_until_true
 from tests.kit.read_model import METADATA
 
-FAST = {"projection_lease": 0.3, "event_poll_interval": 0.005, "event_poll_interval_max": 0.05}
+FAST = {
+    "projection_lease": 0.3,
+    "event_poll_interval": 0.005,
+    "event_poll_interval_max": 0.05,
+    "feed_interval": 0.005,
+}
 """Settings of a projector in a test."""
 
 

@@ -100,6 +100,7 @@ class FeedRunner:
 
     async def _follow(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
+            began_at = self._now()
             if self._now() >= self._renew_at and await self._acquire() != self._saved:
                 raise NotOwner
             horizon, interval = self._source.horizon, self._settings.event_poll_interval_max
@@ -120,7 +121,14 @@ class FeedRunner:
                 self._passed = page.position
                 if self._now() >= self._save_at:
                     await self._save_passed()
+            await self._let_events_gather(began_at, stop)
         await self._save_passed()
+
+    async def _let_events_gather(self, began_at: float, stop: asyncio.Event) -> None:
+        """Wait for the interval between two batches, unless more events wait already."""
+        if self._passed >= self._source.horizon.position:
+            interval = min(self._settings.feed_interval, self._settings.projection_lease / 3)
+            await wait_for_event(stop, began_at + interval - self._now())
 
     async def _publish(self, batch: FeedBatch, stop: asyncio.Event) -> None:
         """Publish a batch to its end, and save the position."""

@@ -1,10 +1,10 @@
-"""The loop of a feed reads the next page of events while one is published."""
+"""The loop of a feed reads a page while it publishes one, and lets few events gather."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from saga_engine.events import Append, Events, Recorded
+from saga_engine.events import ANY, Append, Events, Recorded
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.log_page import LogFilter, LogPage
 from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
@@ -39,11 +39,19 @@ class WatchedSource(EventSource):
 
 
 @dataclass
-class PatientSink:
-    """A sink that confirms a full page when the next one has been read."""
+class RecordingSink:
+    """
+    A sink that confirms every event.
 
-    read_until: asyncio.Queue[int]
+    Args:
+        stop: is set when it has so many events.
+        stop_after: how many.
+        before: what it waits for before it confirms events.
+    """
+
     stop: asyncio.Event
+    stop_after: int
+    before: Callable[[Sequence[Recorded]], Awaitable[None]]
     published: list[Recorded] = field(default_factory=list)
 
     one_at_a_time = False
@@ -56,12 +64,9 @@ class PatientSink:
         return position
 
     async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
-        if len(events) == PAGE:
-            async with asyncio.timeout(20):
-                while await self.read_until.get() <= events[-1].position:
-                    pass
+        await self.before(events)
         self.published += events
-        if len(self.published) == EVENTS:
+        if len(self.published) == self.stop_after:
             self.stop.set()
         return [PublishOutcome.CONFIRMED] * len(events)
 
@@ -69,26 +74,62 @@ class PatientSink:
         raise NotImplementedError
 
 
+async def watched(database: Database, settings: Settings) -> WatchedSource:
+    """The events of a database, up to the horizon of now."""
+    store = SqlFeedStore(database)
+    async with database.transaction() as tx:
+        log = await EventLog.load(tx)
+    horizon = HorizonWatch(store, settings)
+    await horizon.look()
+    return WatchedSource(store, log, horizon, settings, asyncio.Queue())
+
+
+def runner_of(source: WatchedSource, database: Database, sink: RecordingSink) -> FeedRunner:
+    """The loop of the feed `orders`."""
+    settings = source.settings
+    store = SqlFeedStore(database)
+    checkpoint = FeedCheckpoint(ORDERS, store, "process-1", settings.projection_lease)
+    loop = OwnedLoop(Operation.FEED, settings, EventRecorder())
+    return FeedRunner(LogFilter(), source, checkpoint, sink, loop)
+
+
 async def test_the_next_page_is_read_before_the_sink_has_confirmed_one(
     events: Events, feed_database: Database
 ):
     await events.append(Append("order-1", [placed(n) for n in range(EVENTS)]))
-    settings, stop = Settings(feed_batch_size=PAGE), asyncio.Event()
-    read_until: asyncio.Queue[int] = asyncio.Queue()
-    store = SqlFeedStore(feed_database)
-    async with feed_database.transaction() as tx:
-        log = await EventLog.load(tx)
-    horizon = HorizonWatch(store, settings)
-    await horizon.look()
-    source = WatchedSource(store, log, horizon, settings, read_until)
-    sink = PatientSink(read_until, stop)
-    runner = FeedRunner(
-        LogFilter(),
-        source,
-        FeedCheckpoint(ORDERS, store, "process-1", settings.projection_lease),
-        sink,
-        OwnedLoop(Operation.FEED, settings, EventRecorder()),
-    )
-    await runner.run(stop)
+    stop = asyncio.Event()
+    source = await watched(feed_database, Settings(feed_batch_size=PAGE))
+
+    async def next_page_is_read(page: Sequence[Recorded]) -> None:
+        if len(page) == PAGE:
+            async with asyncio.timeout(20):
+                while await source.read_until.get() <= page[-1].position:
+                    pass
+
+    sink = RecordingSink(stop, EVENTS, next_page_is_read)
+    await runner_of(source, feed_database, sink).run(stop)
     assert [number_in(each) for each in sink.published] == [*range(EVENTS)]
     assert (await stored_feed(feed_database)).position >= sink.published[-1].position
+
+
+async def test_a_feed_that_is_up_to_date_publishes_at_once_and_then_waits_for_its_interval(
+    events: Events, feed_database: Database
+):
+    await events.append(Append("order-1", [placed(1)]))
+    stop, published = asyncio.Event(), asyncio.Event()
+    settings = Settings(feed_interval=60.0, projection_lease=600.0)
+    source = await watched(feed_database, settings)
+
+    async def note(_: Sequence[Recorded]) -> None:
+        published.set()
+
+    sink = RecordingSink(stop, EVENTS, note)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(runner_of(source, feed_database, sink).run(stop))
+        async with asyncio.timeout(20):
+            await published.wait()
+        for number in range(2, EVENTS):  # so many statements let it publish, if it does not wait
+            await events.append(Append("order-1", [placed(number)], ANY))
+            await source.horizon.look()
+        stop.set()
+    assert [number_in(each) for each in sink.published] == [1]
