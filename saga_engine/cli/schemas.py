@@ -23,10 +23,11 @@ from saga_engine.events.event_store.schema_registration import break_errors, upc
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registration, registry
 from saga_engine.schemas.avro_compatibility import compare_avro
+from saga_engine.schemas.avro_judgement import judge_avro, unwritable
 from saga_engine.schemas.avro_schema import avro_type
 from saga_engine.schemas.comparison import compare
 from saga_engine.schemas.compatibility import Compatibility
-from saga_engine.schemas.declared_schema import DeclaredSchema
+from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
 from saga_engine.schemas.judgement import earlier_schemas
 from saga_engine.schemas.registration import find_breaks
 from saga_engine.schemas.registry import key_of
@@ -42,6 +43,9 @@ SchemaId = Annotated[
 ]
 
 
+InAvro = Annotated[
+    bool, Parameter(name="--avro", help="Judge the events as their consumers in Avro do, too.")
+]
 AsAvro = Annotated[bool, Parameter(name="--avro", help="The Avro schema, not the JSON Schema.")]
 
 
@@ -120,7 +124,7 @@ async def diff(
 
 
 @app.command
-async def check(module: str, /, *, as_json: AsJson = False) -> int:
+async def check(module: str, /, *, avro: InAvro = False, as_json: AsJson = False) -> int:
     """
     Compare what a module declares with what is registered; exit 8 if a schema breaks.
 
@@ -132,6 +136,8 @@ async def check(module: str, /, *, as_json: AsJson = False) -> int:
     declared = load_schemas(module, Settings.load())
     async with event_transaction() as tx:
         problems = await _problems(tx, declared)
+        if avro:
+            problems += await _avro_problems(tx, declared)
         checked = await _checked(tx, declared)
     return _print_checked(checked, problems, as_json=as_json)
 
@@ -261,6 +267,19 @@ def _avro_differences(
 async def _problems(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[DefinitionError]:
     breaks = await break_errors(tx, await find_breaks(tx, declared))
     return breaks or await upcast_errors(tx, declared)
+
+
+async def _avro_problems(
+    tx: Transaction, declared: Sequence[DeclaredSchema]
+) -> list[DefinitionError]:
+    events = [each for each in declared if each.kind is SchemaKind.EVENT]
+    fix = "Or publish it in JSON."
+    unwritten = [
+        DefinitionError(problem, location=each.source_location, fix=fix)
+        for each in events
+        if (problem := unwritable(each))
+    ]
+    return unwritten + await break_errors(tx, await find_breaks(tx, events, judge_avro))
 
 
 async def _checked(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[Mapping[str, Any]]:

@@ -22,6 +22,7 @@ Schemas of events, commands and replies: what is written, and whether its reader
     avro_union         unions in Avro
     avro_values        single values in Avro
     avro_compatibility  compares Avro schemas with Avro's own checker
+    avro_judgement     whether a declared schema breaks consumers in Avro
     avro_reader        the bytes of a value as they are read, within limits
     avro_codec         Avro on the wire, with the id of its schema
     known_schemas      registered schemas as a process has read them, with their codecs

@@ -16,6 +16,7 @@ class Problem(StrEnum):
     FORMAT = "format"  # a text has another format, or another pattern
     UNION = "union"  # no member of the reader's union accepts the value
     UPCAST = "upcast"  # an upcaster fails, or gives what the reader refuses
+    AVRO = "avro"  # Avro's own checker says that the reader does not read it
     NOT_UNDERSTOOD = "not_understood"  # a keyword decides that this check does not understand
     TOO_LARGE = "too_large"  # the schemas are too large, or nested too deep, to be compared
 
@@ -46,7 +47,7 @@ class Incompatibility:
             writer: the name of the version that writes, such as `version 2`.
             reader: the name of the version that reads.
         """
-        if self.problem is Problem.UPCAST:
+        if self.problem in (Problem.UPCAST, Problem.AVRO):
             return self.read
         if self.problem in (Problem.NOT_UNDERSTOOD, Problem.TOO_LARGE):
             return f"`{self.path}` {self.read}"

@@ -66,6 +66,8 @@ class SchemaBreak:
         change = (
             "Give it a default" if is_absent else f"Accept what {self.earlier_name} has written"
         )
+        if self.incompatibility.problem is Problem.AVRO:
+            change = "Give a new field a default that Avro has"
         if self.declared.kind is not SchemaKind.EVENT:
             return f"{change}.{allowed}"
         version = self.declared.schema.version

@@ -6,14 +6,22 @@ subject is locked, so that of two processes that start at once with different co
 against the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registry
+from saga_engine.schemas.compatibility import Compatibility
 from saga_engine.schemas.declared_schema import DeclaredSchema
 from saga_engine.schemas.judgement import SchemaBreak, judge
 from saga_engine.schemas.registry import key_of
+from saga_engine.schemas.stored_schema import StoredSchema
 from saga_engine.settings import Settings
+
+Judge: TypeAlias = Callable[
+    [DeclaredSchema, Sequence[StoredSchema], Compatibility], Iterator[SchemaBreak]
+]
+"""Compares a declared schema with those before it; see `judge` and `judge_avro`."""
 
 
 async def register(
@@ -41,7 +49,9 @@ async def register(
     return breaks
 
 
-async def find_breaks(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[SchemaBreak]:
+async def find_breaks(
+    tx: Transaction, declared: Sequence[DeclaredSchema], judged_by: Judge = judge
+) -> list[SchemaBreak]:
     """Judge schemas against those that are registered; nothing is changed."""
     names = sorted({each.subject for each in declared})
     stored = await registry.read(tx, names)
@@ -49,7 +59,7 @@ async def find_breaks(tx: Transaction, declared: Sequence[DeclaredSchema]) -> li
     return [
         found
         for each in declared
-        for found in judge(
+        for found in judged_by(
             each,
             [other for other in stored if other.subject == each.subject],
             subjects[each.subject].compatibility

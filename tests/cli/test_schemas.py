@@ -251,3 +251,28 @@ async def test_a_schema_is_shown_and_exported(project, development_broker):
     ran = await project("show", "other")
     assert ran.exit_code == 3
     assert "No schema 'other' is registered" in ran.err
+
+
+async def test_a_break_of_consumers_in_avro_exits_8_with_the_option_alone(project):
+    """A default that Avro has not: JSON readers are as they were."""
+    project.write()
+    assert (await project("register", "shop")).exit_code == 0
+    await project.append(2)
+    project.write(fields="tags: list[str] = ['new']")
+    assert (await project("check", "shop")).exit_code == 0
+    checked = await project("check", "shop", "--avro")
+    assert checked.exit_code == 8
+    assert (
+        "order-placed version 1 cannot read schema 3: Avro's checker names tags (/fields/1);"
+        " 2 events of schema 3 are stored. Give a new field a default that Avro has, or raise the"
+        " version to 2 and declare an upcast from version 1."
+    ) in checked.err
+    project.write(fields="tags: list[str] = []")
+    assert (await project("check", "shop", "--avro")).exit_code == 0
+    project.write(fields="tags: list[str] = ['new']", version=2, upcast=UPCAST)
+    assert (await project("check", "shop", "--avro")).exit_code == 0
+    project.write(fields="tags: list[int] | list[str] = []")
+    found = (await project("check", "shop", "--avro", "--json")).json
+    assert not found["compatible"]
+    (problem,) = found["problems"]
+    assert "order-placed has no Avro schema: `tags` is a union" in problem["problem"]

@@ -4,9 +4,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from saga_engine.errors import DefinitionError
-from saga_engine.events import Feed
+from saga_engine.events import Aggregate, Feed
 from saga_engine.events.feeds import feed_actions, feed_rules
 from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_table import FeedKey
@@ -136,6 +137,27 @@ async def test_data_that_does_not_fit_its_schema_stops_the_feed_and_names_the_fi
     assert "A value does not fit the Avro schema of order-placed: `" in stopped.problem
     assert "none that is registered of order-placed version 1 fits it" in stopped.problem
     assert "12.505" not in stopped.problem
+
+
+def test_a_feed_in_avro_names_an_event_that_avro_cannot_write():
+    class Listed(BaseModel):
+        items: list[int] | list[str]
+
+    class State(BaseModel):
+        pass
+
+    orders = Aggregate("order", state=State)
+
+    @orders.event("order-listed")
+    def listed(order: State, event: Listed) -> State:
+        return order
+
+    feed = Feed("orders", types=[Listed])
+    feed.to_kafka("orders", partitions=1, encoding="avro")
+    with pytest.raises(
+        DefinitionError, match="order-listed has no Avro schema: `items` is a union"
+    ):
+        feed_rules.check([feed])
 
 
 @pytest.mark.parametrize("sink", ["kafka", "stream"])
