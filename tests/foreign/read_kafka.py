@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
@@ -12,7 +13,7 @@ consumer = Consumer({"bootstrap.servers": servers, "group.id": "foreign"})
 partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
 consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
 for _ in range(int(count)):
-    message = consumer.poll(30)
+    message: Any = consumer.poll(30)
     headers = {name: value.decode() for name, value in message.headers()}
     event = {name[3:]: value for name, value in headers.items() if name.startswith("ce_")}
     event["data"] = read_data(headers["content-type"], event["type"], message.value())
