@@ -36,7 +36,7 @@ MAY_READ_CLOCK: dict[str, str] = {
     "tests/hostile/fuzzing.py": "it runs for a given time",
     "tests/kit/load_environment.py": "it measures, and `make test` does not run it",
     "tests/test_shutdown.py": "it compares the deadlines of waits",
-    "tests/security/certificates.py": "certificates have dates",
+    "tests/kit/certificates.py": "certificates have dates",
     "tests/events/feeds/test_webhook_endpoint.py": "it compares the ends of pauses",
     "tests/events/feeds/test_webhook_signature.py": "another library takes new messages only",
     "tests/simulation/__main__.py": "it chooses a seed",

@@ -14,13 +14,13 @@ from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
+from tests.kit.certificates import CertificateAuthority
 from tests.kit.databases import Databases
 from tests.kit.feeds import ORDERS
 from tests.kit.servers import running_postgres
 from tests.kit.streams import STREAM_ORDERS
 from tests.kit.webhook_receiver import SECRET, WebhookReceiver, running_receiver
 from tests.kit.webhooks import HOOKS, VARIABLE
-from tests.security.certificates import CertificateAuthority
 
 _DELETE_FEEDS = text("DELETE FROM saga_engine.feed")
 

@@ -21,8 +21,8 @@ from cloudevents.core.formats.json import JSONFormat
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from saga_engine.events import Recorded
+from tests.kit.certificates import KeyPair
 from tests.kit.programs import wait_until_true
-from tests.security.certificates import KeyPair
 
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSByZWNlaXZlciwgMzIgYnl0ZXMh"
 

@@ -14,9 +14,9 @@ import pytest
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.embedded.programs import unprivileged_user
 from saga_engine.embedded.server_process import free_port
+from tests.kit.certificates import CertificateAuthority, KeyPair
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.servers import running_postgres
-from tests.security.certificates import CertificateAuthority, KeyPair
 
 HOUR = timedelta(hours=1)
 

@@ -9,6 +9,7 @@ from saga_engine.events.feeds import feed_actions
 from saga_engine.events.feeds.feed_table import FeedState
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.telemetry.events import FeedEventDeadLettered, FeedStopped
+from tests.kit.certificates import CertificateAuthority
 from tests.kit.event_database import connected
 from tests.kit.feeds import every_event, wait_for_feed
 from tests.kit.programs import wait_until_true
@@ -34,7 +35,6 @@ from tests.kit.webhooks import (
     waiting,
     webhook_feed,
 )
-from tests.security.certificates import CertificateAuthority
 
 OPERATOR = Operator("mara", "tested")
 
