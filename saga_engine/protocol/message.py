@@ -42,6 +42,7 @@ class PublishOutcome(StrEnum):
     NACKED = "nacked"  # the broker refused it: it may be published again
     UNKNOWN = "unknown"  # timeout or lost connection: it has often arrived
     UNPUBLISHABLE = "unpublishable"  # it exceeds a limit and was not sent; a retry cannot succeed
+    WAITING = "waiting"  # the sink of a feed sends it later, behind another one of its stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

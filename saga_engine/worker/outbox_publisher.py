@@ -165,7 +165,7 @@ class OutboxPublisher:
                 case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
                     work_item = _unroutable_item(row.command, result, never_delivered=not resend)
                     self._unroutable.append((row.id, work_item))
-                case PublishOutcome.NACKED | PublishOutcome.UNKNOWN:
+                case PublishOutcome.NACKED | PublishOutcome.UNKNOWN | PublishOutcome.WAITING:
                     pass  # the row stays, and the outbox_resend duty finds it
         return results[len(rows) :]
 

@@ -66,7 +66,7 @@ class FeedBatch:
             if self._streams[event.stream][0] is not event:
                 continue  # an earlier event of its stream is published again, and this one after it
             match outcome:
-                case PublishOutcome.CONFIRMED:
+                case PublishOutcome.CONFIRMED | PublishOutcome.WAITING:
                     self._remove(event, outcome)
                 case PublishOutcome.UNROUTABLE if self._sink.unroutable is Unroutable.SKIP:
                     self._remove(event, outcome)

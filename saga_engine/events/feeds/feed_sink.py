@@ -74,7 +74,8 @@ class FeedSink(SinkRules, Protocol):
 
         Returns:
             One outcome for each event. NACKED and UNKNOWN: it is published again. UNPUBLISHABLE:
-            the feed stops before it. UNROUTABLE: as `unroutable` says.
+            the feed stops before it. UNROUTABLE: as `unroutable` says. WAITING: the feed goes on,
+            and the sink publishes the event itself.
         """
 
     def explain(self, event: Recorded, outcome: PublishOutcome) -> str:

@@ -19,7 +19,12 @@ from saga_engine.events.feeds.waiting_streams import Refusal, WaitingStream
 from saga_engine.events.feeds.webhook_answer import Answer, Verdict
 from saga_engine.events.feeds.webhook_endpoint import WebhookEndpoint, retry_backoff
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import DatabaseUnavailable, FeedEventDeadLettered, Observer
+from saga_engine.telemetry.events import (
+    DatabaseUnavailable,
+    FeedEventDeadLettered,
+    FeedEventsPassed,
+    Observer,
+)
 from saga_engine.telemetry.operations import Operation
 from saga_engine.waiting import wait_for_event
 
@@ -130,15 +135,17 @@ class WebhookBacklog:
             page = await self._read(waiting)
             undelivered = [each for each in page if each.position >= waiting.next_position]
             events = [each for each in undelivered if each.position <= handed_over]
-            for event in events:
+            delivered = 0
+            for event in filter(self._is_selected, events):
                 if stop.is_set() or not await self._send(waiting, event):
-                    await self._move(waiting, event.position, event.version)
+                    await self._move(waiting, event.position, event.version, delivered)
                     return
+                delivered += 1
             if events:
                 # A page has whole versions: when it is delivered, the next one begins after it.
                 is_whole = events[-1] is page[-1]
                 version = events[-1].version + is_whole
-                moved = await self._move(waiting, events[-1].position + 1, version)
+                moved = await self._move(waiting, events[-1].position + 1, version, delivered)
                 if moved is None:
                     return
                 waiting = moved
@@ -156,11 +163,12 @@ class WebhookBacklog:
                 tx, feed.log, waiting.stream, waiting.next_version - 1, self._settings
             )
 
-    async def _send(self, waiting: WaitingStream, event: Recorded) -> bool:
-        """Send an event, if the feed selects it; False if it has to be sent again."""
+    def _is_selected(self, event: Recorded) -> bool:
         types = self._feed.selected.types
-        if types is not None and event.type not in types:
-            return True
+        return types is None or event.type in types
+
+    async def _send(self, waiting: WaitingStream, event: Recorded) -> bool:
+        """Send an event; False if it has to be sent again."""
         start_by = asyncio.get_running_loop().time() + self._settings.webhook_timeout
         answer = await self._endpoint.deliver(event, start_by)
         if answer.verdict in (Verdict.REFUSED, Verdict.GONE, Verdict.UNSENDABLE):
@@ -185,16 +193,19 @@ class WebhookBacklog:
             )
 
     async def _move(
-        self, waiting: WaitingStream, position: int, version: int
+        self, waiting: WaitingStream, position: int, version: int, delivered: int
     ) -> WaitingStream | None:
-        """Save how far a stream has come; None if an operator has moved it."""
+        """Save how far a stream has come, and report it; None if an operator has moved it."""
         if position == waiting.next_position:
             return waiting
         moved = replace(waiting, next_position=position, next_version=version, attempts=0)
         async with self._feed.database.transaction() as tx:
-            if await waiting_streams.advance(tx, self._feed.key, waiting, moved):
-                return moved
-        return None
+            if not await waiting_streams.advance(tx, self._feed.key, waiting, moved):
+                return None
+        if delivered:
+            feed, sink = self._feed.key.name, self._feed.key.sink
+            self._emit(FeedEventsPassed(feed=feed, sink=sink, published=delivered, skipped=0))
+        return moved
 
     async def _leave(self, waiting: WaitingStream) -> None:
         """Let the feed publish the events of a stream itself again."""

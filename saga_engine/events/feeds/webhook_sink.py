@@ -1,8 +1,8 @@
 """
 A webhook as a sink: each event is a signed request, in the order of its stream.
 
-An event that the receiver refuses lets its stream wait (`webhook_backlog`), and counts as published
-here: the feed moves on. While the receiver takes nothing at all, the feed waits.
+An event that the receiver refuses lets its stream wait (`webhook_backlog`), and the feed moves on.
+While the receiver takes nothing at all, the feed waits.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class WebhookSink(AsyncResource):
     async def _publish(self, event: Recorded, start_by: float) -> PublishOutcome:
         if event.stream in self.backlog:
             self.backlog.hand_over(event)
-            return PublishOutcome.CONFIRMED
+            return PublishOutcome.WAITING
         answer = await self._endpoint.deliver(event, start_by)
         match answer.verdict:
             case Verdict.DELIVERED:
@@ -117,7 +117,7 @@ class WebhookSink(AsyncResource):
         except StoreError as error:
             self._emit(DatabaseUnavailable(operation=Operation.FEED, problem=str(error)))
             return PublishOutcome.UNKNOWN
-        return PublishOutcome.CONFIRMED if is_stored else PublishOutcome.UNKNOWN
+        return PublishOutcome.WAITING if is_stored else PublishOutcome.UNKNOWN
 
 
 def _secrets(variable: str) -> WebhookSecrets:

@@ -25,12 +25,12 @@ class FeedAcquired:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedEventsPassed:
     """
-    A feed has saved its position after events.
+    A feed has saved its position after events, or that of a stream that a webhook let wait.
 
     Args:
         feed: its name.
         sink: where its events go.
-        published: how many of them the broker has confirmed.
+        published: how many of them the sink has confirmed; without those that a stream waits for.
         skipped: for how many no queue was bound.
     """
 

@@ -6,9 +6,10 @@ import pytest
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.events.feeds import feed_actions
+from saga_engine.events.feeds.feed import Sink
 from saga_engine.events.feeds.feed_table import FeedState
 from saga_engine.events.readers.operator_audit import Operator
-from saga_engine.telemetry.events import FeedEventDeadLettered, FeedStopped
+from saga_engine.telemetry.events import FeedEventDeadLettered, FeedEventsPassed, FeedStopped
 from tests.kit.certificates import CertificateAuthority
 from tests.kit.event_database import connected
 from tests.kit.feeds import every_event, wait_for_feed
@@ -122,6 +123,23 @@ async def test_a_waiting_stream_is_delivered_whole_when_a_page_has_one_event(
                 await feed_actions.discard(tx, HOOKS, dead.position, OPERATOR)
         await wait_for_waiting(webhook_database, 0)
     receiver.check((await every_event(events))[action == "discard" :])
+
+
+async def test_an_event_counts_as_published_when_it_is_delivered(
+    events, event_url, receiver, webhook_database
+):
+    receiver.behave = refuse_stream("order-1", respond(500))
+    await append_one(events, "order-1", placed(), cancelled())
+    await append_one(events, "order-2", placed())
+    async with running_webhook(event_url, webhook_feed(receiver.url)) as running:
+        passed = running.emitted
+        await wait_for_feed(webhook_database, await events.position())
+        assert await passed.wait_for(FeedEventsPassed) == [
+            FeedEventsPassed(feed="orders", sink=Sink.WEBHOOK, published=1, skipped=0)
+        ]
+        receiver.behave = lambda _: ACCEPT
+        await wait_for_waiting(webhook_database, 0)
+        assert sum(each.published for each in passed.matching(FeedEventsPassed)) == 3
 
 
 async def test_a_later_event_of_a_waiting_stream_can_be_refused_too(
