@@ -37,6 +37,11 @@ class KilledProcess:
         if not self._has_ended:
             await self._kill()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def kill(self) -> None:
         """Send SIGKILL to it."""
         await self._kill()
