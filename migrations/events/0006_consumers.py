@@ -15,7 +15,9 @@ min_code_revision = "0001"
 
 _RECORD_REVISION = "INSERT INTO saga_engine.event_schema_revision VALUES ('0006', '0001')"
 
-# The row is updated with each batch; half of each page is free, so that updates are HOT.
+# `last_message` is a fingerprint of the message before `next_offset`: a source that was made again
+# has another one there. The row is updated with each batch; half of each page is free, so that
+# updates are HOT.
 _CONSUMER = """
 CREATE TABLE saga_engine.consumer (
     name text COLLATE "C" NOT NULL,
@@ -23,6 +25,7 @@ CREATE TABLE saga_engine.consumer (
     source text NOT NULL,
     state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'stopped')),
     next_offset bigint,
+    last_message uuid,
     applied bigint NOT NULL DEFAULT 0,
     duplicates bigint NOT NULL DEFAULT 0,
     owner text,
@@ -31,6 +34,18 @@ CREATE TABLE saga_engine.consumer (
     wanted_until timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (name, partition)
+) WITH (fillfactor = 50)"""
+
+# Each process measures, also while a batch has locked the row of the partition.
+_CONSUMER_LAG = """
+CREATE TABLE saga_engine.consumer_lag (
+    consumer text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    messages bigint,
+    seconds double precision,
+    measured_at timestamptz,
+    PRIMARY KEY (consumer, partition),
+    FOREIGN KEY (consumer, partition) REFERENCES saga_engine.consumer ON DELETE CASCADE
 ) WITH (fillfactor = 50)"""
 
 # `event` is made of the event's source and id, which can be long.
@@ -83,6 +98,7 @@ def upgrade() -> None:
     """Create the tables of consumers."""
     for statement in (
         _CONSUMER,
+        _CONSUMER_LAG,
         _CONSUMED_EVENT,
         _CONSUMED_EVENT_INDEX,
         _CONSUMER_FAILURE,

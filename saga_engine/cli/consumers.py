@@ -15,9 +15,15 @@ from saga_engine.cli.operator_actions import (
     print_actions,
 )
 from saga_engine.cli.output import AsJson, print_done, print_json, print_line, print_table
-from saga_engine.events.consumers import consumer_actions, consumer_failures, consumer_table
+from saga_engine.events.consumers import (
+    consumer_actions,
+    consumer_failures,
+    consumer_lag,
+    consumer_table,
+)
 from saga_engine.events.consumers.consumer_failures import FailureNumbers, StoredFailure
-from saga_engine.events.consumers.consumer_table import StoredPartition
+from saga_engine.events.consumers.consumer_lag import StoredLag
+from saga_engine.events.consumers.consumer_table import PartitionKey, StoredPartition
 from saga_engine.events.readers import operator_audit
 
 app = App(
@@ -25,7 +31,7 @@ app = App(
 )
 
 TABLE_COLUMNS = (
-    *("consumer", "partition", "source", "state", "next offset"),
+    *("consumer", "partition", "source", "state", "next offset", "lag messages", "lag s"),
     *("failures", "kept messages", "parked streams", "applied", "duplicates", "owner"),
 )
 FAILURE_COLUMNS = ("id", "kind", "stream", "event", "event id", "attempts", "at", "error")
@@ -39,7 +45,8 @@ async def list_consumers(*, as_json: AsJson = False) -> None:
     async with event_transaction() as tx:
         stored = await consumer_table.read(tx)
         numbers = await consumer_failures.read_numbers(tx)
-    documents = [_document(each, numbers) for each in stored]
+        lags = await consumer_lag.read(tx)
+    documents = [_document(each, numbers, lags) for each in stored]
     if as_json:
         print_json({"consumers": documents})
         return
@@ -57,9 +64,10 @@ async def show(name: str, /, *, as_json: AsJson = False) -> None:
     async with event_transaction() as tx:
         found = await consumer_actions.find(tx, name)
         numbers = await consumer_failures.read_numbers(tx, name)
+        lags = await consumer_lag.read(tx, name)
         failures = await consumer_failures.read_open(tx, name, FAILURE_LIMIT)
         actions = await operator_audit.read(tx, consumer_actions.audited(name), ACTION_LIMIT)
-    documents = [_document(each, numbers) for each in found]
+    documents = [_document(each, numbers, lags) for each in found]
     if as_json:
         lists = {"failures": [*map(asdict, failures)], "actions": [*map(asdict, actions)]}
         print_json({"consumer": {"name": name, "partitions": documents, **lists}})
@@ -190,21 +198,27 @@ def _failure_row(failure: StoredFailure) -> tuple[object, ...]:
 
 
 _COLUMN_FIELDS = (
-    *("name", "partition", "source", "state", "next_offset"),
+    *("name", "partition", "source", "state", "next_offset", "lag_messages", "lag_seconds"),
     *("failures", "kept_messages", "parked_streams", "applied", "duplicates", "owner"),
 )
 
 
 def _document(
-    stored: StoredPartition, numbers: Mapping[tuple[str, int], FailureNumbers]
+    stored: StoredPartition,
+    numbers: Mapping[tuple[str, int], FailureNumbers],
+    lags: Mapping[PartitionKey, StoredLag],
 ) -> Mapping[str, Any]:
     failed = numbers[stored.name, stored.partition]
+    lag = lags.get(stored.key, StoredLag())
     return {
         "name": stored.name,
         "partition": stored.partition,
         "source": stored.source,
         "state": stored.state,
         "next_offset": stored.next_offset,
+        "lag_messages": lag.messages,
+        "lag_seconds": None if lag.seconds is None else round(lag.seconds, 3),
+        "measured_at": lag.measured_at,
         "failures": failed.failures,
         "kept_messages": failed.kept,
         "parked_streams": failed.parked_streams,

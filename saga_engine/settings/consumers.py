@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from saga_engine.settings.field_types import Count
+from saga_engine.settings.field_types import Count, Seconds
 
 
 class ConsumerSettings(BaseModel):
@@ -19,6 +19,11 @@ class ConsumerSettings(BaseModel):
         1000,
         description="Maximum number of messages of each partition that a consumer has received and"
         " not applied: two batches, so that one arrives while the other is applied",
+    )
+    consumer_partition_interval: Seconds = Field(
+        60.0,
+        description="Seconds between two looks whether a stream or a topic has more partitions,"
+        " which are then consumed, too. A look is one request for each partition",
     )
     consumed_event_retention: Annotated[float, Field(ge=60.0, le=10 * 365 * 86_400)] = Field(
         14 * 86_400.0,

@@ -1,6 +1,6 @@
 """Which metrics the telemetry events of consumers change."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from saga_engine.telemetry import events, metric_catalogue
@@ -58,12 +58,17 @@ class ConsumerMetrics:
         for (name, state), number in event.partitions.items():
             consumer = self._names.consumer(name)
             self._series.set("saga_consumer_partitions", number, consumer, state)
-        for name, number in event.waiting.items():
-            consumer = self._names.consumer(name)
-            self._series.set("saga_consumer_waiting_messages", number, consumer)
-        for name, number in event.kept.items():
-            consumer = self._names.consumer(name)
-            self._series.set("saga_consumer_kept_messages", number, consumer)
+        gauges: Mapping[str, Mapping[str, float]] = {
+            "saga_consumer_waiting_messages": event.waiting,
+            "saga_consumer_lag_seconds": event.lag_s,
+            "saga_consumer_kept_messages": event.kept,
+            "saga_consumer_parked_streams": event.parked_streams,
+            "saga_consumer_partitions_without_owner": event.without_owner,
+            "saga_consumer_partitions_unavailable": event.unavailable,
+        }
+        for gauge, values in gauges.items():
+            for name, value in values.items():
+                self._series.set(gauge, value, self._names.consumer(name))
 
     def _failed(self, event: Any, kind: str) -> None:
         name = self._names.consumer(event.consumer)

@@ -81,6 +81,7 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.ConsumerBatchApplied: ("consumer_batch.applied", logging.DEBUG),
     events.ConsumerStopped: ("consumer.stopped", logging.ERROR),
     events.ConsumerMessageKept: ("consumer_message.kept", logging.ERROR),
+    events.ConsumerPartitionsFound: ("consumer_partitions.found", logging.INFO),
     events.ConsumerSourceUnavailable: ("consumer_source.unavailable", logging.WARNING),
     events.FeedWaits: ("feed.waits", logging.WARNING),
     events.FeedSinkDiffers: ("feed.sink_differs", logging.WARNING),

@@ -77,7 +77,9 @@ OPERATOR_ACTION = _closed("action", OperatorActionKind)
 ACTION_OUTCOME = Label("outcome", ("accepted", "refused"))
 IGNORED_REASON = _closed("reason", IgnoredReason)
 DEAD_LETTER_REASON = _closed("reason", DeadLetterReason)
-PUBLISH_OUTCOME = _closed("outcome", PublishOutcome)
+PUBLISH_OUTCOME = _closed(
+    "outcome", (each for each in PublishOutcome if each is not PublishOutcome.WAITING)
+)
 BATCH_PHASE = Label("phase", ("decide", "commit", "publish"))
 CONNECTION = _closed("connection", ConnectionRole)
 OPERATION = _closed("operation", Operation)
@@ -286,7 +288,11 @@ _CONSUMER_METRICS = (
     _gauge("saga_consumer_delay_seconds", "Age of the last event at its effect.", CONSUMER),
     _gauge("saga_consumer_partitions", "Partitions in a state.", CONSUMER, PROJECTION_STATE),
     _gauge("saga_consumer_waiting_messages", "Messages behind the consumed ones.", CONSUMER),
+    _gauge("saga_consumer_lag_seconds", "Age of the oldest of them.", CONSUMER),
     _gauge("saga_consumer_kept_messages", "Messages kept for an operator.", CONSUMER),
+    _gauge("saga_consumer_parked_streams", "Streams that wait for an operator.", CONSUMER),
+    _gauge("saga_consumer_partitions_without_owner", "Active, without a process.", CONSUMER),
+    _gauge("saga_consumer_partitions_unavailable", "Without their source.", CONSUMER),
 )
 
 _RETENTION_METRICS = (

@@ -3,18 +3,19 @@
 from collections import Counter
 from contextlib import AsyncExitStack
 
+import orjson
 import pytest
 
 from saga_engine.events.feeds import feed_table
 from tests.kit.command_line import read_log_until, running_command
 from tests.kit.connections import raw_channel
 from tests.kit.feeds import bind_queue, every_event, receive_from
-from tests.kit.killed_process import KilledProcess
+from tests.kit.killed_process import killed_processes
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import append_one, cancelled, placed
 from tests.kit.shared_feeds_module import CATEGORIES
 from tests.kit.webhook_receiver import ACCEPT, respond
-from tests.kit.webhooks import stored_webhook, wait_for_waiting
+from tests.kit.webhooks import FAST_RETRIES, stored_webhook, wait_for_waiting
 
 MODULE = "tests.kit.shared_feeds_module"
 
@@ -78,9 +79,9 @@ async def test_when_the_owner_of_a_webhook_is_killed_another_process_delivers_wh
     events, event_url, receiver, webhook_database
 ):
     receiver.behave = lambda each: respond(500) if each.stream == "order-1" else ACCEPT
-    async with AsyncExitStack() as stack:
-        command = ("tests.kit.webhook_feed_process", event_url, receiver.url)
-        processes = [await stack.enter_async_context(KilledProcess(*command)) for _ in range(2)]
+    settings = orjson.dumps(FAST_RETRIES).decode()
+    command = ("tests.kit.feed_process", event_url, settings, "webhook", receiver.url)
+    async with killed_processes(2, *command) as processes:
         await append_one(events, "order-1", placed(), cancelled())
         await append_one(events, "order-2", placed())
         await receiver.wait_for(1)

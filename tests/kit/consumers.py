@@ -11,7 +11,7 @@ from sqlalchemy import Column, Integer, MetaData, Numeric, Table, Text, func, se
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.events import Consumer, Received, Recorded, from_queue
-from saga_engine.events.consumers import consumer_failures, consumer_table
+from saga_engine.events.consumers import consumer_failures, consumer_lag, consumer_table
 from saga_engine.events.consumers.avro_messages import AvroMessages
 from saga_engine.events.consumers.consumer_batch import BatchApplier
 from saga_engine.events.consumers.consumer_failures import StoredFailure
@@ -20,6 +20,7 @@ from saga_engine.events.consumers.event_consumption import EventConsumption
 from saga_engine.events.consumers.event_reader import EventReader
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.partition_writer import PartitionWriter
+from saga_engine.events.consumers.service import ConsumerService
 from saga_engine.payload.guard import NO_TIME_LIMIT
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.unreadable import UnreadableMessage
@@ -73,11 +74,12 @@ async def write(
 
 
 @asynccontextmanager
-async def consumer_database(url: str) -> AsyncIterator[Database]:
+async def consumer_database(url: str, *, creates_tables: bool = True) -> AsyncIterator[Database]:
     """A database of a service, with the table of invoices."""
     async with Database(url, Settings(), EVENT_DATABASE, runs_user_sql=True) as database:
-        async with database.transaction() as tx:
-            await tx.connection.run_sync(METADATA.create_all)
+        if creates_tables:
+            async with database.transaction() as tx:
+                await tx.connection.run_sync(METADATA.create_all)
         yield database
 
 
@@ -87,6 +89,7 @@ async def registered_consumer(url: str) -> AsyncIterator[Database]:
     async with consumer_database(url) as database:
         async with database.transaction() as tx:
             await consumer_table.register(tx, "billing", QUEUE, 1)
+            await consumer_lag.register(tx, "billing")
         yield database
 
 
@@ -122,6 +125,24 @@ async def running_consumers(
         finally:
             stop.set()
             await task
+
+
+@asynccontextmanager
+async def running_consumer_service(
+    url: str, consumers: Sequence[Consumer], **settings: Any
+) -> AsyncIterator[EventRecorder]:
+    """The process of `saga-engine consume` while the block runs, which also measures."""
+    emitted, stop = EventRecorder(), asyncio.Event()
+    chosen = Settings(**{**FAST, **FAST_RECONNECT, "database_url": url, **settings})
+    async with (
+        ConsumerService(consumers, chosen, emitted) as service,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(service.run(stop))
+        try:
+            yield emitted
+        finally:
+            stop.set()
 
 
 async def invoices(database: Database) -> list[tuple[str, int, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 import asyncpg
+import orjson
 import pytest
 from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from pamqp.commands import Basic
@@ -21,7 +22,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from saga_engine import Client, Participant, start_in_transaction
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import Conflict, StoreRefused
-from saga_engine.events import Append, Events, append_in
+from saga_engine.events import Append, Events, append_in, from_queue, from_stream
+from saga_engine.events.consumers import consumer_actions
 from saga_engine.events.event_store import snapshot_table
 from saga_engine.events.event_store.snapshot_table import StoredSnapshot
 from saga_engine.events.feeds import feed_actions
@@ -37,6 +39,7 @@ from saga_engine.participant import barrier
 from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.service import ParticipantService
 from saga_engine.postgres.statement import text
+from saga_engine.protocol.topology import FEED
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database, SqlAlchemyTransaction
 from saga_engine.store.migrate import upgrade
@@ -44,6 +47,10 @@ from saga_engine.store.partitions import maintain
 from saga_engine.store.schema import EVENT_DATABASE
 from saga_engine.telemetry.events import (
     BrokerConnectionChanged,
+    ConsumerAcquired,
+    ConsumersMeasured,
+    ConsumerSourceUnavailable,
+    ConsumerStopped,
     DatabaseUnavailable,
     Emitter,
     FeedStopped,
@@ -58,6 +65,14 @@ from saga_engine.vocabulary import Status
 from saga_engine.worker.worker import Worker
 from tests.kit.command_line import saga_engine
 from tests.kit.connections import raw_channel
+from tests.kit.consumers import (
+    attributes_of,
+    billing_consumer,
+    consumer_database,
+    invoices,
+    open_failures,
+    running_consumer_service,
+)
 from tests.kit.engine import FAST_SETTINGS
 from tests.kit.events import EventRecorder
 from tests.kit.feeds import order_feed, receive_from, running_feeds, wait_for_feed
@@ -262,17 +277,21 @@ async def service_roles(roles):
         await administrator.execute("CREATE DATABASE orders OWNER saga_owner")
     service_roles = roles.of_database("orders")
     await upgrade(service_roles.url("saga_owner"), EVENT_DATABASE)
-    *_, of_events, of_projections, _ = blocks("sql")
-    async with projection_database(service_roles.url("saga")):
-        pass  # it has created the tables of the projection
+    *_, of_events, of_projections, _, of_consumers = blocks("sql")
+    async with (
+        projection_database(service_roles.url("saga")),
+        consumer_database(service_roles.url("saga")),
+    ):
+        pass  # they have created the tables of the projection and of the consumer
     async with service_roles.connected("saga") as administrator:
         await administrator.execute(of_events)
         await administrator.execute(of_projections)
+        await administrator.execute(of_consumers)
     return service_roles
 
 
 async def test_a_services_role_has_the_rights_that_its_events_need(service_roles):
-    """And no more: it can change no event. The page's third block from the end grants them."""
+    """And no more: it can change no event. The page's fourth block from the end grants them."""
     url = service_roles.url("orders")
     event = placed()
     async with Events(url, settings=Settings()) as events:
@@ -301,7 +320,7 @@ async def test_a_services_role_has_the_rights_that_its_events_need(service_roles
 
 
 async def test_a_projectors_role_has_the_rights_that_projections_need(service_roles):
-    """And no more: it can append no event. The page's last block but one grants them."""
+    """And no more: it can append no event. The page's third block from the end grants them."""
     url = service_roles.url("order_views")
     async with Events(service_roles.url("orders"), settings=Settings()) as events:
         await append_one(events, "order-2", placed(), placed("poison"))
@@ -356,10 +375,21 @@ async def test_the_user_and_the_role_of_a_projector_have_the_rights_that_feeds_n
         assert len(received.ids) == 1
 
 
+async def publish_order(channel, customer):
+    """Publish an order of a customer as a feed does."""
+    headers = {f"ce-{name}": value for name, value in attributes_of(len(customer)).items()}
+    await channel.basic_publish(
+        orjson.dumps({"customer": customer, "total": "12.50"}),
+        exchange=FEED,
+        routing_key="order.order-placed",
+        properties=Basic.Properties(headers=headers),
+    )
+
+
 async def test_the_role_of_a_projector_has_the_rights_that_rebuilds_need(service_roles):
-    """The page's last block of statements grants them."""
+    """The page's last block but one of statements grants them."""
     async with service_roles.connected("saga") as administrator:
-        await administrator.execute(blocks("sql")[-1])
+        await administrator.execute(blocks("sql")[-2])
     url = service_roles.url("order_views")
     async with Database(url, Settings(), EVENT_DATABASE) as database:
         async with running_projector(url, [orders_projection(poison="")]) as emitted:
@@ -371,6 +401,65 @@ async def test_the_role_of_a_projector_has_the_rights_that_rebuilds_need(service
         expired = {"projection_previous_retention": 0.001}
         async with running_projector(url, [orders_projection(poison="")], **expired) as emitted:
             await emitted.wait_for(ProjectionVersionRemoved)
+
+
+async def test_the_user_and_the_role_of_a_consumer_have_the_rights_that_it_needs(
+    broker, service_roles
+):
+    """And no more: it reads no event log. The page's last block of statements grants them."""
+    url = service_roles.url("billing")
+    consumer = billing_consumer(from_queue("billing", keys=["order.#"]))
+    settings = {"broker_url": broker.url("billing"), "projection_monitor_interval": 0.02}
+    async with raw_channel(broker.url("billing")) as channel:
+        await channel.queue_delete("billing")  # another test may have declared it otherwise
+    async with (
+        running_consumer_service(url, [consumer], **settings) as emitted,
+        consumer_database(url, creates_tables=False) as database,
+    ):
+        operator = Operator("ann", "a test")
+        await emitted.wait_for(ConsumerAcquired)
+        async with raw_channel(broker.url("projector")) as channel:
+            await channel.confirm_delivery()
+            for customer in ("ada", "poison"):
+                await publish_order(channel, customer)
+        await emitted.wait_for(ConsumerStopped)
+        async with database.transaction() as tx:
+            await consumer_actions.retry(tx, "billing", operator)
+        await emitted.wait_for(ConsumerStopped, 2)
+        [failure] = await open_failures(database)
+        async with database.transaction() as tx:
+            await consumer_actions.skip(tx, "billing", failure.id, operator)
+        await emitted.wait_for(ConsumersMeasured)
+        assert len(await invoices(database)) == 1
+        assert not emitted.matching(DatabaseUnavailable)
+    for statement in (
+        "SELECT FROM saga_engine.stream_event",
+        "SELECT FROM saga_engine.event_log",
+        "DELETE FROM saga_engine.consumer",
+        "TRUNCATE saga_engine.consumed_event",
+        "DELETE FROM invoice",
+    ):
+        assert await service_roles.refuses("billing", statement)
+
+
+async def test_the_user_of_a_consumer_may_read_its_streams(broker, service_roles):
+    consumer = billing_consumer(from_stream("orders"))
+    arguments = {"x-queue-type": "stream"}
+    await broker.server.rabbitmqctl("set_permissions", "-p", "shop", "guest", *[".*"] * 3)
+    async with raw_channel(broker.server.url_of("shop")) as channel:
+        for stream in ("orders-0", "others"):
+            await channel.queue_declare(stream, durable=True, arguments=arguments)
+    stream_url = broker.server.stream_url_of("shop").replace("guest:guest", f"billing:{SECRET}")
+    settings = {"broker_url": broker.url("billing"), "broker_stream_url": stream_url}
+    url = service_roles.url("billing")
+    async with running_consumer_service(
+        url, [consumer], projection_monitor_interval=0.02, **settings
+    ) as emitted:
+        await emitted.wait_for(ConsumersMeasured, waiting={"billing": 0}, lag_s={"billing": 0.0})
+    others = billing_consumer(from_stream("others"))
+    async with running_consumer_service(url, [others], **settings) as emitted:
+        [refused] = await emitted.wait_for(ConsumerSourceUnavailable)
+    assert "Stream 'others' cannot be read: RabbitMQ says AccessRefused" in refused.problem
 
 
 class RestrictedPrograms:

@@ -188,7 +188,11 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     events.ConsumersMeasured(
         partitions={("billing", "active"): 2, ("billing", "stopped"): 1},
         waiting={"billing": 12},
+        lag_s={"billing": 1.5},
         kept={"billing": 3},
+        parked_streams={"billing": 2},
+        without_owner={"billing": 1},
+        unavailable={"billing": 0},
     ),
     events.ConsumerStopped(
         consumer="billing",
@@ -207,6 +211,7 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
         problem="The body is not JSON.",
         next_command="saga-engine consumers show billing",
     ),
+    events.ConsumerPartitionsFound(consumer="billing", partitions=(3, 4)),
     events.ConsumerSourceUnavailable(consumer="billing", partition=0, problem="It is gone."),
     events.FeedsRegistered(feeds=(("orders", "exchange"),)),
     events.FeedEventsPassed(feed="orders", sink="exchange", published=50, skipped=3),

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
-import orjson
-
+from saga_engine.events.consumers.changed_source import fingerprint
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.kept_messages import FailureKind, NewFailure
-from saga_engine.events.consumers.received import Received, key_of
+from saga_engine.events.consumers.received import Received
 from saga_engine.events.handlers.poison_event import PoisonEvent
 
 
@@ -46,6 +46,12 @@ class BatchResult:
         offsets = [each.offset for each in self.done if each.offset is not None]
         return max(offsets) + 1 if offsets else None
 
+    @property
+    def last_message(self) -> UUID | None:
+        """The fingerprint of the message before `next_offset`; None in a source without offsets."""
+        with_offset = [each for each in self.done if each.offset is not None]
+        return fingerprint(with_offset[-1]) if with_offset else None
+
     def add(self, other: "BatchResult") -> None:
         """Add what became of the messages after these."""
         self.done += other.done
@@ -81,11 +87,9 @@ def waiting_message(event: Received, message: IncomingMessage) -> NewFailure:
 
 def unreadable_message(message: IncomingMessage, problem: str) -> NewFailure:
     """Make what is kept of a message that cannot be read; the same message is kept once."""
-    attributes = dict(message.attributes)
-    content = orjson.dumps(attributes, option=orjson.OPT_SORT_KEYS)
     return NewFailure(
         kind=FailureKind.UNREADABLE,
-        event=key_of(content, message.body),
+        event=fingerprint(message),
         error=problem,
         message=message,
     )

@@ -8,19 +8,33 @@ be known, because the broker is unreachable, is a problem of the connection.
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from saga_engine.events.consumers import consumer_failures, consumer_table
+from saga_engine.events.consumers import consumer_failures, consumer_lag, consumer_table
+from saga_engine.events.consumers.consumer_failures import FailureNumbers
 from saga_engine.events.consumers.consumer_table import (
     ConsumerState,
     PartitionKey,
     StoredPartition,
 )
-from saga_engine.events.consumers.interfaces import Source
+from saga_engine.events.consumers.interfaces import Source, SourceLag
 from saga_engine.events.readers.stall_detector import Standstill
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.telemetry.events import ConsumersMeasured, Observer
 from saga_engine.telemetry.operations import Operation
+
+
+class MonitoredConsumers(Protocol):
+    """The consumers of a process, as they are measured."""
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The source of each consumer that the process declares; filled when they are opened."""
+
+    @property
+    def source_problems(self) -> Mapping[PartitionKey, str]:
+        """Why partitions of the process cannot be consumed now, each a sentence."""
 
 
 class ConsumerMonitor:
@@ -29,8 +43,7 @@ class ConsumerMonitor:
 
     Args:
         database: of the consumers.
-        sources: of the consumers that this process declares, by their names; filled when they are
-            opened.
+        consumers: of this process.
         owner: this process, as it is stored with its leases.
         settings: what counts as a standstill.
         emit: takes telemetry events.
@@ -41,13 +54,13 @@ class ConsumerMonitor:
     def __init__(
         self,
         database: Database,
-        sources: Mapping[str, Source],
+        consumers: MonitoredConsumers,
         owner: str,
         settings: Settings,
         emit: Observer,
     ) -> None:
         self._database = database
-        self._sources = sources
+        self._consumers = consumers
         self._owner = owner
         self._timeout = settings.projection_stall_timeout
         self._emit = emit
@@ -66,33 +79,57 @@ class ConsumerMonitor:
         Raises:
             StoreError: the database is unavailable.
         """
+        sources = self._consumers.sources
         async with self._database.transaction() as tx:
             found = await consumer_table.read(tx)
             numbers = await consumer_failures.read_numbers(tx)
-        stored = [each for each in found if each.name in self._sources]
-        waiting = {each.key: await self._waiting(each) for each in stored}
+        stored = [each for each in found if each.name in sources]
+        lags = {each.key: await self._measure(each) for each in stored}
+        known = {key: lag for key, lag in lags.items() if lag is not None}
+        async with self._database.transaction() as tx:
+            await consumer_lag.save(tx, known)
         now = asyncio.get_running_loop().time()
-        missing = sorted(self._sources.keys() - {each.name for each in stored})
-        stalled = [problem for each in stored if (problem := self._stall(each, waiting, now))]
+        missing = sorted(sources.keys() - {each.name for each in stored})
+        stalled = [problem for each in stored if (problem := self._stall(each, lags, now))]
         self._problems = [*map(_missing_problem, missing), *stalled]
-        kept: Counter[str] = Counter()
-        total: Counter[str] = Counter()
+        self._emit(self._measured(stored, lags, numbers))
+
+    async def _measure(self, stored: StoredPartition) -> SourceLag | None:
+        source = self._consumers.sources[stored.name]
+        if stored.source != source.description:
+            return None  # a process of another release has changed it
+        return await source.measure(stored.partition, stored.next_offset)
+
+    def _measured(
+        self,
+        stored: Sequence[StoredPartition],
+        lags: Mapping[PartitionKey, SourceLag | None],
+        numbers: Mapping[tuple[str, int], FailureNumbers],
+    ) -> ConsumersMeasured:
+        kept, parked, unowned = Counter[str](), Counter[str](), Counter[str]()
+        unavailable = Counter(each.consumer for each in self._consumers.source_problems)
         for each in stored:
             kept[each.name] += numbers[each.name, each.partition].kept
-            total[each.name] += waiting[each.key] or 0
-        self._emit(ConsumersMeasured(partitions=_states(stored), waiting={**total}, kept={**kept}))
-
-    async def _waiting(self, stored: StoredPartition) -> int | None:
-        source = self._sources[stored.name]
-        return await source.waiting_count(stored.partition, stored.next_offset)
+            parked[each.name] += numbers[each.name, each.partition].parked_streams
+            unowned[each.name] += each.state is ConsumerState.ACTIVE and each.owner is None
+        return ConsumersMeasured(
+            partitions=_states(stored),
+            waiting=_waiting(lags),
+            lag_s=_lag_seconds(lags),
+            kept={**kept},
+            parked_streams={**parked},
+            without_owner={**unowned},
+            unavailable={name: unavailable[name] for name in self._consumers.sources},
+        )
 
     def _stall(
-        self, stored: StoredPartition, waiting: Mapping[PartitionKey, int | None], now: float
+        self, stored: StoredPartition, lags: Mapping[PartitionKey, SourceLag | None], now: float
     ) -> str | None:
         moved_at = int(stored.updated_at.timestamp() * 1_000)
         standstill = self._standstills.setdefault(stored.key, Standstill(moved_at, now))
         unmoved_s = standstill.observe(moved_at, now)
-        number = waiting[stored.key]
+        lag = lags[stored.key]
+        number = lag.messages if lag else 0
         is_due = stored.state is ConsumerState.ACTIVE and stored.owner in (self._owner, None)
         if not is_due or not number:
             standstill.since = now
@@ -112,6 +149,25 @@ def _states(stored: Sequence[StoredPartition]) -> Mapping[tuple[str, str], int]:
     return {
         (name, state.value): counted[name, state.value] for name in names for state in ConsumerState
     }
+
+
+def _waiting(lags: Mapping[PartitionKey, SourceLag | None]) -> Mapping[str, int]:
+    """How many messages wait for each consumer of which that is known."""
+    unknown = {key.consumer for key, lag in lags.items() if lag is None}
+    waiting: Counter[str] = Counter()
+    for key, lag in lags.items():
+        if lag is not None and key.consumer not in unknown:
+            waiting[key.consumer] += lag.messages
+    return {**waiting}
+
+
+def _lag_seconds(lags: Mapping[PartitionKey, SourceLag | None]) -> Mapping[str, float]:
+    """The age of the oldest message that waits for each consumer of which that is known."""
+    seconds: dict[str, float] = {}
+    for key, lag in lags.items():
+        if lag is not None and lag.seconds is not None:
+            seconds[key.consumer] = max(lag.seconds, seconds.get(key.consumer, 0.0))
+    return seconds
 
 
 def _missing_problem(name: str) -> str:

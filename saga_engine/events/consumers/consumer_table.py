@@ -9,7 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
+from saga_engine.events.consumers.interfaces import StartPoint
 from saga_engine.postgres.statement import Transaction, text
 
 
@@ -65,12 +67,11 @@ class Lease:
     A partition that this process consumes.
 
     Args:
-        next_offset: the first offset that was not consumed; None: consume from the beginning, or
-            the source has no offsets.
+        start: the first offset that was not consumed, and the message before it.
         acquired_at: when it was taken or renewed, on the clock of the database.
     """
 
-    next_offset: int | None
+    start: StartPoint
     acquired_at: datetime
 
 
@@ -81,11 +82,13 @@ class Progress:
 
     Args:
         next_offset: the first offset after it; None: as before.
+        last_message: the fingerprint of the message before that.
         applied: how many events a function was called for.
         duplicates: how many events were consumed before.
     """
 
     next_offset: int | None = None
+    last_message: UUID | None = None
     applied: int = 0
     duplicates: int = 0
 
@@ -140,6 +143,11 @@ async def register(tx: Transaction, name: str, source: str, partitions: int) -> 
     await tx.execute(_REGISTER, {"name": name, "source": source, "partitions": partitions})
 
 
+async def add(tx: Transaction, name: str, source: str, partitions: int) -> None:
+    """Make a row for each partition that has none, if the consumer still has this source."""
+    await tx.execute(_ADD, {"name": name, "source": source, "partitions": partitions})
+
+
 async def acquire(tx: Transaction, key: PartitionKey, holder: Holder, lease: float) -> Lease | None:
     """
     Take or renew the lease of an active partition.
@@ -155,7 +163,10 @@ async def acquire(tx: Transaction, key: PartitionKey, holder: Holder, lease: flo
     """
     parameters = {**key.parameters, **holder.parameters, "lease": lease}
     row = (await tx.execute(_ACQUIRE, parameters)).first()
-    return None if row is None else Lease(row.next_offset, row.acquired_at)
+    if row is None:
+        return None
+    last_message = None if row.last_message is None else UUID(row.last_message)
+    return Lease(StartPoint(row.next_offset, last_message), row.acquired_at)
 
 
 async def lock(tx: Transaction, key: PartitionKey, holder: Holder) -> bool:
@@ -177,6 +188,7 @@ async def save(
     parameters = {
         **key.parameters,
         "next_offset": progress.next_offset,
+        "last_message": None if progress.last_message is None else str(progress.last_message),
         "applied": progress.applied,
         "duplicates": progress.duplicates,
         "owner": owner,
@@ -233,9 +245,19 @@ _REGISTER = text(
     SELECT :name, p.partition, :source
     FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p(partition)
     ORDER BY p.partition ON CONFLICT (name, partition) DO UPDATE
-    SET source = excluded.source, next_offset = NULL, owner = NULL, leased_until = NULL,
-        wanted_by = NULL, wanted_until = NULL
+    SET source = excluded.source, next_offset = NULL, last_message = NULL, owner = NULL,
+        leased_until = NULL, wanted_by = NULL, wanted_until = NULL
     WHERE stored.source <> excluded.source"""
+)
+_ADD = text(
+    """
+    INSERT INTO saga_engine.consumer (name, partition, source)
+    SELECT :name, p.partition, :source
+    FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p(partition)
+    WHERE EXISTS (
+        SELECT FROM saga_engine.consumer
+        WHERE name = :name AND partition = 0 AND source = :source)
+    ORDER BY p.partition ON CONFLICT (name, partition) DO NOTHING"""
 )
 _ACQUIRE = text(
     """
@@ -244,7 +266,7 @@ _ACQUIRE = text(
         leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
     WHERE name = :name AND partition = :partition AND source = :source AND state = 'active'
         AND (owner IS NULL OR owner = :owner OR leased_until < clock_timestamp())
-    RETURNING next_offset, clock_timestamp() AS acquired_at"""
+    RETURNING next_offset, last_message::text AS last_message, clock_timestamp() AS acquired_at"""
 )
 _LOCK = text(
     """
@@ -257,6 +279,7 @@ _SAVE = text(
     """
     UPDATE saga_engine.consumer
     SET next_offset = coalesce(CAST(:next_offset AS bigint), next_offset),
+        last_message = coalesce(CAST(CAST(:last_message AS text) AS uuid), last_message),
         applied = applied + :applied, duplicates = duplicates + :duplicates,
         updated_at = clock_timestamp(), owner = :owner,
         leased_until = clock_timestamp() + make_interval(secs => CAST(:lease AS float8))
@@ -272,7 +295,8 @@ _SET_STATE = text(
 _SET_OFFSET = text(
     """
     UPDATE saga_engine.consumer
-    SET next_offset = :offset, owner = NULL, leased_until = NULL, updated_at = clock_timestamp()
+    SET next_offset = :offset, last_message = NULL, owner = NULL, leased_until = NULL,
+        updated_at = clock_timestamp()
     WHERE name = :name AND partition = :partition"""
 )
 _RELEASE = text(

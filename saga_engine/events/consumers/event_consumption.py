@@ -6,11 +6,16 @@ over when a lease ends.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from saga_engine.errors import StoreError
-from saga_engine.events.consumers import consumed_events, consumer_rules, consumer_table
+from saga_engine.errors import BrokerError, ConfigurationError, StoreError
+from saga_engine.events.consumers import (
+    consumed_events,
+    consumer_lag,
+    consumer_rules,
+    consumer_table,
+)
 from saga_engine.events.consumers.avro_messages import AvroMessages
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.consumer_table import Holder, PartitionKey
@@ -27,7 +32,7 @@ from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
-from saga_engine.telemetry.events import Observer
+from saga_engine.telemetry.events import ConsumerPartitionsFound, Observer
 from saga_engine.telemetry.operations import Operation
 from saga_engine.waiting import wait_for_event
 
@@ -83,8 +88,14 @@ class EventConsumption(AsyncResource):
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the connection to the broker; None: nothing."""
-        return self._opener.problem
+        """What is wrong with the sources; None: nothing."""
+        problems = dict.fromkeys([self._opener.problem, *self.source_problems.values()])
+        return "; ".join(each for each in problems if each) or None
+
+    @property
+    def source_problems(self) -> Mapping[PartitionKey, str]:
+        """Why partitions of this process cannot be consumed now, each a sentence."""
+        return {each.key: each.problem for each in self._runners if each.problem}
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._database)
@@ -94,10 +105,25 @@ class EventConsumption(AsyncResource):
         self.sources |= await self._opener.open_all(self._consumers)
         for consumer in self._consumers:
             source = self.sources[consumer.name]
-            partitions = await source.partition_count()
+            number = await source.partition_count()
             async with self._database.transaction() as tx:
-                await consumer_table.register(tx, consumer.name, source.description, partitions)
-            self._runners += [self._runner(consumer, source, each) for each in range(partitions)]
+                await consumer_table.register(tx, consumer.name, source.description, number)
+                await consumer_lag.register(tx, consumer.name)
+            self._runners += [self._runner(consumer, source, each) for each in range(number)]
+
+    async def _add_partitions(self, consumer: Consumer) -> Sequence[PartitionRunner]:
+        """Look for new partitions of a consumer, and return the runners of those."""
+        source = self.sources[consumer.name]
+        number = await source.partition_count()
+        known = sum(each.key.consumer == consumer.name for each in self._runners)
+        if number <= known:
+            return []
+        async with self._database.transaction() as tx:
+            await consumer_table.add(tx, consumer.name, source.description, number)
+            await consumer_lag.register(tx, consumer.name)
+        added = [self._runner(consumer, source, each) for each in range(known, number)]
+        self._runners += added
+        return added
 
     def _runner(self, consumer: Consumer, source: Source, partition: int) -> PartitionRunner:
         key = PartitionKey(consumer.name, partition)
@@ -123,13 +149,42 @@ class EventConsumption(AsyncResource):
         )
         try:
             async with asyncio.TaskGroup() as tasks:
+
+                def start(runners: Iterable[PartitionRunner]) -> None:
+                    for runner in runners:
+                        turn = turns.add((runner.key.consumer, str(runner.key.partition)))
+                        tasks.create_task(runner.run(stop, turn))
+
+                start(self._runners)
                 tasks.create_task(self._purge(stop))
-                for runner in self._runners:
-                    turn = turns.add((runner.key.consumer, str(runner.key.partition)))
-                    tasks.create_task(runner.run(stop, turn))
+                tasks.create_task(self._find_partitions(start, stop))
                 tasks.create_task(turns.run(stop))
         finally:
             await self._release()
+
+    async def _find_partitions(
+        self, start: Callable[[Iterable[PartitionRunner]], None], stop: asyncio.Event
+    ) -> None:
+        """Consume partitions that are added to a source, too, until *stop* is set."""
+        while not await wait_for_event(stop, self._settings.consumer_partition_interval):
+            for consumer in self._consumers:
+                try:
+                    added = await self._add_partitions(consumer)
+                except StoreError as error:
+                    self._loop.report_unavailable(error)
+                except (BrokerError, ConfigurationError):
+                    continue  # the partitions that are known report it
+                else:
+                    start(added)
+                    if added:
+                        self._report_added(consumer, added)
+
+    def _report_added(self, consumer: Consumer, added: Sequence[PartitionRunner]) -> None:
+        self._emit(
+            ConsumerPartitionsFound(
+                consumer=consumer.name, partitions=tuple(each.key.partition for each in added)
+            )
+        )
 
     async def _purge(self, stop: asyncio.Event) -> None:
         """Remove the ids of events that were consumed too long ago, until *stop* is set."""

@@ -3,7 +3,9 @@ Where a consumer receives its events, as its loop uses it.
 
     Source            a queue, a stream or a topic: its partitions
     Subscription      one partition that this process consumes
+    StartPoint        where it begins
     IncomingMessage   a message as it arrived
+    SourceLag         what waits in a partition
 
 `queue_source` is that of RabbitMQ's queues.
 """
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import UUID
 
 from saga_engine.vocabulary import Json
 
@@ -44,6 +47,37 @@ class IncomingMessage:
     delivery: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class StartPoint:
+    """
+    Where a partition is consumed on.
+
+    Args:
+        offset: the first one to consume; None: the first that is there, or the source has no
+            offsets.
+        last_message: the fingerprint of the message before it, which was consumed; None: it is not
+            known. See `changed_source`.
+    """
+
+    offset: int | None
+    last_message: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLag:
+    """
+    What waits in a partition from an offset on.
+
+    Args:
+        messages: how many, at most: markers of transactions count.
+        seconds: the age of the first of them, by the clock of the broker or of the publisher; 0 if
+            none waits, None if it is not known.
+    """
+
+    messages: int
+    seconds: float | None
+
+
 class Subscription(Protocol):
     """One partition that this process consumes, in the order in which it was published."""
 
@@ -74,19 +108,29 @@ class Source(Protocol):
             BrokerError: the source is unavailable, or missing.
         """
 
-    async def waiting_count(self, partition: int, offset: int | None, /) -> int | None:
-        """Return how many messages a partition has from an offset on; None: it is not known."""
+    async def measure(self, partition: int, offset: int | None, /) -> SourceLag | None:
+        """
+        Measure what waits in a partition.
+
+        Args:
+            partition: from 0.
+            offset: the first one to consume; None: all that is there.
+
+        Returns:
+            None: it is not known, because the source is unavailable.
+        """
 
     def subscribe(
-        self, partition: int, offset: int | None, /
+        self, partition: int, start: StartPoint, /
     ) -> AbstractAsyncContextManager[Subscription]:
         """
         Consume a partition while the block runs.
 
         Args:
             partition: from 0.
-            offset: the first one to consume; None: the first that is there.
+            start: where to begin.
 
         Raises:
-            BrokerError: the source is unavailable, missing, or no longer has the offset.
+            BrokerError: the source is unavailable, missing, another one than the one that was
+                consumed, or no longer has the offset.
         """

@@ -7,6 +7,7 @@ read. Calls of librdkafka block, so each partition has a thread.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -22,8 +24,9 @@ from confluent_kafka import (
 )
 
 from saga_engine.errors import BrokerUnavailable
+from saga_engine.events.consumers.changed_source import OffsetProblems, fingerprint
 from saga_engine.events.consumers.header_attributes import content_type_attribute, read_attributes
-from saga_engine.events.consumers.interfaces import IncomingMessage
+from saga_engine.events.consumers.interfaces import IncomingMessage, SourceLag, StartPoint
 from saga_engine.events.consumers.source_options import KafkaSourceOptions
 from saga_engine.events.feeds.kafka_client import (
     ErrorRecord,
@@ -35,6 +38,9 @@ from saga_engine.settings import Settings
 
 _PREFIX = "ce_"
 _CONTENT_TYPE_HEADER = "content-type"
+_MILLISECONDS = 1000
+_PROPAGATION_MS = 1_000
+"""For how long a topic that is gone is taken for one whose creation is not known everywhere yet."""
 
 T = TypeVar("T")
 
@@ -53,7 +59,7 @@ class KafkaSource:
         self._topic = options.topic
         self._consumer = consumer
         self._settings = settings
-        self._client = _Client(consumer, options.topic, settings)
+        self._client = _Client(consumer, options.topic, settings, notices_end=True)
 
     async def close(self) -> None:
         """Close the connection that asks for partitions and offsets."""
@@ -74,41 +80,75 @@ class KafkaSource:
             )
         return len(topic.partitions)
 
-    async def waiting_count(self, partition: int, offset: int | None) -> int | None:
-        place = TopicPartition(self._topic, partition)
-        seconds = self._settings.kafka_request_timeout
+    async def measure(self, partition: int, offset: int | None) -> SourceLag | None:
         try:
-            low, high = await self._client.call(
-                lambda it: it.get_watermark_offsets(place, timeout=seconds)
-            )
+            low, high = await self._range(self._client, partition)
+            first = max(low, offset or 0)
+            if first >= high:
+                return SourceLag(0, 0.0)
+            place = TopicPartition(self._topic, partition, first)
+            seconds = self._settings.kafka_request_timeout
+            message = await self._client.call(lambda it: _peek(it, place, seconds))
         except BrokerUnavailable:
             return None
-        waiting: int = high - max(low, offset or 0)
-        return max(0, waiting)
+        return _lag(message, first, high)
 
     @asynccontextmanager
     async def subscribe(
-        self, partition: int, offset: int | None
+        self, partition: int, start: StartPoint
     ) -> AsyncIterator["KafkaSubscription"]:
+        problems = OffsetProblems.of(
+            f"Topic {self._topic!r}, partition {partition},", self._consumer, partition
+        )
         client = _Client(self._consumer, self._topic, self._settings)
-        start = OFFSET_BEGINNING if offset is None else offset
         try:
-            place = TopicPartition(self._topic, partition, start)
+            place = await self._place(client, partition, start, problems)
             await client.call(lambda it: it.assign([place]))
-            yield KafkaSubscription(self._consumer, client, place, self._settings)
+            yield KafkaSubscription(client, place, start, problems, self._settings)
         finally:
             await client.close()
+
+    async def _place(
+        self, client: "_Client", partition: int, start: StartPoint, problems: OffsetProblems
+    ) -> TopicPartition:
+        """
+        Return where to begin: one message before the next one, which is compared, if it is there.
+
+        Raises:
+            BrokerUnavailable: the partition does not have the offset, or Kafka is unavailable.
+        """
+        if start.offset is None:
+            return TopicPartition(self._topic, partition, OFFSET_BEGINNING)
+        low, high = await self._range(client, partition)
+        if start.offset < low:
+            raise BrokerUnavailable(problems.deleted(start.offset, low))
+        if start.offset > high:
+            raise BrokerUnavailable(problems.beyond_end(start.offset))
+        return TopicPartition(self._topic, partition, max(low, start.offset - 1))
+
+    async def _range(self, client: "_Client", partition: int) -> tuple[int, int]:
+        """Return the first offset of a partition, and the one after its last."""
+        place = TopicPartition(self._topic, partition)
+        seconds = self._settings.kafka_request_timeout
+        low, high = await client.call(lambda it: it.get_watermark_offsets(place, timeout=seconds))
+        return int(low), int(high)
 
 
 class KafkaSubscription:
     """A partition while this process consumes it; a Subscription."""
 
     def __init__(
-        self, consumer: str, client: "_Client", place: TopicPartition, settings: Settings
+        self,
+        client: "_Client",
+        place: TopicPartition,
+        start: StartPoint,
+        problems: OffsetProblems,
+        settings: Settings,
     ) -> None:
-        self._consumer = consumer
         self._client = client
         self._place = place
+        self._start: StartPoint | None = start  # None: it is checked
+        self._problems = problems
         self._settings = settings
 
     async def take(self, limit: int, seconds: float) -> Sequence[IncomingMessage]:
@@ -118,19 +158,34 @@ class KafkaSubscription:
         for each in found:
             if (error := each.error()) is not None:
                 raise BrokerUnavailable(self._problem(error))
-        return [self._incoming(each) for each in found]
+        return self._checked([self._incoming(each) for each in found])
 
     async def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         """Do nothing: the offset is in the consumer's database."""
+
+    def _checked(self, messages: list[IncomingMessage]) -> list[IncomingMessage]:
+        """
+        Compare the message before the offset where it begins, and leave it out.
+
+        Raises:
+            BrokerUnavailable: it is another one.
+        """
+        if not messages or self._start is None:
+            return messages
+        start, self._start = self._start, None
+        first = messages[0]
+        if start.offset is None or first.offset != start.offset - 1:
+            return messages  # retention or compaction may have deleted the message before
+        if start.last_message not in (None, fingerprint(first)):
+            raise BrokerUnavailable(self._problems.other_message(start.offset))
+        return messages[1:]
 
     def _problem(self, error: KafkaError) -> str:
         topic, partition = self._place.topic, self._place.partition
         if error.name() == "_AUTO_OFFSET_RESET":
             return (
-                f"Topic {topic!r}, partition {partition}, no longer has offset"
-                f" {self._place.offset}: the retention has deleted it, or the topic was made again."
-                " To go on at another one, run `saga-engine consumers rewind"
-                f" {self._consumer} --partition {partition} --to OFFSET`."
+                f"Topic {topic!r}, partition {partition}, no longer has the next offset. It is read"
+                " again."
             )
         return problem_of(error, topic)
 
@@ -153,9 +208,19 @@ def _is_content_type(header: str) -> bool:
 
 
 class _Client:
-    """A consumer of librdkafka, whose calls run in one thread."""
+    """
+    A consumer of librdkafka, whose calls run in one thread.
 
-    def __init__(self, group: str, topic: str, settings: Settings) -> None:
+    Args:
+        group: as Kafka's servers see it.
+        topic: that it reads, for sentences.
+        settings: where Kafka is.
+        notices_end: whether it gets an error at the end of a partition.
+    """
+
+    def __init__(
+        self, group: str, topic: str, settings: Settings, *, notices_end: bool = False
+    ) -> None:
         self._topic = topic
         self._errors = ErrorRecord()
         self._executor = ThreadPoolExecutor(1, f"kafka {group}")
@@ -167,6 +232,8 @@ class _Client:
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
+                "enable.partition.eof": notices_end,
+                "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
                 "queued.max.messages.kbytes": settings.max_batch_bytes // 1024 + 1024,
                 "error_cb": self._errors,
             }
@@ -210,3 +277,27 @@ def _poll(consumer: Any, limit: int, seconds: float) -> list[Message]:
     if first is None:
         return []
     return [first, *(consumer.consume(limit - 1, 0) if limit > 1 else ())]
+
+
+def _peek(consumer: Any, place: TopicPartition, seconds: float) -> Message | None:
+    """Return the first message from a place on, or an error that there is none."""
+    consumer.assign([place])
+    try:
+        found: Message | None = consumer.poll(seconds)
+    finally:
+        consumer.unassign()
+    return found
+
+
+def _lag(message: Message | None, first: int, end: int) -> SourceLag:
+    """What waits from an offset on, when *message* is the first that can be read there."""
+    if message is None:
+        return SourceLag(end - first, None)
+    if (error := message.error()) is not None:
+        is_end = error.name() == "_PARTITION_EOF"  # what is there are markers of transactions
+        return SourceLag(0, 0.0) if is_end else SourceLag(end - first, None)
+    kind, milliseconds = message.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        return SourceLag(end - int(message.offset() or 0), None)
+    age = time.time() - milliseconds / _MILLISECONDS
+    return SourceLag(end - int(message.offset() or 0), max(0.0, age))

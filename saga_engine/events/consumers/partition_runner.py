@@ -8,7 +8,7 @@ from saga_engine.events.consumers.batch_result import BatchResult
 from saga_engine.events.consumers.consumer_batch import BatchApplier
 from saga_engine.events.consumers.consumer_table import PartitionKey
 from saga_engine.events.consumers.failure_retry import FailureRetry
-from saga_engine.events.consumers.interfaces import Source, Subscription
+from saga_engine.events.consumers.interfaces import Source, StartPoint, Subscription
 from saga_engine.events.consumers.kept_messages import FailureKind, NewFailure
 from saga_engine.events.consumers.partition_writer import PartitionWriter
 from saga_engine.events.handlers.on_poison import OnPoison
@@ -53,9 +53,11 @@ class PartitionRunner:
         self._loop = loop
         self._settings = settings = loop.settings
         self._size = BatchSize(settings.projection_batch_seconds, settings.consumer_batch_size)
-        self._next_offset: int | None = None
+        self._start = StartPoint(None)
         self._renew_at = 0.0
         self._source_failures = 0
+        self.problem: str | None = None
+        """Why its source cannot be consumed now, in a sentence; None: nothing is wrong."""
 
     async def run(self, stop: asyncio.Event, turn: Turn) -> None:
         """Consume until *stop* is set, whenever it is the *turn* of this process."""
@@ -69,14 +71,15 @@ class PartitionRunner:
         """Take the lease; False when the partition is not active or has another owner."""
         lease = await self._writer.acquire()
         if lease is None:
+            self.problem = None
             return False
-        self._next_offset = lease.next_offset
+        self._start = lease.start
         self._plan_renewal()
         self._loop.emit(
             ConsumerAcquired(
                 consumer=self.key.consumer,
                 partition=self.key.partition,
-                next_offset=lease.next_offset,
+                next_offset=lease.start.offset,
             )
         )
         return True
@@ -84,20 +87,26 @@ class PartitionRunner:
     async def follow(self, stop: asyncio.Event) -> None:
         """Consume until the partition stops, is paused, or has another owner."""
         try:
-            subscribed = self._source.subscribe(self.key.partition, self._next_offset)
+            subscribed = self._source.subscribe(self.key.partition, self._start)
             async with subscribed as subscription:
                 await self._consume(subscription, stop)
         except BrokerError as error:
             backoff = Backoff(self._settings.event_poll_interval_max, MAX_RETRY_DELAY)
+            self._report_problem(str(error))
+            await wait_for_event(stop, backoff.delay(self._source_failures))
+            self._source_failures += 1
+
+    def _report_problem(self, problem: str) -> None:
+        """Report why the source cannot be consumed, unless it is the same as before."""
+        if problem != self.problem:
             self._loop.emit(
                 ConsumerSourceUnavailable(
                     consumer=self.key.consumer,
                     partition=self.key.partition,
-                    problem=str(error),
+                    problem=problem,
                 )
             )
-            await wait_for_event(stop, backoff.delay(self._source_failures))
-            self._source_failures += 1
+        self.problem = problem
 
     async def _consume(self, subscription: Subscription, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -107,13 +116,14 @@ class PartitionRunner:
                 await self._retry_kept(stop)
             interval = self._settings.event_poll_interval_max
             messages = await subscription.take(self._size.events, interval)
+            self.problem = None
             if not messages:
                 continue
             self._source_failures = 0
             started_at = self._now()
             result = await self._applier.apply(messages)
             if result.next_offset is not None:
-                self._next_offset = result.next_offset
+                self._start = StartPoint(result.next_offset)
             await subscription.acknowledge(result.done)
             self._plan_renewal()
             self._report(result, self._now() - started_at)
@@ -135,7 +145,7 @@ class PartitionRunner:
             NotOwner: it is paused, stopped or rewound, or another process has it.
         """
         lease = await self._writer.acquire()
-        if lease is None or lease.next_offset != self._next_offset:
+        if lease is None or lease.start.offset != self._start.offset:
             raise NotOwner
         self._plan_renewal()
 

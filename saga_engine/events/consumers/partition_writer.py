@@ -221,7 +221,10 @@ class PartitionWriter:
         """Save what a transaction has done, and renew the lease."""
         await consumed_events.insert(tx, self.key.consumer, new_keys)
         progress = Progress(
-            next_offset=result.next_offset, applied=result.applied, duplicates=result.duplicates
+            next_offset=result.next_offset,
+            last_message=result.last_message,
+            applied=result.applied,
+            duplicates=result.duplicates,
         )
         lease = self._settings.projection_lease
         result.saved_at = await consumer_table.save(

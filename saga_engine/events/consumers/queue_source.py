@@ -17,7 +17,7 @@ from saga_engine.amqp.consumer_watchdog import queue_depth
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.header_attributes import content_type_attribute
-from saga_engine.events.consumers.interfaces import IncomingMessage
+from saga_engine.events.consumers.interfaces import IncomingMessage, SourceLag, StartPoint
 from saga_engine.events.consumers.source_options import QueueSourceOptions
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.topology import Topology, consumer_queue, consumer_topology
@@ -62,12 +62,14 @@ class QueueSource:
     async def partition_count(self) -> int:
         return 1
 
-    async def waiting_count(self, _partition: int, _offset: int | None) -> int | None:
-        return await queue_depth(self._connection, self._queue)
+    async def measure(self, _partition: int, _offset: int | None) -> SourceLag | None:
+        """Count the messages; RabbitMQ does not say how old they are."""
+        messages = await queue_depth(self._connection, self._queue)
+        return None if messages is None else SourceLag(messages, None)
 
     @asynccontextmanager
     async def subscribe(
-        self, _partition: int, _offset: int | None
+        self, _partition: int, _start: StartPoint
     ) -> AsyncIterator["QueueSubscription"]:
         prefetch = self._settings.consumer_prefetch
         consumer = QueueConsumer(self._connection, [self._queue], prefetch=prefetch)

@@ -60,7 +60,7 @@ class ConsumerService(EngineProcess):
         self._database = Database(url, settings, EVENT_DATABASE)
         self._measured = ConsumerMonitor(
             self._database,
-            self._consumption.sources,
+            self._consumption,
             self._consumption.owner,
             settings,
             emit,

@@ -78,7 +78,9 @@ class SourceOpener:
                 f"Consumer {consumer.name!r} reads a stream, which needs the packages rstream and"
                 " mmh3. Install saga-engine[streams]."
             ) from None
-        return StreamSource(consumer.name, options, self._settings)
+        source = StreamSource(consumer.name, options, self._settings)
+        self._resources.push_async_callback(source.close)
+        return source
 
     def _open_kafka(self, consumer: Consumer, options: KafkaSourceOptions) -> Source:
         try:

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Double,
     ForeignKeyConstraint,
     Identity,
     Index,
@@ -40,6 +41,7 @@ consumer = Table(
         server_default="active",
     ),
     Column("next_offset", BigInteger),
+    Column("last_message", UUID(as_uuid=False)),
     Column("applied", BigInteger, nullable=False, server_default=text("0")),
     Column("duplicates", BigInteger, nullable=False, server_default=text("0")),
     Column("owner", Text),
@@ -47,6 +49,18 @@ consumer = Table(
     Column("wanted_by", Text),
     Column("wanted_until", TIMESTAMP(timezone=True)),
     _now("updated_at"),
+)
+consumer_lag = Table(
+    "consumer_lag",
+    metadata,
+    Column("consumer", Text(collation="C"), primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("messages", BigInteger),
+    Column("seconds", Double),
+    Column("measured_at", TIMESTAMP(timezone=True)),
+    ForeignKeyConstraint(
+        ["consumer", "partition"], [consumer.c.name, consumer.c.partition], ondelete="CASCADE"
+    ),
 )
 consumed_event = Table(
     "consumed_event",

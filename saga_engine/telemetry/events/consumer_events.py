@@ -81,6 +81,14 @@ class ConsumerSourceUnavailable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerPartitionsFound:
+    """The source of a consumer has more partitions than before, which are consumed from now on."""
+
+    consumer: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumersMeasured:
     """
     How far the consumers are that this process declares.
@@ -89,10 +97,20 @@ class ConsumersMeasured:
 
     Args:
         partitions: how many partitions of a consumer are in a state.
-        waiting: of each consumer, the messages behind those that were consumed.
+        waiting: of each consumer, the messages behind those that were consumed; one whose source is
+            unavailable is left out.
+        lag_s: of each consumer of a stream or a topic, the age of the oldest of them.
         kept: of each consumer, the messages that are kept for an operator.
+        parked_streams: of each consumer, the streams that wait for an operator.
+        without_owner: of each consumer, the active partitions that no process consumes.
+        unavailable: of each consumer, the partitions that this process cannot consume because of
+            their source.
     """
 
     partitions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
+    lag_s: Mapping[str, float] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
+    parked_streams: Mapping[str, int] = field(default_factory=dict)
+    without_owner: Mapping[str, int] = field(default_factory=dict)
+    unavailable: Mapping[str, int] = field(default_factory=dict)

@@ -76,6 +76,7 @@ TelemetryEvent: TypeAlias = (
     | consumer_events.ConsumerBatchApplied
     | consumer_events.ConsumerStopped
     | consumer_events.ConsumerMessageKept
+    | consumer_events.ConsumerPartitionsFound
     | consumer_events.ConsumerSourceUnavailable
     | retention_events.ReaderPassedOver
     | retention_events.RetentionMeasured

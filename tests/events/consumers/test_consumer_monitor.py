@@ -1,9 +1,11 @@
 """How far consumers are is measured, and one that does not move is a problem."""
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 import pytest
 
+from saga_engine.events.consumers import consumer_lag
 from saga_engine.events.consumers.consumer_monitor import ConsumerMonitor
 from saga_engine.events.consumers.source_opener import SourceOpener
 from saga_engine.protocol.topology import FEED
@@ -11,6 +13,7 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry.events import ConsumersMeasured
 from tests.kit.connections import raw_channel
 from tests.kit.consumers import (
+    BILLING,
     applying,
     billing_consumer,
     message_of,
@@ -43,8 +46,17 @@ async def publish_order(broker_url):
         await channel.basic_publish(b"{}", exchange=FEED, routing_key="order.order-placed")
 
 
-def monitor(database, sources, emitted, **settings):
-    return ConsumerMonitor(database, sources, "process-1", Settings(**settings), emitted)
+@dataclass
+class OpenSources:
+    """Of a process that consumes nothing."""
+
+    sources: dict
+    source_problems: dict = field(default_factory=dict)
+
+
+def monitor(database, sources, emitted, problems=(), **settings):
+    consumers = OpenSources(sources, dict(problems))
+    return ConsumerMonitor(database, consumers, "process-1", Settings(**settings), emitted)
 
 
 @ONE_BROKER
@@ -53,7 +65,7 @@ async def test_states_and_messages_are_counted(database, sources, broker_url):
     async with applying(database, billing_consumer()) as (batches, _):
         await batches.apply([message_of({}, body=b""), order(1, "poison")])
     emitted = EventRecorder()
-    await monitor(database, sources, emitted).measure()
+    await monitor(database, sources, emitted, {BILLING: "It is gone."}).measure()
     (measured,) = emitted.matching(ConsumersMeasured)
     assert measured.partitions == {
         ("billing", "active"): 0,
@@ -61,6 +73,25 @@ async def test_states_and_messages_are_counted(database, sources, broker_url):
         ("billing", "stopped"): 1,
     }
     assert (measured.waiting, measured.kept) == ({"billing": 1}, {"billing": 1})
+    assert (measured.parked_streams, measured.without_owner) == ({"billing": 0}, {"billing": 0})
+    assert (measured.unavailable, measured.lag_s) == ({"billing": 1}, {})
+    async with database.transaction() as tx:
+        assert (await consumer_lag.read(tx))[BILLING].messages == 1
+
+
+@ONE_BROKER
+async def test_a_partition_that_no_process_consumes_and_parked_streams_are_counted(
+    database, sources, broker_url
+):
+    emitted = EventRecorder()
+    watching = monitor(database, sources, emitted)
+    await watching.measure()
+    async with applying(database, billing_consumer(on_poison="park-stream")) as (batches, _):
+        await batches.apply([order(1, "poison"), order(2)])
+    await watching.measure()
+    before, after = emitted.matching(ConsumersMeasured)
+    assert (before.without_owner, before.parked_streams) == ({"billing": 1}, {"billing": 0})
+    assert (after.without_owner, after.parked_streams) == ({"billing": 0}, {"billing": 1})
 
 
 @ONE_BROKER

@@ -1,9 +1,12 @@
 """A partition has one owner, which continues at its offset."""
 
+from uuid import UUID
+
 import pytest
 
 from saga_engine.events.consumers import consumer_table
 from saga_engine.events.consumers.consumer_table import Holder, PartitionKey, Progress
+from saga_engine.events.consumers.interfaces import StartPoint
 from tests.kit.consumers import BILLING, consumer_database
 
 
@@ -21,7 +24,7 @@ async def register(database, source="stream orders", partitions=2):
 async def acquire(database, owner, key=BILLING, lease=5.0, source="stream orders"):
     async with database.transaction() as tx:
         found = await consumer_table.acquire(tx, key, Holder(owner, source), lease)
-    return None if found is None else found.next_offset or 0
+    return None if found is None else found.start.offset or 0
 
 
 async def save(database, offset, owner="a"):
@@ -75,3 +78,36 @@ async def test_an_offset_is_kept_by_a_batch_that_has_none(database):
     await save(database, 7)
     await save(database, None)
     assert await acquire(database, "a") == 7
+
+
+async def test_the_message_before_the_offset_is_known_until_an_operator_chooses_another(database):
+    holder = Holder("a", "stream orders")
+    await register(database)
+    await acquire(database, "a")
+    async with database.transaction() as tx:
+        progress = Progress(next_offset=7, last_message=UUID(int=6))
+        await consumer_table.save(tx, BILLING, progress, "a", 5.0)
+        await consumer_table.save(tx, BILLING, Progress(), "a", 5.0)
+        known = await consumer_table.acquire(tx, BILLING, holder, 5.0)
+        await consumer_table.set_offset(tx, BILLING, 3)
+        chosen = await consumer_table.acquire(tx, BILLING, holder, 5.0)
+    assert known
+    assert chosen
+    assert known.start == StartPoint(7, UUID(int=6))
+    assert chosen.start == StartPoint(3)
+
+
+async def test_partitions_that_are_added_keep_the_others_and_another_source(database):
+    """A process of the earlier release finds more partitions of a source that was changed."""
+    await register(database)
+    await acquire(database, "a")
+    await save(database, 7)
+    async with database.transaction() as tx:
+        await consumer_table.add(tx, "billing", "stream orders", 3)
+        await consumer_table.add(tx, "billing", "stream others", 4)
+        found = await consumer_table.read(tx, "billing")
+    assert [(each.source, each.next_offset) for each in found] == [
+        ("stream orders", 7),
+        ("stream orders", None),
+        ("stream orders", None),
+    ]

@@ -8,7 +8,7 @@ from saga_engine.events import Consumer, from_queue
 from saga_engine.events.consumers.event_consumption import EventConsumption
 from saga_engine.protocol.topology import FEED, consumer_queue
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import ConsumerAcquired
+from saga_engine.telemetry.events import ConsumerAcquired, ConsumerPartitionsFound
 from tests.kit.connections import raw_channel
 from tests.kit.consumers import (
     billing_consumer,
@@ -18,6 +18,7 @@ from tests.kit.consumers import (
     open_failures,
     running_consumers,
     stored_partition,
+    stored_partitions,
     wait_for_invoices,
 )
 from tests.kit.events import EventRecorder
@@ -74,6 +75,22 @@ async def test_events_that_are_published_again_have_no_effect_and_are_counted(
         await wait_for_invoices(billing, len(expected))
         await wait_for_duplicates(billing, len(expected))
     await check_effects(billing, expected)
+
+
+async def test_a_partition_that_is_added_is_consumed_too(source, event_url, billing):
+    await source.create()
+    consumer = billing_consumer(source.options)
+    settings = {"consumer_partition_interval": 0.05, **source.settings}
+    async with running_consumers(event_url, [consumer], **settings) as emitted:
+        await source.publish(1)
+        await wait_for_invoices(billing, 1)
+        await source.add_partition()
+        [found] = await emitted.wait_for(ConsumerPartitionsFound)
+        assert found == ConsumerPartitionsFound(consumer="billing", partitions=(1,))
+        await source.publish(2, partition=1)
+        await wait_for_invoices(billing, 2)
+    assert [each.next_offset for each in await stored_partitions(billing)] == [1, 1]
+    assert len(emitted.matching(ConsumerPartitionsFound)) == 1
 
 
 async def wait_for_duplicates(database, number):

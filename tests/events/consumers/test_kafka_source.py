@@ -9,7 +9,7 @@ from saga_engine.errors import BrokerUnavailable
 from saga_engine.events import from_kafka
 from saga_engine.events.consumers import consumer_actions
 from saga_engine.events.readers.operator_audit import Operator
-from saga_engine.telemetry.events import ConsumerMessageKept, ConsumerSourceUnavailable
+from saga_engine.telemetry.events import ConsumerMessageKept
 from tests.kit.consumers import (
     billing_consumer,
     check_effects,
@@ -97,22 +97,6 @@ async def test_an_idle_partition_that_is_rewound_is_consumed_from_there(
 
         await wait_until_true(consumed_again, patience=20.0)
     await check_effects(billing, expected)
-
-
-async def test_an_offset_that_the_topic_does_not_have_is_named(
-    event_url, kafka, billing, published
-):
-    topic = new_topic()
-    expected = await published(topic, 1)
-    consumer = billing_consumer(from_kafka(topic))
-    settings = {"kafka_bootstrap_servers": kafka.servers}
-    async with running_consumers(event_url, [consumer], **settings):
-        await wait_for_invoices(billing, len(expected))
-    async with billing.transaction() as tx:
-        await consumer_actions.rewind(tx, "billing", 0, 4_711, Operator("mara"))
-    async with running_consumers(event_url, [consumer], **settings) as emitted:
-        [problem] = await emitted.wait_for(ConsumerSourceUnavailable)
-    assert "partition 0, no longer has offset 4711" in problem.problem
 
 
 async def test_a_topic_that_is_missing_is_named(event_url, kafka, billing):

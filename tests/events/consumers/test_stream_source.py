@@ -1,18 +1,12 @@
 """Events of a stream take effect once and in order, from the offsets in the consumer's database."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rstream import Producer
 
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events import from_stream
-from saga_engine.events.consumers.stream_source import incoming_message
-from saga_engine.events.feeds.stream_message import encode_amqp
-from saga_engine.settings import Settings
 from saga_engine.telemetry.events import FeedEventsPassed
 from tests.kit.consumers import (
-    attributes_of,
     billing_consumer,
     check_effects,
     consumer_database,
@@ -98,20 +92,3 @@ async def test_a_stream_that_is_missing_is_named(event_url, urls, billing):
         async with running_consumers(event_url, [consumer], **urls):
             pass
     assert await invoices(billing) == []
-
-
-def test_a_message_has_the_attributes_of_its_properties():
-    named = {f"cloudEvents_{name}": value for name, value in attributes_of(1).items()}
-    encoded = encode_amqp(b"{}", "m", "application/json", named | {"other": "x"})
-    message = incoming_message(7, encoded, Settings())
-    assert message.attributes == attributes_of(1, datacontenttype="application/json")
-    assert (message.body, message.offset, message.problem) == (b"{}", 7, "")
-
-
-ENCODED = encode_amqp(b"{}", "m", "application/json", {"cloudEvents_id": "1"})
-
-
-@given(st.binary(max_size=80) | st.integers(0, len(ENCODED)).map(lambda n: ENCODED[:n]))
-def test_no_bytes_raise_an_error(encoded):
-    message = incoming_message(7, encoded, Settings())
-    assert message.offset == 7
