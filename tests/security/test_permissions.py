@@ -174,6 +174,7 @@ async def broker(rabbitmq):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)  # a process for each command, on a busy machine
 @pytest.mark.usefixtures("rabbitmq_is_installed")
 async def test_the_commands_of_the_page_make_the_users_of_these_tests():
     """The other tests import what the commands make, because each takes a second."""
