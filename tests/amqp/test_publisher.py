@@ -264,9 +264,9 @@ async def test_stale_connection_is_dropped_when_confirms_time_out(broker_url, op
         if opened:
             assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
         proxy.drop_open_connections()
-        async with asyncio.timeout(15):  # long before either side misses its heartbeats
+        async with asyncio.timeout(25):  # before either side misses its heartbeats
             assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
-            async with asyncio.timeout(1.5):  # by then the stale connection is known
+            async with asyncio.timeout(5):  # the stale connection is known, and no publish waits
                 await observer.wait_for(lambda state: state.generation == 2)
             assert await publisher.publish([make_message("tests.one")]) == ["confirmed"]
 
@@ -286,7 +286,7 @@ async def test_stale_connection_is_dropped_when_a_declaration_times_out(
         assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
         proxy.drop_open_connections()
         assert await publisher.publish([make_message("tests.one")]) == ["unknown"]
-        async with asyncio.timeout(15):  # long before either side misses its heartbeats
+        async with asyncio.timeout(25):  # before either side misses its heartbeats
             await observer.wait_for(lambda state: state.generation == 2)
             while await publisher.publish([make_message("tests.one")]) != ["confirmed"]:
                 pass

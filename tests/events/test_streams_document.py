@@ -44,6 +44,7 @@ def settings(rabbitmq, rabbitmq_url, kafka):
     }
 
 
+@pytest.mark.long
 @pytest.mark.rabbitmq
 async def test_what_the_page_runs_prints_what_the_page_shows(directory, database_url, settings):
     """In one test, because the first block prepares the database for both feeds."""

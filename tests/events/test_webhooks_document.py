@@ -32,6 +32,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 async def test_the_receiver_of_the_page_prints_what_the_page_shows(
     directory, database_url, monkeypatch
 ):
