@@ -338,3 +338,20 @@ def test_a_stream_is_described_with_its_partitions(partitions, address, binding)
         assert channel["parameters"]["partition"]["enum"] == ["0", "1"]
     headers = described["components"]["schemas"]["event-headers.stream"]
     assert "cloudEvents_id" in headers["required"]
+
+
+def test_a_feed_in_avro_is_described_with_the_avro_schema_of_each_event():
+    feed = Feed("flow", streams=["order-*"])
+    feed.to_stream("orders", encoding="avro")
+    feed.to_kafka("orders", partitions=1)
+    described = document(aggregates=[orders], feeds=[feed])
+    messages = described["components"]["messages"]
+    for name, message in messages.items():
+        if not name.endswith(".stream.avro"):
+            assert message["contentType"] == "application/json"
+            continue
+        assert message["contentType"] == "application/avro"
+        assert message["payload"]["schemaFormat"].startswith("application/vnd.apache.avro")
+        assert message["payload"]["schema"]["type"] == "record"
+    assert sum(each.endswith(".stream.avro") for each in messages) == 2
+    assert_valid(described)

@@ -6,21 +6,29 @@ publish older ones: their `schemaversion` attribute is lower.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from saga_engine.asyncapi.channels import add_message, channel_reference, message_of
 from saga_engine.asyncapi.components import Components, Document
 from saga_engine.asyncapi.feed_channels import (
     PublishedEvent,
     SinkDescription,
+    is_in_avro,
     of_sink,
     sink_channel,
 )
 from saga_engine.events.aggregates.aggregate import Aggregate
 from saga_engine.events.event_store.append import RUN_PREFIX
 from saga_engine.events.event_store.event_types import EventType, event_type_of
+from saga_engine.events.feeds.event_encoder import JSON_CONTENT_TYPE
 from saga_engine.events.feeds.feed import Feed, Sink
 from saga_engine.events.feeds.feed_rules import event_filter
+from saga_engine.schemas.avro_codec import AVRO_CONTENT_TYPE
+from saga_engine.schemas.avro_schema import avro_type
 from saga_engine.store.event_data import EVENT_TYPES
+
+AVRO_FORMAT = "application/vnd.apache.avro+json;version=1.9.0"
+"""As AsyncAPI names the language of an Avro schema."""
 
 CATEGORY_END = "-"
 RUN_CATEGORY = RUN_PREFIX.removesuffix(CATEGORY_END)
@@ -54,7 +62,8 @@ class EventMessages:
         events = [*published_events(feed, self._events)]
         for options in feed.sinks.values():
             description = of_sink(options.sink)
-            messages = [self._message(each, description) for each in events]
+            is_avro = is_in_avro(options)
+            messages = [self._message(each, description, is_avro=is_avro) for each in events]
             channel = sink_channel(options, events)
             for message in messages:
                 add_message(channel, message)
@@ -68,19 +77,28 @@ class EventMessages:
                 "bindings": description.operation_bindings,
             }
 
-    def _message(self, event: PublishedEvent, sink: SinkDescription) -> Document:
+    def _message(
+        self, event: PublishedEvent, sink: SinkDescription, *, is_avro: bool = False
+    ) -> Document:
         version = f".v{event.version}" if event.version else ""
+        payload: Document = self._components.payload(event.schema)
+        if is_avro and event.schema:
+            payload = {"schemaFormat": AVRO_FORMAT, "schema": _avro_schema(event)}
         return self._components.add_message(
-            event.name + version + sink.suffix,
+            event.name + version + sink.suffix + (".avro" if is_avro else ""),
             {
                 "name": event.name,
                 "title": f"{event.name}, version {event.version}" if event.version else event.name,
-                "contentType": "application/json",
+                "contentType": AVRO_CONTENT_TYPE if is_avro else JSON_CONTENT_TYPE,
                 "headers": self._components.add_schema(f"event-headers{sink.suffix}", sink.headers),
-                "payload": self._components.payload(event.schema),
+                "payload": payload,
                 "bindings": sink.message_bindings,
             },
         )
+
+
+def _avro_schema(event: PublishedEvent) -> Any:
+    return avro_type(event.name, event.schema).schema
 
 
 def declared_events(aggregates: Iterable[Aggregate]) -> Iterator[PublishedEvent]:

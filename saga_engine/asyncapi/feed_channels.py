@@ -11,6 +11,7 @@ from saga_engine.asyncapi.channels import AMQP, PERSISTENT, queue_channel, route
 from saga_engine.asyncapi.components import Document
 from saga_engine.asyncapi.headers import event_headers, webhook_headers
 from saga_engine.events.feeds.feed import (
+    Encoding,
     ExchangeOptions,
     KafkaOptions,
     Sink,
@@ -108,6 +109,15 @@ def sink_channel(options: SinkOptions, events: Sequence[PublishedEvent]) -> Docu
             # The path and the query may have a token of the receiver.
             address = str(WebhookTarget.parse(options.url))
             return {"address": address, "title": "A webhook", "messages": {}}
+
+
+def is_in_avro(options: SinkOptions) -> bool:
+    """Whether a sink publishes its events in Avro."""
+    match options:
+        case StreamOptions() | KafkaOptions():
+            return options.encoding == Encoding.AVRO
+        case ExchangeOptions() | WebhookOptions():
+            return False
 
 
 def _stream_channel(options: StreamOptions) -> Document:

@@ -177,6 +177,7 @@ class Metrics:
                 self._names.step(e.saga, e.step) if e.step else "",
             ),
             events.UserCodeContained: lambda _: increment("saga_user_code_contained_total"),
+            events.SchemaBroken: lambda _: increment("saga_schema_breaks_total"),
             events.WatchdogLost: lambda _: increment("saga_watchdogs_lost_total"),
             events.EventLoopLagMeasured: lambda e: observe("saga_event_loop_lag_seconds", e.lag_s),
             events.RetentionMeasured: self._retention_measured,

@@ -144,6 +144,7 @@ def test_the_text_format_is_the_default(observed, accept):
         ("saga_messages_awaiting_definition", {}, 4),
         ("saga_starts_awaiting_admission", {"saga": "place-order"}, 6),
         ("saga_crash_suspects", {}, 3),
+        ("saga_schema_breaks_total", {}, 1),
         ("saga_user_code_contained_total", {}, 1),
         ("saga_watchdogs_lost_total", {}, 1),
         ("saga_user_code_failures_total", {"saga": "place-order", "step": "charge"}, 1),
