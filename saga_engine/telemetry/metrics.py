@@ -154,11 +154,8 @@ class Metrics:
         }
 
     def _process_handlers(self) -> EventHandlers:
-        increment, observe, set_gauge = (
-            self._series.increment,
-            self._series.observe,
-            self._series.set,
-        )
+        series = self._series
+        increment, observe, set_gauge = series.increment, series.observe, series.set
         return {
             events.ProcessReady: lambda _: set_gauge("saga_process_ready", 1),
             events.ProcessStopping: lambda _: set_gauge("saga_process_ready", 0),

@@ -80,7 +80,7 @@ def test_the_alerts_use_existing_metrics():
     [group] = yaml.safe_load(alerting_rules())["groups"]
     used = {name for rule in group["rules"] for name in re.findall(r"\bsaga_\w+", rule["expr"])}
 
-    assert len(group["rules"]) == 20
+    assert len(group["rules"]) == 21
     assert used <= {metric.name for metric in METRIC_CATALOGUE}
 
 
@@ -93,4 +93,4 @@ def test_prometheus_accepts_the_alerts(tmp_path):
     )
 
     assert checked.returncode == 0, checked.stderr
-    assert "20 rules found" in checked.stdout
+    assert "21 rules found" in checked.stdout
