@@ -19,7 +19,7 @@ from saga_engine.cli.output import (
     print_table,
 )
 from saga_engine.errors import DefinitionError, NotFound
-from saga_engine.events.event_store.schema_registration import break_errors, upcast_errors
+from saga_engine.events.event_store.schema_registration import break_errors, stored_event_errors
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registration, registry
 from saga_engine.schemas.avro_compatibility import compare_avro
@@ -266,7 +266,7 @@ def _avro_differences(
 
 async def _problems(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[DefinitionError]:
     breaks = await break_errors(tx, await find_breaks(tx, declared))
-    return breaks or await upcast_errors(tx, declared)
+    return breaks or await stored_event_errors(tx, declared)
 
 
 async def _avro_problems(

@@ -15,6 +15,7 @@ from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
 from saga_engine.schemas.examples import examples
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
 from saga_engine.schemas.stored_schema import StoredSchema
+from saga_engine.vocabulary import Json
 
 
 class Direction(StrEnum):
@@ -103,41 +104,68 @@ def judge(
         compatibility: which versions must read each other.
     """
     earlier = earlier_schemas(declared, stored)
-    for each in earlier if compatibility.is_transitive else earlier[-1:]:
-        if compatibility.is_backward:
+    compared = earlier if compatibility.is_transitive else earlier[-1:]
+    if compatibility.is_backward:
+        later = _later_schemas(declared, stored) if declared.kind is SchemaKind.EVENT else ()
+        for each in (*compared, *later):
             for found in _backward(declared, each):
                 yield SchemaBreak(declared, each, Direction.BACKWARD, found)
-        if compatibility.is_forward:
-            for found in compare(declared.schema.writes, each.schema.reads):
+    if compatibility.is_forward:
+        for each in compared:
+            for found in _compare(declared, each, declared.schema.writes, each.schema.reads):
                 yield SchemaBreak(declared, each, Direction.FORWARD, found)
 
 
 def earlier_schemas(declared: DeclaredSchema, stored: Sequence[StoredSchema]) -> list[StoredSchema]:
-    """Return those of *stored* that were before a declared schema, and that differ from it."""
-    version = declared.schema.version
-    own_id = min(
-        (
-            each.id
-            for each in stored
-            if each.schema.version == version and each.fingerprint == declared.fingerprint
-        ),
-        default=None,
-    )
+    """Return those of *stored* that were before a declared schema."""
+    version, own_id = declared.schema.version, _own_id(declared, stored)
     return [
         each
         for each in stored
-        if each.fingerprint != declared.fingerprint
-        and (
-            each.schema.version < version
-            or (each.schema.version == version and (own_id is None or each.id < own_id))
+        if each.schema.version < version
+        or (
+            each.schema.version == version
+            and each.fingerprint != declared.fingerprint
+            and (own_id is None or each.id < own_id)
         )
     ]
+
+
+def _later_schemas(declared: DeclaredSchema, stored: Sequence[StoredSchema]) -> list[StoredSchema]:
+    """
+    Return those of the same version that were registered after a declared schema.
+
+    When a class is rolled back, events that the newer class has stored are there to be read. What
+    is not stored, as commands and replies, is over with the newer class.
+    """
+    version, own_id = declared.schema.version, _own_id(declared, stored)
+    return [
+        each
+        for each in stored
+        if each.schema.version == version and own_id is not None and each.id > own_id
+    ]
+
+
+def _own_id(declared: DeclaredSchema, stored: Sequence[StoredSchema]) -> int | None:
+    own = [
+        each.id
+        for each in stored
+        if each.schema.version == declared.schema.version
+        and each.fingerprint == declared.fingerprint
+    ]
+    return min(own, default=None)
+
+
+def _compare(
+    declared: DeclaredSchema, earlier: StoredSchema, writer: Json, reader: Json
+) -> Sequence[Incompatibility]:
+    return compare(writer, reader) if earlier.fingerprint != declared.fingerprint else ()
 
 
 def _backward(declared: DeclaredSchema, earlier: StoredSchema) -> Iterator[Incompatibility]:
     version = earlier.schema.version
     if declared.read_example is None or version == declared.schema.version:
-        yield from compare(earlier.schema.writes, declared.schema.reads)
+        yield from _compare(declared, earlier, earlier.schema.writes, declared.schema.reads)
         return
     for each in examples(earlier.schema.writes):
         if problem := declared.read_example(version, each):

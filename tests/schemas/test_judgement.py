@@ -22,6 +22,10 @@ class Placed(BaseModel):
     customer: str
 
 
+class PlacedWithNumber(BaseModel):
+    customer: int
+
+
 class PlacedWithCurrency(BaseModel):
     customer: str
     currency: str
@@ -59,11 +63,26 @@ def test_only_a_transitive_mode_looks_at_versions_before_the_last(mode):
     assert bool(directions(unchanged, mode, {"type": "integer"})) == mode.is_transitive
 
 
-def test_an_unchanged_schema_is_compared_with_those_before_it_only():
-    old, new = declared_type(Placed, 1), declared_type(PlacedWithCurrency, 1)
-    registered = [stored(old, 3), stored(new, 8)]
-    assert not [*judge(old, registered, Compatibility.FULL)]
-    assert {each.earlier.id for each in judge(new, registered, Compatibility.FULL)} == {3}
+def test_a_class_that_is_rolled_back_must_read_what_the_newer_one_has_written():
+    one, other = declared_type(Placed, 1), declared_type(PlacedWithNumber, 1)
+    registered = [stored(one, 3), stored(other, 8)]
+    (found,) = judge(one, registered, Compatibility.FULL)
+    assert (found.earlier.id, found.direction) == (8, Direction.BACKWARD)
+    assert {each.earlier.id for each in judge(other, registered, Compatibility.FULL)} == {3}
+    assert not [*judge(one, registered, Compatibility.FORWARD)]
+
+
+def test_a_reply_that_is_rolled_back_is_not_compared_with_the_newer_one():
+    one, other = (declared_json(each, 1, "buy/reply", SchemaKind.REPLY) for each in (A, INTEGER))
+    registered = [stored(one, 3), stored(other, 8)]
+    assert not [*judge(one, registered, Compatibility.FULL)]
+
+
+def test_an_upcaster_between_versions_with_one_schema_is_tried():
+    old, new = declared_json(A, 1), declared_json(A, 2, read_example=lambda *_: "it raised")
+    (found,) = broken(new, old, Compatibility.FULL)
+    assert found.problem.endswith("cannot read version 1: of an example of version 1, it raised")
+    assert broken(declared_json(A, 2), old, Compatibility.FULL) == []
 
 
 def test_older_code_that_starts_again_is_not_compared_with_newer_code():

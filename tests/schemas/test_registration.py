@@ -32,6 +32,14 @@ async def test_an_unchanged_schema_keeps_its_id(database):
     assert await ids(database) == [1]
 
 
+async def test_an_event_that_is_registered_is_judged_again_by_each_process(database):
+    await load(database, A)
+    for _ in range(2):
+        (found,) = await load(database, A_AND_B)
+        assert (found.earlier.id, found.incompatibility.path) == (1, "b")
+    assert await load(database, A) == []  # it reads what A_AND_B writes
+
+
 async def test_a_compatible_change_is_registered(database):
     await load(database, A)
     assert await load(database, A_AND_OPTIONAL) == []

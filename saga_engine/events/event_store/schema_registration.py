@@ -17,7 +17,7 @@ from saga_engine.postgres.statement import Transaction, text
 from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
 from saga_engine.schemas.judgement import Direction, SchemaBreak
 from saga_engine.schemas.registration import register
-from saga_engine.schemas.registry import find_ids, key_of
+from saga_engine.schemas.registry import find_ids, key_of, read_subjects
 from saga_engine.schemas.stored_schema import StoredSchema
 from saga_engine.settings import Settings
 from saga_engine.store.bounded_count import BoundedCount
@@ -30,8 +30,8 @@ person needs the number to see how much is at stake. So this is a bound and not 
 
 STORED_EXAMPLES = 100
 """
-Stored events of older versions that an upcaster is tried on: a few milliseconds. They are read
-under the lock of their subject, so this is a bound and not a setting.
+Stored events of a type that a new schema is tried on: a few milliseconds. They are read under the
+lock of their subject, so this is a bound and not a setting.
 """
 
 
@@ -53,7 +53,7 @@ async def register_events(
     registered = await find_ids(tx, declared)
     for error in await break_errors(tx, await register(tx, declared, settings)):
         raise error
-    for error in await upcast_errors(
+    for error in await stored_event_errors(
         tx, [each for each in declared if key_of(each) not in registered]
     ):
         raise error
@@ -80,32 +80,50 @@ async def break_errors(tx: Transaction, breaks: Sequence[SchemaBreak]) -> list[D
     return errors
 
 
-async def upcast_errors(
+async def stored_event_errors(
     tx: Transaction, declared: Sequence[DeclaredSchema]
 ) -> list[DefinitionError]:
     """
-    Read the newest stored events of older versions, as the upcasters do; at most STORED_EXAMPLES.
+    Read the newest stored events of this and older versions; at most STORED_EXAMPLES of a type.
 
-    Examples that are made of a schema do not have all that its events have.
+    Examples that are made of a schema do not have all that its events have, and events may have
+    been stored before any schema was registered. Types whose mode does not compare what is stored
+    are left out.
     """
-    errors = []
-    for each in declared:
-        if each.read_example is None or each.schema.version == 1:
+    tried = await _read_backward(tx, declared)
+    parameters = {
+        "types": [each.subject for each in tried],
+        "versions": [each.schema.version for each in tried],
+        "positions": COUNTED_POSITIONS,
+        "limit": STORED_EXAMPLES,
+    }
+    errors: dict[int, DefinitionError] = {}
+    for place, stream, number, version, data in await tx.execute(_NEWEST, parameters):
+        each = tried[place - 1]
+        if place in errors or each.read_example is None:
             continue
-        parameters = {
-            "type": each.subject,
-            "version": each.schema.version,
-            "positions": COUNTED_POSITIONS,
-            "limit": STORED_EXAMPLES,
-        }
-        for stream, number, version, data in await tx.execute(_NEWEST, parameters):
-            problem = each.read_example(version, orjson.loads(data))
-            if problem:
-                text = f"Event {number} of {stream}, {each.subject!r} version {version}: {problem}."
-                fix = "Correct the upcaster, or the class."
-                errors.append(DefinitionError(text, location=each.source_location, fix=fix))
-                break
-    return errors
+        if problem := each.read_example(version, orjson.loads(data)):
+            text = f"Event {number} of {stream}, {each.subject!r} version {version}: {problem}."
+            fix = "Correct the upcaster, or the class."
+            errors[place] = DefinitionError(text, location=each.source_location, fix=fix)
+    return [errors[place] for place in sorted(errors)]
+
+
+async def _read_backward(
+    tx: Transaction, declared: Sequence[DeclaredSchema]
+) -> list[DeclaredSchema]:
+    """Return the events whose mode demands that stored events are read."""
+    subjects = await read_subjects(tx, [each.subject for each in declared])
+    return [
+        each
+        for each in declared
+        if each.read_example is not None
+        and (
+            subjects[each.subject].compatibility
+            if each.subject in subjects
+            else each.kind.default_compatibility
+        ).is_backward
+    ]
 
 
 async def count_events(tx: Transaction, schema: StoredSchema) -> BoundedCount:
@@ -120,14 +138,23 @@ async def count_events(tx: Transaction, schema: StoredSchema) -> BoundedCount:
     return BoundedCount(count, exact=is_complete)
 
 
+# One pass through the positions for all types, of which some may have no events.
 _NEWEST = text(
     """
-    SELECT e.stream, e.version, e.schema_version, e.data::text
-    FROM saga_engine.event_position AS p
-    JOIN saga_engine.stream_event AS e
-        ON e.position > p.last_value - CAST(:positions AS bigint)
-        AND e.type = :type AND e.schema_version < :version
-    ORDER BY e.position DESC LIMIT :limit"""
+    SELECT newest.place, e.stream, e.version, e.schema_version, e.data::text
+    FROM (
+        SELECT d.place, e.position,
+            row_number() OVER (PARTITION BY d.place ORDER BY e.position DESC) AS rank
+        FROM unnest(CAST(:types AS text[]), CAST(:versions AS integer[]))
+            WITH ORDINALITY AS d(type, version, place)
+        CROSS JOIN saga_engine.event_position AS p
+        JOIN saga_engine.stream_event AS e
+            ON e.position > p.last_value - CAST(:positions AS bigint)
+            AND e.type = d.type AND e.schema_version <= d.version
+    ) AS newest
+    JOIN saga_engine.stream_event AS e USING (position)
+    WHERE newest.rank <= :limit
+    ORDER BY newest.position DESC"""
 )
 
 # Events that were appended before their schema was registered have no id: they may be of each

@@ -15,6 +15,7 @@ from saga_engine.events.event_store.event_types import (
 )
 from saga_engine.events.event_store.schema_registration import register_events
 from saga_engine.schemas import registry
+from saga_engine.schemas.compatibility import Compatibility
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import EVENT_DATABASE
@@ -129,3 +130,34 @@ async def test_an_upcaster_is_tried_on_the_newest_stored_events(database, event_
         await register(database, new)
     assert caught.value.problem.startswith("Event 2 of order-o-1, 'order-placed' version 1: ")
     assert caught.value.location == "orders.py:9"
+
+
+async def test_events_that_were_stored_before_any_schema_are_read(database, event_url):
+    await append(event_url, 3)
+    for required in (["customer", "currency"], ["currency"]):
+        with pytest.raises(DefinitionError, match="Event 3 of order-o-1, 'order-placed' version 1"):
+            await register(database, placed_type(*required))
+    await register(database, placed_type("customer"))
+
+
+async def test_stored_events_are_not_read_if_nothing_is_compared(database, event_url):
+    await register(database, placed_type("note"))
+    await append(event_url, 3)
+    async with database.transaction() as tx:
+        await registry.set_compatibility(tx, "order-placed", Compatibility.NONE)
+    await register(database, placed_type("currency"))
+
+
+async def test_a_class_that_is_rolled_back_to_before_stored_events_is_refused(database, event_url):
+    await register(database, placed_type("currency"))
+    await register(database, placed_type("customer"))
+    async with Events(event_url, settings=Settings()) as events:
+        data = declare(placed_type("customer"), customer="mara")
+        await events.append(Append("order-o-1", [data]))
+    with pytest.raises(DefinitionError, match="cannot read schema 2: `currency` is required"):
+        await register(database, placed_type("currency"))
+
+
+def declare(event_type, **fields):
+    """An event as its class writes it, with its schema."""
+    return event_type.write(event_type.payload_type.python_type(**fields))
