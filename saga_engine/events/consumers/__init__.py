@@ -11,7 +11,9 @@ Consumers: published events take effect once in the database of another service.
     stream_source        a stream of RabbitMQ as a source: its partitions
     stream_subscription  one partition of a stream while it is consumed
     stream_probe         how much of a stream waits
-    amqp_message         a message of a stream
+    stream_chunk         the messages of a chunk, alone or in batches
+    amqp_message         a message of a stream as a consumer takes it
+    amqp_sections        the sections of a message of AMQP 1.0
     kafka_source         a topic of Kafka as a source
     changed_source       whether a source is still the one that was consumed
     header_attributes    attributes of an event in headers that are bytes

@@ -30,7 +30,7 @@ class IncomingMessage:
     Args:
         attributes: of CloudEvents, by their names without a prefix, and the content type as
             `datacontenttype`; they can be stored in PostgreSQL.
-        body: at most `max_body_bytes` of it.
+        body: the whole one, or of a long one in a queue the beginning, see `body_size`.
         body_size: the length of the whole body in bytes.
         content_encoding: empty for a body that is not compressed.
         problem: why its attributes cannot be read; empty when they can.

@@ -23,7 +23,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from saga_engine.errors import BrokerUnavailable
+from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.events.consumers.changed_source import OffsetProblems, fingerprint
 from saga_engine.events.consumers.header_attributes import content_type_attribute, read_attributes
 from saga_engine.events.consumers.interfaces import IncomingMessage, SourceLag, StartPoint
@@ -33,6 +33,7 @@ from saga_engine.events.feeds.kafka_client import (
     client_configuration,
     problem_of,
     reason_of,
+    refused_settings,
 )
 from saga_engine.settings import Settings
 
@@ -100,7 +101,10 @@ class KafkaSource:
         problems = OffsetProblems.of(
             f"Topic {self._topic!r}, partition {partition},", self._consumer, partition
         )
-        client = _Client(self._consumer, self._topic, self._settings)
+        try:
+            client = _Client(self._consumer, self._topic, self._settings)
+        except ConfigurationError as error:  # a file of the settings has become unreadable
+            raise BrokerUnavailable(str(error)) from error
         try:
             place = await self._place(client, partition, start, problems)
             await client.call(lambda it: it.assign([place]))
@@ -155,6 +159,7 @@ class KafkaSubscription:
         found = await self._client.call(lambda it: _poll(it, limit, seconds))
         if not found:
             self._client.raise_problem()
+        self._client.forget_problem()
         for each in found:
             if (error := each.error()) is not None:
                 raise BrokerUnavailable(self._problem(error))
@@ -191,16 +196,24 @@ class KafkaSubscription:
 
     def _incoming(self, message: Message) -> IncomingMessage:
         body = message.value() or b""
-        headers: Any = message.headers() or ()
+        headers, unreadable = headers_of(message)
         attributes, problem = read_attributes(headers, _PREFIX, self._settings)
         content_type = next((value for name, value in headers if _is_content_type(name)), None)
         return IncomingMessage(
             attributes=attributes | content_type_attribute(content_type),
-            body=body[: self._settings.max_body_bytes],
+            body=body,
             body_size=len(body),
-            problem=problem,
+            problem=unreadable or problem,
             offset=message.offset(),
         )
+
+
+def headers_of(message: Any) -> tuple[Sequence[tuple[str, bytes]], str]:
+    """Return the headers of a message of Kafka, and why they cannot be read; empty: they can."""
+    try:
+        return message.headers() or (), ""
+    except Exception:  # noqa: BLE001 - a SystemError, of what a sender has written
+        return (), "Its headers cannot be read: the name of one is not UTF-8."
 
 
 def _is_content_type(header: str) -> bool:
@@ -223,21 +236,23 @@ class _Client:
     ) -> None:
         self._topic = topic
         self._errors = ErrorRecord()
+        configuration = {
+            **client_configuration(settings),
+            "group.id": f"saga-engine.{group}",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": notices_end,
+            "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
+            "queued.max.messages.kbytes": settings.max_batch_bytes // 1024 + 1024,
+            "error_cb": self._errors,
+        }
+        try:
+            self._consumer: Any = Consumer(configuration)
+        except KafkaException as error:
+            raise refused_settings(error) from None
         self._executor = ThreadPoolExecutor(1, f"kafka {group}")
-        self._consumer: Any = Consumer(
-            {
-                **client_configuration(settings),
-                "group.id": f"saga-engine.{group}",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": notices_end,
-                "topic.metadata.propagation.max.ms": _PROPAGATION_MS,
-                "queued.max.messages.kbytes": settings.max_batch_bytes // 1024 + 1024,
-                "error_cb": self._errors,
-            }
-        )
 
     async def call(self, function: Callable[[Any], T]) -> T:
         """
@@ -251,6 +266,7 @@ class _Client:
             return await loop.run_in_executor(self._executor, function, self._consumer)
         except KafkaException as error:
             reason = reason_of(error.args[0], self._errors)
+            self._errors.last = None
             raise BrokerUnavailable(problem_of(reason, self._topic)) from error
 
     def raise_problem(self) -> None:
@@ -263,6 +279,10 @@ class _Client:
         error, self._errors.last = self._errors.last, None
         if error is not None:
             raise BrokerUnavailable(problem_of(error, self._topic))
+
+    def forget_problem(self) -> None:
+        """Forget what the connections have reported: messages arrive."""
+        self._errors.last = None
 
     async def close(self) -> None:
         """Close the connections."""

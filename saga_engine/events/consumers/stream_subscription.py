@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import count
 
 from rstream import OffsetType, exceptions, schema
 
@@ -12,6 +11,7 @@ from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.consumers.amqp_message import incoming_message
 from saga_engine.events.consumers.changed_source import OffsetProblems, fingerprint
 from saga_engine.events.consumers.interfaces import IncomingMessage, StartPoint
+from saga_engine.events.consumers.stream_chunk import ChunkMessage, read_chunk
 from saga_engine.events.feeds.stream_client import StreamClient, broker_errors
 from saga_engine.settings import Settings
 
@@ -46,7 +46,7 @@ class StreamSubscription:
         self._next_offset = start.offset
         self._problems = problems
         self._settings = settings
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: deque[ChunkMessage] = deque()
         self._chunks: deque[schema.Deliver] = deque()
         self._changed = asyncio.Event()
         self._active_at = asyncio.get_running_loop().time()
@@ -97,7 +97,7 @@ class StreamSubscription:
         await self._fill(limit)
         number = min(limit, len(self._waiting))
         taken = [self._waiting.popleft() for _ in range(number)]
-        return [incoming_message(*each, self._settings) for each in taken]
+        return [incoming_message(each, self._settings) for each in taken]
 
     async def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         """Do nothing: the offset is in the consumer's database."""
@@ -124,13 +124,13 @@ class StreamSubscription:
         offset, first = self._next_offset, chunk.chunk_first_offset
         if offset is not None and first > offset:
             raise BrokerUnavailable(self._problems.deleted(offset, first))
-        messages = chunk.get_messages()
-        self._check_start(first, messages)
-        numbered = zip(count(first), messages, strict=False)
-        self._waiting.extend(each for each in numbered if offset is None or each[0] >= offset)
+        limit = self._settings.max_batch_bytes
+        messages = read_chunk(chunk.data, chunk.num_entries, first, limit)
+        self._check_start(first, chunk.num_records, messages)
+        self._waiting.extend(each for each in messages if offset is None or each.offset >= offset)
         self._next_offset = first + chunk.num_records
 
-    def _check_start(self, first: int, messages: Sequence[bytes]) -> None:
+    def _check_start(self, first: int, records: int, messages: Sequence[ChunkMessage]) -> None:
         """
         Compare the message before the offset where it begins; of the first chunk only.
 
@@ -140,11 +140,13 @@ class StreamSubscription:
         start, self._start = self._start, None
         if start is None or not start.offset or first >= start.offset:
             return  # retention may have deleted the message before
-        index = start.offset - 1 - first
-        if index >= len(messages):
+        last = start.offset - 1
+        if last >= first + records:
             raise BrokerUnavailable(self._problems.beyond_end(start.offset))
-        found = incoming_message(start.offset - 1, messages[index], self._settings)
-        if start.last_message not in (None, fingerprint(found)):
+        # Of a batch that cannot be read, only the first offset has a message.
+        found = next((each for each in reversed(messages) if each.offset <= last), None)
+        known = None if found is None else fingerprint(incoming_message(found, self._settings))
+        if known is not None and start.last_message not in (None, known):
             raise BrokerUnavailable(self._problems.other_message(start.offset))
 
     def _on_deliver(self, chunk: schema.Deliver) -> None:

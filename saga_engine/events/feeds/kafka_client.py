@@ -8,8 +8,9 @@ and `sink_opener` imports them for a feed that publishes to Kafka.
 import logging
 from collections.abc import Mapping
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
+from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
 
 POLL_SECONDS = 0.1
@@ -78,6 +79,14 @@ def _how_much_it_says(error: KafkaError) -> int:
 def reason_of(error: KafkaError, errors: ErrorRecord) -> KafkaError:
     """Return why a request has failed: that a connection was refused says more than a timeout."""
     return errors.last if error.name() in _MEANINGLESS and errors.last else error
+
+
+def refused_settings(error: KafkaException) -> ConfigurationError:
+    """Return the error of a client that cannot be made, because of a file that is missing, say."""
+    return ConfigurationError(
+        f"librdkafka does not accept the settings of Kafka: {error.args[0].str()}. Correct the"
+        " SAGA_ENGINE_KAFKA_ settings."
+    )
 
 
 def problem_of(error: KafkaError, topic: str) -> str:

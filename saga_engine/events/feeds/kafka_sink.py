@@ -15,14 +15,14 @@ from typing import Self, TypeVar
 
 from confluent_kafka import KafkaException
 
-from saga_engine.errors import ConfigurationError, StoreError
+from saga_engine.errors import StoreError
 from saga_engine.events.event_store.event_log import EventLog
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS, ConfirmedOffsets
 from saga_engine.events.feeds.event_encoder import EncodedData, EventEncoder, encoding_problem
 from saga_engine.events.feeds.feed import KafkaOptions, Unroutable
 from saga_engine.events.feeds.feed_table import FeedKey
-from saga_engine.events.feeds.kafka_client import problem_of
+from saga_engine.events.feeds.kafka_client import problem_of, refused_settings
 from saga_engine.events.feeds.kafka_message import (
     KafkaMessage,
     encode_message,
@@ -88,10 +88,7 @@ class KafkaSink:
             await self._in_thread(self._new_producer, self._options.max_message_bytes)
         except KafkaException as error:
             self._thread.shutdown()
-            raise ConfigurationError(
-                f"librdkafka does not accept the settings of Kafka: {error.args[0].str()}. Correct"
-                " the SAGA_ENGINE_KAFKA_ settings."
-            ) from None
+            raise refused_settings(error) from None
         return self
 
     async def __aexit__(

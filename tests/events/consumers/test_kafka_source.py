@@ -5,10 +5,12 @@ import asyncio
 import pytest
 from confluent_kafka import Producer
 
-from saga_engine.errors import BrokerUnavailable
+from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.events import from_kafka
 from saga_engine.events.consumers import consumer_actions
+from saga_engine.events.consumers.kafka_source import KafkaSource, headers_of
 from saga_engine.events.readers.operator_audit import Operator
+from saga_engine.settings import Settings
 from saga_engine.telemetry.events import ConsumerMessageKept
 from tests.kit.consumers import (
     billing_consumer,
@@ -97,6 +99,29 @@ async def test_an_idle_partition_that_is_rewound_is_consumed_from_there(
 
         await wait_until_true(consumed_again, patience=20.0)
     await check_effects(billing, expected)
+
+
+class UnreadableHeaders:
+    """A message of librdkafka's client that has the name of a header which is not UTF-8."""
+
+    def headers(self):
+        raise SystemError("returned a result with an exception set")
+
+
+def test_a_header_whose_name_is_not_utf_8_is_a_problem_of_its_message():
+    headers, problem = headers_of(UnreadableHeaders())
+    assert headers == ()
+    assert problem == "Its headers cannot be read: the name of one is not UTF-8."
+
+
+def test_settings_that_no_client_accepts_are_named():
+    settings = Settings(
+        kafka_bootstrap_servers="127.0.0.1:1",
+        kafka_security_protocol="ssl",
+        kafka_ca_file="/missing",
+    )
+    with pytest.raises(ConfigurationError, match="does not accept the settings of Kafka"):
+        KafkaSource("billing", from_kafka("orders"), settings)
 
 
 async def test_a_topic_that_is_missing_is_named(event_url, kafka, billing):
