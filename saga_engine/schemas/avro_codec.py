@@ -2,12 +2,14 @@
 Avro on the wire: the bytes of one value, in the frame of the usual schema registries.
 
 A frame is byte 0, then the id of the schema in four bytes, the most significant first. fastavro
-writes; it is imported when the first codec is made. What another program has written is read by
-`avro_reader`, which has limits.
+writes; it is imported when the first value is written. What another program has written is read by
+`avro_reader`, which has limits and needs no library.
 """
 
 import io
 import struct
+from collections.abc import Callable
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -51,20 +53,23 @@ class AvroCodec:
 
     Raises:
         InvalidInput: it has no Avro schema.
-        ConfigurationError: the extra `avro` is not installed.
     """
 
     def __init__(self, subject: str, document: Json) -> None:
-        self._fastavro = require_fastavro()
         self._subject = subject
         self._type = avro_type(subject, document)
+
+    @cached_property
+    def _write(self) -> Callable[[io.BytesIO, Any], None]:
+        fastavro = require_fastavro()
         try:
-            self._parsed = self._fastavro.parse_schema(self._type.schema)
+            parsed = fastavro.parse_schema(self._type.schema)
         except Exception as error:  # noqa: BLE001 - a rule of Avro that `avro_schema` does not know
             raise InvalidInput(
-                f"{subject} has no Avro schema: fastavro raised {type(error).__name__}. Publish it"
-                " as JSON."
+                f"{self._subject} has no Avro schema: fastavro raised {type(error).__name__}."
+                " Publish it as JSON."
             ) from None
+        return lambda output, value: fastavro.schemaless_writer(output, parsed, value)
 
     @property
     def schema(self) -> Any:
@@ -77,10 +82,11 @@ class AvroCodec:
 
         Raises:
             InvalidInput: it does not fit the schema.
+            ConfigurationError: the extra `avro` is not installed.
         """
-        output = io.BytesIO()
+        output, write = io.BytesIO(), self._write
         try:
-            self._fastavro.schemaless_writer(output, self._parsed, self._type.encode(data))
+            write(output, self._type.encode(data))
         except DoesNotFit as error:
             problem = f"`{error.path or 'body'}` {error.problem}"
         except (

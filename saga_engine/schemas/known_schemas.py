@@ -43,7 +43,6 @@ class KnownSchema:
 
         Raises:
             InvalidInput: it has no Avro schema.
-            ConfigurationError: the extra `avro` is not installed.
         """
         return AvroCodec(self.subject, self._writes)
 
