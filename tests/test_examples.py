@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import sys
 from contextlib import asynccontextmanager
-from copy import copy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -17,7 +16,8 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Rejected
-from saga_engine.events import Append, EventData, Events, Feed, Recorded, replay
+from saga_engine.events import Append, Consumer, EventData, Events, Feed, Recorded, replay
+from saga_engine.events.consumers.source_options import QueueSourceOptions
 from saga_engine.events.event_store.event_types import event_type_of
 from saga_engine.events.event_store.schema_registration import register_events
 from saga_engine.events.feeds.feed_table import StoredFeed
@@ -259,15 +259,26 @@ async def register_schemas(database: Database) -> None:
         await register_events(tx, types, Settings())
 
 
+@pytest.fixture
+def consumer_of(monkeypatch):
+    """The consumer of the shop, which reads from a source."""
+
+    def load(source: str) -> Consumer:
+        monkeypatch.setenv("SHOP_INVOICES_FROM", source)
+        monkeypatch.delitem(sys.modules, "examples.shop.consumers", raising=False)
+        consumer: Consumer = importlib.import_module("examples.shop.consumers").invoices
+        return consumer
+
+    return load
+
+
 async def write_invoices(
-    url: str, source: str, feed: Feed, *, broker_url: str = "", **settings: Any
+    url: str, consumer: Consumer, feed: Feed, *, broker_url: str = "", **settings: Any
 ) -> StoredFeed:
     """Publish orders, and let the consumer of the shop write their invoices; return the feed."""
     consumers = importlib.import_module("examples.shop.consumers")
     check_invoices = importlib.import_module("examples.shop.check_invoices").check_invoices
     await importlib.import_module("examples.shop.create_tables").create_tables(url)
-    consumer = copy(consumers.invoices)
-    consumer.source = consumers.SOURCES[source]
     consuming = partial(running_consumers, url, [consumer], broker_url=broker_url, **settings)
     async with (
         Events(url, settings=Settings()) as events,
@@ -275,7 +286,7 @@ async def write_invoices(
     ):
         await register_schemas(database)
         await append_shop_orders(events)
-        if source == "queue":
+        if isinstance(consumer.source, QueueSourceOptions):
             async with consuming():
                 pass  # it declares its queue, which keeps events from now on
         async with running_feeds(url, broker_url, [feed], **settings):
@@ -301,24 +312,26 @@ async def write_invoices(
 
 
 @pytest.mark.rabbitmq
-async def test_the_shop_writes_invoices_from_a_queue(migrated_url, rabbitmq_url):
+async def test_the_shop_writes_invoices_from_a_queue(migrated_url, rabbitmq_url, consumer_of):
     feed = importlib.import_module("examples.shop.feeds").shop_feed
-    await write_invoices(migrated_url, "queue", feed, broker_url=rabbitmq_url)
+    await write_invoices(migrated_url, consumer_of("queue"), feed, broker_url=rabbitmq_url)
 
 
 @pytest.mark.rabbitmq
 async def test_the_shop_writes_invoices_from_a_stream_of_10_partitions(
-    migrated_url, rabbitmq, rabbitmq_url
+    migrated_url, rabbitmq, rabbitmq_url, consumer_of
 ):
     feed = importlib.import_module("examples.shop.stream_feeds").stream_feed
     (options,) = feed.sinks.values()
     assert (options.partitions, options.max_age) == (10, timedelta(days=7))
     urls = {"broker_url": rabbitmq_url, "broker_stream_url": stream_url(rabbitmq, rabbitmq_url)}
-    stored = await write_invoices(migrated_url, "stream", feed, **urls)
+    stored = await write_invoices(migrated_url, consumer_of("stream"), feed, **urls)
     assert stored.differences == ()
 
 
-async def test_the_shop_writes_invoices_from_a_topic_of_10_partitions(migrated_url, kafka):
+async def test_the_shop_writes_invoices_from_a_topic_of_10_partitions(
+    migrated_url, kafka, consumer_of
+):
     """On one server the topic has one replica; in everything else it is as declared."""
     feed = importlib.import_module("examples.shop.kafka_feeds").kafka_feed
     (options,) = feed.sinks.values()
@@ -326,7 +339,7 @@ async def test_the_shop_writes_invoices_from_a_topic_of_10_partitions(migrated_u
     assert (options.retention, options.compression) == (timedelta(days=7), "snappy")
     assert options.max_message_bytes == 1_048_576
     settings = {"kafka_bootstrap_servers": kafka.servers, "kafka_replication": 1}
-    stored = await write_invoices(migrated_url, "kafka", feed, **settings)
+    stored = await write_invoices(migrated_url, consumer_of("kafka"), feed, **settings)
     difference = "The replication of topic 'shop-orders' is 1; the feed declares 3."
     assert stored.differences == (difference,)
     async with Database(migrated_url, Settings(), EVENT_DATABASE) as database:
