@@ -62,6 +62,14 @@ class FailureNumbers:
     parked_streams: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptOfOther:
+    """Messages of a source that a consumer no longer has: their number, and the source."""
+
+    messages: int
+    source: str
+
+
 async def read_open(tx: Transaction, name: str, limit: int) -> Sequence[StoredFailure]:
     """Read the failures of a consumer that wait, and not what waits behind them."""
     parameters = {"name": name, "limit": limit}
@@ -128,6 +136,12 @@ async def read_numbers(
     }
 
 
+async def kept_of_others(tx: Transaction, name: str, source: str) -> KeptOfOther | None:
+    """Count the messages that are kept of another source than *source*; None if there are none."""
+    row = (await tx.execute(_KEPT_OF_OTHERS, {"name": name, "source": source})).first()
+    return None if row is None else KeptOfOther(row.messages, row.source)
+
+
 async def purge(tx: Transaction, name: str) -> None:
     """Remove the oldest resolved failures of a consumer beyond MAX_RESOLVED."""
     await tx.execute(_PURGE, {"name": name, "kept": MAX_RESOLVED})
@@ -140,6 +154,14 @@ _READ_OPEN = text(
     FROM saga_engine.consumer_failure
     WHERE consumer = :name AND resolution IS NULL AND kind <> 'waiting'
     ORDER BY id LIMIT :limit"""
+)
+_KEPT_OF_OTHERS = text(
+    """
+    SELECT c.source, count(*) AS messages
+    FROM saga_engine.consumer AS c
+    JOIN saga_engine.consumer_failure AS f ON f.consumer = c.name AND f.partition = c.partition
+    WHERE c.name = :name AND c.source <> :source AND f.resolution IS NULL AND f.kind <> 'stopped'
+    GROUP BY c.source ORDER BY c.source LIMIT 1"""
 )
 _PURGE = text(
     """

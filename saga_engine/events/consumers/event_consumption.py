@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from saga_engine.errors import BrokerError, ConfigurationError, StoreError
 from saga_engine.events.consumers import (
     consumed_events,
+    consumer_failures,
     consumer_lag,
     consumer_rules,
     consumer_table,
@@ -106,10 +107,29 @@ class EventConsumption(AsyncResource):
         for consumer in self._consumers:
             source = self.sources[consumer.name]
             number = await source.partition_count()
-            async with self._database.transaction() as tx:
-                await consumer_table.register(tx, consumer.name, source.description, number)
-                await consumer_lag.register(tx, consumer.name)
+            await self._register(consumer.name, source.description, number)
             self._runners += [self._runner(consumer, source, each) for each in range(number)]
+
+    async def _register(self, name: str, source: str, partitions: int) -> None:
+        """
+        Register a consumer, which may have had another source.
+
+        Raises:
+            ConfigurationError: messages of that are kept. In the new source their streams would go
+                on without them, in other partitions.
+        """
+        async with self._database.transaction() as tx:
+            await consumer_table.lock_all(tx, name)
+            kept = await consumer_failures.kept_of_others(tx, name, source)
+            if kept:
+                raise ConfigurationError(
+                    f"Consumer {name!r} keeps messages of {kept.source} that wait for a"
+                    f" correction ({kept.messages}), and its source is {source} now. Retry or skip"
+                    f" them while the earlier release runs: `saga-engine consumers show {name}`,"
+                    " or declare a consumer of another name."
+                )
+            await consumer_table.register(tx, name, source, partitions)
+            await consumer_lag.register(tx, name)
 
     async def _add_partitions(self, consumer: Consumer) -> Sequence[PartitionRunner]:
         """Look for new partitions of a consumer, and return the runners of those."""

@@ -5,7 +5,9 @@ import pytest
 
 from saga_engine.errors import ConfigurationError, DefinitionError, SchemaMismatch
 from saga_engine.events import Consumer, from_queue
+from saga_engine.events.consumers import consumer_actions
 from saga_engine.events.consumers.event_consumption import EventConsumption
+from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.protocol.topology import FEED, consumer_queue
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import ConsumerAcquired, ConsumerPartitionsFound
@@ -159,6 +161,25 @@ async def publish(channel, body, headers):
         routing_key="order.order-placed",
         properties=aiormq.spec.Basic.Properties(headers=headers),
     )
+
+
+async def test_another_source_is_refused_while_messages_of_the_earlier_one_are_kept(
+    event_url, broker_url, billing
+):
+    async with running_consumers(event_url, [billing_consumer()], broker_url=broker_url):
+        async with raw_channel(broker_url) as channel:
+            await publish(channel, b"{", EVENT)
+            await publish(channel, b'{"customer": "ada", "total": "1"}', EVENT)
+        await wait_for_invoices(billing, 1)
+    other = billing_consumer(from_queue("others"))
+    with pytest.raises(ConfigurationError, match="keeps messages of queue saga"):
+        async with running_consumers(event_url, [other], broker_url=broker_url):
+            pass
+    (failure,) = await open_failures(billing)
+    async with billing.transaction() as tx:
+        await consumer_actions.skip(tx, "billing", failure.id, Operator("mara", "tested"))
+    async with running_consumers(event_url, [other], broker_url=broker_url):
+        assert (await stored_partition(billing)).source == "queue others"
 
 
 async def test_a_consumer_needs_event_tables_a_broker_and_a_queue_of_its_kind(
