@@ -84,7 +84,7 @@ class Load:
     ("rate", "switches"),
     [
         (300, 1),
-        pytest.param(2_000, 1, marks=pytest.mark.long),
+        pytest.param(1_000, 1, marks=pytest.mark.long),
         pytest.param(2_000, 4, marks=pytest.mark.kills),
     ],
 )

@@ -58,7 +58,7 @@ async def wait_until_ready(database: Database) -> None:
             and rebuild.position + 1_000 >= found[ProjectionRole.LIVE].position
         )
 
-    await wait_until_true(is_ready, interval=0.02)
+    await wait_until_true(is_ready, interval=0.02, patience=180.0)
 
 
 async def sql(database: Database, *statements: str) -> None:
