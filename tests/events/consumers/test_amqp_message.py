@@ -33,7 +33,7 @@ def test_a_body_of_several_data_sections_is_whole():
     assert (message.body, message.body_size, message.problem) == (b"{}{}", 4, "")
 
 
-def test_a_body_that_is_no_data_is_kept_as_it_arrived():
+def test_a_body_that_is_a_value_is_kept_as_it_arrived():
     encoded = b"\x00\x53\x77\xa1\x02{}"
     message = incoming_message(ChunkMessage(7, encoded), Settings())
     assert message.body == encoded

@@ -54,7 +54,7 @@ def test_a_simple_property_is_read(value, expected):
         compound(0xC0, NAME, NAME),
         b"\x00\xa3\x01t" + NAME,  # a described type
         b"\xf0" + struct.pack(">II", 5, 2**32 - 1) + b"\x40",  # an array of 4 billion nulls
-        b"\xd0" + struct.pack(">II", 4, 2**32 - 1),  # a list that says so
+        b"\xd0" + struct.pack(">II", 4, 2**32 - 1),  # a list of as many
     ],
 )
 def test_a_value_of_another_kind_is_passed_over(value):
