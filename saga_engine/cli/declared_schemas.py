@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from saga_engine.events.aggregates.aggregate import Aggregate
+from saga_engine.events.consumers import consumer_rules
+from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.event_store.event_schema import event_schemas
 from saga_engine.events.event_store.event_types import EventType
 from saga_engine.events.feeds.feed import Feed
@@ -15,7 +17,7 @@ from saga_engine.schemas.saga_schemas import schemas_of_saga
 from saga_engine.settings import Settings
 from saga_engine.worker.registry import validated
 
-_KINDS = (Saga, Aggregate, Projection, Feed)
+_KINDS = (Saga, Aggregate, Projection, Feed, Consumer)
 
 
 def load_schemas(module: str, settings: Settings) -> list[DeclaredSchema]:
@@ -31,6 +33,19 @@ def load_schemas(module: str, settings: Settings) -> list[DeclaredSchema]:
     types = [kind for each in found for kind in _event_types(each)]
     declared = [*event_schemas(types), *(each for saga in sagas for each in schemas_of_saga(saga))]
     return sorted(declared, key=lambda each: (each.subject, each.schema.version))
+
+
+def load_consumers(module: str, settings: Settings) -> list[Consumer]:
+    """
+    Return the consumers of a module, whose models read schemas and declare none.
+
+    Raises:
+        DefinitionError: one of them breaks a rule.
+    """
+    found = load_objects(module, _KINDS, settings.import_timeout)
+    consumers = [each for each in found if isinstance(each, Consumer)]
+    consumer_rules.check(consumers)
+    return consumers
 
 
 def _event_types(declared: object) -> Iterator[EventType]:

@@ -18,3 +18,12 @@ async def event_transaction() -> AsyncIterator[SqlAlchemyTransaction]:
     """Open a database with event tables for one transaction."""
     async with event_database(Settings.load()) as database, database.transaction() as tx:
         yield tx
+
+
+@asynccontextmanager
+async def registry_transaction(settings: Settings) -> AsyncIterator[SqlAlchemyTransaction]:
+    """Open the database with the schemas that consumers read for one transaction."""
+    url = settings.registry_database_url
+    chosen = url.get_secret_value() if url else settings.require_database_url()
+    async with Database(chosen, settings, EVENT_DATABASE) as database, database.transaction() as tx:
+        yield tx

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from saga_engine.cli.declared_schemas import load_schemas
-from saga_engine.cli.event_database import event_transaction
+from saga_engine.cli.declared_schemas import load_consumers, load_schemas
+from saga_engine.cli.event_database import event_transaction, registry_transaction
 from saga_engine.cli.exit_status import EXIT_PROBLEMS_FOUND
 from saga_engine.cli.output import (
     AsJson,
@@ -19,6 +19,7 @@ from saga_engine.cli.output import (
     print_table,
 )
 from saga_engine.errors import DefinitionError, NotFound
+from saga_engine.events.consumers.reader_schemas import ReadEvent, check_readers
 from saga_engine.events.event_store.schema_registration import break_errors, stored_event_errors
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registration, registry
@@ -128,18 +129,23 @@ async def check(module: str, /, *, avro: InAvro = False, as_json: AsJson = False
     """
     Compare what a module declares with what is registered; exit 8 if a schema breaks.
 
-    Nothing is registered. Run it in CI, with the URL of the database that the module is for.
+    Nothing is registered. Run it in CI, with the URL of the database that the module is for; events
+    that a consumer reads are compared with those of the registry.
 
     Args:
         module: MODULE or MODULE:NAME.
     """
-    declared = load_schemas(module, Settings.load())
+    settings = Settings.load()
+    declared = load_schemas(module, settings)
     async with event_transaction() as tx:
         problems = await _problems(tx, declared)
         if avro:
             problems += await _avro_problems(tx, declared)
         checked = await _checked(tx, declared)
-    return _print_checked(checked, problems, as_json=as_json)
+    async with registry_transaction(settings) as tx:
+        read = await check_readers(tx, load_consumers(module, settings))
+    problems += [problem for each in read for problem in each.problems]
+    return _print_checked(checked, problems, read, as_json=as_json)
 
 
 @app.command
@@ -302,18 +308,35 @@ async def _checked(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[
 
 
 def _print_checked(
-    checked: Sequence[Mapping[str, Any]], problems: Sequence[DefinitionError], *, as_json: bool
+    checked: Sequence[Mapping[str, Any]],
+    problems: Sequence[DefinitionError],
+    read: Sequence[ReadEvent] = (),
+    *,
+    as_json: bool,
 ) -> int:
     if as_json:
         found = [
             {"location": each.location, "problem": each.problem, "fix": each.fix}
             for each in problems
         ]
-        print_json({"compatible": not problems, "schemas": checked, "problems": found})
+        reads = [
+            {
+                "consumer": each.consumer,
+                "event": each.event,
+                "schemas": each.schemas,
+                "location": each.location,
+            }
+            for each in read
+        ]
+        lists = {"schemas": checked, "reads": reads, "problems": found}
+        print_json({"compatible": not problems, **lists})
     for error in () if as_json else problems:
         print_stderr(str(error))
     for each in () if as_json or problems else checked:
         print_line(_verdict(each))
+    for event in () if as_json or problems else read:
+        number = "1 schema is" if event.schemas == 1 else f"{event.schemas} schemas are"
+        print_line(f"{event.consumer} reads {event.event}: {number} registered")
     return EXIT_PROBLEMS_FOUND if problems else 0
 
 

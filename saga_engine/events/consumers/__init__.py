@@ -19,6 +19,7 @@ Consumers: published events take effect once in the database of another service.
     header_attributes    attributes of an event in headers that are bytes
     event_reader         from a message to an event, or to why it cannot be read
     avro_messages        messages in Avro as JSON, with the schemas of a registry
+    reader_schemas       whether consumers can read what is registered
     event_consumption    EventConsumption: the consumers of one process
     partition_runner     one partition in one process: take the lease, apply, acknowledge
     consumer_batch       one batch: applied together, or one by one to find what fails
