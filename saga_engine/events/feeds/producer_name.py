@@ -7,6 +7,7 @@ events are to be published that have lower positions than others which were publ
 
 - the database was promoted or recovered, and may have lost positions: its timeline;
 - it was restored from a dump: another cluster, or another database in it;
+- it is a copy of its files, in which fewer positions were drawn than RabbitMQ has ids;
 - the feed selects other events now;
 - an operator has rewound the feed.
 
@@ -62,7 +63,14 @@ class ProducerName:
         parts = (self.key.name, str(self.log_id), "-".join(map(str, identity)), self.selection)
         return ".".join(parts), row.position
 
+    async def change(self, tx: Transaction) -> None:
+        """Let the name be another one from now on, as after a rewind."""
+        await tx.execute(_CHANGE, self.key.parameters)
 
+
+_CHANGE = text(
+    "UPDATE saga_engine.feed SET rewinds = rewinds + 1 WHERE name = :name AND sink = :sink"
+)
 # The functions are PUBLIC's, and pg_walfile_name has the timeline as it is: pg_control_checkpoint
 # has that of the last checkpoint, which may be before a promotion.
 _READ = text(

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from saga_engine.errors import BrokerError, ConfigurationError, StoreError
+from saga_engine.events.event_store import positions
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.feeds.confirmed_offsets import NO_OFFSETS
 from saga_engine.events.feeds.event_encoder import EncodedData, EventEncoder, encoding_problem
@@ -68,6 +69,7 @@ class StreamSink(AsyncResource):
         self._publishers: StreamPublishers | None = None
         self._problem: str | None = None
         self._position = 0
+        self._is_compared = False  # what RabbitMQ has of the producer, with the log
 
     async def _open(self, resources: AsyncExitStack) -> None:
         await resources.enter_async_context(self._connection)
@@ -93,7 +95,7 @@ class StreamSink(AsyncResource):
             The position. What a partition has beyond it is known when it is published.
 
         Raises:
-            NotOwner: the feed has another position by now.
+            NotOwner: the feed has another position by now, or its producer another name.
             StoreError: the database is unavailable.
         """
         async with self._database.transaction() as tx:
@@ -105,6 +107,7 @@ class StreamSink(AsyncResource):
         self._current_name, self._position = name, position
         self._topology.forget()
         self._publishers = None
+        self._is_compared = False
         seconds = min(self._settings.broker_confirm_timeout, self._settings.projection_lease / 3)
         await self._attempt(self._prepare(), seconds)
         return position
@@ -150,7 +153,7 @@ class StreamSink(AsyncResource):
                 await work
         except TimeoutError:
             self._problem = "RabbitMQ did not answer in time."
-        except (BrokerError, ConfigurationError) as error:
+        except (BrokerError, ConfigurationError, StoreError) as error:
             self._problem = str(error)
         else:
             self._problem = None
@@ -196,8 +199,33 @@ class StreamSink(AsyncResource):
             if self._topology.refusal:
                 return None
             streams = self._topology.streams
-            self._publishers = await StreamPublishers.declare(client, streams, self._current_name)
+            publishers = await StreamPublishers.declare(client, streams, self._current_name)
+            if not self._is_compared:
+                await self._compare(publishers)
+                self._is_compared = True
+            self._publishers = publishers
         return self._publishers
+
+    async def _compare(self, publishers: StreamPublishers) -> None:
+        """
+        Take another name if RabbitMQ has an id of this one that was never drawn as a position.
+
+        Raises:
+            NotOwner: the name has changed.
+            StoreError: the database is unavailable.
+        """
+        highest = max(each.sequence for each in publishers.partitions)
+        has_lost = True
+        try:
+            async with self._database.transaction() as tx:
+                has_lost = highest > await positions.last_drawn(tx)
+                if has_lost:
+                    await self._name.change(tx)
+        finally:
+            if has_lost:
+                publishers.client.end("its publishers begin again")
+        if has_lost:
+            raise NotOwner
 
     def _message(self, event: Recorded, data: EncodedData) -> bytes:
         return encode_stream_message(event, data, self._name.log_id)

@@ -8,6 +8,7 @@ from saga_engine.events.feeds.event_encoder import JsonEncoder
 from saga_engine.events.feeds.feed import StreamOptions
 from saga_engine.events.feeds.producer_name import ProducerName
 from saga_engine.events.feeds.stream_sink import StreamSink
+from saga_engine.postgres.statement import text
 from saga_engine.settings import Settings
 from tests.kit.feeds import order_event, running_feeds
 from tests.kit.projections import FAST
@@ -38,7 +39,9 @@ def run_feed(event_url, rabbitmq_url, stream_settings):
 
 @pytest.fixture
 async def open_sink(stream_database, stream_settings):
-    """Make a sink alone, without a feed that runs it."""
+    """Make a sink alone, without a feed that runs it; the positions up to 1,000 are drawn."""
+    async with stream_database.transaction() as tx:
+        await tx.execute(text("SELECT setval('saga_engine.event_position', 1000)"))
 
     def make(**options: Any) -> StreamSink:
         feed = stream_feed(**options)

@@ -52,6 +52,29 @@ async def test_every_event_is_stored_once_in_the_order_of_its_stream(
         assert names[partition_of(headers["cloudEvents_subject"], partitions)] == partition
 
 
+async def test_a_copy_of_the_database_without_its_last_positions_gets_another_producer(
+    events, event_url, rabbitmq_url, stream_database, run_feed
+):
+    """As from a snapshot of its disk: neither the timeline nor the system is another one."""
+    first = await append_one(events, "order-1", placed())
+    await append_one(events, "order-2", placed(), placed())
+    lost = await every_event(events)
+    async with run_feed(stream_feed()):
+        await wait_for_feed(stream_database, await events.position())
+    async with connected(event_url) as other:
+        await other.execute("DELETE FROM saga_engine.stream_event WHERE position > $1", first)
+        await other.execute("SELECT setval('saga_engine.event_position', $1)", first)
+        await other.execute("UPDATE saga_engine.feed SET position = $1", first)
+    async with run_feed(stream_feed()) as emitted:
+        await emitted.wait_for(FeedAcquired)
+        await append_one(events, "order-3", placed(), placed())
+        await wait_for_feed(stream_database, await events.position())
+    kept = await every_event(events)
+    expected = {str(each.id) for each in [*lost, *kept]}
+    reader = await stored_messages(rabbitmq_url, "orders", count=len(expected))
+    assert set(reader.ids) == expected
+
+
 async def test_an_event_that_is_published_again_is_stored_once(
     events, rabbitmq_url, stream_database, run_feed
 ):
