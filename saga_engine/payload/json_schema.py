@@ -8,6 +8,7 @@ from others, and is silent on the keys of a map that are numbers. The additions:
     "format": "decimal"            a text that is a decimal number
     "maxDigits", "decimalPlaces"   its digits, and those after the point, as declared
     "timezone": "aware", "naive"   whether a date-time must have an offset, or must not have one
+    "unionMode": "left_to_right"   the first member that can be made of a value is read
     "mayBeAbsent"                  a written field that `exclude_if` may leave out
     "propertyNames"                of a map whose keys are numbers, with the format `integer`
 """
@@ -56,6 +57,13 @@ class PayloadJsonSchema(GenerateJsonSchema):
         zone = schema.get("tz_constraint")
         if zone is not None and described.get("type") == "string":
             described["timezone"] = "naive" if zone == "naive" else "aware"
+        return described
+
+    def union_schema(self, schema: core_schema.UnionSchema) -> JsonSchemaValue:
+        """Describe a union, and whether its first member that can be made of a value is chosen."""
+        described = super().union_schema(schema)
+        if schema.get("mode") == "left_to_right" and "anyOf" in described:
+            return {**described, "unionMode": "left_to_right"}
         return described
 
     def model_field_schema(self, schema: core_schema.ModelField) -> JsonSchemaValue:

@@ -5,6 +5,7 @@ Schemas of events, commands and replies: what is written, and whether its reader
     object_comparison  the fields of objects and the items of arrays, for a comparison
     scalar_comparison  texts and numbers, for a comparison
     fixed_values       the values that a schema lists, and the equality of JSON
+    union_choice       which member of a union pydantic chooses
     schema_side        one document of a comparison: its references and unions
     incompatibility    what a reader may refuse: where, and why
     compatibility      the modes: which versions of a schema must read each other

@@ -8,7 +8,16 @@ from typing import Any
 from saga_engine.schemas.schema_side import NOT_UNDERSTOOD, UNDERSTOOD
 from saga_engine.vocabulary import Json
 
-_KEPT = UNDERSTOOD | NOT_UNDERSTOOD | {"$defs", "mayBeAbsent"}
+_KEPT = (
+    UNDERSTOOD
+    | NOT_UNDERSTOOD
+    | {
+        "$defs",
+        "mayBeAbsent",
+        "unionMode",
+        "discriminator",
+    }
+)
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs"})
 _VALUES = frozenset({"enum", "const"})
 
@@ -35,6 +44,9 @@ def _canonical(schema: Any) -> Any:
         value = schema[keyword]
         if keyword in _VALUES:
             kept[keyword] = value
+        elif keyword == "discriminator":
+            # Not its mapping, which has the names of classes.
+            kept[keyword] = value.get("propertyName") if isinstance(value, Mapping) else value
         elif keyword == "required":
             kept[keyword] = sorted(value)
         elif keyword in _BY_NAME:

@@ -10,10 +10,10 @@ such as two patterns or a keyword that pydantic does not emit, it is said that i
 Any two documents are compared in bounded time and depth.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from saga_engine.schemas.fixed_values import FixedValues, fixed_values, schema_of_value
+from saga_engine.schemas.fixed_values import JSON_TYPES, FixedValues, fixed_values, schema_of_value
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
 from saga_engine.schemas.object_comparison import ArrayParts, ObjectParts
 from saga_engine.schemas.scalar_comparison import (
@@ -26,8 +26,10 @@ from saga_engine.schemas.schema_side import (
     NOT_UNDERSTOOD,
     Node,
     SchemaSide,
+    Union,
     assertions,
 )
+from saga_engine.schemas.union_choice import may_convert, rivals
 from saga_engine.vocabulary import Json
 
 MAX_STEPS = 100_000
@@ -85,16 +87,14 @@ class _Comparison:
 
     def compare(self, writer: Any, reader: Any, path: str) -> Found:
         """Compare a schema of the writer's document with one of the reader's."""
-        readers = self._reader.members(reader)
-        for each in self._writer.members(writer):
-            yield from self._compare_with_union(each, readers, path)
-
-    def _compare_with_union(self, writer: Node, readers: Sequence[Node], path: str) -> Found:
-        if len(readers) == 1:
-            yield from self._compare_nodes(writer, readers[0], path)
-            return
-        for value_or_schema in self._alternatives(writer):
-            yield from self._find_reader(value_or_schema, readers, path)
+        union, writers = self._reader.union(reader), self._writer.members(writer)
+        for each in writers:
+            if len(union.members) == 1:
+                yield from self._compare_nodes(each, union.members[0], path)
+                continue
+            siblings = [other for other in writers if other is not each]
+            for value_or_schema in self._alternatives(each):
+                yield from self._find_reader(value_or_schema, siblings, union, path)
 
     def _alternatives(self, writer: Node) -> list[Node]:
         """Each value of a schema that lists some: different members of a union may accept them."""
@@ -105,22 +105,61 @@ class _Comparison:
             values = FixedValues([True, False])
         return [writer] if values is None else [{"const": each} for each in values]
 
-    def _find_reader(self, writer: Node, readers: Sequence[Node], path: str) -> Found:
-        """Find a member that accepts everything; else say what the only possible one refuses."""
-        possible = []
-        for each in readers:
+    def _find_reader(
+        self, writer: Node, siblings: Sequence[Node], union: Union, path: str
+    ) -> Found:
+        """Find the member that is chosen and accepts all; else say what the only one refuses."""
+        possible: dict[int, list[Incompatibility]] = {}
+        for place, each in enumerate(union.members):
             self._count_step()
-            if not _may_overlap(writer, each, self._writer, self._reader):
-                continue
-            found = [*self._compare_nodes(writer, each, path)]
-            if not found:
-                return
-            possible.append(found)
-        if len(possible) == 1:
-            yield from possible[0]
-        else:
-            read = f"none of the {len(readers)} types of its union accepts that"
-            yield Incompatibility(path or "body", Problem.UNION, f"is {_describe(writer)}", read)
+            if _may_overlap(writer, each, self._writer, self._reader):
+                possible[place] = [
+                    *_absent_tags(writer, union.tags[place], path),
+                    *self._compare_nodes(writer, each, path),
+                ]
+        accepting = [place for place, found in possible.items() if not found]
+        if any(
+            not self._has_rivals(writer, siblings, union, place, possible) for place in accepting
+        ):
+            return
+        if len(possible) == 1 and not accepting:
+            yield from next(iter(possible.values()))
+            return
+        read = f"none of the {len(union.members)} types of its union accepts that"
+        if accepting:
+            read = "may be read as another type of its union"
+        yield Incompatibility(path or "body", Problem.UNION, f"is {_describe(writer)}", read)
+
+    def _has_rivals(
+        self,
+        writer: Node,
+        siblings: Sequence[Node],
+        union: Union,
+        chosen: int,
+        possible: Mapping[int, Any],
+    ) -> bool:
+        """Whether another member may be chosen that is not one of the writer's own union."""
+        written = _type_of(writer)
+        for place in rivals(written, union, chosen):
+            member = union.members[place]
+            is_possible = place in possible or (union.is_ordered and may_convert(written, member))
+            if is_possible and not any(self._is_same(each, member) for each in siblings):
+                return True
+        return False
+
+    def _is_same(self, writer: Node, reader: Node) -> bool:
+        """
+        Whether a member of the writer's union is one of the reader's.
+
+        What a writer writes, its own class has read back: it is not another member there.
+        """
+        if _type_of(writer) != _type_of(reader) or writer.get("format") != reader.get("format"):
+            return False
+        written = writer.get("properties", {})
+        names = {name for name, each in written.items() if not _is_read_only(each)}
+        return names == reader.get("properties", {}).keys() and not any(
+            self._compare_nodes(writer, reader, "")
+        )
 
     def _compare_nodes(self, writer: Node, reader: Node, path: str) -> Found:
         self._count_step()
@@ -248,6 +287,28 @@ def _describe(node: Node) -> str:
     return "any JSON" if json_type is None else describe_type(json_type)
 
 
+def _absent_tags(writer: Node, tags: Sequence[str], path: str) -> Found:
+    """Name the fields by which the reader chooses a member, and that may be absent."""
+    for tag in tags if writer.get("type") == "object" else ():
+        schema = writer.get("properties", {}).get(tag)
+        is_written = isinstance(schema, Mapping) and "default" in schema
+        is_left_out = isinstance(schema, Mapping) and schema.get("mayBeAbsent")
+        if tag not in writer.get("required", ()) and (not is_written or is_left_out):
+            problem = Problem.MISSING if schema is None else Problem.OPTIONAL
+            yield Incompatibility(_join(path, tag), problem, *_FIELD_TEXTS[problem])
+
+
+def _type_of(node: Node) -> Any:
+    """Return the JSON type of a schema, also if it lists values of one type."""
+    values = fixed_values(node)
+    types = {JSON_TYPES[type(each)] for each in values or ()}
+    return types.pop() if len(types) == 1 else node.get("type")
+
+
+def _is_read_only(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and bool(schema.get("readOnly"))
+
+
 def _may_overlap(writer: Node, reader: Node, mine: SchemaSide, other: SchemaSide) -> bool:
     """Whether a value may fit both, by its type and by fields that have one value, as tags do."""
     written, read = mine.values_of(writer), other.values_of(reader)
@@ -259,6 +320,10 @@ def _may_overlap(writer: Node, reader: Node, mine: SchemaSide, other: SchemaSide
     if len(types) == 2 and types != {"integer", "number"}:
         return False
     fields = reader.get("properties", {})
+    if "properties" in writer and not ObjectParts(writer).has_others:
+        absent = {*reader.get("required", ())} - writer["properties"].keys()
+        if absent:
+            return False
     for name in writer.get("properties", {}).keys() & fields.keys():
         tag = _only_values(writer["properties"][name], mine)
         expected = _only_values(fields[name], other)

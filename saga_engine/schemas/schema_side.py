@@ -1,6 +1,7 @@
 """One of two JSON Schemas that are compared: its references resolved, its unions flattened."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from saga_engine.schemas.fixed_values import FixedValues, fixed_values
@@ -44,6 +45,30 @@ _MAX_FOLLOWED = 100
 """References and unions that lead to one another before a schema is reached; pydantic emits two."""
 
 
+@dataclass(slots=True)
+class Union:
+    """
+    The members of a union.
+
+    Args:
+        members: in their order.
+        tags: for each member the fields by which a reader chooses it.
+        is_ordered: whether a reader takes the first member that it can make of a value, by
+            conversion, too: `left_to_right`.
+        met: the unions inside it.
+    """
+
+    members: list[Node] = field(default_factory=list)
+    tags: list[tuple[str, ...]] = field(default_factory=list)
+    is_ordered: bool = False
+    met: set[int] = field(default_factory=set)
+
+    def add(self, node: Node, tags: tuple[str, ...]) -> None:
+        """Add a member."""
+        self.members.append(node)
+        self.tags.append(tags)
+
+
 class SchemaSide:
     """
     One document.
@@ -64,7 +89,13 @@ class SchemaSide:
 
         A schema gives the same objects each time, so that two of them can be remembered.
         """
-        return [*self._flatten(self._resolve(schema), _MAX_FOLLOWED, set())]
+        return self.union(schema).members
+
+    def union(self, schema: Any) -> Union:
+        """Return the members of a union, and how a reader chooses one of them."""
+        union = Union()
+        self._flatten(self._resolve(schema), _MAX_FOLLOWED, union, ())
+        return union
 
     def values_of(self, node: Node) -> FixedValues | None:
         """Return the values that a schema lists, which may be thousands; None if it lists none."""
@@ -74,20 +105,23 @@ class SchemaSide:
             self._values[id(node)] = (node, fixed_values(node))
         return self._values[id(node)][1]
 
-    def _flatten(self, node: Node, left: int, unions: set[int]) -> Iterator[Node]:
-        """Give the members of a union; *unions* are those that were met, which add no others."""
+    def _flatten(self, node: Node, left: int, union: Union, tags: tuple[str, ...]) -> None:
         words = [word for word in _UNIONS if word in node]
         if len(words) == 1 and assertions(node) == set(words) and left:
-            if id(node) in unions:
-                return
-            unions.add(id(node))
+            if id(node) in union.met:
+                return  # it adds no other members
+            union.met.add(id(node))
+            union.is_ordered |= node.get("unionMode") == "left_to_right"
+            discriminator = node.get("discriminator")
+            if isinstance(discriminator, Mapping) and "propertyName" in discriminator:
+                tags = (*tags, discriminator["propertyName"])
             for each in node[words[0]]:
-                yield from self._flatten(self._resolve(each), left - 1, unions)
+                self._flatten(self._resolve(each), left - 1, union, tags)
         elif isinstance(node.get("type"), list):
             for each in node["type"]:
-                yield self._keep(node, each, {**node, "type": each})
+                union.add(self._keep(node, each, {**node, "type": each}), tags)
         else:
-            yield node
+            union.add(node, tags)
 
     def _resolve(self, schema: Any) -> Node:
         known = self._nodes.get((id(schema), ""))

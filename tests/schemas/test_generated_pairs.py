@@ -59,10 +59,16 @@ def has_number_of_one_step(writer: Any, _: Any) -> bool:
 
 
 def splits_a_union(_: Any, reader: Any) -> bool:
-    """A union whose members accept the values of one type together, each a part of them."""
+    """
+    A union whose members accept the values of one type together, each a part of them, or of which
+    another member may be chosen than the one that accepts all.
+    """
     members = [SchemaSide(reader).members(each) for each in parts_of(reader) if "anyOf" in each]
     types = [Counter(str(each.get("type")) for each in union) for union in members]
-    return any(max(each.values()) > 1 or (each["integer"] and each["number"]) for each in types)
+    return any(
+        max(each.values()) > 1 or (each["integer"] and each["number"]) or each["None"]
+        for each in types
+    )
 
 
 EXPLANATIONS = {
