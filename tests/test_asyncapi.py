@@ -271,6 +271,20 @@ def test_types_of_one_name_and_different_content_are_numbered():
     assert list(components.schemas) == ["Money", "Money.2"]
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_class_with_the_name_of_a_schema_of_the_document_is_numbered(is_first):
+    components = Components()
+    named: Any = create_model("error", cents=(int, ...))
+    schema = PayloadType(create_model("Bill", money=(named, ...))).schema("validation")
+    steps = [lambda: components.payload(schema), lambda: components.add_schema("error", {"a": 1})]
+    for step in steps if is_first else reversed(steps):
+        step()
+    assert components.add_schema("error", {"a": 1})["$ref"].endswith(
+        "error.2" if is_first else "error"
+    )
+    assert components.schemas["error" if is_first else "error.2"]["properties"].keys() == {"cents"}
+
+
 def test_types_that_refer_to_different_types_of_one_name_are_numbered():
     components = Components()
     for part in (Money, create_model("Money", amount=(str, ...))):

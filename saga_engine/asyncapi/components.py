@@ -48,8 +48,12 @@ class Components:
 
     def add_schema(self, name: str, schema: Document) -> Document:
         """Add a schema that needs no definitions, and return a reference to it."""
-        self.schemas[name] = schema
-        return {"$ref": SCHEMA + name}
+        source = json.dumps(schema, sort_keys=True)
+        for key in _keys(name):  # a class may have that name
+            if self._sources.setdefault(key, source) == source:
+                self.schemas[key] = schema
+                return {"$ref": SCHEMA + key}
+        raise AssertionError("keys do not end")
 
     def payload(self, schema: Json) -> Document:
         """

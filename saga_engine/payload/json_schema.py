@@ -8,6 +8,7 @@ from others, and is silent on the keys of a map that are numbers. The additions:
     "format": "decimal"            a text that is a decimal number
     "maxDigits", "decimalPlaces"   its digits, and those after the point, as declared
     "timezone": "aware", "naive"   whether a date-time must have an offset, or must not have one
+    "bounds"                       of a date, a time or a duration, as declared: `ge`, `now_op`
     "unionMode": "left_to_right"   the first member that can be made of a value is read
     "mayBeAbsent"                  a written field that `exclude_if` may leave out
     "propertyNames"                of a map whose keys are numbers, with the format `integer`
@@ -51,9 +52,26 @@ class PayloadJsonSchema(GenerateJsonSchema):
             text if self.mode == "serialization" else {"anyOf": [{"type": "number"} | limits, text]}
         )
 
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        """Describe what pydantic has no schema for as any JSON, and not the whole type."""
+        del schema, error_info
+        return {}
+
+    def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
+        """Describe a date, and its bounds."""
+        return super().date_schema(schema) | _bounds(schema)
+
+    def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
+        """Describe a time, and its bounds."""
+        return super().time_schema(schema) | _bounds(schema)
+
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
+        """Describe a duration, and its bounds."""
+        return super().timedelta_schema(schema) | _bounds(schema)
+
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
         """Describe a point in time, and whether it has a zone."""
-        described = super().datetime_schema(schema)
+        described = super().datetime_schema(schema) | _bounds(schema)
         zone = schema.get("tz_constraint")
         if zone is not None and described.get("type") == "string":
             described["timezone"] = "naive" if zone == "naive" else "aware"
@@ -89,3 +107,9 @@ class PayloadJsonSchema(GenerateJsonSchema):
             names = {"int": "integer", "float": "number", "bool": "boolean"}
             described["propertyNames"] = {"type": "string", "format": names[keys]}
         return described
+
+
+def _bounds(schema: Mapping[str, Any]) -> JsonSchemaValue:
+    names = (*_BOUNDS, "now_op")
+    bounds = {name: str(schema[name]) for name in names if schema.get(name) is not None}
+    return {"bounds": bounds} if bounds else {}

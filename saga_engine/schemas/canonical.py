@@ -19,7 +19,7 @@ _KEPT = (
     }
 )
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs"})
-_VALUES = frozenset({"enum", "const"})
+_VALUES = frozenset({"enum", "const", "bounds"})
 
 
 def fingerprint(*documents: Json) -> str:

@@ -122,8 +122,11 @@ class _Comparison:
             not self._has_rivals(writer, siblings, union, place, possible) for place in accepting
         ):
             return
-        if len(possible) == 1 and not accepting:
-            yield from next(iter(possible.values()))
+        nearest = [p for p in possible if not _lacks_required(writer, union.members[p])] or [
+            *possible
+        ]
+        if len(nearest) == 1 and not accepting:
+            yield from possible[nearest[0]]
             return
         read = f"none of the {len(union.members)} types of its union accepts that"
         if accepting:
@@ -143,6 +146,8 @@ class _Comparison:
         for place in rivals(written, union, chosen):
             member = union.members[place]
             is_possible = place in possible or (union.is_ordered and may_convert(written, member))
+            if _lacks_required(writer, member):
+                continue
             if is_possible and not any(self._is_same(each, member) for each in siblings):
                 return True
         return False
@@ -298,6 +303,13 @@ def _absent_tags(writer: Node, tags: Sequence[str], path: str) -> Found:
             yield Incompatibility(_join(path, tag), problem, *_FIELD_TEXTS[problem])
 
 
+def _lacks_required(writer: Node, reader: Node) -> bool:
+    """Whether the reader always refuses what is written, for want of a field."""
+    if "properties" not in writer or ObjectParts(writer).has_others:
+        return False
+    return not {*reader.get("required", ())} <= writer["properties"].keys()
+
+
 def _type_of(node: Node) -> Any:
     """Return the JSON type of a schema, also if it lists values of one type."""
     values = fixed_values(node)
@@ -320,10 +332,6 @@ def _may_overlap(writer: Node, reader: Node, mine: SchemaSide, other: SchemaSide
     if len(types) == 2 and types != {"integer", "number"}:
         return False
     fields = reader.get("properties", {})
-    if "properties" in writer and not ObjectParts(writer).has_others:
-        absent = {*reader.get("required", ())} - writer["properties"].keys()
-        if absent:
-            return False
     for name in writer.get("properties", {}).keys() & fields.keys():
         tag = _only_values(writer["properties"][name], mine)
         expected = _only_values(fields[name], other)

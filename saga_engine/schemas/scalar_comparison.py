@@ -13,7 +13,7 @@ _ANY_TEXT = frozenset({"binary", "password", "path"})
 
 _WIDER_FORMATS: Mapping[str, str] = {f"uuid{version}": "uuid" for version in range(1, 9)}
 _TEXT_KEYWORDS = (
-    *("pattern", "timezone"),
+    *("pattern", "timezone", "bounds"),
     *("contentMediaType", "contentEncoding", "contentSchema"),
 )
 

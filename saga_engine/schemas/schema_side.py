@@ -19,13 +19,13 @@ UNDERSTOOD = frozenset(
         *("properties", "required", "additionalProperties", "patternProperties"),
         *("propertyNames", "minProperties", "maxProperties"),
         *("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
-        *("minLength", "maxLength", "pattern", "format", "timezone"),
+        *("minLength", "maxLength", "pattern", "format", "timezone", "bounds"),
         *("contentMediaType", "contentEncoding", "contentSchema"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
         *("maxDigits", "decimalPlaces"),
     }
 )
-"""Keywords that are compared. `payload.json_schema` adds `timezone` and those of digits."""
+"""Keywords that are compared. `payload.json_schema` adds `timezone`, `bounds` and digits."""
 
 NOT_UNDERSTOOD = frozenset(
     {

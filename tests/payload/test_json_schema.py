@@ -1,16 +1,26 @@
 """The JSON Schema of a type says what pydantic's leaves out."""
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    PastDate,
+    PlainValidator,
+    TypeAdapter,
+)
 from pydantic.dataclasses import dataclass
 
 from saga_engine.payload.json_schema import PayloadJsonSchema
 from saga_engine.payload.payload import PayloadType
 
+YEAR = datetime(2020, 1, 1, tzinfo=UTC)
 DECIMAL = {"type": "string", "format": "decimal"}
 AMOUNT = Annotated[Decimal, Field(max_digits=9, decimal_places=2, ge=0, lt=100)]
 LIMITS = {"maxDigits": 9, "decimalPlaces": 2, "minimum": 0.0, "exclusiveMaximum": 100.0}
@@ -82,3 +92,28 @@ def test_a_written_field_that_may_be_left_out_is_named(kind):
     written, read = (schema(mode)["properties"] for mode in ("serialization", "validation"))
     assert written["cents"] == {"mayBeAbsent": True, **read["cents"]}
     assert "mayBeAbsent" not in written["note"]
+
+
+@pytest.mark.parametrize(
+    ("python_type", "bounds"),
+    [
+        (Annotated[date, Field(ge=date(2020, 1, 1))], {"ge": "2020-01-01"}),
+        (PastDate, {"now_op": "past"}),
+        (Annotated[datetime, Field(lt=YEAR)], {"lt": "2020-01-01 00:00:00+00:00"}),
+        (Annotated[time, Field(gt=time(1))], {"gt": "01:00:00"}),
+        (Annotated[timedelta, Field(le=timedelta(days=1))], {"le": "1 day, 0:00:00"}),
+    ],
+)
+def test_bounds_of_dates_times_and_durations_are_described(python_type, bounds):
+    schema: Any = PayloadType(python_type).schema
+    assert schema("serialization")["bounds"] == schema("validation")["bounds"] == bounds
+
+
+def test_a_field_without_a_schema_is_any_json_and_the_others_are_described():
+    class Event(BaseModel):
+        cents: Annotated[int, PlainValidator(int)]
+        name: str
+
+    schema: Any = PayloadType(Event).schema("validation")
+    assert schema["properties"]["cents"] == {"title": "Cents"}
+    assert schema["properties"]["name"]["type"] == "string"

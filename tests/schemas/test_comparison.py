@@ -263,7 +263,7 @@ def test_thousands_of_values_are_not_compared_with_one_another():  # which takes
     values = {"enum": [f"v{number}" for number in range(60_000)]}
     turned: Any = {"enum": values["enum"][::-1]}
     assert compare(values, turned) == []
-    assert compare({"enum": turned["enum"][:30_000]}, {"anyOf": [values, INTEGER]}) == []
+    assert compare({"enum": turned["enum"][:20_000]}, {"anyOf": [values, INTEGER]}) == []
 
 
 def test_more_values_than_are_compared_are_reported():

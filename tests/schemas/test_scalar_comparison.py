@@ -1,6 +1,6 @@
 """Texts and numbers: a limit of the reader that the writer may exceed is reported."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
@@ -124,3 +124,10 @@ def test_all_digits_of_a_reader_with_decimal_places_may_be_exceeded():
     reader = {**writer, "maxDigits": 5}
     (found,) = compare(writer, reader)
     assert found.read == "has maxDigits 5"
+
+
+def test_a_bound_of_a_duration_that_its_writer_does_not_have_is_named():
+    bounded: Any = Annotated[timedelta, Field(le=timedelta(days=1))]
+    (found,) = sentences(timedelta, bounded)
+    assert "bounds" in found
+    assert sentences(bounded, bounded) == sentences(bounded, timedelta) == []
