@@ -121,7 +121,9 @@ def test_a_field_without_a_schema_is_any_json_and_the_others_are_described():
     class Event(BaseModel):
         cents: Cents
         name: int | str = Field(union_mode="left_to_right")
+        note: int | str
 
     schema = TypeAdapter(Event).json_schema(schema_generator=PayloadJsonSchema)
     assert schema["properties"]["cents"] == {"title": "Cents"}
     assert schema["properties"]["name"]["unionMode"] == "left_to_right"
+    assert "unionMode" not in schema["properties"]["note"]
