@@ -15,6 +15,11 @@ class ConsumerSettings(BaseModel):
         description="Maximum number of messages that a consumer applies in one transaction; the"
         " number adapts to projection_batch_seconds. Larger batches are hardly faster",
     )
+    consumer_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
+        4,
+        description="Maximum number of partitions of one consumer whose messages a process applies"
+        " at the same time; the others wait. Each takes a connection to the database",
+    )
     consumer_prefetch: Annotated[int, Field(ge=1, le=65_535)] = Field(
         1000,
         description="Maximum number of messages of each partition that a consumer has received and"

@@ -16,7 +16,7 @@ from tests.kit.killed_process import killed_processes
 from tests.kit.kills import killing
 from tests.kit.projections import append_orders
 
-pytestmark = pytest.mark.rabbitmq
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.long]
 
 
 async def test_killed_processes_apply_every_event_once_and_in_order(

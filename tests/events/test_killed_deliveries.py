@@ -10,7 +10,7 @@ from tests.kit.feeds import ORDERS, running_feeds, wait_for_feed
 from tests.kit.kafka_feeds import FAST, TO_KAFKA
 from tests.kit.kafka_topics import check_records, new_topic, read_topic
 from tests.kit.killed_delivery import Delivery
-from tests.kit.kills import MANY_APPENDS, PATIENCE, THROUGHOUT, kill_variants
+from tests.kit.kills import KILL_VARIANTS, MANY_APPENDS, PATIENCE, THROUGHOUT
 from tests.kit.projections import append_orders
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.servers import crashing_kafka
@@ -30,7 +30,7 @@ async def billing(event_url):
         yield database
 
 
-@pytest.mark.parametrize(("appends", "kills"), kill_variants(200, 3))
+@pytest.mark.parametrize(("appends", "kills"), KILL_VARIANTS)
 @TIMEOUT
 @pytest.mark.usefixtures("kafka_is_installed")
 async def test_each_event_takes_effect_once_by_kafka(events, event_url, billing, appends, kills):

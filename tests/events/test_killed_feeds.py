@@ -6,13 +6,13 @@ import pytest
 from tests.kit.connections import raw_channel
 from tests.kit.feeds import bind_queue, every_event, receive_from, wait_for_feed
 from tests.kit.killed_process import killed_processes
-from tests.kit.kills import PATIENCE, kill_variants, killing
+from tests.kit.kills import KILL_VARIANTS, PATIENCE, killing
 from tests.kit.projections import append_orders
 
 pytestmark = pytest.mark.rabbitmq
 
 
-@pytest.mark.parametrize(("appends", "kills"), kill_variants(300, 4))
+@pytest.mark.parametrize(("appends", "kills"), [(300, 4), *KILL_VARIANTS])
 @pytest.mark.timeout(2 * PATIENCE)
 async def test_killed_processes_publish_every_event_in_order(
     events, event_url, rabbitmq_url, feed_database, appends, kills

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.kit.killed_process import KilledProcess, killed_processes
-from tests.kit.kills import PATIENCE, kill_variants, killing
+from tests.kit.kills import KILL_VARIANTS, PATIENCE, killing
 from tests.kit.projections import (
     append_one,
     append_orders,
@@ -22,7 +22,7 @@ async def database(event_url):
         yield database
 
 
-@pytest.mark.parametrize(("appends", "kills"), kill_variants(300, 4))
+@pytest.mark.parametrize(("appends", "kills"), KILL_VARIANTS)
 @pytest.mark.timeout(2 * PATIENCE)
 async def test_killed_processes_apply_each_event_once(events, event_url, database, appends, kills):
     async with (

@@ -13,7 +13,7 @@ from tests.kit.projections import append_orders
 from tests.kit.rabbitmq import RabbitMQServer
 from tests.kit.streams import THREE, stored_messages, stream_feed, stream_url
 
-pytestmark = pytest.mark.rabbitmq
+pytestmark = [pytest.mark.rabbitmq, pytest.mark.long]
 
 
 async def test_killed_processes_store_every_event_once(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kit.feeds import every_event, wait_for_feed
 from tests.kit.killed_process import killed_processes
-from tests.kit.kills import PATIENCE, kill_variants, killing
+from tests.kit.kills import KILL_VARIANTS, PATIENCE, killing
 from tests.kit.projections import append_orders
 from tests.kit.webhook_receiver import ACCEPT, reset, respond
 from tests.kit.webhooks import FAST_RETRIES, wait_for_waiting
@@ -15,7 +15,7 @@ from tests.kit.webhooks import FAST_RETRIES, wait_for_waiting
 SETTINGS = orjson.dumps(FAST_RETRIES).decode()
 
 
-@pytest.mark.parametrize(("appends", "kills"), kill_variants(80, 2))
+@pytest.mark.parametrize(("appends", "kills"), KILL_VARIANTS)
 @pytest.mark.timeout(2 * PATIENCE)
 async def test_killed_processes_send_every_event_in_order(
     events, event_url, receiver, webhook_database, appends, kills

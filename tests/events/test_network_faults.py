@@ -38,9 +38,11 @@ FAULTS: dict[str, Callable[[TcpProxy], object]] = {
     "lost answers": TcpProxy.drop_server_data,
     "half-open": TcpProxy.drop_open_connections,
 }
+SLOW_FAULTS = ("slow", "lost answers", "half-open")
+
 EVERY_FAULT = pytest.mark.parametrize(
     "fault",
-    ["reset", "slow", "lost answers", pytest.param("half-open", marks=pytest.mark.long)],
+    ["reset", *(pytest.param(each, marks=pytest.mark.long) for each in SLOW_FAULTS)],
 )
 """A consumer notices after an interval of heartbeats that a connection is half-open."""
 

@@ -244,6 +244,8 @@ def _open_standard_streams() -> None:
 if __name__ == "__main__":
     for path in sorted(_COMMANDS.glob("[!_]*.py")):
         import_module(f"saga_engine.cli.{path.stem}")
+    # A module that a test has changed is not the one whose bytecode has the same size and second.
+    sys.dont_write_bytecode = True
     # A command does not collect what it shares with this process, which would copy each page.
     gc.collect()
     gc.freeze()

@@ -26,13 +26,11 @@ THROUGHOUT = None
 """Kill until everything has arrived."""
 
 
-def kill_variants(appends: int, kills: int) -> list[object]:
-    """Return the parameters `appends` and `kills` of a test: a short one, `long`, and `kills`."""
-    return [
-        (appends, kills),
-        pytest.param(LONG_APPENDS, 10, marks=pytest.mark.long),
-        pytest.param(MANY_APPENDS, THROUGHOUT, marks=pytest.mark.kills),
-    ]
+KILL_VARIANTS = (
+    pytest.param(LONG_APPENDS, 10, marks=pytest.mark.long),
+    pytest.param(MANY_APPENDS, THROUGHOUT, marks=pytest.mark.kills),
+)
+"""The parameters `appends` and `kills` of a test: a `long` one, and one of `kills`."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine import Client, Participant, start_in_transaction
+from saga_engine.amqp.declare import NO_DELIVERY_LIMIT
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import Conflict, StoreRefused
 from saga_engine.events import Append, Events, append_in, from_queue, from_stream
@@ -95,6 +96,13 @@ from tests.security.buy_saga import buy_saga
 pytestmark = pytest.mark.rabbitmq
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+CONSUMER_QUEUE = {
+    "x-queue-type": "quorum",
+    "x-single-active-consumer": True,
+    "x-delivery-limit": NO_DELIVERY_LIMIT,
+}
+"""As a consumer declares its queue, which has one name in all of these tests."""
+
 USERS = ("setup", "engine", "stock", "payments", "shop", "operator", "projector", "billing")
 SECRET = "opensesame"
 STATISTICS = "ALTER TABLE saga_engine.run_statistics"
@@ -353,7 +361,7 @@ async def test_the_user_and_the_role_of_a_projector_have_the_rights_that_feeds_n
     """A consumer with its own queue receives the events of orders."""
     database_url, broker_url = service_roles.url("order_views"), broker.url("projector")
     async with raw_channel(broker.url("billing")) as channel:
-        await channel.queue_declare("billing", durable=True, arguments={"x-queue-type": "quorum"})
+        await channel.queue_declare("billing", durable=True, arguments=CONSUMER_QUEUE)
         await channel.queue_bind("billing", "saga.feed", "order.order-placed")
         received = await receive_from(channel, "billing")
         async with Events(service_roles.url("orders"), settings=Settings()) as events:
@@ -411,8 +419,6 @@ async def test_the_user_and_the_role_of_a_consumer_have_the_rights_that_it_needs
     url = service_roles.url("billing")
     consumer = billing_consumer(from_queue("billing", keys=["order.#"]))
     settings = {"broker_url": broker.url("billing"), "projection_monitor_interval": 0.02}
-    async with raw_channel(broker.url("billing")) as channel:
-        await channel.queue_delete("billing")  # another test may have declared it otherwise
     async with (
         running_consumer_service(url, [consumer], **settings) as emitted,
         consumer_database(url, creates_tables=False) as database,
@@ -700,7 +706,7 @@ async def test_no_user_has_more_permissions(broker, roles, monkeypatch, user, ac
     async with raw_channel(broker.url("payments")) as channel:
         await channel.queue_declare("saga.participant.payments", durable=True, arguments=arguments)
     async with raw_channel(broker.url("billing")) as channel:
-        await channel.queue_declare("billing", durable=True, arguments=arguments)
+        await channel.queue_declare("billing", durable=True, arguments=CONSUMER_QUEUE)
     async with raw_channel(broker.url(user)) as channel:
         with pytest.raises(ChannelAccessRefused):
             await act(channel)

@@ -116,7 +116,7 @@ async def made(postgres, name: str, left: int):
 
 
 @pytest.fixture(scope="module")
-async def databases(postgres):
+async def two_databases(postgres):
     names = {"left_nothing": 0, "left_much": LEFT}
     yield [await made(postgres, name, left) for name, left in names.items()]
     for name in names:
@@ -133,8 +133,8 @@ async def pages(url: str, number: int, polled) -> tuple[int, object]:
 
 
 @pytest.mark.parametrize("name", POLLED)
-async def test_polling_reads_no_rows_of_other_definitions(databases, name):
-    (empty, number), (full, same) = databases
+async def test_polling_reads_no_rows_of_other_definitions(two_databases, name):
+    (empty, number), (full, same) = two_databases
     alone, found = await pages(empty, number, POLLED[name])
     beside, found_beside = await pages(full, same, POLLED[name])
     assert found == found_beside

@@ -8,7 +8,12 @@ from sqlalchemy import text
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.store import dead_letter_queries, journal
-from saga_engine.telemetry.events import IncidentOpened, MessageDeadLettered, MessageHeld
+from saga_engine.telemetry.events import (
+    IncidentOpened,
+    MessageDeadLettered,
+    MessageHeld,
+    OperatorActionProcessed,
+)
 from saga_engine.vocabulary import Status
 from saga_engine.worker.authorization import refusal_for
 from tests.kit.engine import no_reply, reject, succeed
@@ -240,6 +245,7 @@ async def test_the_journal_records_the_verified_sender_of_a_cancel(
         routing_key="cancel",
         user_id="guest",
     )
+    await worker.events.wait_for(OperatorActionProcessed, run_id=run_id)
     await participant.publish(*succeed(command))
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
     async with engine_on_any_broker.database.transaction() as tx:

@@ -86,6 +86,9 @@ class EventConsumption(AsyncResource):
         self._opener: SourceOpener
         self.sources: dict[str, Source] = {}
         self._runners: list[PartitionRunner] = []
+        self._slots = {
+            each.name: asyncio.Semaphore(settings.consumer_concurrency) for each in consumers
+        }
 
     @property
     def problem(self) -> str | None:
@@ -156,7 +159,8 @@ class EventConsumption(AsyncResource):
             self._settings,
             self._time_limit,
         )
-        return PartitionRunner(key, source, writer, consumer.on_poison, self._loop)
+        slots = self._slots[consumer.name]
+        return PartitionRunner(key, source, writer, consumer.on_poison, self._loop, slots)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until *stop* is set and the batches in progress are done; leases end, too."""
@@ -239,6 +243,6 @@ def _other_registry(settings: Settings) -> Database | None:
 
 
 def _with_pool_for(consumers: Sequence[Consumer], settings: Settings) -> Settings:
-    """Enough connections for all consumers: a slow one delays no other."""
-    size = max(settings.database_pool_size, len(consumers) + 3)
+    """Enough connections for all consumers, and for leases: a slow consumer delays no other."""
+    size = max(settings.database_pool_size, len(consumers) * settings.consumer_concurrency + 3)
     return settings.model_copy(update={"database_pool_size": size})

@@ -1,6 +1,7 @@
 """One partition of a consumer in one process: take the lease, apply batches, acknowledge them."""
 
 import asyncio
+from collections.abc import Sequence
 
 from saga_engine.backoff import Backoff
 from saga_engine.errors import BrokerError
@@ -8,7 +9,12 @@ from saga_engine.events.consumers.batch_result import BatchResult
 from saga_engine.events.consumers.consumer_batch import BatchApplier
 from saga_engine.events.consumers.consumer_table import PartitionKey
 from saga_engine.events.consumers.failure_retry import FailureRetry
-from saga_engine.events.consumers.interfaces import Source, StartPoint, Subscription
+from saga_engine.events.consumers.interfaces import (
+    IncomingMessage,
+    Source,
+    StartPoint,
+    Subscription,
+)
 from saga_engine.events.consumers.kept_messages import FailureKind, NewFailure
 from saga_engine.events.consumers.partition_writer import PartitionWriter
 from saga_engine.events.handlers.on_poison import OnPoison
@@ -35,6 +41,8 @@ class PartitionRunner:
         writer: of the partition.
         on_poison: what happens when an event can never be applied.
         loop: runs it, and reports errors.
+        slots: one is held while messages are applied, so that a consumer with many partitions
+            does not take all connections.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class PartitionRunner:
         writer: PartitionWriter,
         on_poison: OnPoison | str,
         loop: OwnedLoop,
+        slots: asyncio.Semaphore,
     ) -> None:
         self.key = key
         self._source = source
@@ -51,6 +60,7 @@ class PartitionRunner:
         self._applier = BatchApplier(writer, on_poison)
         self._retry = FailureRetry(writer)
         self._loop = loop
+        self._slots = slots
         self._settings = settings = loop.settings
         self._size = BatchSize(settings.projection_batch_seconds, settings.consumer_batch_size)
         self._start = StartPoint(None)
@@ -113,22 +123,30 @@ class PartitionRunner:
             if self._now() >= self._renew_at:
                 await self._renew()
             if self._writer.kept.retry_requested:
-                await self._retry_kept(stop)
+                async with self._slots:
+                    await self._retry_kept(stop)
             interval = self._settings.event_poll_interval_max
             messages = await subscription.take(self._size.events, interval)
             self.problem = None
             if not messages:
                 continue
             self._source_failures = 0
-            started_at = self._now()
-            result = await self._applier.apply(messages)
-            if result.next_offset is not None:
-                self._start = StartPoint(result.next_offset)
+            result = await self._apply(messages)
             await subscription.acknowledge(result.done)
-            self._plan_renewal()
-            self._report(result, self._now() - started_at)
             if result.stopped:
                 return
+
+    async def _apply(self, messages: Sequence[IncomingMessage]) -> BatchResult:
+        async with self._slots:
+            if self._now() >= self._renew_at:  # waiting took long
+                await self._renew()
+            started_at = self._now()
+            result = await self._applier.apply(messages)
+        if result.next_offset is not None:
+            self._start = StartPoint(result.next_offset)
+        self._plan_renewal()
+        self._report(result, self._now() - started_at)
+        return result
 
     async def _retry_kept(self, stop: asyncio.Event) -> None:
         """Apply the messages again that an operator wants to be retried."""

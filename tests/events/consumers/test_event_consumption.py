@@ -2,11 +2,13 @@
 
 import aiormq
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.errors import ConfigurationError, DefinitionError, SchemaMismatch
 from saga_engine.events import Consumer, from_queue
 from saga_engine.events.consumers import consumer_actions
 from saga_engine.events.consumers.event_consumption import EventConsumption
+from saga_engine.events.consumers.received import Received
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.protocol.topology import FEED, consumer_queue
 from saga_engine.settings import Settings
@@ -22,11 +24,13 @@ from tests.kit.consumers import (
     stored_partition,
     stored_partitions,
     wait_for_invoices,
+    write,
 )
 from tests.kit.events import EventRecorder
 from tests.kit.feeds import every_event, order_feed, running_feeds, wait_for_feed
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import append_orders
+from tests.kit.read_model import Placed
 
 EVENT = {
     "ce-specversion": "1.0",
@@ -93,6 +97,30 @@ async def test_a_partition_that_is_added_is_consumed_too(source, event_url, bill
         await wait_for_invoices(billing, 2)
     assert [each.next_offset for each in await stored_partitions(billing)] == [1, 1]
     assert len(emitted.matching(ConsumerPartitionsFound)) == 1
+
+
+async def test_a_process_applies_no_more_partitions_at_once_than_allowed(
+    source, event_url, billing
+):
+    await source.create()
+    await source.add_partition()
+    consumer = Consumer("billing", source=source.options)
+    active, most = 0, 0
+
+    @consumer.on(Placed)
+    async def placed(event: Placed, received: Received, connection: AsyncConnection) -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        await write(connection, received, event.customer, event.total)
+        active -= 1
+
+    await source.publish(*range(1, 11))
+    await source.publish(*range(11, 21), partition=1)
+    settings = {"consumer_concurrency": 1, "consumer_batch_size": 1, **source.settings}
+    async with running_consumers(event_url, [consumer], **settings):
+        await wait_for_invoices(billing, 20)
+    assert most == 1
 
 
 async def wait_for_duplicates(database, number):
