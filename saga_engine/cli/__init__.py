@@ -22,6 +22,7 @@ The command line: `saga-engine`, with one module for each group of commands.
     feeds                feeds
     schemas              schemas
     declared_schemas     the schemas of a module
+    schema_problems      what `schemas check` and `schemas register` find
     consumers            consumers
     tail                 tail
     event_output         the events that `streams read` and `tail` print

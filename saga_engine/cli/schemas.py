@@ -18,19 +18,17 @@ from saga_engine.cli.output import (
     print_stderr,
     print_table,
 )
+from saga_engine.cli.schema_problems import avro_problems, find_problems, not_judged
 from saga_engine.errors import DefinitionError, NotFound
 from saga_engine.events.consumers.reader_schemas import ReadEvent, check_readers
-from saga_engine.events.event_store.schema_registration import break_errors, stored_event_errors
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registration, registry
 from saga_engine.schemas.avro_compatibility import compare_avro
-from saga_engine.schemas.avro_judgement import judge_avro, unwritable
 from saga_engine.schemas.avro_schema import avro_type
 from saga_engine.schemas.comparison import compare
 from saga_engine.schemas.compatibility import Compatibility
-from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
+from saga_engine.schemas.declared_schema import DeclaredSchema
 from saga_engine.schemas.judgement import earlier_schemas
-from saga_engine.schemas.registration import find_breaks
 from saga_engine.schemas.registry import key_of
 from saga_engine.schemas.stored_schema import StoredSchema, StoredSubject
 from saga_engine.settings import Settings
@@ -138,9 +136,9 @@ async def check(module: str, /, *, avro: InAvro = False, as_json: AsJson = False
     settings = Settings.load()
     declared = load_schemas(module, settings)
     async with event_transaction() as tx:
-        problems = await _problems(tx, declared)
+        problems = [*not_judged(declared), *await find_problems(tx, declared)]
         if avro:
-            problems += await _avro_problems(tx, declared)
+            problems += await avro_problems(tx, declared)
         checked = await _checked(tx, declared)
     async with registry_transaction(settings) as tx:
         read = await check_readers(tx, load_consumers(module, settings))
@@ -184,7 +182,7 @@ class _RefusedError(Exception):
 
 async def _refuse_problems(tx: Transaction, declared: Sequence[DeclaredSchema]) -> None:
     """Judge schemas under their locks: another process may have registered one just now."""
-    if problems := await _problems(tx, declared):
+    if problems := await find_problems(tx, declared):
         raise _RefusedError(problems)
 
 
@@ -268,24 +266,6 @@ def _avro_differences(
 ) -> list[Mapping[str, str]]:
     written, read = (avro_type(each.subject, each.schema.writes) for each in (writer, reader))
     return [{"problem": each} for each in compare_avro(written.schema, read.schema)]
-
-
-async def _problems(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[DefinitionError]:
-    breaks = await break_errors(tx, await find_breaks(tx, declared))
-    return breaks or await stored_event_errors(tx, declared)
-
-
-async def _avro_problems(
-    tx: Transaction, declared: Sequence[DeclaredSchema]
-) -> list[DefinitionError]:
-    events = [each for each in declared if each.kind is SchemaKind.EVENT]
-    fix = "Or publish it in JSON."
-    unwritten = [
-        DefinitionError(problem, location=each.source_location, fix=fix)
-        for each in events
-        if (problem := unwritable(each))
-    ]
-    return unwritten + await break_errors(tx, await find_breaks(tx, events, judge_avro))
 
 
 async def _checked(tx: Transaction, declared: Sequence[DeclaredSchema]) -> list[Mapping[str, Any]]:

@@ -109,6 +109,13 @@ class PayloadJsonSchema(GenerateJsonSchema):
         return described
 
 
+def is_any_json(schema: Mapping[str, Any]) -> bool:
+    """Whether a core schema is that of `Any`, which no JSON Schema describes further."""
+    while "schema" in schema:
+        schema = schema["schema"]
+    return bool(schema["type"] == "any")
+
+
 def _bounds(schema: Mapping[str, Any]) -> JsonSchemaValue:
     names = (*_BOUNDS, "now_op")
     bounds = {name: str(schema[name]) for name in names if schema.get(name) is not None}

@@ -18,7 +18,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 from saga_engine.payload.equality import fields_of, is_same_value, sort_sets
-from saga_engine.payload.json_schema import PayloadJsonSchema
+from saga_engine.payload.json_schema import PayloadJsonSchema, is_any_json
 from saga_engine.payload.limits import BodyLimits, find_violation
 from saga_engine.payload.round_trip import RoundTripError, analyze_schema
 from saga_engine.payload.samples import SERIALIZATION_CONTEXT
@@ -77,6 +77,11 @@ class PayloadType:
     def lossless(self) -> bool:
         """Whether values of this type need not be read back before they are sent."""
         return self._safety.lossless
+
+    @property
+    def is_any_json(self) -> bool:
+        """Whether it is `Any`, or a model of nothing else."""
+        return is_any_json(self._adapter.core_schema)
 
     def read(self, data: Json) -> Any:
         """

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from saga_engine.payload.payload import PayloadType
 from saga_engine.schemas.canonical import fingerprint
 from saga_engine.schemas.compatibility import Compatibility, VersionSchema
+from saga_engine.schemas.schema_side import SchemaSide, assertions
 from saga_engine.vocabulary import Json
 
 
@@ -53,6 +54,7 @@ class DeclaredSchema:
         schema: the declared version, and its JSON Schemas.
         fingerprint: of the JSON Schemas.
         source_location: `file:line` of the declaration.
+        is_described: whether its JSON Schemas say what fits; see `is_described`.
         read_example: passes data of an older version through the upcasters; None for commands and
             replies, which have none.
     """
@@ -62,6 +64,7 @@ class DeclaredSchema:
     schema: VersionSchema
     fingerprint: str
     source_location: str
+    is_described: bool = True
     read_example: ReadExample | None = None
 
 
@@ -69,3 +72,16 @@ def version_schema(version: int, payload_type: PayloadType) -> tuple[VersionSche
     """Make the schema of a type, and its fingerprint."""
     writes, reads = payload_type.schema("serialization"), payload_type.schema("validation")
     return VersionSchema(version, writes, reads), fingerprint(writes, reads)
+
+
+def is_described(schema: VersionSchema, payload_type: PayloadType) -> bool:
+    """
+    Whether the JSON Schemas of a type say what fits, so that they can be compared.
+
+    pydantic has none for a class that only a function reads or writes. `Any` has none by intention.
+    """
+    documents = (schema.writes, schema.reads)
+    members = [(each, SchemaSide(each).members(each)) for each in documents]
+    return payload_type.is_any_json or all(
+        len(found) > 1 or any(map(assertions, found)) for _, found in members
+    )

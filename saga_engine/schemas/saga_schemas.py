@@ -12,7 +12,12 @@ from collections.abc import Iterator
 
 from saga_engine.payload.payload import PayloadType
 from saga_engine.saga.definition import Saga
-from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind, version_schema
+from saga_engine.schemas.declared_schema import (
+    DeclaredSchema,
+    SchemaKind,
+    is_described,
+    version_schema,
+)
 
 
 def schemas_of_saga(saga: Saga) -> Iterator[DeclaredSchema]:
@@ -23,7 +28,7 @@ def schemas_of_saga(saga: Saga) -> Iterator[DeclaredSchema]:
         command = SchemaKind.COMMAND
         yield _declare(saga, subject, command, action.mapping.payload_type, location)
         reply = _declare(saga, f"{subject}/reply", SchemaKind.REPLY, action.reply_type, location)
-        if reply.schema.reads:
+        if reply.schema.reads or not reply.is_described:
             yield reply
         if step.compensation_spec is not None:
             undo = step.compensation_spec
@@ -41,4 +46,5 @@ def _declare(
         schema=schema,
         fingerprint=fingerprint,
         source_location=location,
+        is_described=is_described(schema, payload_type),
     )

@@ -122,6 +122,20 @@ async def test_a_break_is_named_and_exits_8(project, development_broker):
     assert document["problems"][0]["fix"].startswith("Give it a default, or raise the version")
 
 
+async def test_a_class_that_nothing_describes_is_not_judged_and_exits_8(project):
+    method = """
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_):
+        raise ValueError
+    """
+    project.write(fields=method)
+    ran = await project("check", "shop")
+    assert ran.exit_code == 8
+    assert "order-placed version 1 is not judged: its class has no JSON Schema." in ran.err
+    assert "shop.py:" in ran.err
+    assert not (await project("check", "shop", "--json")).json["compatible"]
+
+
 async def test_a_projector_does_not_start_with_a_break(
     project, development_broker, tmp_path, migrated_url
 ):

@@ -1,5 +1,7 @@
 """A saga has a schema for each command, each reply that has a type, and each compensation."""
 
+from typing import Any
+
 from pydantic import BaseModel
 
 from saga_engine import Saga
@@ -48,3 +50,25 @@ def test_each_message_of_a_saga_has_a_schema():
     }
     assert "place" in str(schemas["buy/reserve/reply"].schema.reads)
     assert __file__ in schemas["buy/send"].source_location
+
+
+def test_a_reply_that_nothing_describes_is_named_and_any_json_is_not():
+    class Greeted(BaseModel):
+        text: str
+
+        @classmethod
+        def __get_pydantic_json_schema__(cls, *_: Any) -> Any:
+            raise ValueError
+
+    saga = Saga("greet", version=1, input=Reserve)
+
+    @saga.step(command="greet", reply=Greeted)
+    def greet(order: Reserve) -> Reserve:
+        return order
+
+    @saga.step(command="ask", reply=Any)
+    def ask(order: Reserve) -> Reserve:
+        return order
+
+    described = {each.subject: each.is_described for each in schemas_of_saga(saga)}
+    assert described == {"greet/greet": True, "greet/greet/reply": False, "greet/ask": True}

@@ -8,7 +8,12 @@ from saga_engine.errors import UnreadableEvent
 from saga_engine.events.event_store.event_types import EventType, schema_of_event
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
-from saga_engine.schemas.declared_schema import DeclaredSchema, ReadExample, SchemaKind
+from saga_engine.schemas.declared_schema import (
+    DeclaredSchema,
+    ReadExample,
+    SchemaKind,
+    is_described,
+)
 from saga_engine.vocabulary import Json
 
 _EXAMPLE_TIME = datetime(2000, 1, 1, tzinfo=UTC)
@@ -29,6 +34,7 @@ def _declare(event_type: EventType, time_limit: CallTimeLimit) -> DeclaredSchema
         schema=schema,
         fingerprint=fingerprint,
         source_location=event_type.source_location,
+        is_described=is_described(schema, event_type.payload_type),
         read_example=_reader(event_type, time_limit),
     )
 
