@@ -335,7 +335,7 @@ def _calls_user_code(schema: Any) -> bool:
     if isinstance(schema, Mapping):
         if any(schema.get(word) for word in ("post_init", "custom_init", "missing")):
             return True
-        if schema.get("type") in _FUNCTION_TYPES and not _is_library_function(
+        if schema.get("type") in _FUNCTION_TYPES and not is_library_function(
             schema["function"]["function"]
         ):
             return True
@@ -344,6 +344,7 @@ def _calls_user_code(schema: Any) -> bool:
     return isinstance(schema, list | tuple) and any(map(_calls_user_code, schema))
 
 
-def _is_library_function(function: Any) -> bool:
+def is_library_function(function: Any) -> bool:
+    """Whether a function is not the author's."""
     module = getattr(function, "__module__", None) or ""
-    return function is Secret or module.partition(".")[0] in _LIBRARY_MODULES
+    return module == Secret.__module__ or module.partition(".")[0] in _LIBRARY_MODULES

@@ -16,6 +16,7 @@ _KEPT = (
         "mayBeAbsent",
         "unionMode",
         "discriminator",
+        "readAs",
     }
 )
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs"})

@@ -244,6 +244,9 @@ class _Comparison:
         mine, other = ObjectParts(writer), ObjectParts(reader)
         for name, problem in (*mine.absent_fields(other), *mine.unknown_fields(other)):
             yield Incompatibility(_join(path, name), problem, *_FIELD_TEXTS[problem])
+        for name, outer in mine.inner_fields(other):
+            read = f"is read from inside `{outer}`, which this check does not follow"
+            yield Incompatibility(_join(path, name), Problem.NOT_UNDERSTOOD, "", read)
         limits = ("minProperties", "maxProperties")
         yield from compare_limits(mine.with_size(), reader, path or "body", limits)
         for name, writer_part, reader_part in mine.pairs(other):
@@ -305,9 +308,8 @@ def _absent_tags(writer: Node, tags: Sequence[str], path: str) -> Found:
 
 def _lacks_required(writer: Node, reader: Node) -> bool:
     """Whether the reader always refuses what is written, for want of a field."""
-    if "properties" not in writer or ObjectParts(writer).has_others:
-        return False
-    return not {*reader.get("required", ())} <= writer["properties"].keys()
+    absent = ObjectParts(writer).absent_fields(ObjectParts(reader))
+    return "properties" in writer and any(problem is Problem.MISSING for _, problem in absent)
 
 
 def _type_of(node: Node) -> Any:

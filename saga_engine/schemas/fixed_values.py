@@ -82,7 +82,14 @@ def schema_of_value(value: Json) -> Mapping[str, Any]:
         return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
     node: dict[str, Any] = {"type": JSON_TYPES[type(value)]}
     if isinstance(value, str):
-        return node | {"minLength": len(value), "maxLength": len(value)}
+        changes = {
+            "stripped": value.strip(),
+            "uppercase": value.upper(),
+            "lowercase": value.lower(),
+            "ascii": value if value.isascii() else "",
+        }
+        unchanged = {keyword: True for keyword, each in changes.items() if each == value}
+        return node | unchanged | {"minLength": len(value), "maxLength": len(value)}
     if isinstance(value, int | float) and not isinstance(value, bool):
         if float(value).is_integer():
             node["type"] = "integer"

@@ -1,6 +1,6 @@
 """The fields of objects and the items of arrays: which schema reads which one of a writer's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from saga_engine.schemas.incompatibility import Problem
@@ -65,27 +65,36 @@ class ObjectParts:
     def absent_fields(self, reader: "ObjectParts") -> Iterator[tuple[str, Problem]]:
         """Fields that the reader requires, and that are or may be absent."""
         for name in reader.required:
-            if name not in self.required:
-                never = name not in self.fields and not self.has_others
+            names = [each for each in reader.names_of(name) if isinstance(each, str)]
+            if not any(each in self.required for each in names):
+                never = not any(each in self.fields for each in names) and not self.has_others
                 yield name, Problem.MISSING if never else Problem.OPTIONAL
 
     def unknown_fields(self, reader: "ObjectParts") -> Iterator[tuple[str, Problem]]:
         """Fields that are written, and that the reader refuses because it does not name them."""
         if not reader.is_closed:
             return
-        names = [name for name in self.fields if name not in reader.fields]
+        # Of two names of one field, pydantic reads one and refuses the other.
+        named = [
+            [each for each in reader.names_of(name) if each in self.fields]
+            for name in reader.fields
+        ]
+        known = {each[0] for each in named if each}
+        names = [name for name in self.fields if name not in known]
         names += ["*"] if self.has_others else []
         names += [f"/{pattern}/" for pattern in self.patterns if pattern not in reader.patterns]
         yield from ((name, Problem.UNKNOWN_FIELD) for name in names)
 
     def pairs(self, reader: "ObjectParts") -> Iterator[tuple[str, Any, Any]]:
         """The name of fields that are written, their schema, and each that reads them."""
+        fields = reader.fields_by_name(self)
         for name, schema in self.fields.items():
-            yield from ((name, schema, each) for each in reader.readers_of(name))
+            readers = [*fields.get(name, ()), *reader.others_of(name, fields)]
+            yield from ((name, schema, each) for each in readers)
         if self.has_others:
-            for name, schema in reader.fields.items():
+            for name, schemas in fields.items():
                 if name not in self.fields:
-                    yield name, self.others, schema
+                    yield from ((name, self.others, each) for each in schemas)
             unnamed = [*reader.patterns.values(), reader.others]
             yield from (("*", self.others, each) for each in unnamed if _is_schema(each))
         for pattern, schema in self.patterns.items():
@@ -95,12 +104,36 @@ class ObjectParts:
             others = [same] if same is not None else [*readers.values(), reader.others]
             yield from ((f"/{pattern}/", schema, each) for each in others if _is_schema(each))
 
-    def readers_of(self, name: str) -> Iterator[Any]:
-        """Each schema that may read a field with a name."""
-        if name in self.fields:
-            yield self.fields[name]
+    def names_of(self, field: str) -> list[Any]:
+        """The names by which a reader reads a field, in their order; a path is a list."""
+        schema = self.fields.get(field)
+        names: list[Any] = schema.get("readAs", [field]) if isinstance(schema, Mapping) else [field]
+        return names
+
+    def fields_by_name(self, writer: "ObjectParts") -> dict[str, list[Any]]:
+        """For each name that is read, the schemas of the fields that may be read by it."""
+        found: dict[str, list[Any]] = {}
+        for field, schema in self.fields.items():
+            for name in self.names_of(field):
+                if isinstance(name, str):
+                    found.setdefault(name, []).append(schema)
+                    if name in writer.required:
+                        break  # the names after one that is always there are not looked at
+        return found
+
+    def inner_fields(self, reader: "ObjectParts") -> Iterator[tuple[str, str]]:
+        """Fields that are read from inside a field that may be written, and that field."""
+        for field in reader.fields:
+            for name in reader.names_of(field):
+                if name in self.required:
+                    break
+                if isinstance(name, list) and (name[0] in self.fields or self.has_others):
+                    yield field, name[0]
+
+    def others_of(self, name: str, fields: Mapping[str, Any]) -> Iterator[Any]:
+        """Each schema that may read a field with a name, beside those of *fields*."""
         yield from self.patterns.values()  # the name may fit each of them
-        if name not in self.fields and _is_schema(self.others):
+        if name not in fields and _is_schema(self.others):
             yield self.others
 
     def names(self, reader: "ObjectParts") -> Iterator[tuple[str, Any]]:
@@ -112,7 +145,8 @@ class ObjectParts:
         if self.has_others:
             # pydantic leaves out the type of a name, which is always a text.
             written = self.name_schema
-            yield "*", written if "$ref" in written else {**_TEXT, **written}
+            has_type = "$ref" in written or "anyOf" in written
+            yield "*", written if has_type else {**_TEXT, **written}
 
 
 def _is_schema(schema: Any) -> bool:

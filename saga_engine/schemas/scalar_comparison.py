@@ -1,7 +1,7 @@
 """Texts and numbers: what of a writer's a reader's schema may refuse."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
@@ -11,25 +11,59 @@ from saga_engine.vocabulary import Json
 _ANY_TEXT = frozenset({"binary", "password", "path"})
 """Formats that pydantic emits for any text."""
 
-_WIDER_FORMATS: Mapping[str, str] = {f"uuid{version}": "uuid" for version in range(1, 9)}
+_ENCODED = frozenset({"base64url", "base64", "hex"})
+"""Formats of bytes that are not the text itself."""
+
+_WIDER_FORMATS: Mapping[str, Sequence[str]] = {
+    **{f"uuid{version}": ("uuid",) for version in range(1, 9)},
+    "integer": ("number", "decimal"),
+}
+_NUMBER_FORMATS = frozenset({"integer", "number", "decimal"})
 _TEXT_KEYWORDS = (
-    *("pattern", "timezone", "bounds"),
+    *("pattern", "timezone", "bounds", "schemes", "hostRequired"),
+    *("stripped", "uppercase", "lowercase", "ascii"),
     *("contentMediaType", "contentEncoding", "contentSchema"),
 )
+_PATTERN_KEYWORDS = ("regexEngine", "regexFlags")
+_MOST_BYTES = 4
+"""Of a letter in UTF-8."""
 
 
 def compare_texts(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
     """Compare two schemas of texts."""
-    yield from compare_limits(writer, reader, path, ("minLength", "maxLength"))
+    lengths = ("minLength", "maxLength")
+    yield from compare_limits(_lengths_as_read(writer, reader), reader, path, lengths)
     expected, found = _format(reader), _format(writer)
-    if expected and expected not in (found, _WIDER_FORMATS.get(found)):
+    if expected and expected not in (found, *_WIDER_FORMATS.get(found, ())):
         yield _differs(path, Problem.FORMAT, "format", expected, found)
-    elif expected == "decimal":
+    elif found in _ENCODED and not expected:
+        read = "is the text itself"
+        yield Incompatibility(path, Problem.FORMAT, f'has the format "{found}"', read)
+    elif expected in _NUMBER_FORMATS:
         yield from compare_numbers(writer, reader, path)
-    for keyword in _TEXT_KEYWORDS:
-        if keyword in reader and reader[keyword] != writer.get(keyword):
-            problem = Problem.FORMAT
-            yield _differs(path, problem, keyword, reader[keyword], writer.get(keyword))
+    yield from _compare_keywords(writer, reader, path, _TEXT_KEYWORDS)
+    if "pattern" in reader and "pattern" in writer:
+        engine = {**dict.fromkeys(_PATTERN_KEYWORDS), **reader}
+        yield from _compare_keywords(writer, engine, path, _PATTERN_KEYWORDS)
+
+
+def _compare_keywords(
+    writer: Node, reader: Node, path: str, keywords: Sequence[str]
+) -> Iterator[Incompatibility]:
+    for keyword in keywords:
+        expected, found = reader.get(keyword), writer.get(keyword)
+        if keyword in reader and expected != found:
+            yield _differs(path, Problem.FORMAT, keyword, expected, found)
+
+
+def _lengths_as_read(writer: Node, reader: Node) -> Node:
+    """Give the limits of a writer in what the reader counts: a letter has 1 to 4 bytes."""
+    written, read = (each.get("format") == "binary" for each in (writer, reader))
+    if read and not written and "maxLength" in writer:
+        return {**writer, "maxLength": writer["maxLength"] * _MOST_BYTES}
+    if written and not read and "minLength" in writer:
+        return {**writer, "minLength": -(-writer["minLength"] // _MOST_BYTES)}
+    return writer
 
 
 def _format(node: Node) -> str:
@@ -39,6 +73,10 @@ def _format(node: Node) -> str:
 
 def compare_numbers(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
     """Compare two schemas of numbers, or of texts that are decimal numbers."""
+    if writer.get("mayBeInfinite") and not reader.get("mayBeInfinite"):
+        read = "is always finite"
+        yield Incompatibility(path, Problem.LIMIT, "may be infinite", read)
+    yield from _compare_keywords(writer, reader, path, ("bounds",))
     yield from _compare_bounds(writer, reader, path)
     step = reader.get("multipleOf")
     if step is not None and not _is_multiple(writer, step):
@@ -47,8 +85,13 @@ def compare_numbers(writer: Node, reader: Node, path: str) -> Iterator[Incompati
 
 
 def _is_multiple(writer: Node, step: float) -> bool:
-    found = writer.get("multipleOf", 1 if writer.get("type") == "integer" else None)
+    found = writer.get("multipleOf", 1 if _is_integer(writer) else None)
     return found is not None and found % step == 0
+
+
+def _is_integer(node: Node) -> bool:
+    """Whether a number, or the text of a number, is whole."""
+    return "integer" in (node.get("type"), node.get("format"))
 
 
 def _compare_bounds(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
@@ -73,7 +116,7 @@ def _compare_bounds(writer: Node, reader: Node, path: str) -> Iterator[Incompati
 
 def _compare_digits(writer: Node, reader: Node, path: str) -> Iterator[Incompatibility]:
     """Compare `maxDigits` and `decimalPlaces`, and the digits that they leave before the point."""
-    places = 0 if writer.get("type") == "integer" else None
+    places = 0 if _is_integer(writer) else None
     written = {"decimalPlaces": places, **writer}
     for keyword in ("maxDigits", "decimalPlaces"):
         limit, found = reader.get(keyword), written.get(keyword)
@@ -113,8 +156,12 @@ def _limit(path: str, keyword: str, limit: Json, found_as: str, found: Json) -> 
 def _differs(
     path: str, problem: Problem, keyword: str, expected: Json, found: Json
 ) -> Incompatibility:
+    if expected is True:
+        written, read = f"is not always {keyword}", f"is always {keyword}"
+        return Incompatibility(path, problem, written, read)
     written = f'has the {keyword} "{found}"' if found else "has none"
-    return Incompatibility(path, problem, written, f'has the {keyword} "{expected}"')
+    read = f'has the {keyword} "{expected}"' if expected else f"has no {keyword}"
+    return Incompatibility(path, problem, written, read)
 
 
 _NAMES: Mapping[str, str] = {

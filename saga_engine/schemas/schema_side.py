@@ -20,12 +20,14 @@ UNDERSTOOD = frozenset(
         *("propertyNames", "minProperties", "maxProperties"),
         *("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
         *("minLength", "maxLength", "pattern", "format", "timezone", "bounds"),
+        *("regexEngine", "regexFlags", "stripped", "uppercase", "lowercase", "ascii"),
+        *("schemes", "hostRequired", "mayBeInfinite"),
         *("contentMediaType", "contentEncoding", "contentSchema"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
         *("maxDigits", "decimalPlaces"),
     }
 )
-"""Keywords that are compared. `payload.json_schema` adds `timezone`, `bounds` and digits."""
+"""Keywords that are compared. `payload.json_schema` lists those that it adds."""
 
 NOT_UNDERSTOOD = frozenset(
     {

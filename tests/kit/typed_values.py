@@ -7,7 +7,16 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import UUID4, AwareDatetime, BaseModel, ConfigDict, Field, NaiveDatetime
+from pydantic import (
+    UUID4,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    StringConstraints,
+)
 
 
 class Kind(enum.StrEnum):
@@ -42,6 +51,30 @@ class NotedLine(BaseModel):
     sku: str
     quantity: int
     note: str
+
+
+class LineByAliases(BaseModel):
+    sku: str = Field(validation_alias=AliasChoices("sku", "note"))
+    amount: int = Field(1, validation_alias=AliasChoices("amount", "quantity"))
+
+
+class Content(BaseModel):
+    body: bytes
+
+
+class ContentInHex(BaseModel):
+    model_config = ConfigDict(val_json_bytes="hex", ser_json_bytes="hex")
+    body: bytes
+
+
+class ContentInBase64(BaseModel):
+    model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+    body: bytes
+
+
+class ShortText(BaseModel):
+    model_config = ConfigDict(str_strip_whitespace=True)
+    body: str = Field(min_length=1, max_length=4)
 
 
 class Tree(BaseModel):
@@ -121,3 +154,22 @@ TYPES: Sequence[tuple[Any, Sequence[Any]]] = [
     (Any, [None, "a", [1], {"a": 1}]),
 ]
 """Types, and values of each."""
+
+TYPES_WITH_OPTIONS: Sequence[tuple[Any, Sequence[Any]]] = [
+    (Annotated[Decimal, Field(ge=2**53)], [Decimal(2**53)]),
+    (Annotated[Decimal, Field(ge=2**53 + 1)], [Decimal(2**53 + 1)]),
+    (Annotated[Decimal, Field(allow_inf_nan=True)], [Decimal("Infinity"), Decimal(1)]),
+    (Annotated[bytes, Field(max_length=5)], [b"", "é€".encode()]),
+    (Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ["a"]),
+    (Content, [Content(body=b" "), Content(body=b"abc")]),
+    (ContentInHex, [ContentInHex(body=b"abc")]),
+    (ContentInBase64, [ContentInBase64(body=b"abc")]),
+    (str, [" A "]),
+    (Annotated[str, StringConstraints(to_lower=True)], ["a"]),
+    (ShortText, [ShortText(body="a")]),
+    (LineByAliases, [LineByAliases.model_validate({"sku": "tea", "quantity": 2})]),
+    (dict[Decimal, int], [{Decimal("1.5"): 1}]),
+    (dict[float, int], [{1.5: 1}]),
+    (dict[Annotated[int, Field(ge=5)], int], [{5: 1}]),
+]
+"""Types whose JSON depends on options of pydantic: names, encodings, changes of texts, bounds."""

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 from saga_engine.payload.payload import PayloadType
 from saga_engine.schemas.comparison import compare
@@ -34,6 +34,48 @@ class OpenA(BaseModel):
     a: int
 
 
+class NewOrOld(BaseModel):
+    new: int = Field(validation_alias=AliasChoices("new", "old"))
+
+
+class NewOrOldOnly(NewOrOld):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Old(BaseModel):
+    old: int
+
+
+class OldText(BaseModel):
+    old: str
+
+
+class NewAndOldText(OldText):
+    new: int
+
+
+class MaybeNewAndOldText(OldText):
+    new: int = 0
+
+
+class AByName(BaseModel):
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+    a: int = Field(alias="b")
+
+
+class Inside(BaseModel):
+    a: int = Field(0, validation_alias=AliasChoices("a", AliasPath("b", "a")))
+
+
+class OnlyB(BaseModel):
+    b: dict[str, str]
+
+
+class Tagged(BaseModel):
+    new: int = Field(validation_alias=AliasChoices("new", "old"))
+    note: str = ""
+
+
 def problems(writer: Any, reader: Any) -> list[tuple[str, Problem]]:
     found = compare(
         PayloadType(writer).schema("serialization"), PayloadType(reader).schema("validation")
@@ -45,6 +87,11 @@ def problems(writer: Any, reader: Any) -> list[tuple[str, Problem]]:
     ("writer", "reader"),
     [
         (AandB, OpenA),
+        (Old, NewOrOld),
+        (Old, NewOrOldOnly),
+        (NewAndOldText, NewOrOld),
+        (OnlyA, AByName),
+        (OnlyA, Inside),
         (OnlyA, dict[str, int]),
         (AandB, dict[str, int | str]),
         (dict[str, int], dict[str, float]),
@@ -102,3 +149,24 @@ def test_items_after_the_named_ones_are_compared():
     assert compare(writer, {"type": "array", "prefixItems": [TEXT], "items": INTEGER}) == []
     (found,) = compare(writer, {"type": "array", "prefixItems": [TEXT], "items": TEXT})
     assert found.path == "[]"
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader", "expected"),
+    [
+        (OldText, NewOrOld, [("old", Problem.TYPE)]),
+        (MaybeNewAndOldText, NewOrOld, [("old", Problem.TYPE)]),
+        (NewAndOldText, NewOrOldOnly, [("old", Problem.UNKNOWN_FIELD)]),
+        (AandB, NewOrOld, [("new", Problem.MISSING)]),
+        (dict[str, int], NewOrOld, [("new", Problem.OPTIONAL)]),
+        (OnlyB, Inside, [("a", Problem.NOT_UNDERSTOOD)]),
+        (OldText, OnlyA | NewOrOld, [("old", Problem.TYPE)]),
+    ],
+)
+def test_a_field_is_read_by_each_of_its_names(writer, reader, expected):
+    assert problems(writer, reader) == expected
+
+
+def test_a_member_that_reads_by_another_name_may_be_chosen():
+    (found,) = problems(Old, Tagged | Old)
+    assert found == ("body", Problem.UNION)

@@ -1,12 +1,23 @@
 """Texts and numbers: a limit of the reader that the writer may exceed is reported."""
 
+import re
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import UUID4, AwareDatetime, Field, NaiveDatetime
+from pydantic import (
+    UUID4,
+    AnyHttpUrl,
+    AnyUrl,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NaiveDatetime,
+    StringConstraints,
+)
 
 from saga_engine.payload.payload import PayloadType
 from saga_engine.schemas.comparison import compare
@@ -25,9 +36,49 @@ AMOUNT = Annotated[Decimal, Field(max_digits=10, decimal_places=2)]
 POSITIVE = Annotated[Decimal, Field(ge=0)]
 
 
+UPPER = Annotated[str, StringConstraints(to_upper=True)]
+PAST_A_FLOAT = Annotated[Decimal, Field(ge=9007199254740993)]
+ASCII = Annotated[str, StringConstraints(ascii_only=True)]
+INFINITE = Annotated[Decimal, Field(allow_inf_nan=True)]
+RAW = Annotated[bytes, Field(min_length=2, max_length=12)]
+PYTHON_A = Annotated[str, Field(pattern=re.compile("^a"))]
+
+
+class Base64(BaseModel):
+    model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+    body: bytes
+
+
+class Hex(BaseModel):
+    model_config = ConfigDict(val_json_bytes="hex", ser_json_bytes="hex")
+    body: bytes
+
+
+class Utf8(BaseModel):
+    body: bytes
+
+
+class Text(BaseModel):
+    body: str
+
+
 @pytest.mark.parametrize(
     ("writer", "reader"),
     [
+        (RAW, Annotated[str, Field(min_length=1, max_length=12)]),
+        (Annotated[str, Field(min_length=2, max_length=3)], RAW),
+        (Base64, Base64),
+        (UPPER, str),
+        (UPPER, UPPER),
+        (Literal["AB"], UPPER),
+        (AnyHttpUrl, AnyUrl),
+        (Literal["AB"], ASCII),
+        (PAST_A_FLOAT, PAST_A_FLOAT),
+        (PYTHON_A, PYTHON_A),
+        (Decimal, INFINITE),
+        (dict[int, int], dict[float, int]),
+        (dict[int, int], dict[Decimal, int]),
+        (dict[Literal["1"], int], dict[str, int]),
         (int, float),
         (int, Decimal),
         (float, Decimal),
@@ -55,6 +106,52 @@ def test_a_type_reads_what_a_narrower_one_writes(writer, reader):
 @pytest.mark.parametrize(
     ("writer", "reader", "sentence"),
     [
+        (
+            Annotated[str, Field(max_length=3)],
+            Annotated[bytes, Field(max_length=3)],
+            "`body` has maxLength 3 in v2 and has maxLength 12 in v1",
+        ),
+        (
+            Annotated[bytes, Field(min_length=5)],
+            Annotated[str, Field(min_length=3)],
+            "`body` has minLength 3 in v2 and has minLength 2 in v1",
+        ),
+        (Text, Hex, '`body` has the format "hex" in v2 and has none in v1'),
+        (Base64, Utf8, '`body` is the text itself in v2 and has the format "base64url" in v1'),
+        (Hex, Text, '`body` is the text itself in v2 and has the format "hex" in v1'),
+        (str, ASCII, "`body` is always ascii in v2 and is not always ascii in v1"),
+        (str, UPPER, "`body` is always uppercase in v2 and is not always uppercase in v1"),
+        (
+            Annotated[str, Field(pattern="^a")],
+            PYTHON_A,
+            '`body` has the regexEngine "python-re" in v2 and has none in v1',
+        ),
+        (
+            PYTHON_A,
+            Annotated[str, Field(pattern="^a")],
+            '`body` has no regexEngine in v2 and has the regexEngine "python-re" in v1',
+        ),
+        (
+            int,
+            PAST_A_FLOAT,
+            "`body` has the bounds \"{'ge': '9007199254740993'}\" in v2 and has none in v1",
+        ),
+        (
+            AnyUrl,
+            AnyHttpUrl,
+            "`body` has the schemes \"['http', 'https']\" in v2 and has none in v1",
+        ),
+        (INFINITE, Decimal, "`body` is always finite in v2 and may be infinite in v1"),
+        (
+            dict[str, int],
+            dict[Decimal, int],
+            '`* (the name)` has the format "decimal" in v2 and has none in v1',
+        ),
+        (
+            dict[int, int],
+            dict[Annotated[int, Field(ge=5)], int],
+            "`* (the name)` has minimum 5 in v2 and has no such limit in v1",
+        ),
         (str, UUID, '`body` has the format "uuid" in v2 and has none in v1'),
         (UUID, UUID4, '`body` has the format "uuid4" in v2 and has the format "uuid" in v1'),
         (date, datetime, '`body` has the format "date-time" in v2 and has the format "date" in v1'),
