@@ -91,7 +91,8 @@ def schema_of_value(value: Json) -> Mapping[str, Any]:
         unchanged = {keyword: True for keyword, each in changes.items() if each == value}
         return node | unchanged | {"minLength": len(value), "maxLength": len(value)}
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if float(value).is_integer():
+        # pydantic reads no float beyond 64 bits as an integer.
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
             node["type"] = "integer"
         return node | {"minimum": value, "maximum": value, "multipleOf": abs(value)}
     return node

@@ -132,6 +132,7 @@ def test_fixed_values_of_other_types_are_different(writer, reader):
         ("abcd", {**TEXT, "maxLength": 3}, False),
         (2.0, INTEGER, True),
         (1.5, INTEGER, False),
+        (1e300, INTEGER, False),
         (0, {**INTEGER, "multipleOf": 5}, True),
         (12, {**INTEGER, "maximum": 11}, False),
         ({"x": 1}, record({"x": INTEGER}, "x"), True),
