@@ -58,6 +58,13 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         _objects(inner),
         inner.map(lambda items: {"type": "array", "items": items}),
         inner.map(lambda values: {"type": "object", "additionalProperties": values}),
+        st.tuples(inner, SIZES).map(
+            lambda drawn: {
+                "type": "object",
+                "additionalProperties": drawn[0],
+                "propertyNames": {"maxLength": drawn[1]},
+            }
+        ),
         st.lists(inner, min_size=2, max_size=3).map(lambda members: {"anyOf": members}),
     )
 
@@ -85,6 +92,8 @@ def _changed(draw: st.DrawFn, schema: Any) -> Any:
         return {**schema, "properties": {**schema["properties"], name: part}}
     if schema.get("type") == "object" and "properties" in schema:
         return draw(_changed_fields(schema))
+    if "propertyNames" in schema and draw(st.booleans()):
+        return {**schema, "propertyNames": {"maxLength": draw(SIZES)}}
     for keyword in ("items", "additionalProperties"):
         if isinstance(schema.get(keyword), dict):
             return {**schema, keyword: draw(_changed(schema[keyword]))}
