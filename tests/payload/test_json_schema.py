@@ -181,7 +181,7 @@ def test_a_bound_that_a_number_of_json_would_alter_is_a_text():
     assert described == DECIMAL | bounds
 
 
-def test_a_decimal_number_that_may_be_infinite_says_so():
+def test_a_decimal_number_that_may_be_infinite_is_named():
     infinite: Any = Annotated[Decimal, Field(allow_inf_nan=True)]
     assert PayloadType(infinite).schema("serialization") == DECIMAL | {"mayBeInfinite": True}
 
@@ -222,7 +222,7 @@ class Address:
         )
 
 
-def test_a_class_that_strips_its_texts_says_so_of_each():
+def test_a_class_that_strips_its_texts_names_it_for_each():
     class Stripping(BaseModel):
         model_config = ConfigDict(str_strip_whitespace=True, regex_engine="python-re")
         name: str
@@ -338,5 +338,5 @@ def test_what_a_serializer_without_a_return_type_writes_is_any_json():
     ("python_type", "expected"),
     [(Any, True), (RootModel[Any], True), (int, False), (Cents, False), (Fee, False)],
 )
-def test_any_json_is_told_from_a_class_without_a_schema(python_type, expected):
+def test_any_json_differs_from_a_class_without_a_schema(python_type, expected):
     assert PayloadType(python_type).is_any_json is expected

@@ -36,7 +36,7 @@ class OnePlainField(BaseModel):
     ("python_type", "expected"),
     [(Decimal, True), (OnePlainField, True), (Any, True), (int | str, True), (Plain, False)],
 )
-def test_a_class_that_nothing_describes_is_told_from_any_json(python_type, expected):
+def test_a_class_that_nothing_describes_differs_from_any_json(python_type, expected):
     payload_type = PayloadType(python_type)
     schema, _ = version_schema(1, payload_type)
     assert is_described(schema, payload_type) is expected

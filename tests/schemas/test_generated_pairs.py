@@ -126,7 +126,7 @@ def test_what_a_writer_writes_its_reader_accepts():
     @given(changes())
     def write_and_read(pair: tuple[Any, Any]) -> None:
         writer, reader = pair
-        if compare(writer, reader):
+        if compare(writer, reader) or has_empty_text(writer, reader):
             return
         for _ in range(5):
             value = json.loads(jsoncompat.generate_value(json.dumps(closed(writer) | DIALECT)))
