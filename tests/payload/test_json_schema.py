@@ -340,3 +340,14 @@ def test_what_a_serializer_without_a_return_type_writes_is_any_json():
 )
 def test_any_json_differs_from_a_class_without_a_schema(python_type, expected):
     assert PayloadType(python_type).is_any_json is expected
+
+
+def test_a_class_whose_schema_function_raises_has_the_empty_schema():
+    class Raising(BaseModel):
+        a: int
+
+        @classmethod
+        def __get_pydantic_json_schema__(cls, *_: Any) -> Any:
+            raise ValueError
+
+    assert PayloadType(Raising).schema("validation") == {}
