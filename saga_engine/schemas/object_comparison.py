@@ -89,8 +89,8 @@ class ObjectParts:
         """The name of fields that are written, their schema, and each that reads them."""
         fields = reader.fields_by_name(self)
         for name, schema in self.fields.items():
-            readers = [*fields.get(name, ()), *reader.others_of(name, fields)]
-            yield from ((name, schema, each) for each in readers)
+            read_by = [*fields.get(name, ()), *reader.others_of(name, fields)]
+            yield from ((name, schema, each) for each in read_by)
         if self.has_others:
             for name, schemas in fields.items():
                 if name not in self.fields:
