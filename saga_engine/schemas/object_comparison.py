@@ -65,7 +65,7 @@ class ObjectParts:
     def absent_fields(self, reader: "ObjectParts") -> Iterator[tuple[str, Problem]]:
         """Fields that the reader requires, and that are or may be absent."""
         for name in reader.required:
-            names = [each for each in reader.names_of(name) if isinstance(each, str)]
+            names = reader.plain_names_of(name)
             if not any(each in self.required for each in names):
                 never = not any(each in self.fields for each in names) and not self.has_others
                 yield name, Problem.MISSING if never else Problem.OPTIONAL
@@ -76,7 +76,7 @@ class ObjectParts:
             return
         # Of two names of one field, pydantic reads one and refuses the other.
         named = [
-            [each for each in reader.names_of(name) if each in self.fields]
+            [each for each in reader.plain_names_of(name) if each in self.fields]
             for name in reader.fields
         ]
         known = {each[0] for each in named if each}
@@ -109,6 +109,10 @@ class ObjectParts:
         schema = self.fields.get(field)
         names: list[Any] = schema.get("readAs", [field]) if isinstance(schema, Mapping) else [field]
         return names
+
+    def plain_names_of(self, field: str) -> list[str]:
+        """The names of a field without those that are paths."""
+        return [each for each in self.names_of(field) if isinstance(each, str)]
 
     def fields_by_name(self, writer: "ObjectParts") -> dict[str, list[Any]]:
         """For each name that is read, the schemas of the fields that may be read by it."""

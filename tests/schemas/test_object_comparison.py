@@ -67,6 +67,10 @@ class Inside(BaseModel):
     a: int = Field(0, validation_alias=AliasChoices("a", AliasPath("b", "a")))
 
 
+class InsideOnly(Inside):
+    model_config = ConfigDict(extra="forbid")
+
+
 class OnlyB(BaseModel):
     b: dict[str, str]
 
@@ -92,6 +96,7 @@ def problems(writer: Any, reader: Any) -> list[tuple[str, Problem]]:
         (NewAndOldText, NewOrOld),
         (OnlyA, AByName),
         (OnlyA, Inside),
+        (OnlyA, InsideOnly),
         (OnlyA, dict[str, int]),
         (AandB, dict[str, int | str]),
         (dict[str, int], dict[str, float]),
@@ -160,6 +165,7 @@ def test_items_after_the_named_ones_are_compared():
         (AandB, NewOrOld, [("new", Problem.MISSING)]),
         (dict[str, int], NewOrOld, [("new", Problem.OPTIONAL)]),
         (OnlyB, Inside, [("a", Problem.NOT_UNDERSTOOD)]),
+        (OnlyB, InsideOnly, [("b", Problem.UNKNOWN_FIELD), ("a", Problem.NOT_UNDERSTOOD)]),
         (OldText, OnlyA | NewOrOld, [("old", Problem.TYPE)]),
     ],
 )
