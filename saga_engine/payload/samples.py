@@ -9,10 +9,11 @@ is read back before it is sent.
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError
+from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError, core_schema
 
 from saga_engine.payload.equality import is_same_value, sort_sets
 from saga_engine.payload.secret import REVEAL_SECRETS
@@ -22,6 +23,15 @@ SERIALIZATION_CONTEXT = {REVEAL_SECRETS: True}
 
 _MAX_DEPTH = 6
 """How deep an example nests; types that refer to themselves would have no end."""
+
+_DECIMAL_LIMITS = {
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+}
+_DECIMAL_DIGITS = {"maxDigits": "max_digits", "decimalPlaces": "decimal_places"}
 
 _FALLBACK_SAMPLES: tuple[Json, ...] = (None, True, 1, 1.5, "a", [], {}, [1], {"a": 1})
 
@@ -133,10 +143,32 @@ def _generate_samples(json_schema: Any, definitions: Mapping[str, Any], depth: i
 
 
 def _string_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:
+    if json_schema.get("format") == "decimal":
+        return _decimal_samples(json_schema)
+    if "schemes" in json_schema:
+        return [f"{each}://example.com/a" for each in json_schema["schemes"]]
     if formats := FORMAT_SAMPLES.get(json_schema.get("format", "")):
         return [*formats]
     min_length = json_schema.get("minLength", 0)
     return [each.ljust(min_length, "a") for each in ("ab", "a", "1", "-1.5", "A1", "/a", "a.b")]
+
+
+def _decimal_samples(json_schema: Mapping[str, Any]) -> list[Json]:
+    """Decimal numbers as texts, within the bounds and digits of a schema."""
+    limits = {
+        name: json_schema[keyword]
+        for keyword, name in _DECIMAL_LIMITS.items()
+        if keyword in json_schema
+    }
+    exact = {name: Decimal(str(each)) for name, each in limits.items()}
+    digits = {
+        name: json_schema[keyword]
+        for keyword, name in _DECIMAL_DIGITS.items()
+        if keyword in json_schema
+    }
+    validator = SchemaValidator(core_schema.decimal_schema(**exact, **digits))
+    numbers = [Decimal(1), *exact.values(), Decimal(0), Decimal("0.5"), Decimal("1.5")]
+    return [str(each) for each in numbers if validator.isinstance_python(each)]
 
 
 def _number_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: int) -> list[Json]:

@@ -31,4 +31,8 @@ _HAS_SAMPLES = {f'has the format "{each}"' for each in FORMAT_SAMPLES} | {
 def _fits(value: Json, schema: Json) -> bool:
     # The samples of a format fit it, which a comparison of one value with a format cannot know.
     problems = compare({"const": value}, schema)
-    return all(each.problem is Problem.FORMAT and each.read in _HAS_SAMPLES for each in problems)
+    return all(
+        each.problem is Problem.FORMAT
+        and (each.read in _HAS_SAMPLES or each.read.startswith("has the schemes"))
+        for each in problems
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AwareDatetime, BaseModel, Field, PositiveInt
+from pydantic import AnyUrl, AwareDatetime, BaseModel, Field, HttpUrl, PositiveInt
 
 from saga_engine.payload.payload import PayloadType
 from saga_engine.schemas.examples import MAX_EXAMPLES, examples
@@ -48,3 +48,29 @@ def test_examples_fit_their_type():
 @pytest.mark.parametrize("schema", [PayloadType(Coded).schema("serialization"), True, {"not": {}}])
 def test_there_are_none_that_may_not_fit(schema: Any):
     assert [*examples(schema)] == []
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"ge": 0, "lt": 1},
+        {"gt": 0, "lt": 1},
+        {"ge": 5000, "max_digits": 6, "decimal_places": 2},
+        {"max_digits": 2, "decimal_places": 2},
+    ],
+)
+def test_an_example_of_a_decimal_number_is_within_its_bounds(limits):
+    number: Any = PayloadType(Annotated[Decimal, Field(**limits)])
+    assert all(isinstance(number.read(each), Decimal) for each in _samples_of(number))
+
+
+@pytest.mark.parametrize("kind", [AnyUrl, HttpUrl])
+def test_an_example_of_a_url_has_one_of_its_schemes(kind):
+    url = PayloadType(kind)
+    assert all(url.read(each) for each in _samples_of(url))
+
+
+def _samples_of(payload_type: PayloadType) -> list[Any]:
+    found = [*examples(payload_type.schema("serialization"))]
+    assert found
+    return found
