@@ -130,7 +130,6 @@ TESTED_ELSEWHERE = {
     "saga_engine/participant/interfaces.py": "it declares an interface",
     "saga_engine/payload/annotations.py": "it declares a type",
     "saga_engine/payload/ports.py": "it declares a record",
-    "saga_engine/payload/samples.py": "test_round_trip.py tests what it finds",
     "saga_engine/postgres/session_changes.py": "tests/participant/test_session_changes.py",
     "saga_engine/protocol/dead_letter_reason.py": "it declares an enum",
     "saga_engine/protocol/failure.py": "test_reply.py tests what it writes",
