@@ -155,19 +155,19 @@ def _string_samples(json_schema: Mapping[str, Any], _: Mapping[str, Any], __: in
 
 def _decimal_samples(json_schema: Mapping[str, Any]) -> list[Json]:
     """Decimal numbers as texts, within the bounds and digits of a schema."""
-    limits = {
-        name: json_schema[keyword]
+    bounds = {
+        name: Decimal(str(json_schema[keyword]))
         for keyword, name in _DECIMAL_LIMITS.items()
         if keyword in json_schema
     }
-    exact = {name: Decimal(str(each)) for name, each in limits.items()}
     digits = {
         name: json_schema[keyword]
         for keyword, name in _DECIMAL_DIGITS.items()
         if keyword in json_schema
     }
-    validator = SchemaValidator(core_schema.decimal_schema(**exact, **digits))
-    numbers = [Decimal(1), *exact.values(), Decimal(0), Decimal("0.5"), Decimal("1.5")]
+    limits: Mapping[str, Any] = {**bounds, **digits}
+    validator = SchemaValidator(core_schema.decimal_schema(**limits))
+    numbers = [Decimal(1), *bounds.values(), Decimal(0), Decimal("0.5"), Decimal("1.5")]
     return [str(each) for each in numbers if validator.isinstance_python(each)]
 
 
