@@ -8,16 +8,17 @@ from sqlalchemy import text
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.store import dead_letter_queries, journal
+from saga_engine.store.journal import StoredEvent
 from saga_engine.telemetry.events import (
     IncidentOpened,
     MessageDeadLettered,
     MessageHeld,
-    OperatorActionProcessed,
 )
 from saga_engine.vocabulary import Status
 from saga_engine.worker.authorization import refusal_for
 from tests.kit.engine import no_reply, reject, succeed
 from tests.kit.parcels import failing_parcels
+from tests.kit.programs import wait_until_true
 
 OURS = {"parcel.*": ["guest"]}
 
@@ -245,9 +246,14 @@ async def test_the_journal_records_the_verified_sender_of_a_cancel(
         routing_key="cancel",
         user_id="guest",
     )
-    await worker.events.wait_for(OperatorActionProcessed, run_id=run_id)
+
+    async def stopping() -> list[StoredEvent]:
+        async with engine_on_any_broker.database.transaction() as tx:
+            entries = await journal.read(tx, run_id)
+        return [each for each in entries if each.type == "run_stopping"]
+
+    await wait_until_true(stopping)  # else the run may be complete when the cancel is processed
     await participant.publish(*succeed(command))
     assert await worker.events.wait_for_end(run_id) == Status.COMPENSATED
-    async with engine_on_any_broker.database.transaction() as tx:
-        [event] = [each for each in await journal.read(tx, run_id) if each.type == "run_stopping"]
+    [event] = await stopping()
     assert event.metadata["sender"] == "guest"

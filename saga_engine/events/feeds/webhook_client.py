@@ -8,7 +8,9 @@ proxies from the environment.
 import asyncio
 import ssl
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import httpx
 
@@ -111,6 +113,8 @@ class WebhookClient(AsyncResource):
         except httpx.TransportError as error:
             problem = f"ended the connection without an answer ({type(error).__name__})."
             return answer or Answer(Verdict.REFUSED, f"{problem} The log of the receiver says why.")
+        finally:
+            await attempt.close()
         return answer
 
     def _http(
@@ -151,11 +155,19 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.is_sent = False
+        self._opened: Any = None  # the connection that was made for it
 
-    async def trace(self, name: str, _: object) -> None:
+    async def trace(self, name: str, result: Mapping[str, Any]) -> None:
         """Take what the transport does; see the extension "trace" of httpx."""
+        if name == "connection.connect_tcp.complete":
+            self._opened = result["return_value"]
         if name.startswith("http11."):
             self.is_sent = True
+
+    async def close(self) -> None:
+        """Close a connection whose handshake was cancelled: httpcore 1.0 leaves it open."""
+        if self._opened and not self.is_sent:
+            await self._opened.aclose()
 
 
 def _connection_problem(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """A webhook receives each event, signed and in the order of its stream, through its faults."""
 
+import asyncio
 import socket
 
 import pytest
@@ -270,6 +271,25 @@ async def test_through_a_fault_of_the_receiver_every_event_arrives(
         receiver.behave = lambda _: ACCEPT
         await wait_for_waiting(webhook_database, 0)
     receiver.check(await every_event(events))
+
+
+async def test_a_connection_whose_handshake_takes_too_long_is_closed(
+    events, event_url, webhook_database, monkeypatch
+):
+    monkeypatch.setenv(VARIABLE, SECRET)
+    closed = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # to the end
+        closed.set()
+        writer.close()
+
+    await append_one(events, "order-1", placed())
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+        async with running_webhook(event_url, webhook_feed(url), webhook_timeout=0.2):
+            async with asyncio.timeout(30):
+                await closed.wait()
 
 
 async def test_an_endless_answer_of_success_is_cut_off_and_counts(
