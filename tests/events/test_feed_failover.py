@@ -17,6 +17,8 @@ from tests.kit.shared_feeds_module import CATEGORIES
 from tests.kit.webhook_receiver import ACCEPT, respond
 from tests.kit.webhooks import FAST_RETRIES, stored_webhook, wait_for_waiting
 
+pytestmark = pytest.mark.long
+
 MODULE = "tests.kit.shared_feeds_module"
 
 

@@ -33,6 +33,8 @@ from tests.kit.rebuilds import (
     wait_for_registration,
 )
 
+KILLS = 25
+
 WAITING = """
 SELECT count(*) FROM pg_stat_activity
 WHERE wait_event_type = 'Lock' AND query LIKE '%CREATE TABLE "order_by_id~2"%'"""
@@ -73,13 +75,13 @@ async def test_a_process_is_killed_while_it_creates_the_tables(
     await check_read_model(database, await all_events(events))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.long)])
-async def test_a_process_is_killed_while_it_fills_the_tables(events, database, process, kills):
-    await append_orders(events, 100 * kills)
+@pytest.mark.long
+async def test_a_process_is_killed_while_it_fills_the_tables(events, database, process):
+    await append_orders(events, 100 * KILLS)
     await wait_for_all(database, await events.position())
-    rng = Random(kills)
+    rng = Random(KILLS)
     await begin(database)
-    for _ in range(kills):
+    for _ in range(KILLS):
         await sleep(rng.uniform(0.2, 0.9))
         await process.restart()
     await append_orders(events, 10, seed=1)

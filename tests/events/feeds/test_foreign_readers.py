@@ -19,6 +19,8 @@ from tests.kit.kafka_feeds import running_kafka_feeds
 from tests.kit.kafka_topics import new_topic
 from tests.kit.published_event import DOCUMENT
 
+pytestmark = pytest.mark.long
+
 FOREIGN = REPOSITORY / "tests" / "foreign"
 PROGRAMS = ("read_kafka", "read_stream")
 
