@@ -46,6 +46,8 @@ class TcpProxy:
         self.bytes_per_s = 0.0
         self.is_cut_request: Callable[[bytes], bool] = always_answered
         self.lost_answers = 0
+        self.busy_at = 0.0
+        """When data came last, by the clock of the event loop."""
         self.from_server = ProxyDirection()  # what the server says
         self.from_client = ProxyDirection()  # what the client says
 
@@ -178,6 +180,7 @@ class TcpProxy:
         loop = asyncio.get_running_loop()
         try:
             while data := await source.read(CHUNK):
+                self.busy_at = loop.time()
                 held = not direction.passing.is_set()
                 await direction.passing.wait()
                 if self._should_drop(len(data), direction, pair):

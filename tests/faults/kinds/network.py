@@ -2,6 +2,7 @@
 
 from contextlib import asynccontextmanager
 from functools import partial
+from operator import attrgetter
 from random import Random
 
 from tests.faults.environment import FaultEnvironment
@@ -23,7 +24,10 @@ PROXY_BY_LEG = {
     "participant and PostgreSQL": lambda each, random: (
         random.choice(each.participants).database_proxy
     ),
-    "projector and RabbitMQ": lambda each, random: random.choice(each.projectors).broker_proxy,
+    # The one that has the feed: the connection of the other has no traffic.
+    "projector and RabbitMQ": lambda each, _random: max(
+        (projector.broker_proxy for projector in each.projectors), key=attrgetter("busy_at")
+    ),
     "projector and PostgreSQL": lambda each, random: random.choice(each.projectors).database_proxy,
 }
 """Chooses a process of an environment, and the proxy to one of its servers."""
