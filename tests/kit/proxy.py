@@ -9,11 +9,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from urllib.parse import urlsplit
 
 import pamqp.frame
 
 CHUNK = 65_536
+
+_READS = count(1)
 
 
 def always_answered(_: bytes) -> bool:
@@ -46,8 +49,8 @@ class TcpProxy:
         self.bytes_per_s = 0.0
         self.is_cut_request: Callable[[bytes], bool] = always_answered
         self.lost_answers = 0
-        self.busy_at = 0.0
-        """When data came last, by the clock of the event loop."""
+        self.last_read = 0
+        """The number of its last piece of data, of all that came to any proxy."""
         self.from_server = ProxyDirection()  # what the server says
         self.from_client = ProxyDirection()  # what the client says
 
@@ -180,7 +183,7 @@ class TcpProxy:
         loop = asyncio.get_running_loop()
         try:
             while data := await source.read(CHUNK):
-                self.busy_at = loop.time()
+                self.last_read = next(_READS)
                 held = not direction.passing.is_set()
                 await direction.passing.wait()
                 if self._should_drop(len(data), direction, pair):

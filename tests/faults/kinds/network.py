@@ -26,7 +26,7 @@ PROXY_BY_LEG = {
     ),
     # The one that has the feed: the connection of the other has no traffic.
     "projector and RabbitMQ": lambda each, _random: max(
-        (projector.broker_proxy for projector in each.projectors), key=attrgetter("busy_at")
+        (projector.broker_proxy for projector in each.projectors), key=attrgetter("last_read")
     ),
     "projector and PostgreSQL": lambda each, random: random.choice(each.projectors).database_proxy,
 }
