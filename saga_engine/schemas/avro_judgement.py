@@ -14,7 +14,7 @@ from saga_engine.schemas.avro_schema import avro_type
 from saga_engine.schemas.compatibility import Compatibility, VersionSchema
 from saga_engine.schemas.declared_schema import DeclaredSchema
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
-from saga_engine.schemas.judgement import Direction, SchemaBreak, earlier_schemas
+from saga_engine.schemas.judgement import BreakDirection, SchemaBreak, earlier_schemas
 from saga_engine.schemas.stored_schema import StoredSchema
 
 
@@ -51,13 +51,16 @@ def judge_avro(
         if own is None or other is None:
             continue
         if compatibility.is_backward:
-            yield from _breaks(declared, each, Direction.BACKWARD, compare_avro(other, own))
+            yield from _breaks(declared, each, BreakDirection.BACKWARD, compare_avro(other, own))
         if compatibility.is_forward:
-            yield from _breaks(declared, each, Direction.FORWARD, compare_avro(own, other))
+            yield from _breaks(declared, each, BreakDirection.FORWARD, compare_avro(own, other))
 
 
 def _breaks(
-    declared: DeclaredSchema, earlier: StoredSchema, direction: Direction, problems: Sequence[str]
+    declared: DeclaredSchema,
+    earlier: StoredSchema,
+    direction: BreakDirection,
+    problems: Sequence[str],
 ) -> Iterator[SchemaBreak]:
     for each in problems:
         found = Incompatibility("body", Problem.AVRO, "", f"Avro's checker names {each}")

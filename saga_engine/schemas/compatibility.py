@@ -38,13 +38,6 @@ class Compatibility(StrEnum):
         return self.value.startswith(("forward", "full"))
 
 
-class Direction(StrEnum):
-    """Which of two versions cannot read the other."""
-
-    BACKWARD = "backward"  # the new one cannot read what the earlier one has written
-    FORWARD = "forward"  # the earlier one cannot read what the new one writes
-
-
 @dataclass(frozen=True, slots=True)
 class VersionSchema:
     """

@@ -18,7 +18,7 @@ from saga_engine.schemas.stored_schema import StoredSchema
 from saga_engine.vocabulary import Json
 
 
-class Direction(StrEnum):
+class BreakDirection(StrEnum):
     """Which of two versions cannot read the other."""
 
     BACKWARD = "backward"  # the new one cannot read what the earlier one has written
@@ -39,7 +39,7 @@ class SchemaBreak:
 
     declared: DeclaredSchema
     earlier: StoredSchema
-    direction: Direction
+    direction: BreakDirection
     incompatibility: Incompatibility
 
     @property
@@ -47,7 +47,7 @@ class SchemaBreak:
         """What is wrong, in one sentence without a full stop."""
         subject, version = self.declared.subject, self.declared.schema.version
         old, new = self.earlier_name, self._declared_name
-        if self.direction is Direction.BACKWARD:
+        if self.direction is BreakDirection.BACKWARD:
             detail = self.incompatibility.sentence(old, new)
             return f"{subject} version {version} cannot read {old}: {detail}"
         detail = self.incompatibility.sentence(new, old)
@@ -61,7 +61,7 @@ class SchemaBreak:
         allowed = (
             f" Or allow it: `saga-engine schemas set {self.declared.subject} --compatibility MODE`."
         )
-        if self.direction is Direction.FORWARD:
+        if self.direction is BreakDirection.FORWARD:
             return f"Keep what {self.earlier_name} reads.{allowed}"
         is_absent = self.incompatibility.problem in (Problem.MISSING, Problem.OPTIONAL)
         change = (
@@ -109,11 +109,11 @@ def judge(
         later = _later_schemas(declared, stored) if declared.kind is SchemaKind.EVENT else ()
         for each in (*compared, *later):
             for found in _backward(declared, each):
-                yield SchemaBreak(declared, each, Direction.BACKWARD, found)
+                yield SchemaBreak(declared, each, BreakDirection.BACKWARD, found)
     if compatibility.is_forward:
         for each in compared:
             for found in _compare(declared, each, declared.schema.writes, each.schema.reads):
-                yield SchemaBreak(declared, each, Direction.FORWARD, found)
+                yield SchemaBreak(declared, each, BreakDirection.FORWARD, found)
 
 
 def earlier_schemas(declared: DeclaredSchema, stored: Sequence[StoredSchema]) -> list[StoredSchema]:

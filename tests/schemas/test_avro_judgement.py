@@ -6,7 +6,7 @@ import pytest
 
 from saga_engine.schemas.avro_judgement import judge_avro, unwritable
 from saga_engine.schemas.compatibility import Compatibility
-from saga_engine.schemas.judgement import Direction
+from saga_engine.schemas.judgement import BreakDirection
 from tests.kit.declared_schemas import declared_json, stored
 from tests.kit.schema_pairs import INTEGER, TEXT, record
 
@@ -24,7 +24,7 @@ def breaks(declared, earlier, mode=Compatibility.BACKWARD_TRANSITIVE):
 
 
 def test_a_field_whose_default_avro_does_not_have_breaks_a_consumer():
-    assert breaks(NEW, [OLD]) == [(Direction.BACKWARD, 1)]
+    assert breaks(NEW, [OLD]) == [(BreakDirection.BACKWARD, 1)]
     (found,) = judge_avro(NEW, [stored(OLD, 1)], Compatibility.BACKWARD)
     assert found.problem.endswith("Avro's checker names b (/fields/1)")
     assert found.fix.startswith("Give a new field a default that Avro has, or raise the version")

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from saga_engine.schemas.compatibility import Compatibility
 from saga_engine.schemas.declared_schema import SchemaKind
-from saga_engine.schemas.judgement import Direction, SchemaBreak, judge
+from saga_engine.schemas.judgement import BreakDirection, SchemaBreak, judge
 from tests.kit.declared_schemas import declared_json, declared_type, stored
 from tests.kit.schema_pairs import CHANGES, INTEGER, TEXT, Change, record
 
@@ -31,19 +31,19 @@ class PlacedWithCurrency(BaseModel):
     currency: str
 
 
-def directions(change: Change, mode: Compatibility, *before: Any) -> set[Direction]:
+def directions(change: Change, mode: Compatibility, *before: Any) -> set[BreakDirection]:
     """The directions that are broken by a change, after other versions."""
     documents = [*before, change.old]
     earlier = [stored(declared_json(each, n), n) for n, each in enumerate(documents, 1)]
     return {each.direction for each in judge(declared_json(change.new, 9), earlier, mode)}
 
 
-def expected(change: Change, mode: Compatibility) -> set[Direction]:
+def expected(change: Change, mode: Compatibility) -> set[BreakDirection]:
     broken = set()
     if mode.is_backward and not change.backward:
-        broken.add(Direction.BACKWARD)
+        broken.add(BreakDirection.BACKWARD)
     if mode.is_forward and not change.forward:
-        broken.add(Direction.FORWARD)
+        broken.add(BreakDirection.FORWARD)
     return broken
 
 
@@ -67,7 +67,7 @@ def test_a_class_that_is_rolled_back_must_read_what_the_newer_one_has_written():
     one, other = declared_type(Placed, 1), declared_type(PlacedWithNumber, 1)
     registered = [stored(one, 3), stored(other, 8)]
     (found,) = judge(one, registered, Compatibility.FULL)
-    assert (found.earlier.id, found.direction) == (8, Direction.BACKWARD)
+    assert (found.earlier.id, found.direction) == (8, BreakDirection.BACKWARD)
     assert {each.earlier.id for each in judge(other, registered, Compatibility.FULL)} == {3}
     assert not [*judge(one, registered, Compatibility.FORWARD)]
 

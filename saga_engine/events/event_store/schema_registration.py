@@ -15,7 +15,7 @@ from saga_engine.events.event_store.event_types import EventType
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
-from saga_engine.schemas.judgement import Direction, SchemaBreak
+from saga_engine.schemas.judgement import BreakDirection, SchemaBreak
 from saga_engine.schemas.registration import register
 from saga_engine.schemas.registry import find_ids, key_of, read_subjects
 from saga_engine.schemas.stored_schema import StoredSchema
@@ -66,7 +66,7 @@ async def break_errors(tx: Transaction, breaks: Sequence[SchemaBreak]) -> list[D
     for found in breaks:
         problem = found.problem
         is_event = found.declared.kind is SchemaKind.EVENT
-        if is_event and found.direction is Direction.BACKWARD:
+        if is_event and found.direction is BreakDirection.BACKWARD:
             earlier = found.earlier
             if earlier.id not in counts:
                 counts[earlier.id] = await count_events(tx, earlier)
