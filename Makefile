@@ -10,7 +10,7 @@
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
 # make fault-tables OUTPUT=FILE  writes what `make faults | tee FILE` has printed into the documents
 # make kills     feeds, consumers, projectors and brokers killed every 0.2 to 2 s through 100,000 events
-#                on each sink; figures; eight tests of minutes each
+#                on each sink; figures; six tests of minutes each
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz      hostile messages: FUZZ_SECONDS=600 for each of three ways to make them, and a flood
@@ -26,7 +26,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 WORKERS ?= 4
-VALUES_MODELS ?= 1000
+VALUES_MODELS ?= 2000
 CORE := tests/saga tests/decider tests/payload
 QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simulation/test_virtual_time.py \
     tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py
