@@ -7,6 +7,12 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 
 from saga_engine.settings.field_types import Seconds
 
+KafkaSocketSeconds = Annotated[float, Field(ge=2, le=300)]
+"""
+A server holds back its answer for up to half a second while it has no messages, and librdkafka
+wants a second more; it takes no more than 300.
+"""
+
 
 class KafkaSecurity(StrEnum):
     """How connections to Kafka are secured; the names are those of Kafka's `security.protocol`."""
@@ -85,6 +91,13 @@ class KafkaSettings(BaseModel):
         description="Seconds after which events that Kafka has not confirmed are published again,"
         " by a new producer. It includes the time to connect; below shutdown_timeout, so that a"
         " process can stop while Kafka is unavailable",
+    )
+    kafka_socket_timeout: KafkaSocketSeconds = Field(
+        10.0,
+        description="Seconds without an answer, or without a connection, after which a client of"
+        " Kafka connects again: feeds and consumers notice a half-open connection by it. Messages"
+        " come in answers of up to 1 MiB, or of one batch that is larger: raise it if the network"
+        " takes longer for that",
     )
 
     @field_validator("kafka_bootstrap_servers", "kafka_sasl_username", mode="before")

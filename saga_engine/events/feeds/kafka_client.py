@@ -33,6 +33,7 @@ _RECONNECT_BACKOFF_MAX = 1.0
 def client_configuration(settings: Settings) -> dict[str, str | int | bool]:
     """Return the configuration of librdkafka that all clients share, with the password."""
     password = settings.kafka_sasl_password
+    connection_ms = int(settings.kafka_socket_timeout * _MILLISECONDS)
     optional = {
         "sasl.username": settings.kafka_sasl_username,
         "sasl.password": password.get_secret_value() if password else None,
@@ -48,6 +49,8 @@ def client_configuration(settings: Settings) -> dict[str, str | int | bool]:
         "security.protocol": settings.kafka_security_protocol.value,
         "allow.auto.create.topics": False,
         "log_level": _FATAL_ONLY,
+        "socket.timeout.ms": connection_ms,
+        "socket.connection.setup.timeout.ms": connection_ms,
         "reconnect.backoff.max.ms": int(_RECONNECT_BACKOFF_MAX * _MILLISECONDS),
         **{name: value for name, value in optional.items() if value is not None},
     }
@@ -164,6 +167,10 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
     "TOPIC_AUTHORIZATION_FAILED": (
         "Kafka refuses the user at <topic>",
         "A consumer needs DESCRIBE and READ, a feed DESCRIBE, DESCRIBE_CONFIGS, WRITE and CREATE.",
+    ),
+    "GROUP_AUTHORIZATION_FAILED": (
+        "Kafka refuses the consumer's user at the group that has the consumer's name",
+        "It needs DESCRIBE on the group saga-engine.<its name>.",
     ),
     "CLUSTER_AUTHORIZATION_FAILED": (
         "Kafka refuses the feed's user",

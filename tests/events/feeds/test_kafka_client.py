@@ -25,6 +25,7 @@ ERRORS = {name: value for name, value in vars(KafkaError).items() if isinstance(
         ("_AUTHENTICATION", "refuses the login: .* Correct SAGA_ENGINE_KAFKA_SASL_USERNAME"),
         ("_SSL", "TLS to Kafka failed: .* Correct SAGA_ENGINE_KAFKA_CA_FILE"),
         ("TOPIC_AUTHORIZATION_FAILED", "at topic 'orders': .* DESCRIBE and READ, a feed"),
+        ("GROUP_AUTHORIZATION_FAILED", "needs DESCRIBE on the group saga-engine.<its name>"),
         ("CLUSTER_AUTHORIZATION_FAILED", "refuses the feed's user: .* CREATE on topic 'orders'"),
         ("INVALID_REPLICATION_FACTOR", "cannot create topic 'orders': .*_KAFKA_REPLICATION"),
         ("NOT_ENOUGH_REPLICAS", r"refuses a request for topic 'orders': .*\(NOT_ENOUGH_REPLICAS\)"),
@@ -102,7 +103,7 @@ def test_the_servers_are_required():
         client_configuration(Settings())
 
 
-def test_settings_of_tls_and_login_reach_the_library():
+def test_settings_of_tls_login_and_timeouts_reach_the_library():
     configuration = client_configuration(
         Settings(
             kafka_bootstrap_servers="one:9092,two:9092",
@@ -111,6 +112,7 @@ def test_settings_of_tls_and_login_reach_the_library():
             kafka_sasl_password="correct-horse",
             kafka_ca_file="/ca.pem",
             kafka_client_id="shop",
+            kafka_socket_timeout=7.5,
         )
     )
     assert {
@@ -121,5 +123,7 @@ def test_settings_of_tls_and_login_reach_the_library():
         "sasl.password": "correct-horse",
         "ssl.ca.location": "/ca.pem",
         "client.id": "shop",
+        "socket.timeout.ms": 7_500,
+        "socket.connection.setup.timeout.ms": 7_500,
     }.items() <= configuration.items()
     assert "ssl.key.location" not in configuration
