@@ -88,8 +88,8 @@ class StreamConnection(AsyncResource):
             if client.ended.done():
                 return client.ended.result()
             try:
-                async with asyncio.timeout(self._settings.broker_heartbeat):
-                    with broker_errors("RabbitMQ was asked for a sign of life"):
+                with broker_errors("RabbitMQ was asked for a sign of life"):
+                    async with asyncio.timeout(self._settings.broker_heartbeat):
                         await client.stream_exists(self._probed)
             except BrokerUnavailable as error:
                 client.end(str(error).rstrip("."))

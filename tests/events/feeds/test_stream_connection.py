@@ -77,6 +77,20 @@ async def test_an_idle_connection_that_does_not_answer_is_noticed(open_sink, str
             assert await sink.publish([order_event(1)]) == [PublishOutcome.CONFIRMED]
 
 
+@pytest.mark.long
+async def test_an_idle_node_that_answers_nothing_is_noticed(open_sink, stream_settings):
+    async with running_proxy(stream_settings["broker_stream_url"]) as proxy:
+        stream_settings["broker_stream_url"] = proxy.url
+        stream_settings["broker_heartbeat"] = 5
+        async with open_sink() as sink:
+            await sink.resume(0)
+            opened = proxy.connections
+            proxy.drop_open_connections()
+            await wait_until(lambda: proxy.connections > opened)
+            await wait_until(lambda: sink.problem is None)
+            assert await sink.publish([order_event(1)]) == [PublishOutcome.CONFIRMED]
+
+
 async def test_a_missing_extra_is_named(event_url, monkeypatch):
     monkeypatch.setitem(sys.modules, "saga_engine.events.feeds.stream_sink", None)
     with pytest.raises(ConfigurationError, match=r"Install saga-engine\[streams\]"):
