@@ -1,6 +1,7 @@
-"""Waiting for an event with a time limit."""
+"""Waiting for events with a time limit."""
 
 import asyncio
+from collections.abc import Iterable
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
@@ -11,3 +12,12 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def wait_for_any(events: Iterable[asyncio.Event], seconds: float) -> None:
+    """Wait until one of some events is set, for at most `seconds`."""
+    async with asyncio.TaskGroup() as tasks:
+        waits = [tasks.create_task(each.wait()) for each in events]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()

@@ -16,7 +16,7 @@ class FeedSettings(BaseModel):
         " After a crash so many are published again; larger batches are hardly faster",
     )
     feed_interval: Seconds = Field(
-        0.05,
+        0.1,
         description="Seconds from one batch of a feed to the next while it is up to date. A batch"
         " takes about a millisecond of PostgreSQL's processor time and a commit, so shorter"
         " intervals cost the database more; events after a pause are published at once",

@@ -20,6 +20,16 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND datname = current_database()"""
 
 
+class CountedLooks(SqlEventStore):
+    """Counts the transactions that are opened."""
+
+    number = 0
+
+    def transaction(self):
+        self.number += 1
+        return super().transaction()
+
+
 @pytest.fixture
 async def database(event_url):
     async with projection_database(event_url) as database:
@@ -58,6 +68,27 @@ async def test_a_look_that_failed_is_repeated_soon(event_url, database):
         async with Events(event_url) as after:
             position = await append_one(after, "order-1", placed())
         assert await watch.wait_beyond(position - 1, MAX_RETRY_DELAY / 2)
+        stop.set()
+        await running
+
+
+async def test_nobody_looks_often_while_nobody_waits(events, database):
+    """A feed publishes a batch, and lets events gather: looks meanwhile would be for nothing."""
+    settings, stop = (
+        Settings(event_poll_interval=0.001, event_poll_interval_max=60.0),
+        asyncio.Event(),
+    )
+    looks = CountedLooks(database)
+    watch = HorizonWatch(looks, settings)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(watch.run(stop))
+        position = await append_one(events, "order-1", placed())
+        assert await watch.wait_beyond(position - 1, 60.0)
+        number = looks.number
+        for _ in range(10):
+            position = await append_one(events, "order-1", placed())
+        assert looks.number - number <= 1
+        assert await watch.wait_beyond(position - 1, 60.0)
         stop.set()
         await running
 
