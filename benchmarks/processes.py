@@ -108,6 +108,19 @@ async def start_python(
     )
 
 
+def open_resources(pid: int) -> Mapping[str, int]:
+    """Return the threads, sockets and resident megabytes of a process (proc(5))."""
+    process = Path(f"/proc/{pid}")
+    pages = int((process / "statm").read_text().split()[1])
+    return {
+        "threads": len(list((process / "task").iterdir())),
+        "sockets": sum(
+            str(each.readlink()).startswith("socket:") for each in (process / "fd").iterdir()
+        ),
+        "resident_mb": pages * os.sysconf("SC_PAGE_SIZE") // 2**20,
+    }
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the user and system seconds of a process and its children (proc(5))."""
     try:

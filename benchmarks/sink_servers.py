@@ -1,6 +1,7 @@
 """The servers that feeds publish to, each private, with what a process needs to reach it."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from confluent_kafka import libversion as librdkafka_version
+
+from benchmarks import mock_kafka
 from benchmarks.processes import run_process
-from saga_engine.embedded.server_process import free_port
+from saga_engine.embedded.server_process import ServerProcess, free_port
 from saga_engine.events.feeds.feed import Sink
 from tests.kit.kafka import KafkaServer
 from tests.kit.rabbitmq import RabbitMQServer
@@ -77,6 +81,31 @@ async def _start_kafka() -> AsyncIterator[SinkServer]:
                     "SAGA_ENGINE_KAFKA_BOOTSTRAP_SERVERS": kafka.servers,
                 },
             )
+
+
+@asynccontextmanager
+async def start_mock_kafka(topic: str, partitions: int) -> AsyncIterator[SinkServer]:
+    """Start a mock cluster of librdkafka with one topic, for consumers."""
+    with TemporaryDirectory() as directory:
+        found = Path(directory) / "address"
+        process = await ServerProcess.start(
+            (sys.executable, mock_kafka.__file__, topic, str(partitions), found),
+            log_path=Path(directory) / "log",
+            environment=os.environ,
+        )
+        try:
+            async for _ in process.poll_while_running():
+                if found.exists():
+                    break
+            yield SinkServer(
+                description=f"the mock cluster of librdkafka {librdkafka_version()[0]}",
+                pid=process.pid,
+                address=found.read_text(),
+                environment={"SAGA_ENGINE_KAFKA_BOOTSTRAP_SERVERS": found.read_text()},
+            )
+        finally:
+            process.kill()
+            await process.wait()
 
 
 @asynccontextmanager

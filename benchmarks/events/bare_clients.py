@@ -7,7 +7,7 @@ confirm. It reads no database, saves no position, and keeps no order after a fai
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from benchmarks.sink_servers import SinkServer
 from saga_engine.events.event_store.recorded import data_json
 from saga_engine.events.feeds.cloud_event import attributes, encode_event
 from saga_engine.events.feeds.event_encoder import JSON_CONTENT_TYPE, JsonEncoder
+from saga_engine.events.feeds.kafka_message import KafkaMessage as KafkaEvent
 from saga_engine.events.feeds.kafka_message import encode_message
 from saga_engine.events.feeds.stream_message import PREFIX, partition_of
 from saga_engine.events.feeds.webhook_request import encode_request
@@ -125,11 +126,30 @@ async def publish_to_kafka(server: SinkServer, number: int, partitions: int) -> 
 
 
 def _publish_to_kafka(server: SinkServer, number: int, partitions: int) -> float:
-    encode = JsonEncoder().encode_one
-    messages = [encode_message(each, encode(each), LOG_ID) for each in recorded_orders(number)]
+    messages = _kafka_messages(number)
     topic = f"bare-{partitions}"
     admin = AdminClient({"bootstrap.servers": server.address})
     admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(_TIMEOUT)
+    started_at = time.perf_counter()
+    _produce(server, topic, [messages])
+    seconds = time.perf_counter() - started_at
+    admin.delete_topics([topic])[topic].result(_TIMEOUT)
+    return number / seconds
+
+
+async def fill_topic(server: SinkServer, topic: str, number: int) -> None:
+    """Publish the events of orders to a topic in batches, as a feed does."""
+    batches = _batches(_kafka_messages(number))
+    await asyncio.to_thread(_produce, server, topic, batches)
+
+
+def _kafka_messages(number: int) -> Sequence[KafkaEvent]:
+    encode = JsonEncoder().encode_one
+    return [encode_message(each, encode(each), LOG_ID) for each in recorded_orders(number)]
+
+
+def _produce(server: SinkServer, topic: str, batches: Iterable[Sequence[KafkaEvent]]) -> None:
+    """Publish batches, each when the one before is confirmed."""
     failures: list[KafkaError] = []
 
     def on_delivery(error: KafkaError | None, _message: KafkaMessage) -> None:
@@ -144,17 +164,14 @@ def _publish_to_kafka(server: SinkServer, number: int, partitions: int) -> float
             "partitioner": "murmur2_random",
         }
     )
-    started_at = time.perf_counter()
-    for each in messages:
-        producer.produce(
-            topic, each.value, each.key, on_delivery=on_delivery, headers=list(each.headers)
-        )
-        producer.poll(0)
-    if producer.flush(_TIMEOUT) or failures:
-        raise RuntimeError(f"Not everything was delivered: {failures[:1]}")
-    seconds = time.perf_counter() - started_at
-    admin.delete_topics([topic])[topic].result(_TIMEOUT)
-    return number / seconds
+    for batch in batches:
+        for each in batch:
+            producer.produce(
+                topic, each.value, each.key, on_delivery=on_delivery, headers=list(each.headers)
+            )
+            producer.poll(0)
+        if producer.flush(_TIMEOUT) or failures:
+            raise RuntimeError(f"Not everything was delivered: {failures[:1]}")
 
 
 async def send_to_webhook(server: SinkServer, number: int) -> float:

@@ -7,6 +7,8 @@ from benchmarks.events.orders import OrderConfirmed, OrderPlaced
 from saga_engine.events import Consumer, Received, from_kafka, from_queue, from_stream
 
 METADATA = MetaData()
+TOPIC = "orders"
+"""Of Kafka."""
 
 CONSUMED = Table(
     "benchmark_consumed",
@@ -20,7 +22,7 @@ _INSERT = CONSUMED.insert()
 
 queue = Consumer("orders-of-queue", source=from_queue())
 stream = Consumer("orders-of-stream", source=from_stream("partitioned-orders"))
-topic = Consumer("orders-of-topic", source=from_kafka("orders"))
+topic = Consumer("orders-of-topic", source=from_kafka(TOPIC))
 
 
 async def placed(event: OrderPlaced, received: Received, connection: AsyncConnection) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from benchmarks.events.event_database import EventDatabase
-from benchmarks.processes import cpu_seconds, run_process
+from benchmarks.processes import cpu_seconds, open_resources, run_process
 
+IDLE_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _TIMEOUT = 600.0
 
@@ -69,6 +70,10 @@ class RunningReader:
         )
         return -1 if position is None else position
 
+    def open_resources(self) -> Mapping[str, int]:
+        """The threads, sockets and resident megabytes of the process."""
+        return open_resources(self._pids[self._reader.command[0]])
+
     def cpu_seconds(self) -> Mapping[str, float]:
         """The processor time of the process and of the servers until now, in seconds."""
         return {name: cpu_seconds(pid) for name, pid in self._pids.items()}
@@ -107,6 +112,15 @@ async def measure_speed(running: RunningReader, first: int, last: int) -> Mappin
         "events_per_s": round(events / seconds),
         "cpu_us_per_event": cpu_per_event(before, after, events),
     }
+
+
+async def measure_idle(running: RunningReader) -> Mapping[str, object]:
+    """Measure what a reader that has read everything takes: of a core, threads and so on."""
+    started_at, before = time.perf_counter(), running.cpu_seconds()
+    await asyncio.sleep(IDLE_SECONDS)
+    seconds, after = time.perf_counter() - started_at, running.cpu_seconds()
+    share = {name: round((after[name] - before[name]) / seconds * 100, 1) for name in before}
+    return {**running.open_resources(), "cpu_percent": share}
 
 
 def cpu_per_event(
