@@ -69,6 +69,7 @@ class StreamSink(AsyncResource):
         self._publishers: StreamPublishers | None = None
         self._problem: str | None = None
         self._position = 0
+        self._last_drawn = 0  # when the feed began here: later ones may be drawn a second time
         self._is_compared = False  # what RabbitMQ has of the producer, with the log
 
     async def _open(self, resources: AsyncExitStack) -> None:
@@ -100,6 +101,7 @@ class StreamSink(AsyncResource):
         """
         async with self._database.transaction() as tx:
             name, stored = await self._name.read(tx)
+            self._last_drawn = await positions.last_drawn(tx)
         if stored != position:
             raise NotOwner
         if self._publishers:
@@ -208,24 +210,21 @@ class StreamSink(AsyncResource):
 
     async def _compare(self, publishers: StreamPublishers) -> None:
         """
-        Take another name if RabbitMQ has an id of this one that was never drawn as a position.
+        Take another name if RabbitMQ had an id of this one before it was drawn as a position.
 
         Raises:
             NotOwner: the name has changed.
             StoreError: the database is unavailable.
         """
         highest = max(each.sequence for each in publishers.partitions)
-        has_lost = True
+        if highest <= self._last_drawn:
+            return
         try:
             async with self._database.transaction() as tx:
-                has_lost = highest > await positions.last_drawn(tx)
-                if has_lost:
-                    await self._name.change(tx)
+                await self._name.change(tx)
         finally:
-            if has_lost:
-                publishers.client.end("its publishers begin again")
-        if has_lost:
-            raise NotOwner
+            publishers.client.end("its publishers begin again")
+        raise NotOwner
 
     def _message(self, event: Recorded, data: EncodedData) -> bytes:
         return encode_stream_message(event, data, self._name.log_id)

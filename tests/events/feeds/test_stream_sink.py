@@ -12,12 +12,15 @@ from saga_engine.events.feeds import feed_actions, feed_table
 from saga_engine.events.feeds.feed_table import FeedState
 from saga_engine.events.feeds.stream_message import partition_of
 from saga_engine.events.readers.operator_audit import Operator
+from saga_engine.events.readers.owned_loop import NotOwner
+from saga_engine.postgres.statement import text
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.telemetry.events import FeedAcquired, FeedStopped
 from tests.kit.connections import raw_channel, wait_until
 from tests.kit.event_database import connected
 from tests.kit.feeds import every_event, order_event, stored_feed, wait_for_feed
 from tests.kit.projections import append_one, append_orders, placed
+from tests.kit.proxy import running_proxy
 from tests.kit.streams import (
     STREAM_ORDERS,
     THREE,
@@ -73,6 +76,37 @@ async def test_a_copy_of_the_database_without_its_last_positions_gets_another_pr
     expected = {str(each.id) for each in [*lost, *kept]}
     reader = await stored_messages(rabbitmq_url, "orders", count=len(expected))
     assert set(reader.ids) == expected
+
+
+async def test_a_copy_is_noticed_although_rabbitmq_answers_after_new_events_were_appended(
+    stream_database, open_sink, stream_settings
+):
+    """Positions that RabbitMQ has are drawn again between the resume of the feed and its answer."""
+    async with open_sink() as original:
+        await original.resume(0)
+        assert await original.publish([order_event(990)]) == [PublishOutcome.CONFIRMED]
+    await set_last_drawn(stream_database, 900)
+    async with running_proxy(stream_settings["broker_stream_url"]) as proxy:
+        stream_settings["broker_stream_url"] = proxy.url
+        async with open_sink() as copy:
+            proxy.pause()
+            await copy.resume(0)
+            assert copy.problem == "RabbitMQ did not answer in time."
+            await set_last_drawn(stream_database, 1_000)
+            proxy.resume()
+            with pytest.raises(NotOwner):
+                await copy.publish([order_event(950)])
+            await copy.resume(0)
+            assert await copy.publish([order_event(950)]) == [PublishOutcome.CONFIRMED]
+    async with reading_streams(stream_settings["broker_url"], "orders") as reader:
+        await wait_until(lambda: len(reader.ids) == 2)
+
+
+async def set_last_drawn(database, position):
+    async with database.transaction() as tx:
+        await tx.execute(
+            text("SELECT setval('saga_engine.event_position', :last)"), {"last": position}
+        )
 
 
 async def test_an_event_that_is_published_again_is_stored_once(
