@@ -5,10 +5,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from saga_engine.events import from_kafka, from_stream
-from saga_engine.events.feeds import feed_table
+from saga_engine.events import Events, Feed, from_kafka, from_queue, from_stream
+from saga_engine.events.feeds import feed_table, webhook_client
+from saga_engine.settings import Settings
 from saga_engine.telemetry.events import FeedEventsPassed
-from tests.kit.connections import FAST_RECONNECT
+from tests.kit.connections import FAST_RECONNECT, wait_until
 from tests.kit.consumers import (
     billing_consumer,
     check_effects,
@@ -16,14 +17,15 @@ from tests.kit.consumers import (
     running_consumers,
     wait_for_invoices,
 )
-from tests.kit.feeds import every_event, running_feeds, wait_for_feed
+from tests.kit.feeds import every_event, order_feed, running_feeds, wait_for_feed
 from tests.kit.kafka_feeds import TO_KAFKA, kafka_feed, running_kafka_feeds
 from tests.kit.kafka_topics import new_topic
 from tests.kit.programs import sleep
-from tests.kit.projections import append_orders
+from tests.kit.projections import append_one, append_orders, cancelled, placed
 from tests.kit.proxy import TcpProxy, running_proxy
 from tests.kit.streams import stream_feed, stream_url
-from tests.kit.webhooks import running_webhook, wait_for_waiting, webhook_feed
+from tests.kit.webhook_receiver import ACCEPT
+from tests.kit.webhooks import running_webhook, wait_for_waiting, waiting, webhook_feed
 
 BYTES_PER_SECOND = 40_000
 
@@ -60,7 +62,7 @@ async def billing(event_url):
 
 
 async def publish_through(fault, proxy, events):
-    """Append events before, during and after a fault."""
+    """Append events before, during and after a fault that bytes or connections meet."""
     FAULTS[fault](proxy)
     await append_orders(events, 2, seed=1)
     await sleep(0.5)
@@ -68,6 +70,11 @@ async def publish_through(fault, proxy, events):
         proxy.clear_faults()
     await append_orders(events, 2, seed=2)
     return await every_event(events)
+
+
+def check_felt(proxy: TcpProxy) -> None:
+    """A fault that meets nothing shows nothing."""
+    assert proxy.reset_connections or proxy.affected_bytes
 
 
 @EVERY_FAULT
@@ -87,6 +94,7 @@ async def test_between_kafka_and_a_feed_and_a_consumer(events, event_url, kafka,
                 await wait_for_invoices(billing, len(await every_event(events)))
                 expected = await publish_through(fault, proxy, events)
                 await wait_for_invoices(billing, len(expected), patience=KAFKA_PATIENCE)
+        check_felt(proxy)
     await check_effects(billing, expected)
 
 
@@ -113,17 +121,150 @@ async def test_between_a_stream_and_a_feed_and_a_consumer(
                 await wait_for_invoices(billing, len(await every_event(events)))
                 expected = await publish_through(fault, proxy, events)
                 await wait_for_invoices(billing, len(expected))
+        check_felt(proxy)
     await check_effects(billing, expected)
 
 
-@pytest.mark.parametrize("fault", ["reset", "slow"])
-async def test_between_a_webhook_and_a_feed(events, event_url, receiver, webhook_database, fault):
-    async with running_proxy(receiver.url) as proxy:
-        url = f"https://localhost:{urlsplit(proxy.url).port}/hook"
-        async with running_webhook(event_url, webhook_feed(url)):
+@pytest.mark.rabbitmq
+@EVERY_FAULT
+async def test_between_an_exchange_and_a_feed_and_a_queue_and_a_consumer(
+    events, event_url, rabbitmq_url, billing, fault
+):
+    async with running_proxy(rabbitmq_url) as proxy:
+        settings = {**FAST_RECONNECT, "broker_confirm_timeout": 0.5, "broker_heartbeat": 5}
+        consumer = billing_consumer(from_queue())
+        async with (
+            running_consumers(event_url, [consumer], broker_url=proxy.url, **settings),
+            running_feeds(event_url, proxy.url, [order_feed(unroutable="stop")], **settings),
+        ):
             await append_orders(events, 2)
-            await wait_for_feed(webhook_database, await events.position())
-            await publish_through(fault, proxy, events)
-            await wait_for_feed(webhook_database, await events.position())
-            await wait_for_waiting(webhook_database, 0)
+            await wait_for_invoices(billing, len(await every_event(events)))
+            expected = await publish_through(fault, proxy, events)
+            await wait_for_invoices(billing, len(expected))
+        check_felt(proxy)
+    await check_effects(billing, expected)
+
+
+@EVERY_FAULT
+async def test_between_postgresql_and_a_feed_and_a_consumer(tcp_url, development_broker, fault):
+    """A lost answer to COMMIT, too, leaves each effect once."""
+    url, limit = development_broker.url, {"database_transaction_timeout": 2.0}
+    consumer = billing_consumer(from_queue())
+    async with (
+        Events(tcp_url, settings=Settings()) as events,
+        consumer_database(tcp_url) as billing,
+        running_proxy(tcp_url) as proxy,
+        running_consumers(proxy.url, [consumer], broker_url=url, **limit),
+        running_feeds(proxy.url, url, [order_feed()], **limit),
+    ):
+        await append_orders(events, 2)
+        await wait_for_invoices(billing, len(await every_event(events)))
+        expected = await publish_through(fault, proxy, events)
+        await wait_for_invoices(billing, len(expected))
+        check_felt(proxy)
+        await check_effects(billing, expected)
+
+
+@pytest.fixture
+async def webhook_proxy(receiver, monkeypatch):
+    """A proxy before the receiver; a connection of the feed is kept as long as a test lasts."""
+    monkeypatch.setattr(webhook_client, "KEEPALIVE_SECONDS", 120.0)
+    async with running_proxy(receiver.url) as proxy:
+        yield proxy
+
+
+def hook_through(proxy: TcpProxy) -> Feed:
+    return webhook_feed(f"https://localhost:{urlsplit(proxy.url).port}/hook")
+
+
+async def wait_until_all_is_sent(database, events) -> None:
+    await wait_for_feed(database, await events.position())
+    await wait_for_waiting(database, 0)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_between_a_webhook_and_a_feed(
+    events, event_url, receiver, webhook_proxy, webhook_database, fault
+):
+    limit = 1.0 if fault == "half-open" else 10.0
+    async with running_webhook(event_url, hook_through(webhook_proxy), webhook_timeout=limit):
+        await append_orders(events, 2)
+        await wait_until_all_is_sent(webhook_database, events)
+        expected = await publish_through(fault, webhook_proxy, events)
+        await wait_until_all_is_sent(webhook_database, events)
+    check_felt(webhook_proxy)
+    receiver.check(expected)
+
+
+async def test_a_webhook_request_on_a_half_open_connection_is_sent_again_on_another(
+    events, event_url, receiver, webhook_proxy, webhook_database
+):
+    """Its stream waits no longer than `webhook_timeout`, and others go on."""
+    async with running_webhook(
+        event_url, hook_through(webhook_proxy), webhook_timeout=0.5, webhook_retry_delay=0.5
+    ):
+        await append_one(events, "order-1", placed())
+        await wait_until_all_is_sent(webhook_database, events)
+        (half_open,) = webhook_proxy.drop_open_connections()
+        await append_one(events, "order-1", cancelled(), placed())
+        await wait_for_waiting(webhook_database, 1)
+        assert half_open.dropped_bytes > 0
+        (stream,) = await waiting(webhook_database)
+        assert "did not answer within 0.5 s (webhook_timeout)" in stream.problem
+        await append_one(events, "order-2", placed())
+        await wait_until_all_is_sent(webhook_database, events)
+        await wait_until(lambda: half_open.is_closed)
     receiver.check(await every_event(events))
+    assert len(receiver.requests) == 4  # what the network lost has not come twice
+
+
+async def test_a_webhook_request_whose_answer_is_lost_is_repeated_with_its_id(
+    events, event_url, receiver, webhook_proxy, webhook_database
+):
+    def take_and_lose_the_connection(_):
+        receiver.behave = lambda _: ACCEPT
+        webhook_proxy.drop_open_connections()
+        return ACCEPT
+
+    receiver.behave = take_and_lose_the_connection
+    async with running_webhook(event_url, hook_through(webhook_proxy), webhook_timeout=0.5):
+        await append_one(events, "order-1", placed(), cancelled(), placed())
+        await wait_until_all_is_sent(webhook_database, events)
+    first, second, third = [str(each.id) for each in await every_event(events)]
+    assert [each.id for each in receiver.accepted] == [first, first, second, third]
+
+
+async def test_while_no_byte_passes_a_webhook_is_unreachable_and_its_feed_waits(
+    events, event_url, receiver, webhook_proxy, webhook_database
+):
+    """Connections are accepted, and their handshakes are not answered."""
+    webhook_proxy.drop_all_data()
+    async with running_webhook(
+        event_url, hook_through(webhook_proxy), webhook_timeout=0.5
+    ) as running:
+        await append_orders(events, 2)
+        assert "is unreachable: no connection was made" in await running.problem()
+        assert await waiting(webhook_database) == []
+        webhook_proxy.clear_faults()
+        await wait_until_all_is_sent(webhook_database, events)
+        assert running.publisher.problem is None
+    receiver.check(await every_event(events))
+
+
+async def test_a_webhook_that_is_slower_than_its_time_limit_gets_every_event_in_order(
+    events, event_url, receiver, webhook_proxy, webhook_database
+):
+    """It takes a request after the feed has given it up."""
+    async with running_webhook(event_url, hook_through(webhook_proxy), webhook_timeout=0.5):
+        await append_one(events, "order-1", placed())
+        await wait_until_all_is_sent(webhook_database, events)
+        webhook_proxy.delay_s = 0.6
+        await append_one(events, "order-1", cancelled(), placed())
+        await wait_for_waiting(webhook_database, 1)
+        await receiver.wait_for(2)
+        webhook_proxy.delay_s = 0.0
+        await wait_until_all_is_sent(webhook_database, events)
+    first, second, third = [str(each.id) for each in await every_event(events)]
+    received = [each.id for each in receiver.accepted]
+    assert received == [first, *[second] * (len(received) - 2), third]
+    assert len(received) > 3

@@ -33,8 +33,8 @@ class TcpProxy:
     """
     Forwards connections to `target`, a URL; `url` leads through it.
 
-    `connections` counts those that ever came, `cuts` those that were cut, `meddled` the bytes that
-    were held, lost or late.
+    `connections` counts those that ever came, `reset_connections` those that were reset,
+    `affected_bytes` the bytes that were held, lost or late.
     """
 
     def __init__(self, target: str) -> None:
@@ -212,7 +212,7 @@ class TcpProxy:
     ) -> bool:
         if pair.dropping:
             pair.dropped_bytes += size
-        elif direction.dropping:
+        if pair.dropping or direction.dropping:
             self.affected_bytes += size
         return pair.dropping or direction.dropping
 
@@ -234,7 +234,7 @@ class ProxyDirection:
 
 
 class ProxiedConnection:
-    """One connection: the client's half and the server's; `swallowed` are the bytes lost so far."""
+    """One connection: the client's half and the server's; `dropped_bytes` are lost so far."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client, self._server = client, server
@@ -242,6 +242,11 @@ class ProxiedConnection:
         self.dropped_bytes = 0
         for half in (client, server):
             half.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client or the server has closed it, or it was reset."""
+        return self.client.transport.is_closing()
 
     def reset(self) -> None:
         self.client.transport.abort()

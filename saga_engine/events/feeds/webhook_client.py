@@ -173,7 +173,7 @@ class _Attempt:
 def _connection_problem(error: BaseException) -> str:
     """Say why no connection was made; httpx keeps the error of TLS as a cause."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
+    while cause is not None and not _is_failure_of_tls(cause):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = cause.verify_message.rstrip(".")
@@ -182,3 +182,8 @@ def _connection_problem(error: BaseException) -> str:
     if cause is not None:
         return "does not agree on TLS. Correct the port, or TLS of the receiver."
     return "is unreachable: no connection was made. Start the receiver, or correct the URL."
+
+
+def _is_failure_of_tls(error: BaseException) -> bool:
+    """Whether a handshake failed; one that waits for bytes is in SSLWantReadError, too."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLWantReadError)
