@@ -1,11 +1,12 @@
 """A stream and a topic, as an operator makes, empties and deletes them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
+from rstream import CompressionType
 from rstream import Producer as StreamProducer
 
 from saga_engine.events import from_kafka, from_stream
@@ -50,16 +51,26 @@ class StreamUnderTest:
         async with raw_channel(self._url) as channel:
             await channel.queue_delete("orders-0")
 
+    async def publish_batch(self, messages: Sequence[bytes]) -> None:
+        """Publish messages in one batch, compressed with gzip."""
+        confirmed = asyncio.Event()
+
+        async def confirm(_: object) -> None:
+            confirmed.set()
+
+        async with self._producer() as producer:
+            await producer.send_sub_entry(
+                "orders-0", messages, CompressionType.Gzip, on_publish_confirm=confirm
+            )
+            await confirmed.wait()
+
+    def _producer(self) -> StreamProducer:
+        vhost, port = self._url.rpartition("/")[2], self._server.stream_port
+        return StreamProducer("127.0.0.1", port, username="guest", password="guest", vhost=vhost)
+
     async def publish(self, *numbers: int, partition: int = 0) -> None:
         """Publish orders."""
-        vhost = self._url.rpartition("/")[2]
-        async with StreamProducer(
-            "127.0.0.1",
-            self._server.stream_port,
-            username="guest",
-            password="guest",
-            vhost=vhost,
-        ) as producer:
+        async with self._producer() as producer:
             for number in numbers:
                 message = order(number)
                 named = {f"cloudEvents_{name}": str(v) for name, v in message.attributes.items()}

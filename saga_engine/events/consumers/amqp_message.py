@@ -31,6 +31,7 @@ def incoming_message(message: ChunkMessage, settings: Settings) -> IncomingMessa
         content_encoding=read.content_encoding[:64].decode("ascii", "replace").replace("\0", "?"),
         problem=problem or header_problem,
         offset=message.offset,
+        count=message.count,
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from saga_engine.events.consumers.changed_source import fingerprint
+from saga_engine.events.consumers.changed_source import fingerprint, last_message
 from saga_engine.events.consumers.interfaces import IncomingMessage
 from saga_engine.events.consumers.kept_messages import FailureKind, NewFailure
 from saga_engine.events.consumers.received import Received
@@ -43,14 +43,14 @@ class BatchResult:
     @property
     def next_offset(self) -> int | None:
         """The first offset after these messages; None in a source without offsets."""
-        offsets = [each.offset for each in self.done if each.offset is not None]
-        return max(offsets) + 1 if offsets else None
+        ends = [each.offset + each.count for each in self.done if each.offset is not None]
+        return max(ends, default=None)
 
     @property
     def last_message(self) -> UUID | None:
-        """The fingerprint of the message before `next_offset`; None in a source without offsets."""
+        """What is stored of the message before that; None in a source without offsets."""
         with_offset = [each for each in self.done if each.offset is not None]
-        return fingerprint(with_offset[-1]) if with_offset else None
+        return last_message(with_offset[-1]) if with_offset else None
 
     def add(self, other: "BatchResult") -> None:
         """Add what became of the messages after these."""

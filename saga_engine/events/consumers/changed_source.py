@@ -21,6 +21,27 @@ def fingerprint(message: IncomingMessage) -> UUID:
     return key_of(content, message.body)
 
 
+_UNREADABLE = UUID(int=0)
+"""In the place of a fingerprint of what exceeds limits: settings decide what of it is read."""
+
+
+def last_message(message: IncomingMessage) -> UUID:
+    """Return what is stored of the message before an offset, see `may_be_last`."""
+    return _UNREADABLE if message.problem else fingerprint(message)
+
+
+def may_be_last(stored: UUID | None, message: IncomingMessage) -> bool:
+    """
+    Whether a message may be the one that was consumed.
+
+    Args:
+        stored: its `last_message`; None: it is not known.
+        message: the one at its offset.
+    """
+    found = last_message(message)
+    return stored in (None, found) or _UNREADABLE in (stored, found)
+
+
 @dataclass(frozen=True, slots=True)
 class OffsetProblems:
     """

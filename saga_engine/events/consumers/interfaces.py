@@ -35,6 +35,7 @@ class IncomingMessage:
         content_encoding: empty for a body that is not compressed.
         problem: why its attributes cannot be read; empty when they can.
         offset: its place in the partition; None in a source without offsets.
+        count: how many offsets it has: a batch of messages that cannot be read has several.
         delivery: what the source acknowledges it with.
     """
 
@@ -44,6 +45,7 @@ class IncomingMessage:
     content_encoding: str = ""
     problem: str = ""
     offset: int | None = None
+    count: int = 1
     delivery: Any = None
 
 

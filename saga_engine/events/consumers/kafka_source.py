@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
-from saga_engine.events.consumers.changed_source import OffsetProblems, fingerprint
+from saga_engine.events.consumers.changed_source import OffsetProblems, may_be_last
 from saga_engine.events.consumers.header_attributes import content_type_attribute, read_attributes
 from saga_engine.events.consumers.interfaces import IncomingMessage, SourceLag, StartPoint
 from saga_engine.events.consumers.source_options import KafkaSourceOptions
@@ -181,7 +181,7 @@ class KafkaSubscription:
         first = messages[0]
         if start.offset is None or first.offset != start.offset - 1:
             return messages  # retention or compaction may have deleted the message before
-        if start.last_message not in (None, fingerprint(first)):
+        if not may_be_last(start.last_message, first):
             raise BrokerUnavailable(self._problems.other_message(start.offset))
         return messages[1:]
 

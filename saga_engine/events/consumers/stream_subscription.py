@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from rstream import OffsetType, exceptions, schema
 
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.consumers.amqp_message import incoming_message
-from saga_engine.events.consumers.changed_source import OffsetProblems, fingerprint
+from saga_engine.events.consumers.changed_source import OffsetProblems, may_be_last
 from saga_engine.events.consumers.interfaces import IncomingMessage, StartPoint
-from saga_engine.events.consumers.stream_chunk import ChunkMessage, read_chunk
+from saga_engine.events.consumers.stream_chunk import Chunk, ChunkMessage
 from saga_engine.events.feeds.stream_client import StreamClient, broker_errors
 from saga_engine.settings import Settings
 
@@ -46,7 +47,7 @@ class StreamSubscription:
         self._next_offset = start.offset
         self._problems = problems
         self._settings = settings
-        self._waiting: deque[ChunkMessage] = deque()
+        self._waiting: Iterator[ChunkMessage] = iter(())  # of the chunk that was begun
         self._chunks: deque[schema.Deliver] = deque()
         self._changed = asyncio.Event()
         self._active_at = asyncio.get_running_loop().time()
@@ -81,23 +82,42 @@ class StreamSubscription:
             raise BrokerUnavailable(self._problems.beyond_end(offset))
 
     async def take(self, limit: int, seconds: float) -> Sequence[IncomingMessage]:
-        if not self._waiting and not self._chunks:
+        self._raise_if_ended()
+        taken = await self._take(limit)
+        if not taken:
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
+            self._raise_if_ended()
+            taken = await self._take(limit)
+        if not taken:
+            await self._probe_if_idle()
+            return []
+        self._active_at = asyncio.get_running_loop().time()
+        return [incoming_message(each, self._settings) for each in taken]
+
+    def _raise_if_ended(self) -> None:
         if self._client.ended.done():
             raise BrokerUnavailable(
                 f"Stream {self._stream!r} is read again: {self._client.ended.result()}."
             )
-        if not self._chunks and not self._waiting:
-            await self._probe_if_idle()
-            return []
-        self._active_at = asyncio.get_running_loop().time()
-        await self._fill(limit)
-        number = min(limit, len(self._waiting))
-        taken = [self._waiting.popleft() for _ in range(number)]
-        return [incoming_message(each, self._settings) for each in taken]
+
+    async def _take(self, limit: int) -> list[ChunkMessage]:
+        """Take messages that have arrived, until they have `max_batch_bytes`."""
+        taken: list[ChunkMessage] = []
+        left = self._settings.max_batch_bytes
+        while len(taken) < limit and left > 0:
+            found = next(self._waiting, None)
+            if found is not None:
+                taken.append(found)
+                # A batch that cannot be read may have taken as much work as one that can.
+                left = 0 if found.problem else left - len(found.encoded)
+            elif self._chunks:
+                await self._begin_chunk(self._chunks.popleft())
+            else:
+                break
+        return taken
 
     async def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         """Do nothing: the offset is in the consumer's database."""
@@ -113,41 +133,39 @@ class StreamSubscription:
                     await self._client.stream_exists(self._stream)
         self._active_at = now
 
-    async def _fill(self, limit: int) -> None:
-        while self._chunks and len(self._waiting) < limit:
-            self._add(self._chunks.popleft())
-            with broker_errors(f"Stream {self._stream!r} cannot be read on"):
-                await self._client.credit(_SUBSCRIPTION, 1)
-
-    def _add(self, chunk: schema.Deliver) -> None:
-        """Take the messages of a chunk from the next offset on: it may begin before that."""
-        offset, first = self._next_offset, chunk.chunk_first_offset
+    async def _begin_chunk(self, delivered: schema.Deliver) -> None:
+        """Let the messages of a chunk be taken, from the next offset on: it may begin before."""
+        offset, first = self._next_offset, delivered.chunk_first_offset
         if offset is not None and first > offset:
             raise BrokerUnavailable(self._problems.deleted(offset, first))
-        limit = self._settings.max_batch_bytes
-        messages = read_chunk(chunk.data, chunk.num_entries, first, limit)
-        self._check_start(first, chunk.num_records, messages)
-        self._waiting.extend(each for each in messages if offset is None or each.offset >= offset)
-        self._next_offset = first + chunk.num_records
+        start, self._start = self._start, None
+        self._next_offset = end = first + delivered.num_records
+        chunk = Chunk(delivered.data, delivered.num_entries, first)
+        is_checked = start is not None and start.offset and first < start.offset
+        wanted = (offset or 0) - 1 if is_checked else offset or 0
+        self._waiting = chunk.messages(wanted, self._settings.max_batch_bytes)
+        if start is not None and is_checked:
+            self._check_start(start, start.offset or 0, end)
+        with broker_errors(f"Stream {self._stream!r} cannot be read on"):
+            await self._client.credit(_SUBSCRIPTION, 1)
 
-    def _check_start(self, first: int, records: int, messages: Sequence[ChunkMessage]) -> None:
+    def _check_start(self, start: StartPoint, offset: int, end: int) -> None:
         """
-        Compare the message before the offset where it begins; of the first chunk only.
+        Compare the message before the offset where it begins, and leave it out.
 
         Raises:
             BrokerUnavailable: it is another one, or there is none.
         """
-        start, self._start = self._start, None
-        if start is None or not start.offset or first >= start.offset:
-            return  # retention may have deleted the message before
-        last = start.offset - 1
-        if last >= first + records:
-            raise BrokerUnavailable(self._problems.beyond_end(start.offset))
-        # Of a batch that cannot be read, only the first offset has a message.
-        found = next((each for each in reversed(messages) if each.offset <= last), None)
-        known = None if found is None else fingerprint(incoming_message(found, self._settings))
-        if known is not None and start.last_message not in (None, known):
-            raise BrokerUnavailable(self._problems.other_message(start.offset))
+        if offset > end:
+            raise BrokerUnavailable(self._problems.beyond_end(offset))
+        found = next(self._waiting, None)
+        if found is None:
+            return
+        message = incoming_message(found, self._settings)
+        if found.offset < offset and not may_be_last(start.last_message, message):
+            raise BrokerUnavailable(self._problems.other_message(offset))
+        if found.end > offset:  # a batch that cannot be read
+            self._waiting = chain([found], self._waiting)
 
     def _on_deliver(self, chunk: schema.Deliver) -> None:
         self._chunks.append(chunk)

@@ -1,16 +1,20 @@
 """A source that was made again, or has lost what was not consumed, is named; nothing is skipped."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from saga_engine.events.consumers import consumer_actions
+from saga_engine.events.consumers.changed_source import last_message, may_be_last
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.telemetry.events import ConsumerSourceUnavailable
 from tests.kit.consumers import (
     billing_consumer,
     consumer_database,
     invoices,
+    message_of,
+    order,
     running_consumers,
     stored_partition,
     wait_for_invoices,
@@ -144,3 +148,13 @@ async def test_an_offset_that_an_operator_has_chosen_is_not_compared(consumed, e
     await rewind(billing, 4)
     assert not await consume(consumed, event_url, billing, 4)
     assert await versions(billing) == [1, 2, 3, 5]
+
+
+def test_a_message_beyond_a_limit_is_no_other_one_when_the_limit_is_raised():
+    """What is read of it depends on the settings, and its offset was consumed."""
+    whole = message_of(order(1).attributes)
+    cut = replace(whole, attributes={"id": "1"}, problem="It has more than 128 headers.")
+    assert may_be_last(last_message(cut), whole)
+    assert may_be_last(last_message(whole), cut)
+    assert may_be_last(None, whole)
+    assert not may_be_last(last_message(whole), order(2))

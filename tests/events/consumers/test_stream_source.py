@@ -1,11 +1,17 @@
 """Events of a stream take effect once and in order, from the offsets in the consumer's database."""
 
+from contextlib import AsyncExitStack
+
 import pytest
 from rstream import Producer
 
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events import from_stream
-from saga_engine.telemetry.events import FeedEventsPassed
+from saga_engine.events.consumers.interfaces import SourceLag, StartPoint
+from saga_engine.events.consumers.stream_source import StreamSource
+from saga_engine.settings import Settings
+from saga_engine.telemetry.events import ConsumerMessageKept, FeedEventsPassed
+from tests.kit.consumer_sources import StreamUnderTest
 from tests.kit.consumers import (
     billing_consumer,
     check_effects,
@@ -84,6 +90,43 @@ async def test_a_message_that_is_not_amqp_is_kept_and_the_next_one_takes_effect(
         await wait_for_streams(urls, event_url, billing, consumer, events)
     (failure,) = await open_failures(billing)
     assert (failure.kind, failure.error) == ("unreadable", "It is not a message of AMQP 1.0.")
+
+
+async def test_a_batch_that_cannot_be_read_leaves_nothing_to_consume(
+    event_url, rabbitmq, rabbitmq_url, urls, billing
+):
+    """Its messages are as many offsets; else some would wait without end after the last one."""
+    source = StreamUnderTest(rabbitmq, rabbitmq_url)
+    await source.create()
+    await source.publish(1)
+    await source.publish_batch([bytes(100_000)] * 3)
+    consumer = billing_consumer(source.options)
+    async with running_consumers(event_url, [consumer], max_batch_bytes=65_536, **urls) as emitted:
+        await emitted.wait_for(ConsumerMessageKept)
+    [stored] = await stored_partitions(billing)
+    async with AsyncExitStack() as resources:
+        opened = StreamSource("billing", source.options, Settings(**urls))
+        resources.push_async_callback(opened.close)
+        assert await opened.partition_count() == 1
+        assert await opened.measure(0, stored.next_offset) == SourceLag(0, 0.0)
+    async with running_consumers(event_url, [consumer], **urls):  # with limits that allow it
+        await source.publish(2)
+        await wait_for_invoices(billing, 2)
+    (failure,) = await open_failures(billing)
+    assert (failure.kind, failure.attempts) == ("unreadable", 1)
+    assert "It is a batch of 3 messages that has more than 65536 bytes" in failure.error
+
+
+async def test_messages_are_taken_up_to_the_bytes_of_a_batch(rabbitmq, rabbitmq_url, urls):
+    source = StreamUnderTest(rabbitmq, rabbitmq_url)
+    await source.create()
+    for _ in range(2):
+        await source.publish_batch([bytes(30_000)] * 3)
+    opened = StreamSource("billing", source.options, Settings(max_batch_bytes=100_000, **urls))
+    assert await opened.partition_count() == 1
+    async with opened.subscribe(0, StartPoint(None)) as subscription:
+        taken = [await subscription.take(100, 5.0) for _ in range(2)]
+    assert [[each.offset for each in part] for part in taken] == [[0, 1, 2, 3], [4, 5]]
 
 
 async def test_a_stream_that_is_missing_is_named(event_url, urls, billing):
