@@ -39,6 +39,10 @@ class BatchApplier:
         """
         Apply messages, and note that they are consumed.
 
+        Returns:
+            What became of the first ones: all, unless one has stopped the partition, or reading
+            them takes long.
+
         Raises:
             NotOwner: another process has taken the partition, or an operator has paused it.
             StoreUnavailable: whether they were committed is unknown; take the lease again.

@@ -128,13 +128,13 @@ class PartitionRunner:
             interval = self._settings.event_poll_interval_max
             messages = await subscription.take(self._size.events, interval)
             self.problem = None
-            if not messages:
-                continue
-            self._source_failures = 0
-            result = await self._apply(messages)
-            await subscription.acknowledge(result.done)
-            if result.stopped:
-                return
+            while messages and not stop.is_set():
+                self._source_failures = 0
+                result = await self._apply(messages)
+                await subscription.acknowledge(result.done)
+                if result.stopped:
+                    return
+                messages = messages[len(result.done) :]
 
     async def _apply(self, messages: Sequence[IncomingMessage]) -> BatchResult:
         async with self._slots:

@@ -5,6 +5,7 @@ Each transaction locks the row of the partition, and ends without an effect if a
 taken the lease, or an operator has paused the partition.
 """
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -109,7 +110,10 @@ class PartitionWriter:
 
     async def apply(self, messages: Sequence[IncomingMessage]) -> BatchResult:
         """
-        Apply messages in one transaction.
+        Apply messages in one transaction; the result says how many of them.
+
+        They are read first, for `projection_batch_seconds` and until a message is read: a body in
+        Avro can have thousands of values, and nothing else runs meanwhile.
 
         Raises:
             NotOwner: nothing was written.
@@ -117,14 +121,14 @@ class PartitionWriter:
             Exception: of an event, or of the database; nothing was written.
         """
         self.call_limit.forget()
-        result = BatchResult(done=[*messages])
         await self.prepare(messages)
-        read = [self.read(each) for each in messages]
+        read = self._read_first(messages)
+        result = BatchResult(done=[*messages[: len(read)]])
         keys = {each.key for each in read if isinstance(each, Received)}
         new_keys: list[UUID] = []
         async with self.locked() as tx:
             known = {*await consumed_events.known(tx, self.key.consumer, keys)} if keys else set()
-            for message, event in zip(messages, read, strict=True):
+            for message, event in zip(result.done, read, strict=True):
                 if event is None:
                     result.passed += 1
                 elif isinstance(event, UnreadableMessage):
@@ -138,6 +142,17 @@ class PartitionWriter:
             await self.save(tx, result, new_keys)
         self._count_kept(result.kept + len(result.failures))
         return result
+
+    def _read_first(
+        self, messages: Sequence[IncomingMessage]
+    ) -> list[Received | UnreadableMessage | None]:
+        until = time.monotonic() + self._settings.projection_batch_seconds
+        read: list[Received | UnreadableMessage | None] = []
+        for each in messages:
+            read.append(self.read(each))
+            if time.monotonic() >= until:
+                break
+        return read
 
     async def _apply_event(
         self,

@@ -66,6 +66,20 @@ async def test_an_offset_is_stored_with_the_effects(database):
     assert await customers(database) == ["ada"]
 
 
+async def test_messages_whose_reading_takes_long_are_left_for_the_next_batch(database):
+    waiting = [order(number, offset=number) for number in range(1, 301)]
+    sizes = []
+    async with consuming(database, projection_batch_seconds=0.001) as (batches, _):
+        while waiting:
+            result = await batches.apply(waiting)
+            sizes.append(len(result.done))
+            assert result.done == waiting[: sizes[-1]]
+            assert (await stored_partition(database)).next_offset == result.done[-1].offset + 1
+            waiting = waiting[sizes[-1] :]
+    assert len(sizes) > 1
+    assert [version for _, version, _ in await invoices(database)] == [*range(1, 301)]
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 async def test_a_poison_event_stops_the_partition_before_it(database, at):
     messages = [order(n, "poison" if n == at else f"c{n}", f"order-{n}") for n in range(3)]

@@ -12,10 +12,12 @@ from saga_engine.events.consumers.kafka_source import KafkaSource, headers_of
 from saga_engine.events.readers.operator_audit import Operator
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import ConsumerMessageKept
+from tests.kit.consumer_sources import TopicUnderTest
 from tests.kit.consumers import (
     billing_consumer,
     check_effects,
     consumer_database,
+    invoices,
     open_failures,
     running_consumers,
     stored_partitions,
@@ -63,6 +65,20 @@ async def test_every_event_of_a_topic_takes_effect_once_and_in_order(
     assert [each.source for each in stored] == [f"kafka {topic}"] * PARTITIONS
     assert sum(each.duplicates for each in stored) == 0
     assert sum(each.next_offset or 0 for each in stored) == len(expected)
+
+
+async def test_messages_whose_reading_takes_long_take_effect_in_their_order(
+    event_url, kafka, billing
+):
+    """What was taken, and not read in the time of a batch, is applied after it."""
+    source = TopicUnderTest(kafka.servers)
+    await source.create()
+    await source.publish(*range(1, 301))
+    consumer, slow = billing_consumer(source.options), {"projection_batch_seconds": 0.001}
+    async with running_consumers(event_url, [consumer], **source.settings, **slow):
+        await wait_for_invoices(billing, 300)
+    assert [version for _, version, _ in await invoices(billing)] == [*range(1, 301)]
+    assert [each.duplicates for each in await stored_partitions(billing)] == [0]
 
 
 async def test_a_record_that_cannot_be_read_is_kept(event_url, kafka, billing, published):
