@@ -19,6 +19,11 @@ class ConfirmedOffsets:
     topic: str = ""
     ends: tuple[int, ...] = ()
 
+    def of(self, topic: str, partitions: int) -> "ConfirmedOffsets":
+        """Return what is known of a topic, which may be another one, or have more partitions."""
+        known = self.ends if topic == self.topic else ()
+        return ConfirmedOffsets(topic, known + (0,) * (partitions - len(known)))
+
     def after(self, confirmed: Mapping[int, int]) -> "ConfirmedOffsets":
         """Return what is known after events were confirmed: for a partition, the next offset."""
         ends = (max(end, confirmed.get(number, 0)) for number, end in enumerate(self.ends))

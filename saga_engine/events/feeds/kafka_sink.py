@@ -223,8 +223,7 @@ class KafkaSink:
             return
         self._check = check
         self.differences = check.differences
-        if check.name != self.confirmed_offsets.topic:
-            self.confirmed_offsets = ConfirmedOffsets(check.name, (0,) * self._options.partitions)
+        self.confirmed_offsets = self.confirmed_offsets.of(check.name, self._options.partitions)
 
     def _new_producer(self, max_message_bytes: int) -> KafkaProducer:
         self._producer = KafkaProducer(
