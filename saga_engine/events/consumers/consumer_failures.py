@@ -62,6 +62,9 @@ class FailureNumbers:
     parked_streams: int
 
 
+NOTHING_WAITS = FailureNumbers(0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class KeptOfOther:
     """Messages of a source that a consumer no longer has: their number, and the source."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from saga_engine.events.consumers import consumer_failures, consumer_lag, consumer_table
-from saga_engine.events.consumers.consumer_failures import FailureNumbers
+from saga_engine.events.consumers.consumer_failures import NOTHING_WAITS, FailureNumbers
 from saga_engine.events.consumers.consumer_table import (
     ConsumerState,
     PartitionKey,
@@ -109,8 +109,9 @@ class ConsumerMonitor:
         kept, parked, unowned = Counter[str](), Counter[str](), Counter[str]()
         unavailable = Counter(each.consumer for each in self._consumers.source_problems)
         for each in stored:
-            kept[each.name] += numbers[each.name, each.partition].kept
-            parked[each.name] += numbers[each.name, each.partition].parked_streams
+            number = numbers.get((each.name, each.partition), NOTHING_WAITS)
+            kept[each.name] += number.kept
+            parked[each.name] += number.parked_streams
             unowned[each.name] += each.state is ConsumerState.ACTIVE and each.owner is None
         return ConsumersMeasured(
             partitions=_states(stored),

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from saga_engine.errors import StoreError
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import DatabaseUnavailable, Observer
+from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught, Observer
+from saga_engine.telemetry.events.emitter import describe_error
 from saga_engine.telemetry.operations import Operation
 from saga_engine.waiting import wait_for_event
 
@@ -50,4 +51,7 @@ class ProgressMonitor:
                     await each.measure()
                 except StoreError as error:
                     self._emit(DatabaseUnavailable(operation=each.operation, problem=str(error)))
+                except Exception as error:  # noqa: BLE001 - reported: it ends no process
+                    problem = describe_error(error)
+                    self._emit(InternalErrorCaught(operation=each.operation, problem=problem))
             await wait_for_event(stop, self._settings.projection_monitor_interval)

@@ -5,7 +5,7 @@ import asyncio
 from saga_engine.errors import StoreUnavailable
 from saga_engine.events.readers.progress_monitor import ProgressMonitor
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import DatabaseUnavailable
+from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught
 from saga_engine.telemetry.operations import Operation
 from tests.kit.events import EventRecorder
 
@@ -15,6 +15,13 @@ class Unavailable:
 
     async def measure(self):
         raise StoreUnavailable("no connection")
+
+
+class Broken:
+    operation = Operation.CONSUMER
+
+    async def measure(self):
+        raise KeyError("a row that was deleted meanwhile")
 
 
 class Counted:
@@ -35,8 +42,11 @@ async def test_a_measurement_that_fails_is_reported_and_delays_no_other():
     counted = Counted(stop)
     settings = Settings(projection_monitor_interval=0.001)
     async with asyncio.timeout(30):
-        await ProgressMonitor([Unavailable(), counted], settings, emitted).run(stop)
+        await ProgressMonitor([Unavailable(), Broken(), counted], settings, emitted).run(stop)
     assert counted.measured == 3
+    assert [each.operation for each in emitted.matching(InternalErrorCaught)] == [
+        Operation.CONSUMER
+    ] * 3
     assert (
         emitted.matching(DatabaseUnavailable)
         == [DatabaseUnavailable(operation=Operation.FEED, problem="no connection")] * 3
