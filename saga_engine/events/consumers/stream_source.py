@@ -21,6 +21,7 @@ from saga_engine.events.consumers.stream_subscription import StreamSubscription
 from saga_engine.events.feeds.stream_address import stream_addresses
 from saga_engine.events.feeds.stream_client import StreamClient, broker_errors, open_client
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 
 
 class StreamSource:
@@ -97,12 +98,13 @@ class StreamSource:
             await client.close()
 
     async def _connect(self) -> StreamClient:
+        role = ConnectionRole.CONSUME
         for _ in range(len(self._addresses) - 1):
             try:
-                return await open_client(self._addresses[0], self._settings)
+                return await open_client(self._addresses[0], self._settings, role)
             except BrokerUnavailable:
                 self._addresses.rotate(-1)
-        return await open_client(self._addresses[0], self._settings)
+        return await open_client(self._addresses[0], self._settings, role)
 
 
 async def _find_streams(client: StreamClient, name: str) -> tuple[str, ...]:

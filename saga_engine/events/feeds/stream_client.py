@@ -19,6 +19,7 @@ from saga_engine.amqp.driver import CLOSE_TIMEOUT
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.events.feeds.stream_address import StreamAddress
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 
 FRAME_MAX = 134_217_728
 """Bytes: the largest setting of a body. The broker's `stream.frame_max`, 1 MiB, is the limit."""
@@ -36,16 +37,17 @@ class StreamClient(Client):
     Args:
         address: of the node.
         settings: the interval of heartbeats.
+        role: names the connection in RabbitMQ.
     """
 
-    def __init__(self, address: StreamAddress, settings: Settings) -> None:
+    def __init__(self, address: StreamAddress, settings: Settings, role: ConnectionRole) -> None:
         super().__init__(
             address.host,
             address.port,
             ssl_context=address.ssl_context(),
             frame_max=FRAME_MAX,
             heartbeat=settings.broker_heartbeat,
-            connection_name="saga-engine publish",
+            connection_name=f"saga-engine {role.value}",
             connection_closed_handler=lambda info: self.end(info.reason),
             sasl_configuration_mechanism=(
                 SlasMechanism.MechanismExternal
@@ -93,7 +95,9 @@ class _Socket(Connection):
             self._writer.transport.abort()
 
 
-async def open_client(address: StreamAddress, settings: Settings) -> StreamClient:
+async def open_client(
+    address: StreamAddress, settings: Settings, role: ConnectionRole = ConnectionRole.PUBLISH
+) -> StreamClient:
     """
     Connect and log in.
 
@@ -101,7 +105,7 @@ async def open_client(address: StreamAddress, settings: Settings) -> StreamClien
         ConfigurationError: RabbitMQ refuses the user, or a certificate file cannot be used.
         BrokerUnavailable: it is out of reach, or the plugin is not enabled.
     """
-    client = StreamClient(address, settings)
+    client = StreamClient(address, settings, role)
     try:
         async with asyncio.timeout(settings.broker_connect_timeout):
             await client.start()
