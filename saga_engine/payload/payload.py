@@ -68,6 +68,12 @@ class PayloadType:
             raise PayloadError(
                 f"{type_name(python_type)} is not a payload type: {reason}"
             ) from None
+        except RecursionError:
+            raise PayloadError(
+                f"{type_name(python_type)} is not a payload type: its types contain one another"
+                " in more levels than can be read",
+                fix="Use fewer levels, or a model that contains itself.",
+            ) from None
         except RoundTripError as problem:
             raise PayloadError(
                 f"{type_name(python_type)} cannot be sent as JSON: {problem}", fix=problem.fix

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, RootModel, field_validator
+from pydantic import BaseModel, ConfigDict, RootModel, create_model, field_validator
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
@@ -213,6 +213,15 @@ def test_a_type_that_is_not_defined_yet_is_refused(kind):
 
 
 @pytest.mark.parametrize("kind", [object(), type("Plain", (), {}), 3])
+def test_a_type_of_more_levels_than_python_can_follow_is_refused():
+    deep: Any = create_model("Level0", value=(int, 1))
+    for number in range(150):
+        deep = create_model(f"Level{number + 1}", inner=(deep, ...))
+    with pytest.raises(PayloadError, match=r"Level150 .*in more levels than can be read") as caught:
+        PayloadType(deep)
+    assert caught.value.fix == "Use fewer levels, or a model that contains itself."
+
+
 def test_a_type_without_a_schema_is_refused(kind):
     with pytest.raises(PayloadError, match="is not a payload type"):
         PayloadType(kind)
