@@ -15,7 +15,6 @@ from aiormq.exceptions import ChannelPreconditionFailed
 from saga_engine.amqp import driver
 from saga_engine.amqp.declaring_channel import DeclaringChannel
 from saga_engine.amqp.handshake import open_connection
-from saga_engine.amqp.url import split_hosts
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.vocabulary import ConnectionRole
 
@@ -61,7 +60,7 @@ async def declare_streams(
     The first partition is made last: it exists only if all were made.
 
     Args:
-        url: of RabbitMQ.
+        url: of one node of RabbitMQ.
         name: of the stream.
         partitions: their number; 1: the stream has the name itself.
         arguments: of each partition, as `x-max-age`.
@@ -75,7 +74,7 @@ async def declare_streams(
             something that is not a stream has the name.
         ConfigurationError: RabbitMQ refuses the user.
     """
-    connection = await open_connection(split_hosts(url)[0], ConnectionRole.PUBLISH, seconds)
+    connection = await open_connection(url, ConnectionRole.PUBLISH, seconds)
     try:
         declaring = DeclaringChannel(connection, seconds)
         streams = partition_names(name, partitions)

@@ -5,6 +5,7 @@ A partition that is gone is not made again when the feed has passed events: they
 and no consumer would know.
 """
 
+from collections import deque
 from datetime import timedelta
 
 from rstream import exceptions
@@ -15,6 +16,7 @@ from saga_engine.amqp.stream_queues import (
     declare_streams,
     partition_names,
 )
+from saga_engine.amqp.url import split_hosts
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.events.feeds.feed import StreamOptions
 from saga_engine.events.feeds.feed_table import FeedKey
@@ -47,6 +49,7 @@ class StreamTopology:
         self._key = key
         self._options = options
         self._settings = settings
+        self._nodes = deque(split_hosts(settings.require_broker_url()))
         self._is_compared = False
         self._was_complete = False
 
@@ -75,17 +78,25 @@ class StreamTopology:
         if missing and position > 0:
             raise BrokerUnavailable(self._gone(missing[0], position))
         if missing or not self._is_compared:
-            options = self._options
+            self.differences = await self._declare()
+            self._is_compared = True
+        self._was_complete = True
+
+    async def _declare(self) -> tuple[str, ...]:
+        """Declare what is missing, and compare the rest; the next attempt asks another node."""
+        options = self._options
+        try:
             different = await declare_streams(
-                self._settings.require_broker_url(),
+                self._nodes[0],
                 options.stream,
                 options.partitions,
                 _arguments(options),
                 self._settings.broker_connect_timeout,
             )
-            self.differences = _sentences(different)
-            self._is_compared = True
-        self._was_complete = True
+        except BaseException:  # as when it does not answer in time
+            self._nodes.rotate(-1)
+            raise
+        return _sentences(different)
 
     async def _partition_problem(self, client: StreamClient, missing: list[str]) -> str:
         """Return why a stream with other partitions cannot be used; empty when it can."""

@@ -77,6 +77,16 @@ async def test_partitions_of_a_start_that_was_cut_off_are_completed(
     await stored_messages(rabbitmq_url, *THREE, count=1)
 
 
+async def test_another_node_is_asked_when_the_first_one_is_down(stream_settings, open_sink):
+    two_nodes = stream_settings["broker_url"].replace("@", "@127.0.0.1:1,")
+    stream_settings["broker_url"] = two_nodes
+    async with open_sink(partitions=3) as sink:
+        await sink.resume(0)
+        assert "RabbitMQ at 127.0.0.1:1" in sink.problem
+        assert await sink.publish([order_event(1)]) == [PublishOutcome.CONFIRMED]
+        assert sink.problem is None
+
+
 async def test_a_stream_that_differs_is_shown_and_not_changed(rabbitmq_url, open_sink):
     async with raw_channel(rabbitmq_url) as channel:
         for name in THREE:
