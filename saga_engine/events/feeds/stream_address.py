@@ -1,7 +1,7 @@
 """Where RabbitMQ speaks the stream protocol: one address for each node of the URL."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from saga_engine import tls
@@ -31,7 +31,7 @@ class StreamAddress:
     host: str
     port: int
     username: str
-    password: str
+    password: str = field(repr=False)
     vhost: str
     uses_certificate: bool
     tls_files: tls.TlsFiles | None

@@ -21,6 +21,11 @@ def test_the_nodes_of_the_broker_have_the_usual_port():
     assert addresses(broker_url=AMQP) == expected
 
 
+def test_an_address_is_shown_without_its_password():
+    for each in stream_addresses(Settings(broker_url=AMQP)):
+        assert "s@cret" not in f"{each!r} {each}"
+
+
 def test_with_tls_the_usual_port_is_another_one():
     assert addresses(broker_url="amqps://one/?cafile=/ca.pem") == [
         ("one", 5551, "guest", "guest", "/", True)
