@@ -47,7 +47,7 @@ class StreamSubscription:
         self._next_offset = start.offset
         self._problems = problems
         self._settings = settings
-        self._waiting: Iterator[ChunkMessage] = iter(())  # of the chunk that was begun
+        self._waiting: Iterator[ChunkMessage] = iter(())  # of the chunk that is being read
         self._chunks: deque[schema.Deliver] = deque()
         self._changed = asyncio.Event()
         self._active_at = asyncio.get_running_loop().time()

@@ -150,7 +150,7 @@ async def test_an_offset_that_an_operator_has_chosen_is_not_compared(consumed, e
     assert await versions(billing) == [1, 2, 3, 5]
 
 
-def test_a_message_beyond_a_limit_is_no_other_one_when_the_limit_is_raised():
+def test_a_message_beyond_a_limit_is_known_when_the_limit_is_raised():
     """What is read of it depends on the settings, and its offset was consumed."""
     whole = message_of(order(1).attributes)
     cut = replace(whole, attributes={"id": "1"}, problem="It has more than 128 headers.")
