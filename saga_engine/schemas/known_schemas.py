@@ -64,9 +64,9 @@ class WrittenSchemas:
         """Return what is known, in the order of registration."""
         return self._known.find((subject, version)) or ()
 
-    async def read(self, subject: str, version: int) -> None:
+    async def read(self, subject: str, version: int) -> Sequence[KnownSchema]:
         """
-        Read the schemas of a version.
+        Read and return the schemas of a version.
 
         Raises:
             StoreError: the database is unavailable.
@@ -77,6 +77,7 @@ class WrittenSchemas:
         found = [known.get(each.id) or KnownSchema(each) for each in stored]
         self._known.add((subject, version), found)
         self._known.shrink()
+        return found
 
 
 class SchemasById:

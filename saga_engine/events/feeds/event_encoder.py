@@ -114,13 +114,13 @@ class AvroEncoder:
     async def encode(self, events: Sequence[Recorded]) -> list[EncodedData | None]:
         """Encode events; see EventEncoder. For one that fails, the registry is read once more."""
         encoded: list[EncodedData | None] = []
-        were_read: set[tuple[str, int]] = set()
+        read: dict[tuple[str, int], Sequence[KnownSchema]] = {}
         for number, event in enumerate(events, 1):
-            found, version = self._encode(event), (event.type, event.schema_version)
-            if found is None and version not in were_read:
-                were_read.add(version)
-                await self._schemas.read(*version)
-                found = self._encode(event)
+            version = event.type, event.schema_version
+            found = self._encode(event, read.get(version) or self._schemas.find(*version))
+            if found is None and version not in read:
+                read[version] = await self._schemas.read(*version)
+                found = self._encode(event, read[version])
             encoded.append(found)
             if number % YIELD_INTERVAL == 0:
                 await asyncio.sleep(0)
@@ -128,25 +128,29 @@ class AvroEncoder:
 
     def encode_one(self, event: Recorded) -> EncodedData:
         """Encode an event; see EventEncoder."""
-        event.require_exact_numbers()
-        data = data_json(event)
-        schemas = self._schemas.find(event.type, event.schema_version)
-        own = [each for each in schemas if each.id == event.schema_id]
-        problem = ""
-        for each in own or schemas:
-            try:
-                body = frame(each.id, each.codec.encode(orjson.loads(data)))
-            except InvalidInput as error:
-                problem = str(error)
-            else:
-                return EncodedData(AVRO_CONTENT_TYPE, body, each.id)
-        raise NotEncodable(_problem(event, own, schemas, problem))
+        return _with_schemas(event, self._schemas.find(event.type, event.schema_version))
 
-    def _encode(self, event: Recorded) -> EncodedData | None:
+    def _encode(self, event: Recorded, schemas: Sequence[KnownSchema]) -> EncodedData | None:
         try:
-            return self.encode_one(event)
+            return _with_schemas(event, schemas)
         except (UnreadableEvent, NotEncodable):
             return None
+
+
+def _with_schemas(event: Recorded, schemas: Sequence[KnownSchema]) -> EncodedData:
+    """Encode an event with one of the schemas of its version."""
+    event.require_exact_numbers()
+    data = data_json(event)
+    own = [each for each in schemas if each.id == event.schema_id]
+    problem = ""
+    for each in own or schemas:
+        try:
+            body = frame(each.id, each.codec.encode(orjson.loads(data)))
+        except InvalidInput as error:
+            problem = str(error)
+        else:
+            return EncodedData(AVRO_CONTENT_TYPE, body, each.id)
+    raise NotEncodable(_problem(event, own, schemas, problem))
 
 
 def _problem(

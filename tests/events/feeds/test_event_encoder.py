@@ -50,6 +50,15 @@ async def test_each_event_that_cannot_be_written_is_left_out_and_the_others_are_
     assert str(encoding_problem(avro, broken, "retry")).endswith("Discard the event.")
 
 
+async def test_events_of_more_versions_than_are_kept_are_written(feed_database):
+    """What was read for a batch is used in it, also if it is forgotten for another version."""
+    for subject in ("order-placed", "order-moved"):
+        await register(feed_database, Placed, subject=subject)
+    avro = AvroEncoder(WrittenSchemas(feed_database, Settings(max_known_schemas=1)))
+    encoded = await avro.encode([EVENT, replace(EVENT, type="order-moved"), EVENT])
+    assert [each is not None for each in encoded] == [True, True, True]
+
+
 async def test_a_schema_is_found_though_it_was_registered_after_the_last_event(avro, feed_database):
     assert await avro.encode([EVENT]) == [None]
     schema_id = await register(feed_database, Placed)
