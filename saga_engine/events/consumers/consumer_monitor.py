@@ -83,21 +83,24 @@ class ConsumerMonitor:
         async with self._database.transaction() as tx:
             found = await consumer_table.read(tx)
             numbers = await consumer_failures.read_numbers(tx)
-        stored = [each for each in found if each.name in sources]
+        # A source with fewer partitions than the earlier one leaves rows of that.
+        stored = [
+            each
+            for each in found
+            if each.name in sources and each.source == sources[each.name].description
+        ]
         lags = {each.key: await self._measure(each) for each in stored}
         known = {key: lag for key, lag in lags.items() if lag is not None}
         async with self._database.transaction() as tx:
             await consumer_lag.save(tx, known)
         now = asyncio.get_running_loop().time()
-        missing = sorted(sources.keys() - {each.name for each in stored})
+        missing = sorted(sources.keys() - {each.name for each in found})
         stalled = [problem for each in stored if (problem := self._stall(each, lags, now))]
         self._problems = [*map(_missing_problem, missing), *stalled]
         self._emit(self._measured(stored, lags, numbers))
 
     async def _measure(self, stored: StoredPartition) -> SourceLag | None:
         source = self._consumers.sources[stored.name]
-        if stored.source != source.description:
-            return None  # a process of another release has changed it
         return await source.measure(stored.partition, stored.next_offset)
 
     def _measured(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from saga_engine.events.consumers import consumer_lag
+from saga_engine.events.consumers import consumer_lag, consumer_table
 from saga_engine.events.consumers.consumer_monitor import ConsumerMonitor
 from saga_engine.events.consumers.source_opener import SourceOpener
 from saga_engine.protocol.topology import FEED
@@ -14,6 +14,7 @@ from saga_engine.telemetry.events import ConsumersMeasured
 from tests.kit.connections import raw_channel
 from tests.kit.consumers import (
     BILLING,
+    QUEUE,
     applying,
     billing_consumer,
     message_of,
@@ -92,6 +93,19 @@ async def test_a_partition_that_no_process_consumes_and_parked_streams_are_count
     before, after = emitted.matching(ConsumersMeasured)
     assert (before.without_owner, before.parked_streams) == ({"billing": 1}, {"billing": 0})
     assert (after.without_owner, after.parked_streams) == ({"billing": 0}, {"billing": 1})
+
+
+@ONE_BROKER
+async def test_partitions_of_an_earlier_source_are_not_counted(database, sources):
+    """They are owned by no process, and what waits there is not known."""
+    async with database.transaction() as tx:
+        await consumer_table.register(tx, "billing", "kafka orders", 3)
+        await consumer_table.register(tx, "billing", QUEUE, 1)
+    emitted = EventRecorder()
+    await monitor(database, sources, emitted).measure()
+    (measured,) = emitted.matching(ConsumersMeasured)
+    assert measured.partitions["billing", "active"] == 1
+    assert (measured.without_owner, measured.waiting) == ({"billing": 1}, {"billing": 0})
 
 
 @ONE_BROKER
