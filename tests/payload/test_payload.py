@@ -213,11 +213,11 @@ def test_a_type_that_is_not_defined_yet_is_refused(kind):
 
 
 def test_a_type_of_more_levels_than_python_can_follow_is_refused():
-    deep: Any = create_model("Level0", value=(int, 1))
+    levels: list[Any] = [create_model("Level0", value=(int, 1))]
     for number in range(150):
-        deep = create_model(f"Level{number + 1}", inner=(deep, ...))
+        levels.append(create_model(f"Level{number + 1}", inner=(levels[-1], ...)))
     with pytest.raises(PayloadError, match=r"Level150 .*in more levels than can be read") as caught:
-        PayloadType(deep)
+        PayloadType(levels[-1])
     assert caught.value.fix == "Use fewer levels, or a model that contains itself."
 
 
