@@ -12,6 +12,16 @@ from saga_engine.amqp import tolerant_decoding
 from saga_engine.embedded.broker.exchange import Exchange
 from tests.kit.amqp_properties import PROPERTIES, content_header
 from tests.kit.raw_amqp import BODY, CLOSE, HEADER, METHOD, RawAmqpClient
+from tests.kit.servers import url_of_broker
+
+
+@pytest.fixture(
+    params=["development", pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.long])]
+)
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The development broker, and RabbitMQ, with which it is compared."""
+    return url_of_broker(request)
+
 
 PUBLISH = struct.pack(">HHH", 60, 40, 0)
 ORDERS = b"\x00\x06orders\x00"

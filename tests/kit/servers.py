@@ -201,9 +201,23 @@ async def development_broker() -> AsyncIterator[FaultyBroker]:
         yield broker
 
 
-@pytest.fixture(params=["development", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+@pytest.fixture(
+    params=[
+        pytest.param("development", marks=pytest.mark.long),
+        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+    ]
+)
 def broker_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty broker: the test runs on the development broker and on RabbitMQ."""
+    """
+    The URL of an empty broker: the test runs on RabbitMQ and, if it may be long, on the other one.
+
+    That the development broker behaves like RabbitMQ is shown in tests/embedded.
+    """
+    return url_of_broker(request)
+
+
+def url_of_broker(request: pytest.FixtureRequest) -> str:
+    """The URL of the broker that a fixture's parameter names."""
     # By name, so that RabbitMQ starts only when a test that needs it runs.
     if request.param == "rabbitmq":
         url: str = request.getfixturevalue("rabbitmq_url")
