@@ -1,3 +1,4 @@
+import asyncio
 from uuid import uuid4
 
 from saga_engine.client import start_in_transaction
@@ -140,8 +141,13 @@ async def test_without_a_worker_a_start_waits_in_its_queue(settings):
 
 async def test_waiting_commands_report_an_open_incident(engine):
     run_id = await start_stuck_run(engine)
-    for typed in (("wait", run_id), ("start", "stuck", "--input", '{"name": "Bo"}', "--wait")):
-        ran = await engine(*typed, "--timeout", "8", client_poll_interval="0.2")
+    started = ("start", "stuck", "--input", '{"name": "Bo"}', "--wait")
+    async with asyncio.TaskGroup() as group:
+        commands = [
+            group.create_task(engine(*typed, "--timeout", "8", client_poll_interval="0.2"))
+            for typed in (("wait", run_id), started)
+        ]
+    for ran in (command.result() for command in commands):
         assert ran.exit_code == 124
         assert ran.err.count(", incident ") == 2  # while it waits, and in the final error
         assert "unroutable at step lose (action), since 20" in ran.err

@@ -27,7 +27,8 @@ async def test_an_input_that_is_too_large_is_refused_before_it_is_sent(client):
 
 
 async def test_a_start_without_any_engine_is_refused(settings):
-    async with Client(settings=settings) as client:
+    hasty = settings.model_copy(update={"client_timeout": 1.0})
+    async with Client(settings=hasty) as client:
         with pytest.raises(BrokerUnavailable, match="No worker has ever run on this broker"):
             await client.start("greet", ANN)
 

@@ -100,14 +100,14 @@ def test_an_invalid_value_is_a_sentence(name, value, monkeypatch):
 
 
 async def test_a_demo_with_one_url_names_the_variable_to_unset():
-    code, _, err = await run_in_bash("se demo", SAGA_ENGINE_BROKER_URL="amqp://127.0.0.1:1/")
-    assert code == 2
-    assert "Unset SAGA_ENGINE_BROKER_URL to run the demo on embedded servers" in err
+    ran = await saga_engine("demo", broker_url="amqp://127.0.0.1:1/")
+    assert ran.exit_code == 2
+    assert "Unset SAGA_ENGINE_BROKER_URL to run the demo on embedded servers" in ran.err
 
 
 async def test_a_diagram_ends_with_a_newline():
-    code, out, _ = await run_in_bash("se graph examples.place_order.sagas --format mermaid")
-    assert (code, out[-1], out[-2] == "\n") == (0, "\n", False)
+    ran = await saga_engine("graph", "examples.place_order.sagas", "--format", "mermaid")
+    assert (ran.exit_code, ran.out[-1], ran.out[-2] == "\n") == (0, "\n", False)
 
 
 async def test_a_user_without_a_name_must_name_one_in_the_url():

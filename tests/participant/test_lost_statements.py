@@ -19,22 +19,33 @@ from tests.kit.proxy import running_proxy
 from tests.kit.servers import running_postgres
 
 
-@asynccontextmanager
-async def watched(*, patience=0.5):
-    """A participant's database behind a proxy, its watchdog awake; and the server's own URL."""
-    emitted = EventRecorder()
-    async with running_postgres(use_tcp=True) as server, running_proxy(server.url) as proxy:
-        database = ParticipantDatabase(
-            proxy.url, Settings(participant_statement_check_after=patience)
-        )
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(database.run_lost_statement_monitor(emitted))
-            yield database, proxy, emitted
-            watching.cancel()
-        await database.close()
+@pytest.fixture(scope="module")
+async def server():
+    async with running_postgres(use_tcp=True) as server:
+        yield server
 
 
-async def test_a_lost_rollback_is_ended_and_the_command_stays_rejected():
+@pytest.fixture
+def watched(server):
+    """Open a participant's database behind a proxy, its watchdog awake."""
+
+    @asynccontextmanager
+    async def open_database(*, patience=0.5):
+        emitted = EventRecorder()
+        async with running_proxy(server.url) as proxy:
+            database = ParticipantDatabase(
+                proxy.url, Settings(participant_statement_check_after=patience)
+            )
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(database.run_lost_statement_monitor(emitted))
+                yield database, proxy, emitted
+                watching.cancel()
+            await database.close()
+
+    return open_database
+
+
+async def test_a_lost_rollback_is_ended_and_the_command_stays_rejected(watched):
     async with watched() as (database, proxy, emitted):
 
         async def reject(_):
@@ -48,7 +59,7 @@ async def test_a_lost_rollback_is_ended_and_the_command_stays_rejected():
 
 
 @pytest.mark.parametrize("when", ["in a statement", "in the commit"])
-async def test_a_lost_statement_is_ended_on_both_sides(when):
+async def test_a_lost_statement_is_ended_on_both_sides(watched, when):
     async with watched() as (database, proxy, emitted):
 
         async def vanish(tx):
@@ -65,7 +76,7 @@ async def test_a_lost_statement_is_ended_on_both_sides(when):
         }
 
 
-async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides():
+async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides(watched):
     async with watched() as (database, proxy, _):
 
         async def lose_the_answer(tx):
@@ -80,7 +91,7 @@ async def test_a_statement_whose_response_is_lost_is_ended_on_both_sides():
         assert await is_lock_free(database)
 
 
-async def test_a_statement_that_is_being_executed_may_take_long():
+async def test_a_statement_that_is_being_executed_may_take_long(watched):
     async with watched() as (database, _, emitted), database.transaction() as tx:
         await tx.connection.execute(text("SELECT pg_sleep(3)"))
         assert await tx.connection.scalar(text("SELECT 1")) == 1
@@ -88,7 +99,7 @@ async def test_a_statement_that_is_being_executed_may_take_long():
 
 
 @pytest.mark.long
-async def test_executing_statements_are_checked_once_per_silence_timeout():
+async def test_executing_statements_are_checked_once_per_silence_timeout(watched):
     async with watched(patience=2) as (database, proxy, _):
 
         async def work():
@@ -104,7 +115,7 @@ async def test_executing_statements_are_checked_once_per_silence_timeout():
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["a wire", "a proxy that buffers"])
-async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, monkeypatch):
+async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(watched, way, monkeypatch):
     large = "x" * 4_000_000
     async with watched() as (database, proxy, emitted):
         if way == "a wire":
@@ -117,7 +128,7 @@ async def test_a_large_statement_may_take_as_long_as_it_needs_to_arrive(way, mon
     assert not emitted.matching(DatabaseUnavailable)
 
 
-async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
+async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement(watched):
     async with watched() as (database, _, _):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5), database.transaction() as tx:
@@ -127,7 +138,7 @@ async def test_a_handler_cancelled_in_a_statement_leaves_no_pending_statement():
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [1, "none"])
-async def test_a_handler_that_pauses_keeps_its_transaction(number):
+async def test_a_handler_that_pauses_keeps_its_transaction(watched, number):
     async with watched() as (database, _, emitted), database.transaction() as tx:
         with suppress(DBAPIError):  # of which the server never hears
             await tx.connection.execute(text("SELECT CAST(:number AS integer)"), {"number": number})

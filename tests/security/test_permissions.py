@@ -694,19 +694,26 @@ FORBIDDEN = [
 ]
 
 
+@pytest.fixture(scope="module")
+async def declared_queues(broker):
+    """The queues that the forbidden acts are about; each is declared by its owner."""
+    quorum = {"x-queue-type": "quorum"}
+    for user, queue, arguments in (
+        ("stock", "saga.participant.stock", quorum),
+        ("payments", "saga.participant.payments", quorum),
+        ("billing", "billing", CONSUMER_QUEUE),
+    ):
+        async with raw_channel(broker.url(user)) as channel:
+            await channel.queue_declare(queue, durable=True, arguments=arguments)
+
+
 @pytest.mark.parametrize(
     ("user", "act"),
     FORBIDDEN,
     ids=[f"{number}-{user}" for number, (user, _) in enumerate(FORBIDDEN)],
 )
-async def test_no_user_has_more_permissions(broker, roles, monkeypatch, user, act):  # noqa: ARG001
-    async with raw_channel(broker.url("stock")) as channel:
-        arguments = {"x-queue-type": "quorum"}
-        await channel.queue_declare("saga.participant.stock", durable=True, arguments=arguments)
-    async with raw_channel(broker.url("payments")) as channel:
-        await channel.queue_declare("saga.participant.payments", durable=True, arguments=arguments)
-    async with raw_channel(broker.url("billing")) as channel:
-        await channel.queue_declare("billing", durable=True, arguments=CONSUMER_QUEUE)
+@pytest.mark.usefixtures("declared_queues")
+async def test_no_user_has_more_permissions(broker, user, act):
     async with raw_channel(broker.url(user)) as channel:
         with pytest.raises(ChannelAccessRefused):
             await act(channel)
