@@ -86,7 +86,7 @@ async def test_policy_is_accepted_by_the_broker(rabbitmq, rabbitmq_url):
 
 
 @pytest.mark.rabbitmq
-@pytest.mark.parametrize("default_type", ["quorum", "stream"])
+@pytest.mark.parametrize("default_type", ["quorum", pytest.param("stream", marks=pytest.mark.long)])
 async def test_the_default_queue_type_of_a_virtual_host_changes_nothing(rabbitmq, default_type):
     """The queue of a client is exclusive, which neither of these types can be."""
     name = f"default-{default_type}"

@@ -46,8 +46,8 @@ READING_MODULES = 410
     "arguments",
     [
         ("list",),
-        ("show", "0198c0de-0000-7000-8000-000000000001"),
-        ("incidents",),
+        pytest.param(("show", "0198c0de-0000-7000-8000-000000000001"), marks=pytest.mark.long),
+        pytest.param(("incidents",), marks=pytest.mark.long),
         ("resolve", "0198c0de-0000-7000-8000-000000000001/1", "retry", "--reason", "x"),
     ],
     ids=lambda arguments: arguments[0],

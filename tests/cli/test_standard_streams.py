@@ -28,15 +28,22 @@ CLOSED = "The output cannot be written: Bad file descriptor"
     ("script", "code", "words"),
     [
         ("se config show >/dev/full", 10, FULL + ". The command itself succeeded."),
-        ("se config show --json >/dev/full", 10, FULL),
-        ("se --help >/dev/full", 10, FULL),
+        pytest.param("se config show --json >/dev/full", 10, FULL, marks=pytest.mark.long),
+        pytest.param("se --help >/dev/full", 10, FULL, marks=pytest.mark.long),
         ("se config show >&-", 10, CLOSED),
-        ("se topology --policy >&-", 10, CLOSED),
-        ("se list >&-", 2, "SAGA_ENGINE_DATABASE_URL is not set"),
+        pytest.param("se topology --policy >&-", 10, CLOSED, marks=pytest.mark.long),
+        pytest.param(
+            "se list >&-", 2, "SAGA_ENGINE_DATABASE_URL is not set", marks=pytest.mark.long
+        ),
         ("se start parcel --input - <&-", 2, "--input: stdin cannot be read: Bad file descriptor"),
         ("se start parcel --input @/", 2, "--input: / cannot be read: Is a directory"),
         ("se start parcel --input @/dev/zero", 2, "--input: /dev/zero cannot be read: it has more"),
-        ("se start parcel --input @/proc/self/mem", 2, "--input: /proc/self/mem cannot be read"),
+        pytest.param(
+            "se start parcel --input @/proc/self/mem",
+            2,
+            "--input: /proc/self/mem cannot be read",
+            marks=pytest.mark.long,
+        ),
         ("mkdir /tmp/gone.$$; cd /tmp/gone.$$; rmdir /tmp/gone.$$; se worker x", 2, "_URL is not"),
     ],
 )
@@ -49,12 +56,12 @@ async def test_an_unusable_output_or_input_is_a_sentence(script, code, words):
     ("script", "code"),
     [
         ("se config show 2>&-", 0),
-        ("se config show 2>/dev/full", 0),
-        ("se list 2>&-", 2),
+        pytest.param("se config show 2>/dev/full", 0, marks=pytest.mark.long),
+        pytest.param("se list 2>&-", 2, marks=pytest.mark.long),
         ("se list 2>/dev/full", 2),
         ("se config show | true; exit ${PIPESTATUS[0]}", 0),
-        ("se topology | true; exit ${PIPESTATUS[0]}", 0),
-        ("se --help | true; exit ${PIPESTATUS[0]}", 0),
+        pytest.param("se topology | true; exit ${PIPESTATUS[0]}", 0, marks=pytest.mark.long),
+        pytest.param("se --help | true; exit ${PIPESTATUS[0]}", 0, marks=pytest.mark.long),
         ("se config show <&- >/dev/null 2>&-", 0),
     ],
 )

@@ -81,7 +81,9 @@ async def texts_of(engine, run_id, codec_settings):
     return said, "\n".join(journal)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    "codec", ["without a codec", pytest.param("with a codec", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     "mapping", [quotes_its_input, raises_its_input, returns_what_cannot_travel, fails_deeper]
 )

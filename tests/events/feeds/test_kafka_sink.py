@@ -44,7 +44,13 @@ def servers_at(proxy: TcpProxy) -> str:
     return proxy.url.removeprefix("tcp://")
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize(
+    "compression",
+    [
+        *("none", "snappy", "zstd"),
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("gzip", "lz4")),
+    ],
+)
 async def test_events_of_a_stream_are_in_one_partition_in_their_order(kafka, compression):
     topic, events = new_topic(), some_events(600)
     async with open_sink(kafka.servers, kafka_options(topic, compression=compression)) as sink:
@@ -121,7 +127,7 @@ async def test_another_number_of_partitions_stops_the_feed(kafka):
     assert await read_topic(kafka.servers, topic) == []
 
 
-@pytest.mark.parametrize("is_resumed", [True, False])
+@pytest.mark.parametrize("is_resumed", [pytest.param(True, marks=pytest.mark.long), False])
 async def test_a_deleted_topic_is_made_again_only_by_an_operator(kafka, is_resumed):
     topic = new_topic()
     async with open_sink(kafka.servers, kafka_options(topic)) as sink:

@@ -97,7 +97,9 @@ async def orders(database: Database) -> Database:
     return database
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(each, marks=pytest.mark.long) for each in range(2, 5))]
+)
 async def test_folding_gives_the_rows_of_the_changes_one_by_one(orders, seed):
     rng = Random(seed)
     succeeded = 0
