@@ -71,8 +71,9 @@ class OffsetProblems:
     def beyond_end(self, offset: int) -> str:
         """It has fewer messages than were consumed."""
         return (
-            f"{self.name} ends before offset {offset - 1}, which was consumed: it was deleted and"
-            f" made again, or has lost messages. {self._begin_again}"
+            f"{self.name} ends before offset {offset - 1}, which was consumed or passed over by a"
+            " rewind: it was deleted and made again, has lost messages, or the rewind went beyond"
+            f" its end. {self._begin_again}"
         )
 
     def other_message(self, offset: int) -> str:

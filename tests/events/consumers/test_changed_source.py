@@ -91,7 +91,7 @@ async def test_a_source_that_was_made_again_with_fewer_messages_is_noticed(
     await consumed.create()
     await consumed.publish(11)
     problem = await problem_of(consumed, event_url)
-    assert "ends before offset 2, which was consumed: it was deleted and made again" in problem
+    assert "ends before offset 2, which was consumed or passed over by a rewind" in problem
     await follow_advice(billing, problem)
     assert not await consume(consumed, event_url, billing, 4)
 
@@ -140,7 +140,9 @@ async def test_what_retention_has_deleted_before_it_was_consumed_is_named(
 
 async def test_an_offset_that_the_source_does_not_have_is_named(consumed, event_url, billing):
     await rewind(billing, 4_711)
-    assert "ends before offset 4710" in await problem_of(consumed, event_url)
+    problem = await problem_of(consumed, event_url)
+    assert "ends before offset 4710" in problem
+    assert "or the rewind went beyond its end" in problem
 
 
 async def test_an_offset_that_an_operator_has_chosen_is_not_compared(consumed, event_url, billing):
