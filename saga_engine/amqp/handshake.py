@@ -11,7 +11,7 @@ from aiormq.exceptions import (
 from saga_engine import tls
 from saga_engine.amqp import driver
 from saga_engine.amqp.driver import AmqpConnection
-from saga_engine.amqp.url import INVALID_URL, display_address
+from saga_engine.amqp.url import INVALID_URL, display_address, vhost_of
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.vocabulary import ConnectionRole
 
@@ -52,7 +52,7 @@ async def open_connection(url: str, role: ConnectionRole, seconds: float) -> Amq
     except BrokerUnavailable as error:
         if tls_problem := tls.handshake_problem(error.__cause__, tls.BROKER_PARAMETERS):
             raise BrokerUnavailable(f"RabbitMQ at {address} {tls_problem}.") from error.__cause__
-        configuration_problem = _configuration_problem(error.__cause__, address)
+        configuration_problem = _configuration_problem(error.__cause__, address, vhost_of(url))
         unreachable = (
             f"{error} Start it, or correct"
             f" SAGA_ENGINE_BROKER_URL.{_connection_reset_hint(error, url)}"
@@ -69,7 +69,7 @@ def _ignore_blocked(*_: str) -> None:
     """Ignore a block while the connection is being opened: opening only takes longer."""
 
 
-def _configuration_problem(error: BaseException | None, address: str) -> str:
+def _configuration_problem(error: BaseException | None, address: str, vhost: str) -> str:
     if isinstance(error, ProbableAuthenticationError | AuthenticationError):
         return (
             f"RabbitMQ at {address} refuses this user or password."
@@ -78,9 +78,9 @@ def _configuration_problem(error: BaseException | None, address: str) -> str:
     # The broker refuses a virtual host with Connection.Close in place of Connection.OpenOk.
     if isinstance(error, InvalidFrameError) and "Connection.OpenOk" in str(error):
         return (
-            f"RabbitMQ at {address} has no such virtual host, or does not let this user into it."
-            " Create it (`rabbitmqctl add_vhost`), grant the permissions (`rabbitmqctl"
-            " set_permissions`), or correct SAGA_ENGINE_BROKER_URL."
+            f"RabbitMQ at {address.partition(',')[0]} has no virtual host {vhost!r}, or does not"
+            " let this user into it. Create it (`rabbitmqctl add_vhost`), grant the permissions"
+            " (`rabbitmqctl set_permissions`), or correct SAGA_ENGINE_BROKER_URL."
         )
     return ""
 

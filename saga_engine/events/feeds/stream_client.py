@@ -7,6 +7,8 @@ because it reconnects on its own and publishes buffered messages again in any or
 
 import asyncio
 import logging
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,14 +19,16 @@ from rstream.connection import Connection, ConnectionClosed
 from saga_engine import tls
 from saga_engine.amqp.driver import CLOSE_TIMEOUT
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
-from saga_engine.events.feeds.stream_address import StreamAddress
+from saga_engine.events.feeds.stream_address import PORT, TLS_PORT, StreamAddress
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole
 
 FRAME_MAX = 134_217_728
 """Bytes: the largest setting of a body. The broker's `stream.frame_max`, 1 MiB, is the limit."""
 
-_FIX = "Correct SAGA_ENGINE_BROKER_STREAM_URL, or SAGA_ENGINE_BROKER_URL if only that is set."
+_URL = "SAGA_ENGINE_BROKER_STREAM_URL, or SAGA_ENGINE_BROKER_URL if only that is set"
+_FIX = f"Correct {_URL}."
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 # rstream logs each lost connection with a traceback; its end is reported as a problem of the feed.
 logging.getLogger("rstream").addHandler(logging.NullHandler())
@@ -144,14 +148,26 @@ def _connect_error(address: StreamAddress, error: Exception) -> Exception:
         )
     if isinstance(error, exceptions.VirtualHostAccessFailure):
         return ConfigurationError(
-            f"RabbitMQ at {address} has no such virtual host, or does not let this user into it."
-            f" Create it, or grant the permissions that docs/security.md lists. {_FIX}"
+            f"RabbitMQ at {address.host}:{address.port} has no virtual host {address.vhost!r}, or"
+            " does not let this user into it. Create it, or grant the permissions that"
+            f" docs/security.md lists. {_FIX}"
         )
     if problem := tls.handshake_problem(error, tls.BROKER_STREAM_PARAMETERS):
         return BrokerUnavailable(f"RabbitMQ at {address} {problem}.")
-    reason = str(error) or type(error).__name__
     return BrokerUnavailable(
-        f"RabbitMQ at {address} is out of reach by the stream protocol: {reason}. Start it, enable"
-        f" its plugin with `rabbitmq-plugins enable rabbitmq_stream`, or correct the address."
-        f" {_FIX}"
+        f"RabbitMQ at {address} is out of reach by the stream protocol: {_reason(error)}. Start it,"
+        f" enable its plugin with `rabbitmq-plugins enable rabbitmq_stream`, or correct {_URL}."
     )
+
+
+def _reason(error: Exception) -> str:
+    """Return why a connection could not be opened, without the Python of asyncio's text."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return (
+            "it did not answer within broker_connect_timeout, as if the port were another one, that"
+            f" of AMQP for example (the stream protocol has {PORT}, with TLS {TLS_PORT})"
+        )
+    if numbers := _ERRNO.findall(str(error)):  # one for each address of the host
+        return " and ".join(dict.fromkeys(os.strerror(int(each)) for each in numbers))
+    strerror = error.strerror if isinstance(error, OSError) else ""
+    return strerror or str(error) or type(error).__name__

@@ -1,9 +1,11 @@
 """A connection by the stream protocol is opened again, and says why it cannot be."""
 
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 
+from saga_engine.embedded.server_process import free_port
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.protocol.message import PublishOutcome
 from tests.kit.connections import wait_until
@@ -28,17 +30,32 @@ async def test_a_wrong_password_is_named_at_the_start(open_sink, stream_settings
 
 async def test_a_virtual_host_that_is_missing_is_named(open_sink, stream_settings):
     stream_settings["broker_stream_url"] += "-none"
-    with pytest.raises(ConfigurationError, match="has no such virtual host"):
+    with pytest.raises(
+        ConfigurationError, match=r"^RabbitMQ at 127.0.0.1:\d+ has no virtual host '.+-none',"
+    ):
         async with open_sink():
             pass
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_without_the_plugin_the_command_that_enables_it_is_named(
-    open_sink, stream_settings, rabbitmq
+    open_sink, stream_settings, host
 ):
-    port = rabbitmq.stream_port
-    stream_settings["broker_stream_url"] = f"rabbitmq-stream://guest:guest@127.0.0.1:{port + 1}/"
-    with pytest.raises(BrokerUnavailable, match="rabbitmq-plugins enable rabbitmq_stream"):
+    stream_settings["broker_stream_url"] = f"rabbitmq-stream://guest:guest@{host}:{free_port()}/"
+    with pytest.raises(BrokerUnavailable, match="rabbitmq-plugins enable rabbitmq_stream") as error:
+        async with open_sink():
+            pass
+    assert "by the stream protocol: Connection refused. Start it" in str(error.value)
+    assert "orrect the address" not in str(error.value)
+
+
+async def test_the_port_of_another_protocol_is_suspected_when_nothing_answers(
+    open_sink, stream_settings
+):
+    port = urlsplit(stream_settings["broker_url"]).port
+    stream_settings["broker_stream_url"] = f"rabbitmq-stream://guest:guest@127.0.0.1:{port}/"
+    stream_settings["broker_connect_timeout"] = 0.5
+    with pytest.raises(BrokerUnavailable, match=r"broker_connect_timeout, .* AMQP .* has 5552"):
         async with open_sink():
             pass
 
