@@ -107,7 +107,9 @@ async def test_a_missing_event_is_an_error_and_not_another_state(
         await events.handle(wallets, "w1", Deposit(amount=1))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(each, marks=pytest.mark.long) for each in range(2, 8))]
+)
 async def test_random_commands_leave_the_state_of_a_replay_with_any_snapshots_and_pages(
     event_url: str, seed: int
 ):

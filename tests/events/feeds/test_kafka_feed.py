@@ -30,7 +30,7 @@ async def wait_for_kafka(database, position):
     await wait_for_feed(database, position, TO_KAFKA.name)
 
 
-@pytest.mark.parametrize("batch_size", [7, 500])
+@pytest.mark.parametrize("batch_size", [7, pytest.param(500, marks=pytest.mark.long)])
 async def test_every_event_is_published_in_the_order_of_its_stream(
     events, event_url, kafka, feed_database, batch_size
 ):

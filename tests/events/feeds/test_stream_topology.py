@@ -19,7 +19,7 @@ pytestmark = pytest.mark.rabbitmq
 OPERATOR = Operator("mara", "tested")
 
 
-@pytest.mark.parametrize("declared", [1, 2, 5])
+@pytest.mark.parametrize("declared", [pytest.param(1, marks=pytest.mark.long), 2, 5])
 async def test_a_feed_stops_at_a_stream_with_other_partitions(
     events, rabbitmq_url, stream_database, run_feed, declared
 ):

@@ -57,7 +57,7 @@ def refuse_first(behaviour, times=1):
     return behave
 
 
-@pytest.mark.parametrize("batch_size", [3, 500])
+@pytest.mark.parametrize("batch_size", [3, pytest.param(500, marks=pytest.mark.long)])
 async def test_every_event_is_received_in_the_order_of_its_stream(
     events, event_url, receiver, webhook_database, batch_size
 ):

@@ -572,8 +572,15 @@ async def waits_in_a_statement(connection) -> None:
     await connection.exec_driver_sql("SELECT pg_sleep(60)")
 
 
-@pytest.mark.parametrize("fail", [blocks, waits_in_a_statement])
-@pytest.mark.parametrize("on_poison", ["stop", "park-stream"])
+@pytest.mark.parametrize(
+    ("on_poison", "fail"),
+    [
+        ("stop", blocks),
+        ("park-stream", waits_in_a_statement),
+        pytest.param("stop", waits_in_a_statement, marks=pytest.mark.long),
+        pytest.param("park-stream", blocks, marks=pytest.mark.long),
+    ],
+)
 async def test_a_function_that_takes_the_time_of_the_transaction_is_blamed(
     events, database, fail, on_poison
 ):
@@ -614,7 +621,7 @@ async def short_database(event_url, database):
         yield short
 
 
-@pytest.mark.parametrize("on_poison", ["stop", "park-stream"])
+@pytest.mark.parametrize("on_poison", ["stop", pytest.param("park-stream", marks=pytest.mark.long)])
 async def test_a_function_that_blocks_until_another_process_has_its_lease_is_blamed(
     events, short_database, event_url, on_poison
 ):
