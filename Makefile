@@ -5,7 +5,7 @@
 # make test-all  make test, and the tests marked `long`: simulation, faults, load, hostile input
 # make lint types
 # make programs  the servers and tools that the tests run on; a single test file needs them first
-# make test-rabbitmq4  the tests of the broker, feeds, participants and clients, and some faults, on
+# make test-rabbitmq4  the tests of the broker, feeds, consumers, participants and clients, and some faults, on
 #                RabbitMQ 4.0 of Debian 13, downloaded into the cache; other targets use the installed one
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
 # make fault-tables OUTPUT=FILE  writes what `make faults | tee FILE` has printed into the documents
@@ -32,7 +32,8 @@ QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simu
     tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py
 RABBITMQ4 := tests/kit/test_rabbitmq.py tests/amqp tests/events/feeds tests/events/test_killed_feeds.py \
     tests/events/test_killed_stream_feeds.py tests/events/test_killed_deliveries.py tests/participant tests/client tests/security/test_permissions.py \
-    tests/security/test_tls.py tests/simulation/test_broker_model.py tests/foreign tests/faults/test_selection.py
+    tests/security/test_tls.py tests/simulation/test_broker_model.py tests/foreign tests/faults/test_selection.py \
+    tests/events/consumers tests/events/test_network_faults.py
 SELECTION := tests/faults/test_selection.py
 COVERAGE := --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload \
     --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
