@@ -10,7 +10,7 @@ from saga_engine.waiting import wait_for_any, wait_for_event
 
 class HorizonWatch:
     """
-    Asks for the horizon periodically while somebody waits for it to move, and wakes those who do.
+    Asks for the horizon periodically while a task waits for it to move, and wakes all that do.
 
     Polling, because a notification in each transaction that appends would cost it several times as
     much, and is lost when the connection is.
@@ -26,7 +26,7 @@ class HorizonWatch:
         self._interval_max = settings.event_poll_interval_max
         self._moved = asyncio.Event()
         self._waiting = 0  # how many wait for it to move
-        self._wanted = asyncio.Event()  # set while somebody does
+        self._wanted = asyncio.Event()  # set while a task waits
 
     async def wait_beyond(self, position: int, seconds: float) -> bool:
         """Wait until the horizon is above *position*, for at most *seconds*; whether it is."""
@@ -66,7 +66,7 @@ class HorizonWatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """
-        Look until *stop* is set, less often while nothing moves or nobody waits.
+        Look until *stop* is set, less often while nothing moves or no task waits.
 
         Raises:
             StoreUnavailable: the database is out of reach; call it again.

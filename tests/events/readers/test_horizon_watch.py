@@ -72,7 +72,7 @@ async def test_a_look_that_failed_is_repeated_soon(event_url, database):
         await running
 
 
-async def test_nobody_looks_often_while_nobody_waits(events, database):
+async def test_looks_are_rare_while_no_task_waits(events, database):
     """A feed publishes a batch, and lets events gather: looks meanwhile would be for nothing."""
     settings, stop = (
         Settings(event_poll_interval=0.001, event_poll_interval_max=60.0),
