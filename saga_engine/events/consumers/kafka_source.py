@@ -75,11 +75,16 @@ class KafkaSource:
         metadata = await self._client.call(lambda it: it.list_topics(self._topic, timeout=seconds))
         topic = metadata.topics[self._topic]
         if topic.error is not None:
-            raise BrokerUnavailable(
-                f"Topic {self._topic!r} cannot be read: {topic.error.str()}. Start the feed that"
-                " creates it, or correct its name."
-            )
+            raise BrokerUnavailable(self._unreadable(topic.error))
         return len(topic.partitions)
+
+    def _unreadable(self, error: KafkaError) -> str:
+        if error.name() == "TOPIC_AUTHORIZATION_FAILED":
+            return problem_of(error, self._topic)
+        return (
+            f"Topic {self._topic!r} cannot be read: {error.str()}. Start the feed that creates it,"
+            " or correct its name."
+        )
 
     async def measure(self, partition: int, offset: int | None) -> SourceLag | None:
         try:

@@ -1,6 +1,7 @@
 """Events of a topic take effect once and in order, from the offsets in the consumer's database."""
 
 import asyncio
+import re
 
 import pytest
 from confluent_kafka import Producer
@@ -28,6 +29,7 @@ from tests.kit.kafka_feeds import PARTITIONS, TO_KAFKA, kafka_feed, running_kafk
 from tests.kit.kafka_topics import new_topic
 from tests.kit.programs import wait_until_true
 from tests.kit.projections import append_orders
+from tests.kit.proxy import running_proxy
 
 
 @pytest.fixture
@@ -145,3 +147,17 @@ async def test_a_topic_that_is_missing_is_named(event_url, kafka, billing):
     with pytest.raises(BrokerUnavailable, match="Topic 'missing' cannot be read"):
         async with running_consumers(event_url, [consumer], kafka_bootstrap_servers=kafka.servers):
             pass
+
+
+async def test_a_right_that_is_missing_is_named(kafka):
+    """The server knows no rights: the proxy makes a refusal of its "unknown topic"."""
+    unknown, refused = (code.to_bytes(2) for code in (3, 29))
+    answer = re.compile(unknown + b"(.{1,2}secret)", re.DOTALL)  # the code, a length, the name
+    async with running_proxy(f"tcp://{kafka.servers}") as proxy:
+        address = kafka.addressed(proxy.url)
+        proxy.from_server.rewrite = lambda data: answer.sub(refused + rb"\1", address(data))
+        settings = Settings(kafka_bootstrap_servers=proxy.url.removeprefix("tcp://"))
+        source = KafkaSource("billing", from_kafka("secret"), settings)
+        with pytest.raises(BrokerUnavailable, match=r"'secret': .* needs DESCRIBE and READ"):
+            await source.partition_count()
+        await source.close()
