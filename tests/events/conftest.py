@@ -82,8 +82,8 @@ async def tcp_url(tcp_databases: Databases, tcp_template: str) -> AsyncIterator[
 
 @pytest.fixture
 async def events(event_url: str) -> AsyncIterator[Events]:
-    """A client of that database."""
-    async with Events(event_url, settings=Settings()) as client:
+    """A client of that database, which waits for a loaded machine."""
+    async with Events(event_url, settings=Settings(database_transaction_timeout=60.0)) as client:
         yield client
 
 
