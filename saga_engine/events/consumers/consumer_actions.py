@@ -158,8 +158,8 @@ async def find(tx: Transaction, name: str) -> Sequence[StoredPartition]:
     found = await consumer_table.read(tx, name)
     if not found:
         raise NotFound(
-            f"There is no consumer {name!r}. `saga-engine consumers list` shows those that were"
-            " registered."
+            f"There is no consumer {name!r}. `saga-engine consumers list` shows those that have"
+            " started and found their source."
         )
     return found
 

@@ -72,7 +72,7 @@ class KafkaSource:
 
     async def partition_count(self) -> int:
         seconds = self._settings.kafka_request_timeout
-        metadata = await self._client.call(lambda it: it.list_topics(self._topic, timeout=seconds))
+        metadata = await self._client.ask(lambda it: it.list_topics(self._topic, timeout=seconds))
         topic = metadata.topics[self._topic]
         if topic.error is not None:
             raise BrokerUnavailable(self._unreadable(topic.error))
@@ -82,8 +82,8 @@ class KafkaSource:
         if error.name() == "TOPIC_AUTHORIZATION_FAILED":
             return problem_of(error, self._topic)
         return (
-            f"Topic {self._topic!r} cannot be read: {error.str()}. Start the feed that creates it,"
-            " or correct its name."
+            f"Topic {self._topic!r} of Kafka at {self._settings.kafka_bootstrap_servers} cannot be"
+            f" read: {error.str()}. Start the feed that creates it, or correct its name."
         )
 
     async def measure(self, partition: int, offset: int | None) -> SourceLag | None:
@@ -139,7 +139,7 @@ class KafkaSource:
         """Return the first offset of a partition, and the one after its last."""
         place = TopicPartition(self._topic, partition)
         seconds = self._settings.kafka_request_timeout
-        low, high = await client.call(lambda it: it.get_watermark_offsets(place, timeout=seconds))
+        low, high = await client.ask(lambda it: it.get_watermark_offsets(place, timeout=seconds))
         return int(low), int(high)
 
 
@@ -274,6 +274,15 @@ class _Client:
             self._errors.last = None
             raise BrokerUnavailable(problem_of(reason, self._topic)) from error
 
+    async def ask(self, request: Callable[[Any], T]) -> T:
+        """
+        As `call`, for a request while no partition is assigned: its error names the server.
+
+        Raises:
+            BrokerUnavailable: Kafka is out of reach, or refuses.
+        """
+        return await self.call(lambda it: _ask(it, request))
+
     def raise_problem(self) -> None:
         """
         Raise what the connections have reported since the last call.
@@ -294,6 +303,14 @@ class _Client:
         with suppress(BrokerUnavailable):
             await self.call(lambda it: it.close())
         self._executor.shutdown(wait=False)
+
+
+def _ask(consumer: Any, request: Callable[[Any], T]) -> T:
+    try:
+        return request(consumer)
+    except KafkaException:
+        consumer.poll(0)  # calls `error_cb` with what the connections have reported
+        raise
 
 
 def _poll(consumer: Any, limit: int, seconds: float) -> list[Message]:

@@ -6,6 +6,7 @@ import re
 import pytest
 from confluent_kafka import Producer
 
+from saga_engine.embedded.server_process import free_port
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 from saga_engine.events import from_kafka
 from saga_engine.events.consumers import consumer_actions
@@ -159,5 +160,18 @@ async def test_a_right_that_is_missing_is_named(kafka):
         settings = Settings(kafka_bootstrap_servers=proxy.url.removeprefix("tcp://"))
         source = KafkaSource("billing", from_kafka("secret"), settings)
         with pytest.raises(BrokerUnavailable, match=r"'secret': .* needs DESCRIBE and READ"):
+            await source.partition_count()
+        await source.close()
+
+
+async def test_what_fails_at_the_start_names_the_server(kafka):
+    port = free_port()
+    for servers, sentence in (
+        (kafka.servers, f"^Topic 'no-topic' of Kafka at {kafka.servers} cannot be read: "),
+        (f"localhost:{port}", f"^Kafka is unavailable: localhost:{port}/.*Connection refused"),
+    ):
+        settings = Settings(kafka_bootstrap_servers=servers, kafka_request_timeout=2.0)
+        source = KafkaSource("billing", from_kafka("no-topic"), settings)
+        with pytest.raises(BrokerUnavailable, match=sentence):
             await source.partition_count()
         await source.close()
