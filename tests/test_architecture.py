@@ -68,6 +68,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/events/feeds/stream_client.py": "test_stream_connection.py tests what it raises",
     "saga_engine/events/consumers/stream_probe.py": "test_consumer_lag.py measures with it",
     "saga_engine/events/consumers/stream_subscription.py": "test_changed_source.py begins with it",
+    "saga_engine/events/declared_events.py": "test_schemas.py registers the events of each kind",
     "saga_engine/cli/declared_schemas.py": "test_schemas.py checks and registers what it loads",
     "saga_engine/cli/event_database.py": "test_feeds.py and test_projections.py open it",
     "saga_engine/cli/operator_actions.py": "test_feeds.py and test_projections.py print them",

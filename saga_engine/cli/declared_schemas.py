@@ -1,14 +1,11 @@
 """The schemas that a module declares: of its events, and of the messages of its sagas."""
 
-from collections.abc import Iterator
-
 from saga_engine.events.aggregates.aggregate import Aggregate
 from saga_engine.events.consumers import consumer_rules
 from saga_engine.events.consumers.consumer import Consumer
+from saga_engine.events.declared_events import event_types_of_declaration
 from saga_engine.events.event_store.event_schema import event_schemas
-from saga_engine.events.event_store.event_types import EventType
 from saga_engine.events.feeds.feed import Feed
-from saga_engine.events.feeds.feed_rules import event_types_of_feed
 from saga_engine.events.projections.projection import Projection
 from saga_engine.loading import load_objects
 from saga_engine.saga.definition import Saga
@@ -30,7 +27,7 @@ def load_schemas(module: str, settings: Settings) -> list[DeclaredSchema]:
     """
     found = load_objects(module, _KINDS, settings.import_timeout)
     sagas = validated([each for each in found if isinstance(each, Saga)])
-    types = [kind for each in found for kind in _event_types(each)]
+    types = [kind for each in found for kind in event_types_of_declaration(each)]
     declared = [*event_schemas(types), *(each for saga in sagas for each in schemas_of_saga(saga))]
     return sorted(declared, key=lambda each: (each.subject, each.schema.version))
 
@@ -46,12 +43,3 @@ def load_consumers(module: str, settings: Settings) -> list[Consumer]:
     consumers = [each for each in found if isinstance(each, Consumer)]
     consumer_rules.check(consumers)
     return consumers
-
-
-def _event_types(declared: object) -> Iterator[EventType]:
-    if isinstance(declared, Aggregate):
-        yield from (fold.event_type for fold in declared.folds.values())
-    elif isinstance(declared, Projection):
-        yield from declared.event_types
-    elif isinstance(declared, Feed):
-        yield from event_types_of_feed(declared)

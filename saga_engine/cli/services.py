@@ -18,6 +18,7 @@ from saga_engine.cli.graceful_shutdown import (
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import ConfigurationError
+from saga_engine.events.aggregates.aggregate import Aggregate
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.consumers.service import ConsumerService
 from saga_engine.events.feeds.feed import Feed
@@ -110,6 +111,9 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
     """
     Run the projections and feeds of some modules, until the process is stopped.
 
+    The schemas of the events that these modules declare, also in aggregates, are registered. The
+    process does not start if one of them cannot read what is stored.
+
     The first SIGTERM or SIGINT finishes the batches in progress and exits 0; the second exits at
     once.
 
@@ -119,9 +123,15 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
     exit_on_stop_signals()
     settings = _load_settings(port, host)
     settings.require_database_url()
-    loaded = _load_all(modules, (Projection, Feed), settings)
+    loaded = _load_all(modules, (Projection, Feed, Aggregate), settings)
     projections = [each for each in loaded if isinstance(each, Projection)]
     feeds = [each for each in loaded if isinstance(each, Feed)]
+    aggregates = [each for each in loaded if isinstance(each, Aggregate)]
+    if not projections and not feeds:
+        raise ConfigurationError(
+            f"{', '.join(modules)} declares no Projection or Feed. To register the schemas of a"
+            " module that has none: saga-engine schemas register MODULE."
+        )
     require_servers(feeds, settings)
     gc.freeze()  # what the modules have made stays
     gc.set_threshold(COLLECT_AFTER)
@@ -129,7 +139,7 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
         settings,
         Program.PROJECTOR,
         lambda emit, time_limit: ProjectorService(
-            projections, settings, emit, time_limit, feeds=feeds
+            projections, settings, emit, time_limit, feeds=feeds, aggregates=aggregates
         ),
     )
 

@@ -9,6 +9,7 @@ Event sourcing on the same PostgreSQL: streams, aggregates, projections, feeds a
     feeds/        events published in the order of their streams, at least once
     consumers/    published events take effect once in another service's database
     read_models/  the engine's own projections of the journals of runs, beside a worker
+    declared_events  the events that a declaration names, whose schemas are registered
     client        Events: appends and reads, with a connection pool of its own
     service       ProjectorService: the process of a projector, its readiness and its shutdown
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from saga_engine.engine_process import EngineProcess, Readiness
+from saga_engine.events.aggregates.aggregate import Aggregate
+from saga_engine.events.declared_events import event_types_of_declaration
 from saga_engine.events.event_store.schema_registration import register_events
 from saga_engine.events.feeds.feed import Feed
 from saga_engine.events.feeds.feed_monitor import FeedMonitor
 from saga_engine.events.feeds.feed_publisher import FeedPublisher
-from saga_engine.events.feeds.feed_rules import event_types_of_feed
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_monitor import ProjectionMonitor
 from saga_engine.events.projections.projector import Projector
@@ -46,6 +47,7 @@ class ProjectorService(EngineProcess):
         emit: takes telemetry events.
         time_limit: interrupts calls of pure functions.
         feeds: their names are different.
+        aggregates: whose events are registered and judged, as those of projections and feeds are.
 
     Raises:
         DefinitionError: a projection or a feed breaks a rule; on entering: an event cannot read
@@ -65,11 +67,12 @@ class ProjectorService(EngineProcess):
         time_limit: CallTimeLimit = NO_TIME_LIMIT,
         *,
         feeds: Sequence[Feed] = (),
+        aggregates: Sequence[Aggregate] = (),
     ) -> None:
         super().__init__(Program.PROJECTOR, settings, emit)
         url = settings.require_database_url()
         self._projections = projections
-        self._declared_feeds = feeds
+        self._declared = (*projections, *feeds, *aggregates)
         self._time_limit = time_limit
         self._projector = Projector(projections, url, settings, emit, time_limit)
         self._feeds = FeedPublisher(feeds, url, settings, emit) if feeds else None
@@ -98,9 +101,8 @@ class ProjectorService(EngineProcess):
         self._emit(ProjectionsRegistered(projections=names))
 
     async def _register_schemas(self) -> None:
-        """Register the schemas of the events that the projections and feeds read."""
-        types = [kind for each in self._projections for kind in each.event_types]
-        types += [kind for each in self._declared_feeds for kind in event_types_of_feed(each)]
+        """Register the schemas of all declared events, or refuse those that break."""
+        types = [kind for each in self._declared for kind in event_types_of_declaration(each)]
         async with self._database.transaction() as tx:
             await register_events(tx, types, self._settings, self._time_limit)
 

@@ -147,7 +147,12 @@ async def test_a_projector_that_cannot_start_names_the_problem(migrated_url, dat
         ((), migrated_url, 2, "Name a module"),
         ((ORDERS,), "", 2, "SAGA_ENGINE_DATABASE_URL is not set"),
         (("examples.place_order.sagas",), migrated_url, 2, "declares no Projection"),
-        ((f"{ORDERS}:missing",), migrated_url, 2, "has no Projection or Feed named 'missing'"),
+        (
+            (f"{ORDERS}:missing",),
+            migrated_url,
+            2,
+            "has no Projection, Feed or Aggregate named 'missing'",
+        ),
         ((ORDERS,), database_url, 5, "saga-engine migrate"),
         ((PUBLISHED,), migrated_url, 2, "SAGA_ENGINE_BROKER_URL is not set"),
     )

@@ -35,7 +35,7 @@ def placed(order: Order, event: Placed) -> Order:
 
 {upcast}
 
-feed = Feed("orders", types=[Placed])
+feed = Feed("orders", {selected})
 feed.to_exchange()
 
 class Input(BaseModel):
@@ -65,8 +65,9 @@ def project(tmp_path, migrated_url):
     """A directory in which `shop.py` is written, and commands run."""
 
     class Project:
-        def write(self, *, fields="", version=1, upcast="", reply="text: str"):
-            values = {"fields": fields, "version": version, "upcast": upcast, "reply": reply}
+        def write(self, *, fields="", selected="types=[Placed]", **others):
+            others = {"version": 1, "upcast": "", "reply": "text: str", **others}
+            values = {"fields": fields, "selected": selected, **others}
             (tmp_path / "shop.py").write_text(ORDERS.format(**values))
 
         async def __call__(self, *words, **more):
@@ -146,6 +147,48 @@ async def test_a_projector_does_not_start_with_a_break(
     ran = await saga_engine("projector", "shop", "--port", "0", cwd=tmp_path, **urls)
     assert ran.exit_code == 2
     assert "cannot read schema 1" in ran.err
+
+
+FEED_OF_STREAMS = """
+from saga_engine.events import Feed
+{imported}
+
+published = Feed("published", streams=["order-*"])
+published.to_exchange()
+"""
+
+
+@pytest.mark.parametrize("modules", [("importing",), ("alone", "shop")])
+async def test_a_projector_judges_the_aggregates_of_its_modules_as_check_does(
+    project, development_broker, tmp_path, migrated_url, modules
+):
+    """A feed of whole streams names no class, and neither does a module of aggregates."""
+    for name, imported in (("importing", "from shop import orders"), ("alone", "")):
+        (tmp_path / f"{name}.py").write_text(FEED_OF_STREAMS.format(imported=imported))
+    project.write(selected='streams=["order-*"]')
+    urls = {"database_url": migrated_url, "broker_url": development_broker.url}
+    command = ("projector", *modules, "--port", "0")
+    async with running_command(*command, cwd=tmp_path, **urls) as process:
+        await read_log_until(process, "process.ready")
+    assert "order-placed" in (await project("list")).out
+    await project.append(1)
+    project.write(fields="currency: str", selected='streams=["order-*"]')
+    ran = await saga_engine(*command, cwd=tmp_path, **urls)
+    assert ran.exit_code == 2
+    assert (
+        ran.err.splitlines()[-1].removeprefix("saga-engine: ")
+        in (await project("check", modules[-1])).err
+    )
+
+
+async def test_a_projector_of_aggregates_alone_names_the_command_that_registers_them(
+    project, tmp_path, migrated_url
+):
+    (tmp_path / "aggregates.py").write_text("from shop import orders")
+    ran = await saga_engine("projector", "aggregates", cwd=tmp_path, database_url=migrated_url)
+    assert ran.exit_code == 2
+    assert "aggregates declares no Projection or Feed" in ran.err
+    assert "saga-engine schemas register MODULE" in ran.err
 
 
 async def test_an_upcast_makes_a_break_legal(project, development_broker):
