@@ -128,7 +128,7 @@ async def check(module: str, /, *, avro: InAvro = False, as_json: AsJson = False
     Compare what a module declares with what is registered; exit 8 if a schema breaks.
 
     Nothing is registered. Run it in CI, with the URL of the database that the module is for; events
-    that a consumer reads are compared with those of the registry.
+    that a consumer reads are compared with those of the registry, and must be registered there.
 
     Args:
         module: MODULE or MODULE:NAME.
@@ -141,7 +141,8 @@ async def check(module: str, /, *, avro: InAvro = False, as_json: AsJson = False
             problems += await avro_problems(tx, declared)
         checked = await _checked(tx, declared)
     async with registry_transaction(settings) as tx:
-        read = await check_readers(tx, load_consumers(module, settings))
+        names = {each.subject for each in declared}
+        read = await check_readers(tx, load_consumers(module, settings), names)
     problems += [problem for each in read for problem in each.problems]
     return _print_checked(checked, problems, read, as_json=as_json)
 
@@ -314,6 +315,8 @@ def _print_checked(
         print_stderr(str(error))
     for each in () if as_json or problems else checked:
         print_line(_verdict(each))
+    if not (as_json or problems or checked or read):
+        print_line("No class of an event, a command or a reply is declared: nothing was compared.")
     for event in () if as_json or problems else read:
         number = "1 schema is" if event.schemas == 1 else f"{event.schemas} schemas are"
         print_line(f"{event.consumer} reads {event.event}: {number} registered")

@@ -181,8 +181,9 @@ async def test_a_projector_judges_the_aggregates_of_its_modules_as_check_does(
     )
 
 
+@pytest.mark.usefixtures("project")
 async def test_a_projector_of_aggregates_alone_names_the_command_that_registers_them(
-    project, tmp_path, migrated_url
+    tmp_path, migrated_url
 ):
     (tmp_path / "aggregates.py").write_text("from shop import orders")
     ran = await saga_engine("projector", "aggregates", cwd=tmp_path, database_url=migrated_url)

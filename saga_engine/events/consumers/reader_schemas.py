@@ -6,17 +6,20 @@ A consumer is a reader: its models are compared with what others write, and are 
 stops it before that event, and loses nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from saga_engine.errors import DefinitionError
 from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.event_store.event_schema import event_schemas
 from saga_engine.events.event_store.event_types import EventType
+from saga_engine.events.handlers.event_handler import EventHandler
+from saga_engine.nearest_name import nearest_name
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registry
 from saga_engine.schemas.comparison import compare
 from saga_engine.schemas.compatibility import Compatibility
+from saga_engine.schemas.declared_schema import SchemaKind
 from saga_engine.schemas.judgement import judge
 from saga_engine.schemas.stored_schema import StoredSchema
 
@@ -24,7 +27,7 @@ from saga_engine.schemas.stored_schema import StoredSchema
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadEvent:
     """
-    An event that a consumer reads with a model.
+    An event that a consumer reads with a model, or that has a problem.
 
     Args:
         consumer: its name.
@@ -41,43 +44,77 @@ class ReadEvent:
     location: str
 
 
-async def check_readers(tx: Transaction, consumers: Sequence[Consumer]) -> list[ReadEvent]:
+async def check_readers(
+    tx: Transaction, consumers: Sequence[Consumer], declared: Collection[str] = ()
+) -> list[ReadEvent]:
     """
     Compare the models of consumers with the registered schemas of their events.
 
-    Functions that get JSON read everything, and are left out.
+    An event of which none is registered is a problem: nothing could be compared, and its name may
+    be misspelt. Functions that get JSON read everything. They are left out, unless their event has
+    almost the name of a registered one.
 
     Args:
         tx: of the registry.
         consumers: valid ones.
+        declared: the names of events that their module declares; they may be registered later.
     """
-    handlers = [
-        (consumer.name, each.event_type)
-        for consumer in consumers
-        for each in consumer.handlers.values()
-        if each.event_type is not None
-    ]
-    stored = await registry.read(tx, {each.name for _, each in handlers})
+    handlers = [(each.name, handler) for each in consumers for handler in each.handlers.values()]
+    stored = await registry.read(tx, {each.event_name for _, each in handlers})
+    subjects = await registry.read_subjects(tx) if handlers else {}
+    known = [each.subject for each in subjects.values() if each.kind is SchemaKind.EVENT]
+    read = []
+    for consumer, each in handlers:
+        schemas = [found for found in stored if found.subject == each.event_name]
+        is_missing = not schemas and each.event_name not in declared
+        problems = _not_registered(each, known) if is_missing else _problems(each, schemas)
+        read.append(_read_event(consumer, each, len(schemas), [*problems]))
     return [
-        _read_event(consumer, event_type, [s for s in stored if s.subject == event_type.name])
-        for consumer, event_type in handlers
+        event
+        for (_, handler), event in zip(handlers, read, strict=True)
+        if handler.event_type or event.problems
     ]
 
 
-def _read_event(consumer: str, event_type: EventType, schemas: Sequence[StoredSchema]) -> ReadEvent:
-    find = _model_problems if event_type.reads_any_version else _class_problems
+def _read_event(
+    consumer: str, handler: EventHandler, schemas: int, problems: Sequence[tuple[str, str]]
+) -> ReadEvent:
+    location = (handler.event_type or handler.call).source_location
     return ReadEvent(
         consumer=consumer,
-        event=event_type.name,
-        schemas=len(schemas),
+        event=handler.event_name,
+        schemas=schemas,
         problems=tuple(
-            DefinitionError(
-                f"Consumer {consumer!r}: {problem}.", location=event_type.source_location, fix=fix
-            )
-            for problem, fix in find(event_type, schemas)
+            DefinitionError(f"Consumer {consumer!r}: {problem}.", location=location, fix=fix)
+            for problem, fix in problems
         ),
-        location=event_type.source_location,
+        location=location,
     )
+
+
+def _not_registered(handler: EventHandler, known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Say that no schema of an event is registered, and which name was probably meant."""
+    name = handler.event_name
+    meant = nearest_name(name, known)
+    if handler.event_type is None and not meant:
+        return
+    correct = (
+        f"Correct the name, if you meant {meant}, which is registered. Or register"
+        if meant
+        else "Register"
+    )
+    fix = (
+        f"{correct} it with `saga-engine schemas register MODULE` of the program that publishes it;"
+        " its database is SAGA_ENGINE_REGISTRY_DATABASE_URL of the consumer."
+    )
+    yield f"no schema of {name} is registered, so nothing was compared", fix
+
+
+def _problems(handler: EventHandler, schemas: Sequence[StoredSchema]) -> Iterator[tuple[str, str]]:
+    if (event_type := handler.event_type) is None:
+        return
+    find = _model_problems if event_type.reads_any_version else _class_problems
+    yield from find(event_type, schemas)
 
 
 def _model_problems(

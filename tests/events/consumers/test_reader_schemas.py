@@ -38,14 +38,14 @@ class Unknown(BaseModel):
     country: str
 
 
-def reader(model):
+def reader(model, event="order-placed"):
     consumer = Consumer("billing", source=from_queue())
 
     async def invoice(event, received: Received, connection: AsyncConnection) -> None:
         """Write nothing."""
 
     invoice.__annotations__["event"] = model
-    consumer.on("order-placed")(invoice)
+    consumer.on(event)(invoice)
     return consumer
 
 
@@ -79,6 +79,50 @@ async def test_a_newer_version_than_the_code_knows_is_named(database):
 
 async def test_a_function_of_json_reads_everything(database):
     assert await problems_of(database, reader(dict[str, Any])) == ([], [])
+
+
+async def test_an_event_without_a_registered_schema_is_named_with_the_next_action(database):
+    [problem], [schemas] = await problems_of(database, reader(Known, "parcel-lost"))
+    assert problem.problem == (
+        "Consumer 'billing': no schema of parcel-lost is registered, so nothing was compared."
+    )
+    assert problem.fix.startswith("Register it with `saga-engine schemas register MODULE`")
+    assert "SAGA_ENGINE_REGISTRY_DATABASE_URL" in problem.fix
+    assert schemas == 0
+
+
+@pytest.mark.parametrize("model", [Known, dict[str, Any]])
+async def test_a_misspelt_event_is_named_with_the_nearest_registered_one(database, model):
+    [problem], _ = await problems_of(database, reader(model, "order-placd"))
+    assert "no schema of order-placd is registered" in problem.problem
+    assert problem.fix.startswith("Correct the name, if you meant order-placed")
+    assert __file__ in problem.location
+
+
+async def test_a_function_of_json_may_read_events_that_nobody_registers(database):
+    assert await problems_of(database, reader(dict[str, Any], "parcel-lost")) == ([], [])
+
+
+async def test_an_event_that_the_module_itself_declares_may_be_registered_later(database):
+    async with database.transaction() as tx:
+        [read] = await check_readers(tx, [reader(Known, "parcel-lost")], {"parcel-lost"})
+    assert (read.schemas, read.problems) == (0, ())
+
+
+async def test_the_command_exits_8_if_nothing_is_registered(event_url):
+    ran = await saga_engine("schemas", "check", "tests.kit.billing_module", database_url=event_url)
+    assert (ran.exit_code, ran.out) == (8, "")
+    assert "no schema of order-placed is registered" in ran.err
+
+
+async def test_a_module_without_a_class_is_told_that_nothing_was_compared(event_url):
+    ran = await saga_engine(
+        "schemas", "check", "tests.kit.published_orders", database_url=event_url
+    )
+    assert (ran.exit_code, ran.out) == (
+        0,
+        "No class of an event, a command or a reply is declared: nothing was compared.\n",
+    )
 
 
 @pytest.mark.usefixtures("database")
