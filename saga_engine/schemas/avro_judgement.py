@@ -64,7 +64,9 @@ def _breaks(
 ) -> Iterator[SchemaBreak]:
     for each in problems:
         found = Incompatibility("body", Problem.AVRO, "", f"Avro's checker names {each}")
-        yield SchemaBreak(declared, earlier, direction, found)
+        yield SchemaBreak(
+            declared=declared, earlier=earlier, direction=direction, incompatibility=found
+        )
 
 
 def _avro_schema(subject: str, schema: VersionSchema) -> Any:

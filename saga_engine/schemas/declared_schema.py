@@ -36,7 +36,22 @@ _DEFAULTS = {
     SchemaKind.REPLY: Compatibility.BACKWARD,
 }
 
-ReadExample: TypeAlias = Callable[[int, Json], str | None]
+
+@dataclass(frozen=True, slots=True)
+class ReadFailure:
+    """
+    Why data of an older version is not read.
+
+    Args:
+        problem: a clause without a full stop.
+        fix: what the author does next, in whole sentences.
+    """
+
+    problem: str
+    fix: str
+
+
+ReadExample: TypeAlias = Callable[[int, Json], ReadFailure | None]
 """
 Reads data of an older version, as the upcasters do; returns why that fails, None if it does not.
 """

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from saga_engine.schemas.comparison import compare
 from saga_engine.schemas.compatibility import Compatibility
-from saga_engine.schemas.declared_schema import DeclaredSchema, SchemaKind
+from saga_engine.schemas.declared_schema import DeclaredSchema, ReadFailure, SchemaKind
 from saga_engine.schemas.examples import examples
 from saga_engine.schemas.incompatibility import Incompatibility, Problem
 from saga_engine.schemas.stored_schema import StoredSchema
@@ -25,7 +25,7 @@ class BreakDirection(StrEnum):
     FORWARD = "forward"  # the earlier one cannot read what the new one writes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaBreak:
     """
     A declared schema and an earlier one, of which one cannot read the other.
@@ -35,12 +35,14 @@ class SchemaBreak:
         earlier: what was registered before.
         direction: which of the two cannot read the other.
         incompatibility: where, and why.
+        read_failure: of an example that the upcasters were tried on; None if they were not.
     """
 
     declared: DeclaredSchema
     earlier: StoredSchema
     direction: BreakDirection
     incompatibility: Incompatibility
+    read_failure: ReadFailure | None = None
 
     @property
     def problem(self) -> str:
@@ -56,8 +58,8 @@ class SchemaBreak:
     @property
     def fix(self) -> str:
         """What the author does next."""
-        if self.incompatibility.problem is Problem.UPCAST:
-            return "Correct the upcaster, or the class."
+        if self.read_failure is not None:
+            return self.read_failure.fix
         allowed = (
             f" Or allow it: `saga-engine schemas set {self.declared.subject} --compatibility MODE`."
         )
@@ -108,12 +110,16 @@ def judge(
     if compatibility.is_backward:
         later = _later_schemas(declared, stored) if declared.kind is SchemaKind.EVENT else ()
         for each in (*compared, *later):
-            for found in _backward(declared, each):
-                yield SchemaBreak(declared, each, BreakDirection.BACKWARD, found)
+            yield from _backward(declared, each)
     if compatibility.is_forward:
         for each in compared:
             for found in _compare(declared, each, declared.schema.writes, each.schema.reads):
-                yield SchemaBreak(declared, each, BreakDirection.FORWARD, found)
+                yield SchemaBreak(
+                    declared=declared,
+                    earlier=each,
+                    direction=BreakDirection.FORWARD,
+                    incompatibility=found,
+                )
 
 
 def earlier_schemas(declared: DeclaredSchema, stored: Sequence[StoredSchema]) -> list[StoredSchema]:
@@ -162,13 +168,27 @@ def _compare(
     return compare(writer, reader) if earlier.fingerprint != declared.fingerprint else ()
 
 
-def _backward(declared: DeclaredSchema, earlier: StoredSchema) -> Iterator[Incompatibility]:
+def _backward(declared: DeclaredSchema, earlier: StoredSchema) -> Iterator[SchemaBreak]:
+    for found, failure in _unread(declared, earlier):
+        yield SchemaBreak(
+            declared=declared,
+            earlier=earlier,
+            direction=BreakDirection.BACKWARD,
+            incompatibility=found,
+            read_failure=failure,
+        )
+
+
+def _unread(
+    declared: DeclaredSchema, earlier: StoredSchema
+) -> Iterator[tuple[Incompatibility, ReadFailure | None]]:
     version = earlier.schema.version
     if declared.read_example is None or version == declared.schema.version:
-        yield from _compare(declared, earlier, earlier.schema.writes, declared.schema.reads)
+        for found in _compare(declared, earlier, earlier.schema.writes, declared.schema.reads):
+            yield found, None
         return
     for each in examples(earlier.schema.writes):
-        if problem := declared.read_example(version, each):
-            read = f"of an example of version {version}, {problem}"
-            yield Incompatibility("body", Problem.UPCAST, "", read)
+        if failure := declared.read_example(version, each):
+            read = f"an example of version {version} is not read: {failure.problem}"
+            yield Incompatibility("body", Problem.UPCAST, "", read), failure
             return  # of one upcaster, the first example says enough

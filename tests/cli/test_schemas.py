@@ -203,9 +203,24 @@ async def test_an_upcast_makes_a_break_legal(project, development_broker):
     ran = await project("check", "shop")
     assert ran.exit_code == 8
     assert (
-        "of an example of version 1, its data does not fit Placed (currency: int_parsing)"
-        in ran.err
-    )
+        "an example of version 1 is not read: its data does not fit Placed (currency: int_parsing);"
+        " 1 event of version 1 is stored. Correct add_currency ("
+    ) in ran.err
+
+
+async def test_a_missing_upcast_is_named_and_nothing_is_blamed_that_does_not_exist(project):
+    """With and without a registered schema."""
+    await project.append(1)
+    project.write(fields="currency: str")
+    ran = await project("check", "shop")
+    assert "a new field needs a default. Or raise the version to 2" in ran.err
+    project.write()
+    await project("register", "shop")
+    project.write(fields="currency: str", version=2)
+    ran = await project("check", "shop")
+    assert ran.exit_code == 8
+    assert "no upcast from version 1 is declared" in ran.err
+    assert 'Declare one: @....upcast("order-placed", version=1).' in ran.err
 
 
 async def test_a_default_makes_a_field_legal(project, development_broker):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from saga_engine.schemas.compatibility import Compatibility
-from saga_engine.schemas.declared_schema import SchemaKind
+from saga_engine.schemas.declared_schema import ReadFailure, SchemaKind
 from saga_engine.schemas.judgement import BreakDirection, SchemaBreak, judge
 from tests.kit.declared_schemas import declared_json, declared_type, stored
 from tests.kit.schema_pairs import CHANGES, INTEGER, TEXT, Change, record
@@ -47,6 +47,11 @@ def expected(change: Change, mode: Compatibility) -> set[BreakDirection]:
     return broken
 
 
+def failing(problem):
+    """Upcasters that fail with every example."""
+    return lambda *_: ReadFailure(problem, "Correct it.")
+
+
 def broken(new: Any, old: Any, mode: Compatibility = Compatibility.FULL) -> list[SchemaBreak]:
     return [*judge(new, [stored(old, 7)], mode)]
 
@@ -79,9 +84,11 @@ def test_a_reply_that_is_rolled_back_is_not_compared_with_the_newer_one():
 
 
 def test_an_upcaster_between_versions_with_one_schema_is_tried():
-    old, new = declared_json(A, 1), declared_json(A, 2, read_example=lambda *_: "it raised")
+    old, new = declared_json(A, 1), declared_json(A, 2, read_example=failing("it raised"))
     (found,) = broken(new, old, Compatibility.FULL)
-    assert found.problem.endswith("cannot read version 1: of an example of version 1, it raised")
+    assert found.problem.endswith(
+        "cannot read version 1: an example of version 1 is not read: it raised"
+    )
     assert broken(declared_json(A, 2), old, Compatibility.FULL) == []
 
 
@@ -139,10 +146,10 @@ def test_an_earlier_version_of_an_event_is_read_by_the_upcasters():
 
 
 def test_an_upcaster_that_fails_is_reported_once():
-    new = declared_json(A, 3, read_example=lambda version, _: f"add_b raised of {version}")
+    new = declared_json(A, 3, read_example=failing("add_b raised"))
     (found,) = broken(new, declared_json(A_AND_B, 2), Compatibility.BACKWARD)
     assert found.problem == (
-        "order-placed version 3 cannot read version 2: of an example of version"
-        " 2, add_b raised of 2"
+        "order-placed version 3 cannot read version 2: an example of version 2 is not read:"
+        " add_b raised"
     )
-    assert found.fix == "Correct the upcaster, or the class."
+    assert found.fix == "Correct it."

@@ -15,8 +15,8 @@ from saga_engine.events.aggregates.command_time_limit import CommandTimeLimit
 from saga_engine.events.aggregates.folding import replay
 from saga_engine.events.event_store import snapshot_table, stream_table
 from saga_engine.events.event_store.event_log import EventLog
-from saga_engine.events.event_store.event_types import event_code_call, unreadable
-from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.event_store.event_types import event_code_call
+from saga_engine.events.event_store.recorded import Recorded, unreadable
 from saga_engine.events.event_store.snapshot_table import StoredSnapshot
 from saga_engine.payload.guard import UserCodeError, call_user_code
 from saga_engine.payload.payload import PayloadError, type_name

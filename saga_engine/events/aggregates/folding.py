@@ -11,8 +11,7 @@ from typing import Any
 
 from saga_engine.events.aggregates.aggregate import Aggregate, Fold, require_aggregate
 from saga_engine.events.event_store.arguments import require_instance
-from saga_engine.events.event_store.event_types import unreadable
-from saga_engine.events.event_store.recorded import Recorded
+from saga_engine.events.event_store.recorded import Recorded, unreadable
 from saga_engine.payload.guard import (
     NO_TIME_LIMIT,
     CallTimeLimit,

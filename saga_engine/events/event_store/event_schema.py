@@ -11,6 +11,7 @@ from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.schemas.declared_schema import (
     DeclaredSchema,
     ReadExample,
+    ReadFailure,
     SchemaKind,
     is_described,
 )
@@ -40,7 +41,7 @@ def _declare(event_type: EventType, time_limit: CallTimeLimit) -> DeclaredSchema
 
 
 def _reader(event_type: EventType, time_limit: CallTimeLimit) -> ReadExample:
-    def read_example(version: int, data: Json) -> str | None:
+    def read_example(version: int, data: Json) -> ReadFailure | None:
         example = Recorded(
             stream="example-1",
             version=1,
@@ -54,7 +55,7 @@ def _reader(event_type: EventType, time_limit: CallTimeLimit) -> ReadExample:
         try:
             event_type.read(example, time_limit)
         except UnreadableEvent as error:
-            return error.problem
+            return ReadFailure(error.problem, error.fix)
         return None
 
     return read_example

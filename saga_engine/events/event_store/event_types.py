@@ -12,8 +12,13 @@ from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from typing import Any
 
-from saga_engine.errors import DefinitionError, UnreadableEvent
-from saga_engine.events.event_store.recorded import EventData, Recorded, copied_data
+from saga_engine.errors import DefinitionError
+from saga_engine.events.event_store.recorded import (
+    EventData,
+    Recorded,
+    copied_data,
+    unreadable,
+)
 from saga_engine.payload.guard import (
     NO_TIME_LIMIT,
     CallTimeLimit,
@@ -121,19 +126,28 @@ class EventType:
                 return call_user_code(time_limit, self.model_call, read, stored)
             return self.read_data(self._newest_data(recorded, time_limit), time_limit)
         except PayloadError as error:
-            last = self.upcasters.get(self.version - 1)
-            fix = (
-                f"Correct {last.call.function} ({last.call.source_location}): it gives version"
-                f" {self.version}."
-                if last is not None and recorded.schema_version < self.version
-                else "Correct the model, or declare an upcaster: stored events are not changed."
-            )
+            fix = self._data_fix(recorded.schema_version)
             raise unreadable(recorded, f"its data {error}", fix) from None
         except UserCodeError as error:
             problem = f"{error.call.function} {error.text}{error.detail}"
             fix = f"Correct {error.call.source_location}."
             # For a traceback in the caller's process: what the author's code raised.
             raise unreadable(recorded, problem, fix) from error.__context__
+
+    def _data_fix(self, version: int) -> str:
+        """What to do if data of that version, after its upcasters, does not fit the model."""
+        model, newest = f"{type_name(self.model)} ({self.source_location})", self.version
+        if self.reads_any_version:
+            retry = "saga-engine consumers retry CONSUMER --reason TEXT"
+            return f"Correct {model}, deploy it, then `{retry}`."
+        if version < newest and (last := self.upcasters.get(newest - 1)):
+            call = last.call
+            return f"Correct {call.function} ({call.source_location}): it gives version {newest}."
+        return (
+            f"Let {model} read it: a new field needs a default. Or raise the version to"
+            f" {newest + 1} and declare an upcast from version {newest}; stored events are not"
+            " changed."
+        )
 
     def _newest_data(self, recorded: Recorded, time_limit: CallTimeLimit) -> Json:
         version = recorded.schema_version
@@ -153,8 +167,8 @@ class EventType:
     ) -> Json:
         upcaster = self.upcasters.get(version)
         if upcaster is None:
-            problem = f"nothing reads version {version} of its type"
-            fix = f"Declare an upcaster for version {version} of {self.name!r}."
+            problem = f"no upcast from version {version} is declared"
+            fix = f'Declare one: @....upcast("{self.name}", version={version}).'
             raise unreadable(recorded, problem, fix)
         upcasted: Any = call_user_code(time_limit, upcaster.call, upcaster.function, data)
         if not isinstance(upcasted, dict):
@@ -168,17 +182,6 @@ class EventType:
 def schema_of_event(event_type: EventType) -> tuple[VersionSchema, str]:
     """Return the schema of an event, and its fingerprint; pydantic makes it once."""
     return version_schema(event_type.version, event_type.payload_type)
-
-
-def unreadable(recorded: Recorded, problem: str, fix: str) -> UnreadableEvent:
-    """Make the error that names a stored event."""
-    return UnreadableEvent(
-        stream=recorded.stream,
-        version=recorded.version,
-        event_type=recorded.type,
-        problem=problem,
-        fix=fix,
-    )
 
 
 def event_code_call(function: str, source_location: str, event_or_command: str) -> UserCodeCall:

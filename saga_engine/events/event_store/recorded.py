@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 
+from saga_engine.errors import UnreadableEvent
 from saga_engine.events.event_store.stored_fields import StoredFields, unreadable_data
 from saga_engine.vocabulary import Json
 
@@ -99,3 +100,14 @@ class EventData:
     schema_version: int
     data: Json = field(repr=False)
     fingerprint: str | None = field(default=None, repr=False, compare=False)
+
+
+def unreadable(recorded: Recorded, problem: str, fix: str) -> UnreadableEvent:
+    """Make the error that names a stored event."""
+    return UnreadableEvent(
+        stream=recorded.stream,
+        version=recorded.version,
+        event_type=recorded.type,
+        problem=problem,
+        fix=fix,
+    )

@@ -102,10 +102,11 @@ async def stored_event_errors(
         each = tried[place - 1]
         if place in errors or each.read_example is None:
             continue
-        if problem := each.read_example(version, orjson.loads(data)):
-            text = f"Event {number} of {stream}, {each.subject!r} version {version}: {problem}."
-            fix = "Correct the upcaster, or the class."
-            errors[place] = DefinitionError(text, location=each.source_location, fix=fix)
+        if failure := each.read_example(version, orjson.loads(data)):
+            event = f"Event {number} of {stream}, {each.subject!r} version {version}"
+            errors[place] = DefinitionError(
+                f"{event}: {failure.problem}.", location=each.source_location, fix=failure.fix
+            )
     return [errors[place] for place in sorted(errors)]
 
 

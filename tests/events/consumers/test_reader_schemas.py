@@ -99,7 +99,7 @@ async def test_a_misspelt_event_is_named_with_the_nearest_registered_one(databas
     assert __file__ in problem.location
 
 
-async def test_a_function_of_json_may_read_events_that_nobody_registers(database):
+async def test_a_function_of_json_may_read_events_without_schemas(database):
     assert await problems_of(database, reader(dict[str, Any], "parcel-lost")) == ([], [])
 
 
@@ -115,7 +115,7 @@ async def test_the_command_exits_8_if_nothing_is_registered(event_url):
     assert "no schema of order-placed is registered" in ran.err
 
 
-async def test_a_module_without_a_class_is_told_that_nothing_was_compared(event_url):
+async def test_a_module_without_a_class_reports_that_nothing_was_compared(event_url):
     ran = await saga_engine(
         "schemas", "check", "tests.kit.published_orders", database_url=event_url
     )

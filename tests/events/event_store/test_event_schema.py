@@ -54,13 +54,16 @@ def test_an_example_of_an_older_version_is_read_by_the_upcasters():
 def test_an_upcaster_that_gives_what_does_not_fit_is_named():
     (declared,) = event_schemas([opened_type(dict)])
     assert declared.read_example
-    problem = declared.read_example(1, {"owner": "mara"})
-    assert problem == "its data does not fit Opened (currency: missing)"
+    failure = declared.read_example(1, {"owner": "mara"})
+    assert failure
+    assert failure.problem == "its data does not fit Opened (currency: missing)"
+    assert failure.fix.startswith("Correct ")
+    assert failure.fix.endswith("it gives version 2.")
 
 
 def test_an_upcaster_that_raises_is_named():
     (declared,) = event_schemas([opened_type(lambda data: data["missing"])])
     assert declared.read_example
-    problem = declared.read_example(1, {"owner": "mara"})
-    assert problem
-    assert problem.startswith("add_currency raised KeyError")
+    failure = declared.read_example(1, {"owner": "mara"})
+    assert failure
+    assert failure.problem.startswith("add_currency raised KeyError")

@@ -12,6 +12,7 @@ from saga_engine.events.event_store.event_types import (
     add_upcaster,
     declare_event_type,
     event_type_of,
+    event_type_of_others,
     missing_upcasters,
 )
 from saga_engine.events.event_store.recorded import EventData
@@ -180,7 +181,25 @@ def test_an_upcaster_that_raises_is_an_error_with_its_line_and_without_the_data(
 
 def test_a_version_without_an_upcaster_is_an_error():
     error = unreadable(new_event_type(2), {}, 1)
-    assert error.problem == "nothing reads version 1 of its type"
+    assert error.problem == "no upcast from version 1 is declared"
+    assert error.fix == 'Declare one: @....upcast("sold", version=1).'
+
+
+def test_data_of_the_newest_version_that_does_not_fit_needs_a_default_or_a_new_version():
+    fix = unreadable(new_event_type(1), {}, 1).fix
+    assert "Let Sold (shop.py:1) read it: a new field needs a default." in fix
+    assert "raise the version to 2 and declare an upcast from version 1" in fix
+
+
+def test_data_that_a_consumers_model_does_not_fit_names_the_model_and_the_command():
+    class Named(BaseModel):
+        titel: str
+
+    fix = unreadable(event_type_of_others(Named, "sold", "billing.py:18"), {}, 1).fix
+    assert fix == (
+        "Correct Named (billing.py:18), deploy it, then `saga-engine consumers retry CONSUMER"
+        " --reason TEXT`."
+    )
 
 
 def test_an_upcaster_that_returns_nothing_is_an_error():
