@@ -96,7 +96,7 @@ async def show(name: str, /, *, sink: ChosenSink = None, as_json: AsJson = False
     for difference in feed.differences:
         print_line(difference)
     if failed is not None:
-        print_line("The feed is stopped before this event:")
+        print_line("The feed is stopped, see `error`. The event at `position` is the next one:")
         print_fields(failed)
     elif not waiting:
         print_line("Every event up to the position was published, skipped or discarded.")

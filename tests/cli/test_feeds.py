@@ -1,5 +1,7 @@
 """An operator sees how far feeds are, and acts on them, with the command line alone."""
 
+import re
+
 import pytest
 
 from saga_engine.events import Events
@@ -9,10 +11,13 @@ from saga_engine.settings import Settings
 from saga_engine.store.database import Database
 from saga_engine.store.schema import ENGINE_DATABASE
 from saga_engine.telemetry.events import FeedStopped
-from tests.kit.command_line import saga_engine
+from tests.kit.command_line import REPOSITORY, saga_engine
+from tests.kit.event_database import connected
 from tests.kit.feeds import order_event, order_feed, running_feeds
 from tests.kit.projections import append_one, placed
 from tests.kit.webhooks import HOOKS
+
+CLI_PAGE = (REPOSITORY / "docs" / "cli.md").read_text()
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ async def test_show_names_the_event_that_could_not_be_published(stopped, migrate
     assert (failure["position"], failure["stream"], failure["attempts"]) == (stopped, "order-1", 1)
     assert "run `saga-engine feeds retry orders --sink exchange" in failure["error"]
     ran = await command(migrated_url, "show", "orders")
-    assert "The feed is stopped before this event:" in ran.out
+    assert "The feed is stopped, see `error`. The event at `position` is the next one:" in ran.out
     assert "order-1" in ran.out
     assert (await feed(migrated_url, "others"))["failure"] is None
     ran = await command(migrated_url, "show", "others")
@@ -79,6 +84,17 @@ async def test_a_stopped_feed_is_retried(stopped, migrated_url):
     assert (found["state"], found["position"]) == ("active", stopped - 1)
     ran = await command(migrated_url, "retry", "orders", "--reason", "bound")
     assert (ran.exit_code, ran.out) == (4, "")
+
+
+@pytest.mark.usefixtures("stopped")
+async def test_a_feed_that_is_deleted_as_the_page_says_is_listed_no_more(migrated_url):
+    (statement,) = re.findall(r"`(DELETE FROM saga_engine.feed .*?)`", CLI_PAGE)
+    async with connected(migrated_url) as connection:
+        await connection.execute(statement.replace("'tickets-down'", "'others'"))
+        await connection.execute(statement.replace("'tickets-down'", "'orders'"))
+    ran = await command(migrated_url, "list")
+    assert "No projector has registered a feed." in ran.out + ran.err
+    assert "No process runs" not in ran.err
 
 
 async def test_an_event_is_discarded(stopped, migrated_url):

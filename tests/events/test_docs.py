@@ -93,7 +93,7 @@ async def test_the_consumer_of_the_page_receives_the_events_of_its_feed(
     prepare = "saga-engine migrate --events\npython place.py"
     assert (await run_script(directory, prepare, database_url))[0] == 0
     consumer = await asyncio.create_subprocess_exec(
-        *(sys.executable, "billing.py"),
+        *(sys.executable, "pika_billing.py"),
         env=environment(**urls),
         cwd=directory,
         stdout=asyncio.subprocess.PIPE,

@@ -68,7 +68,7 @@ async def test_what_the_page_runs_prints_what_the_page_shows(directory, database
 
 def scripts() -> list[Block]:
     """The shell blocks, without those that bring what the test has: servers and packages."""
-    brought = ("docker run", "pip install")
+    brought = ("docker run", "apt-get install", "pip install")
     return [
         block
         for block in BLOCKS
