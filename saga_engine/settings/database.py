@@ -1,9 +1,13 @@
 """Settings of the connection to PostgreSQL: the URL, the pool, timeouts, the locks of `migrate`."""
 
+import re
+
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from saga_engine import tls
 from saga_engine.settings.field_types import Count, Seconds
+
+_SCHEME = re.compile("[a-z][a-z0-9+.-]{0,30}://")
 
 
 class DatabaseSettings(BaseModel):
@@ -68,7 +72,9 @@ class DatabaseSettings(BaseModel):
     @classmethod
     def _check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url and not url.get_secret_value().startswith("postgresql+asyncpg://"):
-            raise ValueError("must begin with postgresql+asyncpg://")
+            scheme = _SCHEME.match(url.get_secret_value())
+            given = f", and not with {scheme[0]}" if scheme else ""
+            raise ValueError(f"must begin with postgresql+asyncpg://{given}")
         if url:
             tls.database_tls_files(url.get_secret_value())
         return url

@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import Executable, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from saga_engine.errors import SagaEngineError
+from saga_engine.errors import SagaEngineError, StoreUnavailable
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres import pgbouncer
 from saga_engine.postgres.connect import create_database_engine
@@ -132,6 +132,12 @@ class Database(AsyncResource):
         self._lineages = lineages
         self._address = parse_database_url(url).without_password
         self._timeout = settings.database_transaction_timeout
+        self._timed_out = (
+            f"PostgreSQL at {self._address} did not answer in time: to connect it has"
+            f" {settings.database_connect_timeout:g} s (SAGA_ENGINE_DATABASE_CONNECT_TIMEOUT), for"
+            f" a transaction {self._timeout:g} s (SAGA_ENGINE_DATABASE_TRANSACTION_TIMEOUT). If"
+            " this lasts, see whether it or this machine is overloaded, or raise them."
+        )
         self._engine = _create_pool(url, settings)
         self._pool = ConnectionPool(self._engine, settings)
         if runs_user_sql:
@@ -160,6 +166,8 @@ class Database(AsyncResource):
         except Exception as error:
             if is_stale_connection(error):
                 self._pool.invalidate_before(started_at)
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(self._timed_out) from None
             engine_error = translate_error(error, self._address)
             if engine_error is None:
                 raise

@@ -4,6 +4,8 @@ from uuid import uuid4
 
 from tests.kit.command_line import saga_engine
 
+SCHEME_PROBLEM = "must begin with postgresql+asyncpg://, and not with postgresql://"
+
 
 async def test_an_unknown_run_exits_3_and_an_invalid_id_exits_2(migrated_url):
     missing = await saga_engine("show", uuid4(), database_url=migrated_url)
@@ -26,7 +28,7 @@ async def test_an_unusable_database_is_one_sentence(database_url):
     away = await saga_engine("list", database_url="postgresql+asyncpg://u:secret7@127.0.0.1:1/d")
     assert (away.exit_code, "cannot be reached" in away.err) == (5, True)
     scheme = await saga_engine("list", database_url="postgresql://u@h/d")
-    assert (scheme.exit_code, "must begin with postgresql+asyncpg://" in scheme.err) == (2, True)
+    assert (scheme.exit_code, SCHEME_PROBLEM in scheme.err) == (2, True)
     port = await saga_engine("list", database_url=f"{database_url}x")
     assert (port.exit_code, "The database URL cannot be read" in port.err) == (2, True)
     lost = await saga_engine("list", database_url=database_url.replace("test_", "lost_"))

@@ -75,8 +75,11 @@ async def write(database: Database) -> None:
 async def test_one_stale_connection_replaces_all(url):
     async with pooled(url, database_transaction_timeout=0.5) as (database, proxy):
         proxy.drop_open_connections()
-        with pytest.raises(StoreUnavailable, match="did not answer in time"):
+        with pytest.raises(StoreUnavailable, match="did not answer in time") as timed_out:
             await write(database)
+        assert "transaction 0.5 s (SAGA_ENGINE_DATABASE_TRANSACTION_TIMEOUT)" in str(
+            timed_out.value
+        )
         await at_once(database)
 
 
