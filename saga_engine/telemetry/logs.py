@@ -106,6 +106,13 @@ LIBRARY_LOG_LEVELS: Mapping[str, int] = {
 }
 """Libraries whose exceptions lose their text, and the lowest level at which each is logged."""
 
+_SAID_BY_THE_ENGINE = (
+    "error when creating transport: ",  # of aiormq; the engine names the server and what to do
+    "Exception closing connection ",  # of SQLAlchemy's pool, for a connection that is lost anyway
+    "Exception terminating connection ",
+)
+"""How lines of libraries begin that show an object of Python, beside a sentence or for nothing."""
+
 THROTTLE_BURST = 5
 """
 Lines of one kind about a connection within `log_throttle_interval`.
@@ -282,6 +289,7 @@ def _render_json(_logger: object, _method: str, event_dict: MutableMapping[str, 
 
 def _configure_standard_logging(stream: TextIO, min_level: int, renderer: Any) -> None:
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_says_something_new)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
@@ -303,6 +311,11 @@ def _configure_standard_logging(stream: TextIO, min_level: int, renderer: Any) -
     for name, library_level in LIBRARY_LOG_LEVELS.items():
         logging.getLogger(name).setLevel(max(min_level, library_level))
     logging.raiseExceptions = False  # It would print a record that cannot be formatted.
+
+
+def _says_something_new(record: logging.LogRecord) -> bool:
+    is_library = record.name.partition(".")[0] in LIBRARY_LOG_LEVELS
+    return not (is_library and str(record.msg).startswith(_SAID_BY_THE_ENGINE))
 
 
 def _format_exception(

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from saga_engine.amqp.handshake import open_connection
+from saga_engine.embedded.server_process import free_port
+from saga_engine.errors import BrokerUnavailable
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
@@ -190,6 +193,18 @@ def test_a_library_cannot_forge_a_line(configure, log_format):
 
     assert len(written.getvalue().splitlines()) == 1
     assert "\x1b" not in written.getvalue()
+
+
+async def test_a_library_adds_no_line_to_what_the_engine_says(configure):
+    _, written = configure()
+    with pytest.raises(BrokerUnavailable):
+        await open_connection(f"amqp://127.0.0.1:{free_port()}/", ConnectionRole.CONSUME, 5.0)
+    logging.getLogger("sqlalchemy.pool.impl.AsyncAdaptedQueuePool").error(
+        "Exception closing connection %r", object()
+    )
+    logging.getLogger("user").error("Exception closing connection %r", 7)
+
+    assert [each["event"] for each in lines(written)] == ["Exception closing connection 7"]
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
