@@ -193,7 +193,7 @@ def test_data_of_the_newest_version_that_does_not_fit_needs_a_default_or_a_new_v
 
 def test_data_that_a_consumers_model_does_not_fit_names_the_model_and_the_command():
     class Named(BaseModel):
-        titel: str
+        heading: str
 
     fix = unreadable(event_type_of_others(Named, "sold", "billing.py:18"), {}, 1).fix
     assert fix == (
