@@ -99,7 +99,9 @@ async def test_waiting_for_an_unknown_run_exits_3(engine):
 async def test_an_unusable_broker_is_one_sentence(rabbitmq_url):
     none = await saga_engine("start", "greet", "--input", ANN)
     assert (none.exit_code, "SAGA_ENGINE_BROKER_URL is not set" in none.err) == (2, True)
-    unused = await saga_engine("start", "greet", "--input", ANN, broker_url=rabbitmq_url)
+    unused = await saga_engine(
+        "start", "greet", "--input", ANN, broker_url=rabbitmq_url, client_timeout="1"
+    )
     assert (unused.exit_code, "No worker has ever run on this broker" in unused.err) == (5, True)
     unreachable = await saga_engine(
         "start", "greet", "--input", ANN, broker_url="amqp://127.0.0.1:1/"

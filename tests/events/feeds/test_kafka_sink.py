@@ -173,7 +173,16 @@ async def test_the_sink_waits_for_a_server_that_is_unreachable(kafka, proxy):
     check_records(await read_topic(kafka.servers, topic), events)
 
 
-@pytest.mark.parametrize("fault", ["reset", "half-open", "lost answers", "slow"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "reset",
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in ("half-open", "lost answers", "slow")
+        ),
+    ],
+)
 async def test_every_event_arrives_in_order_through_a_fault_of_the_network(
     kafka, proxy, fault: str
 ):
