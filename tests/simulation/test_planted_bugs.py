@@ -27,8 +27,8 @@ RARE = {
     "treat_rejected_compensation_as_done": (25,),
     "misreport_load_as_bug": (28,),
     "save_the_checkpoint_after_the_effects": (4,),
-    "write_without_the_fence": (24,),
-    "check_the_lease_before_the_batch": (380,),
+    "write_without_the_fence": (259,),
+    "check_the_lease_before_the_batch": (476,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried first."""
 
