@@ -10,7 +10,7 @@
 # make faults    the fault suite: real processes and servers, every fault, a table; half an hour
 # make fault-tables OUTPUT=FILE  writes what `make faults | tee FILE` has printed into the documents
 # make kills     feeds, consumers, projectors and brokers killed every 0.2 to 2 s through 100,000 events
-#                on each sink; figures; six tests of minutes each
+#                on each sink; figures; 17 minutes
 # make load      50,000 runs at once, an outage of ten minutes, rolling restarts; about 20 minutes
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz      hostile messages: FUZZ_SECONDS=600 for each of three ways to make them, and a flood

@@ -57,7 +57,11 @@ class Handler(BaseHTTPRequestHandler):
     receiver: "WebhookReceiver"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        length = int(self.headers["content-length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # the sender was killed meanwhile
+            self.close_connection = True
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         delivery = WebhookDelivery(headers, body)
         with self.receiver.lock:
