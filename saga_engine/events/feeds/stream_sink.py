@@ -69,7 +69,7 @@ class StreamSink(AsyncResource):
         self._publishers: StreamPublishers | None = None
         self._problem: str | None = None
         self._position = 0
-        self._last_drawn = 0  # when the feed began here: later ones may be drawn a second time
+        self._last_drawn_at_resume = 0  # later positions may be drawn a second time
         self._is_compared = False  # what RabbitMQ has of the producer, with the log
 
     async def _open(self, resources: AsyncExitStack) -> None:
@@ -101,7 +101,7 @@ class StreamSink(AsyncResource):
         """
         async with self._database.transaction() as tx:
             name, stored = await self._name.read(tx)
-            self._last_drawn = await positions.last_drawn(tx)
+            self._last_drawn_at_resume = await positions.last_drawn(tx)
         if stored != position:
             raise NotOwner
         if self._publishers:
@@ -111,7 +111,7 @@ class StreamSink(AsyncResource):
         self._publishers = None
         self._is_compared = False
         seconds = min(self._settings.broker_confirm_timeout, self._settings.projection_lease / 3)
-        await self._attempt(self._prepare(), seconds)
+        await self._attempt(self._prepare(compares=True), seconds)
         return position
 
     async def publish(self, events: Sequence[Recorded]) -> list[PublishOutcome]:
@@ -167,7 +167,8 @@ class StreamSink(AsyncResource):
         outcomes: list[PublishOutcome],
     ) -> None:
         """Publish the events before the first that can never be published."""
-        publishers = await self._prepare()
+        # Without events it is a look at the connection, also by a process that has no lease.
+        publishers = await self._prepare(compares=bool(events))
         if publishers is None:
             outcomes[:1] = [PublishOutcome.UNPUBLISHABLE] * len(events[:1])
             return
@@ -192,8 +193,14 @@ class StreamSink(AsyncResource):
                     outcomes[index] = PublishOutcome.CONFIRMED
                     self._position = max(self._position, events[index].position)
 
-    async def _prepare(self) -> StreamPublishers | None:
-        """Return the publishers of the open connection; None: the feed has to stop."""
+    async def _prepare(self, *, compares: bool) -> StreamPublishers | None:
+        """
+        Return the publishers of the open connection; None: the feed has to stop.
+
+        Args:
+            compares: whether what RabbitMQ has of the producer is compared with the log, which only
+                the owner of the lease does: what another process has published is not its own.
+        """
         client = await self._connection.wait_connected()
         if self._publishers is None or self._publishers.client is not client:
             self._publishers = None
@@ -201,11 +208,10 @@ class StreamSink(AsyncResource):
             if self._topology.refusal:
                 return None
             streams = self._topology.streams
-            publishers = await StreamPublishers.declare(client, streams, self._current_name)
-            if not self._is_compared:
-                await self._compare(publishers)
-                self._is_compared = True
-            self._publishers = publishers
+            self._publishers = await StreamPublishers.declare(client, streams, self._current_name)
+        if compares and not self._is_compared:
+            await self._compare(self._publishers)
+            self._is_compared = True
         return self._publishers
 
     async def _compare(self, publishers: StreamPublishers) -> None:
@@ -217,11 +223,13 @@ class StreamSink(AsyncResource):
             StoreError: the database is unavailable.
         """
         highest = max(each.sequence for each in publishers.partitions)
-        if highest <= self._last_drawn:
+        if highest <= self._last_drawn_at_resume:
             return
         try:
             async with self._database.transaction() as tx:
-                await self._name.change(tx)
+                name, _ = await self._name.read(tx)
+                if name == self._current_name:
+                    await self._name.change(tx)
         finally:
             publishers.client.end("its publishers begin again")
         raise NotOwner

@@ -102,6 +102,26 @@ async def test_a_copy_is_noticed_although_rabbitmq_answers_after_new_events_were
         await wait_until(lambda: len(reader.ids) == 2)
 
 
+async def test_a_process_without_events_changes_nothing_of_the_producer(
+    stream_database, open_sink, stream_settings
+):
+    """It may not be the owner any more: another one has published what it does not know of."""
+    await set_last_drawn(stream_database, 900)
+    async with running_proxy(stream_settings["broker_stream_url"]) as proxy, open_sink() as owner:
+        stream_settings["broker_stream_url"] = proxy.url
+        async with open_sink() as former:
+            proxy.pause()
+            await former.resume(0)
+            assert former.problem == "RabbitMQ did not answer in time."
+            await set_last_drawn(stream_database, 1_000)
+            await owner.resume(0)
+            assert await owner.publish([order_event(950)]) == [PublishOutcome.CONFIRMED]
+            proxy.resume()
+            await former.publish(())
+            assert former.problem is None
+        assert await owner.publish([order_event(960)]) == [PublishOutcome.CONFIRMED]
+
+
 async def set_last_drawn(database, position):
     async with database.transaction() as tx:
         await tx.execute(
