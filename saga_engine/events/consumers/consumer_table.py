@@ -144,7 +144,12 @@ async def register(tx: Transaction, name: str, source: str, partitions: int) -> 
 
 
 async def add(tx: Transaction, name: str, source: str, partitions: int) -> None:
-    """Make a row for each partition that has none, if the consumer still has this source."""
+    """
+    Make a row for each partition that has none, if the consumer still has this source.
+
+    A row that an earlier source with more partitions has left begins at the beginning, as in
+    `register`, which has refused the new source while messages of the earlier one were kept.
+    """
     await tx.execute(_ADD, {"name": name, "source": source, "partitions": partitions})
 
 
@@ -251,13 +256,16 @@ _REGISTER = text(
 )
 _ADD = text(
     """
-    INSERT INTO saga_engine.consumer (name, partition, source)
+    INSERT INTO saga_engine.consumer AS stored (name, partition, source)
     SELECT :name, p.partition, :source
     FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p(partition)
     WHERE EXISTS (
         SELECT FROM saga_engine.consumer
         WHERE name = :name AND partition = 0 AND source = :source)
-    ORDER BY p.partition ON CONFLICT (name, partition) DO NOTHING"""
+    ORDER BY p.partition ON CONFLICT (name, partition) DO UPDATE
+    SET source = excluded.source, next_offset = NULL, last_message = NULL, owner = NULL,
+        leased_until = NULL, wanted_by = NULL, wanted_until = NULL
+    WHERE stored.source <> excluded.source"""
 )
 _ACQUIRE = text(
     """

@@ -14,7 +14,7 @@ from saga_engine.events.consumers.consumer import Consumer
 from saga_engine.events.event_store.event_schema import event_schemas
 from saga_engine.events.event_store.event_types import EventType
 from saga_engine.events.handlers.event_handler import EventHandler
-from saga_engine.nearest_name import nearest_name
+from saga_engine.nearest_name import ALMOST_EQUAL, LIKE, nearest_name
 from saga_engine.postgres.statement import Transaction
 from saga_engine.schemas import registry
 from saga_engine.schemas.comparison import compare
@@ -95,7 +95,8 @@ def _read_event(
 def _not_registered(handler: EventHandler, known: Collection[str]) -> Iterator[tuple[str, str]]:
     """Say that no schema of an event is registered, and which name was probably meant."""
     name = handler.event_name
-    meant = nearest_name(name, known)
+    # A program of others may publish order-paid beside order-placed, and register no schema.
+    meant = nearest_name(name, known, ALMOST_EQUAL if handler.event_type is None else LIKE)
     if handler.event_type is None and not meant:
         return
     correct = (

@@ -97,6 +97,16 @@ async def test_the_message_before_the_offset_is_known_until_an_operator_chooses_
     assert chosen.start == StartPoint(3)
 
 
+async def test_partitions_that_are_added_replace_those_of_a_larger_earlier_source(database):
+    """They would belong to no process of the source that the consumer has now."""
+    async with database.transaction() as tx:
+        await consumer_table.register(tx, "billing", "stream others", 3)
+        await consumer_table.register(tx, "billing", "stream orders", 1)
+        await consumer_table.add(tx, "billing", "stream orders", 2)
+        found = await consumer_table.read(tx, "billing")
+    assert [each.source for each in found] == ["stream orders", "stream orders", "stream others"]
+
+
 async def test_partitions_that_are_added_keep_the_others_and_another_source(database):
     """A process of the earlier release finds more partitions of a source that was changed."""
     await register(database)
