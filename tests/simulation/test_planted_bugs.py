@@ -17,7 +17,7 @@ from tests.simulation.workloads import workloads_for
 pytestmark = pytest.mark.long
 
 SEEDS = range(96)
-"""Each bug is found with one of these seeds."""
+"""Each bug is found with one of these seeds, or with one of RARE."""
 
 RARE = {
     "start_newest_loaded_version": (33,),
