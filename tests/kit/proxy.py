@@ -16,6 +16,9 @@ import pamqp.frame
 
 CHUNK = 65_536
 
+HEARTBEAT_BYTES = 8
+"""A heartbeat of AMQP; a confirm is longer."""
+
 _READS = count(1)
 
 
@@ -50,7 +53,7 @@ class TcpProxy:
         self.is_cut_request: Callable[[bytes], bool] = always_answered
         self.lost_answers = 0
         self.last_read = 0
-        """The number of its last piece of data, of all that came to any proxy."""
+        """The number of its last data that was no heartbeat, of all that came to any proxy."""
         self.from_server = ProxyDirection()  # what the server says
         self.from_client = ProxyDirection()  # what the client says
 
@@ -183,7 +186,7 @@ class TcpProxy:
         loop = asyncio.get_running_loop()
         try:
             while data := await source.read(CHUNK):
-                self.last_read = next(_READS)
+                self._note(data)
                 held = not direction.passing.is_set()
                 await direction.passing.wait()
                 if self._should_drop(len(data), direction, pair):
@@ -206,6 +209,10 @@ class TcpProxy:
                 await sink.drain()
         finally:
             sink.transport.abort()
+
+    def _note(self, data: bytes) -> None:
+        if len(data) > HEARTBEAT_BYTES:
+            self.last_read = next(_READS)
 
     def _should_drop(
         self, size: int, direction: "ProxyDirection", pair: "ProxiedConnection"

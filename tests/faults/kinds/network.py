@@ -46,6 +46,7 @@ async def _wait_until_open(proxy: TcpProxy):
 async def _expect_affected_bytes(proxy: TcpProxy):
     """Assert that the fault in the block holds, drops or delays at least one byte."""
     await _wait_until_open(proxy)
+    await _wait_for_traffic(proxy)
     before = proxy.affected_bytes
     yield
 
@@ -53,6 +54,16 @@ async def _expect_affected_bytes(proxy: TcpProxy):
         return proxy.affected_bytes > before
 
     await _wait_for_effect(has_effect)
+
+
+async def _wait_for_traffic(proxy: TcpProxy):
+    """Wait until the process goes on after the fault before: a feed may still wait for confirms."""
+    last_read = proxy.last_read
+
+    async def has_traffic():
+        return proxy.last_read > last_read
+
+    await _wait_for_effect(has_traffic)
 
 
 async def _wait_for_effect(condition):
