@@ -72,6 +72,15 @@ async def publish_through(fault, proxy, events):
     return await every_event(events)
 
 
+async def consume_through(fault, proxy, events, billing):
+    """As `publish_through`; each event takes effect, before and after the fault."""
+    await append_orders(events, 2)
+    await wait_for_invoices(billing, len(await every_event(events)))
+    expected = await publish_through(fault, proxy, events)
+    await wait_for_invoices(billing, len(expected))
+    return expected
+
+
 def check_felt(proxy: TcpProxy) -> None:
     """A fault that meets nothing shows nothing."""
     assert proxy.reset_connections or proxy.affected_bytes
@@ -137,10 +146,7 @@ async def test_between_an_exchange_and_a_feed_and_a_queue_and_a_consumer(
             running_consumers(event_url, [consumer], broker_url=proxy.url, **settings),
             running_feeds(event_url, proxy.url, [order_feed(unroutable="stop")], **settings),
         ):
-            await append_orders(events, 2)
-            await wait_for_invoices(billing, len(await every_event(events)))
-            expected = await publish_through(fault, proxy, events)
-            await wait_for_invoices(billing, len(expected))
+            expected = await consume_through(fault, proxy, events, billing)
         check_felt(proxy)
     await check_effects(billing, expected)
 
@@ -157,10 +163,7 @@ async def test_between_postgresql_and_a_feed_and_a_consumer(tcp_url, development
         running_consumers(proxy.url, [consumer], broker_url=url, **limit),
         running_feeds(proxy.url, url, [order_feed()], **limit),
     ):
-        await append_orders(events, 2)
-        await wait_for_invoices(billing, len(await every_event(events)))
-        expected = await publish_through(fault, proxy, events)
-        await wait_for_invoices(billing, len(expected))
+        expected = await consume_through(fault, proxy, events, billing)
         check_felt(proxy)
         await check_effects(billing, expected)
 

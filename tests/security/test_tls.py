@@ -77,7 +77,7 @@ async def test_rabbitmq_with_the_right_certificates_is_connected_to(tls_rabbitmq
 async def connect_stream(url):
     settings = Settings(broker_stream_url=url)
     (address,) = stream_addresses(settings)
-    client = await open_client(address, settings)
+    client = await open_client(address, settings, ConnectionRole.PUBLISH)
     await client.close()
 
 

@@ -140,7 +140,8 @@ async def register(tx: Transaction, name: str, source: str, partitions: int) -> 
         source: what it consumes.
         partitions: how many there are.
     """
-    await tx.execute(_REGISTER, {"name": name, "source": source, "partitions": partitions})
+    parameters = {"name": name, "source": source, "partitions": partitions}
+    await tx.execute(_REGISTER, {**parameters, "may_change_source": True})
 
 
 async def add(tx: Transaction, name: str, source: str, partitions: int) -> None:
@@ -150,7 +151,8 @@ async def add(tx: Transaction, name: str, source: str, partitions: int) -> None:
     A row that an earlier source with more partitions has left begins at the beginning, as in
     `register`, which has refused the new source while messages of the earlier one were kept.
     """
-    await tx.execute(_ADD, {"name": name, "source": source, "partitions": partitions})
+    parameters = {"name": name, "source": source, "partitions": partitions}
+    await tx.execute(_REGISTER, {**parameters, "may_change_source": False})
 
 
 async def acquire(tx: Transaction, key: PartitionKey, holder: Holder, lease: float) -> Lease | None:
@@ -249,17 +251,7 @@ _REGISTER = text(
     INSERT INTO saga_engine.consumer AS stored (name, partition, source)
     SELECT :name, p.partition, :source
     FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p(partition)
-    ORDER BY p.partition ON CONFLICT (name, partition) DO UPDATE
-    SET source = excluded.source, next_offset = NULL, last_message = NULL, owner = NULL,
-        leased_until = NULL, wanted_by = NULL, wanted_until = NULL
-    WHERE stored.source <> excluded.source"""
-)
-_ADD = text(
-    """
-    INSERT INTO saga_engine.consumer AS stored (name, partition, source)
-    SELECT :name, p.partition, :source
-    FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p(partition)
-    WHERE EXISTS (
+    WHERE CAST(:may_change_source AS boolean) OR EXISTS (
         SELECT FROM saga_engine.consumer
         WHERE name = :name AND partition = 0 AND source = :source)
     ORDER BY p.partition ON CONFLICT (name, partition) DO UPDATE

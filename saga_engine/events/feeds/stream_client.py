@@ -100,7 +100,7 @@ class _Socket(Connection):
 
 
 async def open_client(
-    address: StreamAddress, settings: Settings, role: ConnectionRole = ConnectionRole.PUBLISH
+    address: StreamAddress, settings: Settings, role: ConnectionRole
 ) -> StreamClient:
     """
     Connect and log in.

@@ -18,6 +18,7 @@ from saga_engine.events.feeds.stream_address import StreamAddress
 from saga_engine.events.feeds.stream_client import StreamClient, broker_errors, open_client
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.settings import Settings
+from saga_engine.vocabulary import ConnectionRole
 
 
 class StreamConnection(AsyncResource):
@@ -67,10 +68,13 @@ class StreamConnection(AsyncResource):
         """Try each node once."""
         for _ in range(len(self._addresses) - 1):
             try:
-                return await open_client(self._addresses[0], self._settings)
+                return await self._open_client()
             except BrokerUnavailable:
                 self._addresses.rotate(-1)
-        return await open_client(self._addresses[0], self._settings)
+        return await self._open_client()
+
+    async def _open_client(self) -> StreamClient:
+        return await open_client(self._addresses[0], self._settings, ConnectionRole.PUBLISH)
 
     async def _supervise(self) -> None:
         client = await self.wait_connected()
@@ -102,7 +106,7 @@ class StreamConnection(AsyncResource):
             self._addresses.rotate(-1)
             await asyncio.sleep(self._backoff.delay(failures, random()))  # noqa: S311 - no secret
             try:
-                return await open_client(self._addresses[0], self._settings)
+                return await self._open_client()
             except (BrokerError, ConfigurationError) as error:
                 self.problem = str(error)
             failures += 1

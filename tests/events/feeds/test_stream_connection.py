@@ -1,6 +1,7 @@
 """A connection by the stream protocol is opened again, and says why it cannot be."""
 
 import sys
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -80,32 +81,33 @@ async def test_a_half_open_connection_is_dropped_and_no_event_is_lost(
     (await stored_messages(rabbitmq_url, *THREE, count=len(expected))).check(expected)
 
 
-async def test_an_idle_connection_that_does_not_answer_is_noticed(open_sink, stream_settings):
+@asynccontextmanager
+async def idle_sink(open_sink, stream_settings):
+    """A sink behind a proxy with nothing to publish; after the block it has to publish again."""
     async with running_proxy(stream_settings["broker_stream_url"]) as proxy:
         stream_settings["broker_stream_url"] = proxy.url
         stream_settings["broker_heartbeat"] = 5
         async with open_sink() as sink:
             await sink.resume(0)
-            await proxy.refuse()
-            await wait_until(lambda: sink.problem is not None)
-            assert "out of reach" in sink.problem or "was lost" in sink.problem
-            await proxy.accept()
+            yield sink, proxy
             await wait_until(lambda: sink.problem is None)
             assert await sink.publish([order_event(1)]) == [PublishOutcome.CONFIRMED]
+
+
+async def test_an_idle_connection_that_is_lost_is_noticed(open_sink, stream_settings):
+    async with idle_sink(open_sink, stream_settings) as (sink, proxy):
+        await proxy.refuse()
+        await wait_until(lambda: sink.problem is not None)
+        assert "out of reach" in sink.problem or "was lost" in sink.problem
+        await proxy.accept()
 
 
 @pytest.mark.long
 async def test_an_idle_node_that_answers_nothing_is_noticed(open_sink, stream_settings):
-    async with running_proxy(stream_settings["broker_stream_url"]) as proxy:
-        stream_settings["broker_stream_url"] = proxy.url
-        stream_settings["broker_heartbeat"] = 5
-        async with open_sink() as sink:
-            await sink.resume(0)
-            opened = proxy.connections
-            proxy.drop_open_connections()
-            await wait_until(lambda: proxy.connections > opened)
-            await wait_until(lambda: sink.problem is None)
-            assert await sink.publish([order_event(1)]) == [PublishOutcome.CONFIRMED]
+    async with idle_sink(open_sink, stream_settings) as (_, proxy):
+        opened = proxy.connections
+        proxy.drop_open_connections()
+        await wait_until(lambda: proxy.connections > opened)
 
 
 async def test_a_missing_extra_is_named(event_url, monkeypatch):

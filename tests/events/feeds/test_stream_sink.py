@@ -89,9 +89,7 @@ async def test_a_copy_is_noticed_although_rabbitmq_answers_after_new_events_were
     async with running_proxy(stream_settings["broker_stream_url"]) as proxy:
         stream_settings["broker_stream_url"] = proxy.url
         async with open_sink() as copy:
-            proxy.pause()
-            await copy.resume(0)
-            assert copy.problem == "RabbitMQ did not answer in time."
+            await resume_without_answer(copy, proxy)
             await set_last_drawn(stream_database, 1_000)
             proxy.resume()
             with pytest.raises(NotOwner):
@@ -110,9 +108,7 @@ async def test_a_process_without_events_changes_nothing_of_the_producer(
     async with running_proxy(stream_settings["broker_stream_url"]) as proxy, open_sink() as owner:
         stream_settings["broker_stream_url"] = proxy.url
         async with open_sink() as former:
-            proxy.pause()
-            await former.resume(0)
-            assert former.problem == "RabbitMQ did not answer in time."
+            await resume_without_answer(former, proxy)
             await set_last_drawn(stream_database, 1_000)
             await owner.resume(0)
             assert await owner.publish([order_event(950)]) == [PublishOutcome.CONFIRMED]
@@ -120,6 +116,12 @@ async def test_a_process_without_events_changes_nothing_of_the_producer(
             await former.publish(())
             assert former.problem is None
         assert await owner.publish([order_event(960)]) == [PublishOutcome.CONFIRMED]
+
+
+async def resume_without_answer(sink, proxy):
+    proxy.pause()
+    await sink.resume(0)
+    assert sink.problem == "RabbitMQ did not answer in time."
 
 
 async def set_last_drawn(database, position):
