@@ -4,10 +4,10 @@ What happens next: `decide` returns the events of a trigger, `evolve` folds them
     decide       decide(saga, run, trigger, now, ports) -> Decision; read this first
     triggers     what can happen to a run
     run          where a run is, as a value
-    events       what is recorded of it; its journal consists of these
+    events       what is recorded of it, and what each event changes in it; its journal
     evolve       evolve(run, event) -> run; replaying a journal is a fold over it
     pivot        whether a run may still compensate, and whether its deadline applies
-    transitions  which status of a run, and of a step, may follow which
+    transitions  which status may follow which, and RunDraft, which events change
     decision     Decision, and DecisionBuilder, which starts and fails attempts, and opens incidents
     replies      what a reply means for a run
     operator     what an operator does to a run

@@ -55,13 +55,13 @@ def _give_up(builder: DecisionBuilder, name: str) -> None:
 
 
 def _go_forward(builder: DecisionBuilder) -> None:
+    steps = builder.run.steps
+    passed = {name for name, state in steps.items() if state.action.status in PASSED}
     for name, predecessors in builder.saga.predecessors.items():
-        if builder.state(name).action.status is not StepStatus.PENDING:
-            continue
-        if all(builder.state(earlier).action.status in PASSED for earlier in predecessors):
+        if steps[name].action.status is StepStatus.PENDING and passed.issuperset(predecessors):
             builder.start_attempt(name, Direction.ACTION)
-    if all(state.action.status in PASSED for state in builder.run.steps.values()):
-        replies = {name: builder.state(name).action.reply for name in builder.saga.steps}
+    if len(passed) == len(steps):
+        replies = {name: steps[name].action.reply for name in builder.saga.steps}
         builder.record(events.RunCompleted(builder.now, replies))
 
 

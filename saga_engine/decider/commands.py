@@ -37,7 +37,9 @@ def wake_at(saga: Saga, run: Run) -> datetime | None:
     """When time will next change the run; None if only a message or a person can."""
     if run.status.is_finished:
         return None
-    times = [active_deadline(saga, run)]
+    earliest = active_deadline(saga, run)
     for state in run.steps.values():
-        times += (state.action.due_at, state.compensation.due_at)
-    return min((time for time in times if time is not None), default=None)
+        for due_at in (state.action.due_at, state.compensation.due_at):
+            if due_at is not None and (earliest is None or due_at < earliest):
+                earliest = due_at
+    return earliest

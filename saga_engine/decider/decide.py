@@ -12,7 +12,7 @@ is a decision without events and with an IgnoredReason, a request that is not po
 with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
 can be replayed, simulated, explained, or tried on a copy of the run.
 
-A trigger is decided in two stages. Both record events, which `evolve` applies immediately:
+A trigger is decided in two stages. Both record events, which change a draft of the run at once:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      advance.py: forward, stop, or compensate
@@ -45,7 +45,6 @@ from saga_engine.decider.decision import (
     DecisionBuilder,
 )
 from saga_engine.decider.events import RunStarted
-from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads
 from saga_engine.decider.pivot import active_deadline
 from saga_engine.decider.run import CompensationCause, Run, StepStatus
@@ -86,7 +85,8 @@ def decide(
         return _start(saga, trigger, now, ports)
     if run is None:
         return Decision(run=None, ignored_reason=IgnoredReason.UNCORRELATED)
-    builder = DecisionBuilder(saga=saga, run=run, now=now, payloads=DecisionPayloads(saga, ports))
+    payloads = DecisionPayloads(saga, run.run_id, ports)
+    builder = DecisionBuilder(saga=saga, run=run, now=now, payloads=payloads)
     try:
         ignored_reason = _apply(builder, trigger)
     except operator.RequestRefused as error:
@@ -105,7 +105,7 @@ def start_blocked(
     The input is not read. Each step without a predecessor has an incident with *cause* and
     *message*, a sentence without payload.
     """
-    builder = _new_run(saga, start, now, DecisionPayloads(saga, NO_PORTS))
+    builder = _new_run(saga, start, now, DecisionPayloads(saga, start.run_id, NO_PORTS))
     for step, predecessors in saga.predecessors.items():
         if not predecessors:
             builder.open_incident(step, Direction.ACTION, cause, message)
@@ -113,12 +113,12 @@ def start_blocked(
 
 
 def _start(saga: Saga, start: triggers.Start, now: datetime, ports: PayloadPorts) -> Decision:
-    payloads = DecisionPayloads(saga, ports)
+    payloads = DecisionPayloads(saga, start.run_id, ports)
     try:
-        payloads.check_input(start.run_id, start.input)
+        payloads.check_input(start.input)
     except READ_ERRORS as error:
         refusal = payloads.problem_text("The input", error)[:MAX_MESSAGE_LENGTH]
-        return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.code_errors))
+        return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.reader.code_errors))
     builder = _new_run(saga, start, now, payloads)
     advance(builder)
     return builder.decision()
@@ -139,7 +139,7 @@ def _new_run(
         deadline=now + saga.deadline if saga.deadline else None,
     )
     return DecisionBuilder(
-        saga=saga, run=evolve(None, event), now=now, payloads=payloads, events=[event]
+        saga=saga, run=event.started_run(), now=now, payloads=payloads, events=[event]
     )
 
 

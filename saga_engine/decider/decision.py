@@ -18,9 +18,9 @@ from saga_engine.decider.events import (
     RunCompensating,
     StopSuperseded,
 )
-from saga_engine.decider.evolve import evolve
 from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade
 from saga_engine.decider.run import CompensationCause, KeptReply, Progress, Run, StepState
+from saga_engine.decider.transitions import RunDraft
 from saga_engine.payload.guard import UserCodeError
 from saga_engine.saga.definition import Saga, declared_spec
 from saga_engine.vocabulary import (
@@ -88,12 +88,16 @@ class DecisionBuilder:
     events: list[Event] = field(default_factory=list)
     pending_stop: CompensationCause | None = field(init=False)
 
+    _draft: RunDraft = field(init=False)
+
     def __post_init__(self) -> None:
         self.pending_stop = self.run.stop_cause
+        self._draft = RunDraft(self.run)
 
     def record(self, event: Event) -> None:
         """Add an event and apply it to the run."""
-        self.run = evolve(self.run, event)
+        event.apply(self._draft)
+        self.run = self._draft.run
         self.events.append(event)
         if isinstance(event, RunCompensating | StopSuperseded):
             self.pending_stop = None
@@ -115,7 +119,7 @@ class DecisionBuilder:
             events=tuple(self.events),
             ignored_reason=ignored_reason,
             refusal=refusal,
-            code_errors=tuple(self.payloads.code_errors),
+            code_errors=tuple(self.payloads.reader.code_errors),
         )
 
     def open_incident(

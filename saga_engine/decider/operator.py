@@ -61,9 +61,9 @@ def _retry(builder: DecisionBuilder, incident: Incident, request: ResolveInciden
             f"Step {incident.step} declares no compensation to retry;"
             " undo it by hand and resolve with complete, or skip."
         )
-    # Closing makes the step pending (evolve._begin_budget). A kept reply that fits now settles it.
-    # Otherwise `advance` starts its next attempt: with the same payload and round, or with new ones
-    # if it was rejected. commands.py makes the idempotency key of the round.
+    # Closing makes the step pending (events.IncidentResolved). A kept reply that fits now settles
+    # it. Otherwise `advance` starts its next attempt: with the same payload and round, or with new
+    # ones if it was rejected. commands.py makes the idempotency key of the round.
     _close_incident(builder, request)
     accept_kept_reply(builder, incident)
 
@@ -76,12 +76,11 @@ def _skip(builder: DecisionBuilder, incident: Incident, request: ResolveIncident
 
 
 def _complete(builder: DecisionBuilder, incident: Incident, request: ResolveIncident) -> None:
-    run_id, payloads = builder.run.run_id, builder.payloads
-    step, direction = incident.step, incident.direction
+    payloads, step, direction = builder.payloads, incident.step, incident.direction
     try:
         if direction is Direction.ACTION:
-            payloads.check_reply(run_id, step, direction, request.result)
-        reply = payloads.encrypt_reply(run_id, step, direction, request.result)
+            payloads.check_reply(step, direction, request.result)
+        reply = payloads.encrypt_reply(step, direction, request.result)
     except READ_ERRORS as error:
         raise RequestRefused(payloads.problem_text("The result", error)) from None
     _close_incident(builder, request)

@@ -5,9 +5,6 @@ It says which payload of which run and step is meant; how it is decrypted, read 
 types, and made by the author's mapping functions is in payload/reader.py.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 from saga_engine.decider.run import Run, StepStatus
 from saga_engine.payload.encryption import (
     EncryptionError,
@@ -31,48 +28,31 @@ class PayloadNotMade(Exception):
         self.cause = cause
 
 
-@dataclass(slots=True)
 class DecisionPayloads:
-    """Checks and makes the payloads of one decision."""
+    """Checks and makes the payloads of one decision about a run of *saga*."""
 
-    saga: Saga
-    ports: PayloadPorts
-    reader: PayloadReader = field(init=False)
+    def __init__(self, saga: Saga, run_id: str, ports: PayloadPorts) -> None:
+        self.saga = saga
+        self.run_id = run_id
+        self.encryption = ports.encryption
+        self.reader = PayloadReader(ports)
 
-    def __post_init__(self) -> None:
-        self.reader = PayloadReader(self.ports)
+    def check_input(self, content: Json) -> None:
+        """Check that the run's input fits its type, or raise one of READ_ERRORS."""
+        function, location = type_name(self.saga.input_type.python_type), self.saga.source_location
+        call = UserCodeCall(self.saga.name, self.run_id, "", None, "", function, location)
+        self.reader.check(call, self._input(content))
 
-    @property
-    def code_errors(self) -> Sequence[UserCodeError]:
-        """The calls into the author's code that returned no value."""
-        return self.reader.code_errors
-
-    def check_input(self, run_id: str, content: Json) -> None:
-        """Check that a run's input fits its type, or raise one of READ_ERRORS."""
-        saga = self.saga
-        function = type_name(saga.input_type.python_type)
-        call = UserCodeCall(
-            saga=saga.name,
-            run_id=run_id,
-            step="",
-            direction=None,
-            command="",
-            function=function,
-            source_location=saga.source_location,
-        )
-        self.reader.check(call, self._input(run_id, content))
-
-    def check_reply(self, run_id: str, step: str, direction: Direction, content: Json) -> None:
+    def check_reply(self, step: str, direction: Direction, content: Json) -> None:
         """Check that a reply fits its type, or raise one of READ_ERRORS."""
         spec = declared_spec(self.saga, step, direction)
-        function = type_name(spec.reply_type.python_type)
-        call = self._describe_call(run_id, step, direction, spec, function)
-        self.reader.check(call, self._reply(run_id, step, direction, content))
+        call = self._call(step, direction, spec, type_name(spec.reply_type.python_type))
+        self.reader.check(call, self._reply(step, direction, spec, content))
 
-    def encrypt_reply(self, run_id: str, step: str, direction: Direction, content: Json) -> Json:
+    def encrypt_reply(self, step: str, direction: Direction, content: Json) -> Json:
         """Encrypt what an operator gives as a reply, or raise EncryptionError."""
-        associated_data = reply_associated_data(run_id, step, direction)
-        return self.ports.encryption.encrypt(content, associated_data)
+        associated_data = reply_associated_data(self.run_id, step, direction)
+        return self.encryption.encrypt(content, associated_data)
 
     def make_command(self, run: Run, step: str, direction: Direction) -> Json:
         """
@@ -82,13 +62,12 @@ class DecisionPayloads:
             PayloadNotMade: the step needs a person.
         """
         spec = declared_spec(self.saga, step, direction)
-        call = self._describe_call(
-            run.run_id, step, direction, spec, spec.mapping.function.__name__
-        )
-        sources = {each.name: self._source(run, each.name) for each in spec.mapping.parameters}
-        associated_data = command_associated_data(run.run_id, step, direction)
+        mapping = spec.mapping
+        call = self._call(step, direction, spec, mapping.function.__name__)
+        sources = {each.name: self._source(run, each.name) for each in mapping.parameters}
+        associated_data = command_associated_data(self.run_id, step, direction)
         try:
-            return self.reader.make(call, spec.mapping, sources, associated_data)
+            return self.reader.make(call, mapping, sources, associated_data)
         except EncryptionError as error:
             raise PayloadNotMade(IncidentCause.DECRYPTION_FAILED, f"The payload {error}.") from None
         except PayloadError as error:
@@ -107,31 +86,28 @@ class DecisionPayloads:
     def _source(self, run: Run, name: str) -> StoredPayload | None:
         """The payload that a mapping's parameter is named for; None without such a reply."""
         if name not in self.saga.steps:
-            return self._input(run.run_id, run.input)
+            return self._input(run.input)
         action = run.steps[name].action
         if action.status is not StepStatus.SUCCEEDED:
             return None
-        return self._reply(run.run_id, name, Direction.ACTION, action.reply)
+        return self._reply(name, Direction.ACTION, self.saga.steps[name].action_spec, action.reply)
 
-    def _input(self, run_id: str, content: Json) -> StoredPayload:
-        associated_data = input_associated_data(self.saga.name, run_id)
+    def _input(self, content: Json) -> StoredPayload:
+        associated_data = input_associated_data(self.saga.name, self.run_id)
         return StoredPayload(content, self.saga.input_type, associated_data, "the input")
 
-    def _reply(self, run_id: str, step: str, direction: Direction, content: Json) -> StoredPayload:
-        payload_type = declared_spec(self.saga, step, direction).reply_type
-        associated_data = reply_associated_data(run_id, step, direction)
-        description = f"the reply of step {step!r}"
-        return StoredPayload(content, payload_type, associated_data, description)
+    def _reply(
+        self, step: str, direction: Direction, spec: CommandSpec, content: Json
+    ) -> StoredPayload:
+        associated_data = reply_associated_data(self.run_id, step, direction)
+        return StoredPayload(
+            content, spec.reply_type, associated_data, f"the reply of step {step!r}"
+        )
 
-    def _describe_call(
-        self, run_id: str, step: str, direction: Direction, spec: CommandSpec, function: str
+    def _call(
+        self, step: str, direction: Direction, spec: CommandSpec, function: str
     ) -> UserCodeCall:
+        location = spec.source_location
         return UserCodeCall(
-            saga=self.saga.name,
-            run_id=run_id,
-            step=step,
-            direction=direction,
-            command=spec.command,
-            function=function,
-            source_location=spec.source_location,
+            self.saga.name, self.run_id, step, direction, spec.command, function, location
         )

@@ -185,9 +185,9 @@ def accept_kept_reply(builder: DecisionBuilder, incident: Incident) -> None:
 
 def _body_problem(builder: DecisionBuilder, reply: ReplyReceived) -> str | None:
     """Why the body of a success does not fit; None if it does, or if its key is missing."""
-    run_id, payloads = builder.run.run_id, builder.payloads
+    payloads = builder.payloads
     try:
-        payloads.check_reply(run_id, reply.step, reply.direction, reply.body)
+        payloads.check_reply(reply.step, reply.direction, reply.body)
     except EncryptionError:
         return None  # a step that needs the value is blocked until the codec has the key
     except READ_ERRORS as error:

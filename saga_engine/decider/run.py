@@ -1,4 +1,4 @@
-"""Where a run is, as a value, and what is derived from it. Only `evolve` makes the next one."""
+"""Where a run is, as a value, and what is derived from it. Only events make the next one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class CompensationCause:
         return Failure.by_engine(EngineFailureCode(self.code), self.reason or "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for payload.serialization.replace_fields
 class Progress:
     """One direction of a step."""
 
@@ -80,12 +80,6 @@ class StepState:
     def progress_of(self, direction: Direction) -> Progress:
         """That direction's progress."""
         return self.action if direction is Direction.ACTION else self.compensation
-
-    def with_progress(self, direction: Direction, progress: Progress) -> "StepState":
-        """The same with another progress in one direction."""
-        if direction is Direction.ACTION:
-            return StepState(progress, self.compensation)
-        return StepState(self.action, progress)
 
     @property
     def may_have_effect(self) -> bool:
@@ -127,7 +121,7 @@ class Incident:
     kept_reply: KeptReply | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, as Progress
 class Run:
     """One execution of a saga."""
 

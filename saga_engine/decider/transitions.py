@@ -1,15 +1,16 @@
 """
-Which status may follow which: the table of a run, and the table of a step for each direction.
+Which status may follow which, and RunDraft, which changes a run along these tables.
 
-`evolve` asserts both; `make diagrams` draws them into the documents. A status that nothing may
-follow is final.
+There is a table of a run, and one of a step for each direction; `make diagrams` draws them into the
+documents. A status that nothing may follow is final.
 """
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from saga_engine.decider.run import StepStatus
+from saga_engine.decider.run import Run, StepState, StepStatus
+from saga_engine.payload.serialization import replace_fields
 from saga_engine.vocabulary import Direction, Status
 
 AnyStatus = TypeVar("AnyStatus", bound=StrEnum)
@@ -65,3 +66,50 @@ STEP_TRANSITIONS: Mapping[Direction, Mapping[StepStatus, frozenset[StepStatus]]]
         },
     ),
 }
+
+
+class RunDraft:
+    """
+    A run that events change in place: the given run until the first change, then a copy of it.
+
+    `run` is read as any run. Only a draft changes one, and never the one that it was given.
+    """
+
+    __slots__ = ("_steps", "run")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._steps: dict[str, StepState] | None = None  # of the copy, once it is made
+
+    def change(self, **values: Any) -> None:
+        """Change fields of the run."""
+        self._copied_steps()
+        vars(self.run).update(values)
+
+    def change_status(self, status: Status, **values: Any) -> None:
+        """Change the status of the run, and other fields."""
+        before = self.run.status
+        assert status in RUN_TRANSITIONS[before], f"{before} cannot become {status}"
+        self.change(status=status, **values)
+
+    def change_step(
+        self, step: str, direction: Direction, status: StepStatus, **values: Any
+    ) -> None:
+        """Change the status of one direction of a step, and other fields of its progress."""
+        state = self.run.steps[step]
+        before = state.progress_of(direction)
+        allowed = STEP_TRANSITIONS[direction][before.status]
+        assert status in allowed, f"{step}, {direction}: {before.status} cannot become {status}"
+        after = replace_fields(before, status=status, **values)
+        self._copied_steps()[step] = (
+            StepState(after, state.compensation)
+            if direction is Direction.ACTION
+            else StepState(state.action, after)
+        )
+
+    def _copied_steps(self) -> dict[str, StepState]:
+        """The steps of the copy, which the first change makes."""
+        if self._steps is None:
+            self._steps = dict(self.run.steps)
+            self.run = replace_fields(self.run, steps=self._steps)
+        return self._steps

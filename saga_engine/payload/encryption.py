@@ -162,12 +162,12 @@ def input_associated_data(saga: str, run_id: str) -> AssociatedData:
 
 def command_associated_data(run_id: str, step: str, direction: Direction) -> AssociatedData:
     """The associated data of a command's payload, the same for each attempt."""
-    return "command", run_id, step, direction.value
+    return "command", run_id, step, direction
 
 
 def reply_associated_data(run_id: str, step: str, direction: Direction) -> AssociatedData:
     """The associated data of a command's result."""
-    return "reply", run_id, step, direction.value
+    return "reply", run_id, step, direction
 
 
 def failure_associated_data(run_id: str) -> AssociatedData:

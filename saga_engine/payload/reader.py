@@ -31,31 +31,25 @@ class StoredPayload(NamedTuple):
     description: str
 
 
-class _Reading(NamedTuple):
-    """A stored content, and what the author's type made of it."""
-
-    content: Json
-    value: Any
-
-
 @dataclass(slots=True)
 class PayloadReader:
     """
     Reads and makes the payloads of one decision.
 
     `code_errors` are the calls into the author's code that returned no value. `unused_readings` has
-    what was read to check it and no mapping has used yet.
+    what was read to check it and no mapping has used yet: its content, and the value that the
+    author's type made of it.
     """
 
     ports: PayloadPorts
     code_errors: list[UserCodeError] = field(default_factory=list)
-    unused_readings: dict[AssociatedData, _Reading] = field(default_factory=dict)
+    unused_readings: dict[AssociatedData, tuple[Json, Any]] = field(default_factory=dict)
 
     def check(self, call: UserCodeCall, payload: StoredPayload) -> None:
         """Check that a payload fits its type, or raise one of READ_ERRORS."""
         data = self.ports.encryption.decrypt(payload.content, payload.associated_data)
         value = self._call(call, payload.payload_type.read, data)
-        self.unused_readings[payload.associated_data] = _Reading(payload.content, value)
+        self.unused_readings[payload.associated_data] = payload.content, value
 
     def make(
         self,
@@ -93,9 +87,9 @@ class PayloadReader:
             return None
         if source is None:
             raise PayloadError(f"there is no reply of step {parameter.name!r}")
-        reading = self.unused_readings.pop(source.associated_data, None)
-        if reading is not None and reading.content is source.content:
-            return reading.value  # for one mapping only: it may change the value
+        content, value = self.unused_readings.pop(source.associated_data, (None, None))
+        if content is not None and content is source.content:
+            return value  # for one mapping only: it may change the value
         try:
             data = self.ports.encryption.decrypt(source.content, source.associated_data)
         except EncryptionError as error:

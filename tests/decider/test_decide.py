@@ -1,5 +1,6 @@
 """What decide does with any trigger: starts, repeated and uncorrelated messages, wake-ups."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -213,12 +214,7 @@ def test_the_order_of_keys_in_a_snapshot_changes_no_decision():
         action.__name__ = name
         saga.step(command="do.it", after=[], read_only=True)(action)
     scenario = DeciderScenario(saga)
-    shuffled = type(scenario.run)(
-        **{
-            **{name: getattr(scenario.run, name) for name in scenario.run.__slots__},
-            "steps": dict(sorted(scenario.run.steps.items())),
-        }
-    )
+    shuffled = replace(scenario.run, steps=dict(sorted(scenario.run.steps.items())))
     later = NOON + TIMEOUT
     assert (
         decide(saga, shuffled, WakeUp(), later).events

@@ -1,5 +1,7 @@
 """The fold of a journal: only events that `decide` can record are accepted."""
 
+from copy import deepcopy
+
 import pytest
 
 from saga_engine.decider.events import RunCompensated, RunStarted, RunStopping, StepSkipped
@@ -7,7 +9,7 @@ from saga_engine.decider.evolve import evolve, replay
 from saga_engine.decider.run import CompensationCause, StepStatus
 from saga_engine.decider.transitions import RUN_TRANSITIONS, STEP_TRANSITIONS
 from saga_engine.vocabulary import CompensationCode, Direction, Status
-from tests.kit.decider_scenario import NOON, DeciderScenario, sequential_saga
+from tests.kit.decider_scenario import NOON, DeciderScenario, branching_saga, sequential_saga
 
 
 def test_an_empty_journal_gives_none():
@@ -39,6 +41,23 @@ def test_a_status_of_a_step_follows_only_the_table(direction):
     status = run.steps["a"].progress_of(direction).status
     with pytest.raises(AssertionError, match=f"a, {direction}: {status} cannot become skipped"):
         evolve(run, StepSkipped("a", direction))
+
+
+def test_evolve_changes_no_run_that_it_is_given():
+    scenario = DeciderScenario(branching_saga())
+    scenario.succeeds("root")
+    scenario.malformed_reply("left")
+    scenario.resolves("retry")
+    scenario.cancels()
+    run = evolve(None, scenario.journal[0])
+    for event in scenario.journal[1:]:
+        copy = deepcopy(run)
+        after = evolve(run, event)
+        assert run == copy
+        assert after != run
+        assert after.steps is not run.steps
+        run = after
+    assert run == scenario.run
 
 
 def test_the_tables_have_every_status():

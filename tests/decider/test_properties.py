@@ -1,5 +1,6 @@
 """Any saga, any triggers in any order: the promises hold."""
 
+from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from saga_engine.decider.commands import wake_at
+from saga_engine.decider.decide import decide
 from saga_engine.decider.events import IncidentResolved
-from saga_engine.decider.run import StepStatus
+from saga_engine.decider.run import Run, StepStatus
 from saga_engine.decider.triggers import (
     Cancel,
     CommandUnroutable,
@@ -58,6 +60,12 @@ any_triggers = st.one_of(
 )
 
 
+def assert_no_shared_part(*runs: Run | None) -> None:
+    """Assert that the runs share nothing that events change in place."""
+    for part in (lambda run: run, lambda run: run.steps):
+        assert len({id(part(run)) for run in runs}) == len(runs)
+
+
 class AnyRun(RuleBasedStateMachine):
     """One run of one saga, which gets any trigger at any time."""
 
@@ -72,13 +80,24 @@ class AnyRun(RuleBasedStateMachine):
         self.scenario = DeciderScenario(saga)
         self.reading = JournalChecker(saga)
         self.read = 0
+        self.earlier_runs: list[tuple[Run, Run]] = []
 
     def teardown(self):
         RAISING_STEPS.clear()
+        for run, copy in getattr(self, "earlier_runs", []):
+            assert run == copy, "a later decision has changed an earlier run"
 
     def apply_twice(self, trigger):
         """Apply a trigger twice: the second time must change nothing."""
-        self.scenario.apply(trigger)
+        before = self.scenario.run
+        self.earlier_runs.append((before, deepcopy(before)))
+        other = decide(self.scenario.saga, before, trigger, self.scenario.now)
+        decision = self.scenario.apply(trigger)
+        assert (decision.events, decision.run) == (other.events, other.run)
+        if decision.events:
+            assert_no_shared_part(before, decision.run, other.run)
+        else:
+            assert decision.run is before, "a decision that records nothing copies nothing"
         again = self.scenario.apply(trigger)
         assert again.events == (), "the same message twice is the same message"
         assert again.ignored_reason or again.refusal

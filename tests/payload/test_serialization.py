@@ -8,7 +8,7 @@ from enum import StrEnum
 import orjson
 import pytest
 
-from saga_engine.decider.run import Progress, StepState
+from saga_engine.decider.run import Progress
 from saga_engine.payload.serialization import (
     from_data,
     has_declared_types,
@@ -60,12 +60,12 @@ def test_only_the_named_fields_are_written():
     assert to_data(FULL, ("planted", "marks")) == {"planted": NOON, "marks": ["a", "b"]}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bare:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ringed:
     rings: int = 0
 
@@ -73,7 +73,6 @@ class Ringed:
 @pytest.mark.parametrize(
     ("record", "values"),
     [
-        (StepState(), {"action": Progress(attempts=1)}),
         (Progress(attempts=2), {"attempts": 3, "due_at": NOON}),
         (Progress(attempts=2), {}),
         (Ringed(), {"rings": 7}),
@@ -87,7 +86,7 @@ def test_replace_fields_changes_only_the_named_fields(record, values):
 
 
 def test_an_unknown_field_raises():
-    with pytest.raises(KeyError):
+    with pytest.raises(AssertionError, match="bark"):
         replace_fields(Ringed(), bark=1)
 
 
