@@ -9,8 +9,9 @@ compensation. A rejection is repeated for the same key, unless the service forge
 
 from typing import Any, Literal
 
+from saga_engine.participant.barrier import CommandResult
 from saga_engine.participant.context import CommandContext
-from saga_engine.vocabulary import Direction
+from saga_engine.vocabulary import Command, Direction
 from simulation.barrier_model import BarrierModel
 from simulation.event_model import EventModel
 
@@ -32,6 +33,10 @@ class ServicesTransaction(EventModel):
     def connection(self) -> object:
         """What the handler gets: the transaction itself."""
         return self
+
+    async def commit_result(self, command: Command, result: CommandResult) -> bool:
+        """Record the result; the transaction commits at the end of its block."""
+        return await self.barrier.record_result(command, result)
 
     async def insert_effect(self, context: CommandContext, *, has_event: bool = False) -> None:
         """Insert the effect of a command, of which the handler may append an event."""

@@ -18,8 +18,14 @@ The other side of a saga, in the user's services: commands are executed once, an
     barrier             one row for each command, so that its effect happens once
     sql_barrier_table   the barrier's table in PostgreSQL: a method for each statement
     barrier_statements  the SQL of these statements
+    driver_barrier_table  the same over the driver, for a database that is given as a URL
+    driver_statements   the statements as the driver takes them
     interfaces          the database, as the executor uses it
-    database            the participant's own database: one transaction for each command
+    database            the participant's own database, and what is wrong with it
+    engine_transactions  transactions on the user's engine of SQLAlchemy
+    url_transactions    transactions on a database that is given as a URL
+    handler_connection  the AsyncConnection that a handler gets in the latter
+    pipelined_connection  the driver's connection: BEGIN and COMMIT without round trips of their own
     sqlalchemy_engine   the engine of SQLAlchemy for a participant's URL
     lost_statements     finding statements that were lost on the network
     outage              an outage of the database, during which commands wait

@@ -67,6 +67,9 @@ _SELECT_RESULT = text(
     """
 )
 RESTORE_ROLE = text("SELECT pg_catalog.set_config('role', :role, true)")
+WRONG_ROLE_SQLSTATES = ("42501", "42P01")
+"""A role without rights on the table, or a schema that its statements do not see."""
+
 FIND_SCHEMA = text(
     "SELECT nspname FROM pg_catalog.pg_namespace JOIN pg_catalog.pg_class"
     " ON pg_namespace.oid = relnamespace WHERE pg_class.oid = pg_catalog.to_regclass(:name)"
@@ -121,9 +124,15 @@ def qualified_table_name(schema: str | None) -> str:
     return "saga_barrier" if schema is None else f"{_quote_identifier(schema)}.saga_barrier"
 
 
+def with_qualified_table(sql: str, schema: str) -> str:
+    """Name the table with its schema in a statement of this module."""
+    qualified_name = qualified_table_name(schema)
+    return _TABLE_REFERENCE.sub(lambda found: f"{found[1]} {qualified_name}", sql)
+
+
 def _with_schema(statement: TextClause, schema: str) -> TextClause:
-    qualified_name = qualified_table_name(schema).replace(":", r"\:")
-    return text(_TABLE_REFERENCE.sub(lambda found: f"{found[1]} {qualified_name}", statement.text))
+    escaped_schema = schema.replace(":", r"\:")
+    return text(with_qualified_table(statement.text, escaped_schema))
 
 
 def _quote_identifier(name: str) -> str:

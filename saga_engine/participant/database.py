@@ -6,70 +6,22 @@ The user gives an engine of SQLAlchemy, which stays theirs to dispose of, or a U
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager
 
 from sqlalchemy import event, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismatch
 from saga_engine.participant import barrier
-from saga_engine.participant.barrier_statements import SEARCH_PATH_STATEMENTS, BarrierStatements
+from saga_engine.participant.engine_transactions import EngineTransaction, EngineTransactions
 from saga_engine.participant.lost_statements import LostStatementMonitor
-from saga_engine.participant.sql_barrier_table import SqlBarrierTable
 from saga_engine.participant.sqlalchemy_engine import create_engine, display_url
+from saga_engine.participant.url_transactions import UrlTransaction, UrlTransactions
 from saga_engine.postgres import encoding, pgbouncer
-from saga_engine.postgres.pool import ConnectionPool, discard, release
-from saga_engine.postgres.session_changes import (
-    ROLE_CHANGED_KEY,
-    track_session_changes,
-)
-from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, sqlstate_of, translate_error
+from saga_engine.postgres.session_changes import track_session_changes
+from saga_engine.postgres.sqlalchemy_errors import sqlstate_of, translate_error
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer, describe_error
-
-
-class HandlerRolledBack(Exception):
-    """
-    The handler did not succeed: its effects are rolled back, and `result` is the reply.
-
-    The cause is the exception that the handler raised, if it is neither Rejected nor Failed.
-    """
-
-    def __init__(self, result: barrier.CommandResult) -> None:
-        super().__init__()
-        self.result = result
-
-
-class DatabaseTransaction:
-    """
-    A CommandTransaction; its properties are described there.
-
-    Args:
-        connection: of the handler.
-        transaction: of the connection.
-        barrier: the barrier's table in it.
-    """
-
-    __slots__ = ("_transaction", "barrier", "connection")
-
-    def __init__(
-        self, connection: AsyncConnection, transaction: AsyncTransaction, barrier: SqlBarrierTable
-    ) -> None:
-        self.connection = connection
-        self.barrier = barrier
-        self._transaction = transaction
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the handler has neither committed it nor rolled it back."""
-        return self._transaction.is_active
-
-    @property
-    def is_connection_lost(self) -> bool:
-        """Whether its connection was lost, or closed by the server."""
-        return self.connection.invalidated
 
 
 class ParticipantDatabase:
@@ -85,16 +37,14 @@ class ParticipantDatabase:
             )
         self.display_url = display_url(engine.url)
         self._engine = engine
-        self._pool = ConnectionPool(engine, settings) if self._owns_engine else None
-        self._lost_statements = (
-            LostStatementMonitor(engine, database, settings) if isinstance(database, str) else None
-        )
         self._timeout = settings.database_transaction_timeout
-        # For an engine of the user's: how long a session keeps its locks after its client is gone.
-        self._idle_timeout_ms = f"{int(settings.participant_handler_timeout * 1000)}"
-        self._statements = SEARCH_PATH_STATEMENTS
-        # Whether a handler has changed its role in a way that its statements do not reveal.
-        self._role_unknown = False
+        self._lost_statements: LostStatementMonitor | None = None
+        self._transactions: EngineTransactions | UrlTransactions
+        if isinstance(database, str):
+            self._lost_statements = LostStatementMonitor(engine, database, settings)
+            self._transactions = UrlTransactions(engine, self._lost_statements, settings)
+        else:
+            self._transactions = EngineTransactions(engine, settings)
         event.listen(engine.sync_engine, "before_cursor_execute", track_session_changes)
 
     async def prepare(self, *, create_barrier: bool, schema: str | None = None) -> None:
@@ -129,7 +79,7 @@ class ParticipantDatabase:
             raise ConfigurationError(
                 self._missing_table_message(schema, session_settings.search_path)
             )
-        self._statements = BarrierStatements.for_schema(table_schema)
+        self._transactions.use_schema(table_schema)
 
     def _unusable_error(self, error: Exception, schema: str | None) -> SagaEngineError:
         if isinstance(error, SagaEngineError):
@@ -198,68 +148,9 @@ class ParticipantDatabase:
             )
         return str(known_error or describe_error(error))
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[DatabaseTransaction]:
+    def transaction(self) -> AbstractAsyncContextManager[EngineTransaction | UrlTransaction]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
-        started_at = time.monotonic()
-        connection = await (self._pool or self._engine).connect()
-        try:
-            if not self._owns_engine:
-                connection = await connection.execution_options(isolation_level="READ COMMITTED")
-            transaction = await connection.begin()
-            barrier_table = await self._prepare_barrier_table(connection)
-            try:
-                yield DatabaseTransaction(connection, transaction, barrier_table)
-            except Exception:
-                await self._roll_back(connection, transaction)
-                raise
-            with self._watch_connection(connection):
-                await transaction.commit()
-        except asyncio.CancelledError:
-            # A cancelled statement may leave the socket in the middle of a response, and a rollback
-            # would wait for the rest. PostgreSQL rolls back when the connection is closed.
-            await discard(connection)
-            raise
-        except Exception as error:
-            await self._invalidate_after(connection, error, started_at)
-            raise
-        finally:
-            if self._lost_statements:
-                self._lost_statements.stop_watching(connection)
-            await release(connection)
-
-    async def _invalidate_after(
-        self, connection: AsyncConnection, error: Exception, started_at: float
-    ) -> None:
-        """Invalidate the connections that an error shows to be stale."""
-        # A handler's timeout, for example on another service, says nothing about this database.
-        if self._pool and _is_stale_connection(error):
-            self._pool.invalidate_before(started_at)
-        if sqlstate_of(error) in _WRONG_ROLE_SQLSTATES and not connection.closed:
-            self._role_unknown = True
-            await discard(connection)  # its role may come from an earlier command
-
-    async def _prepare_barrier_table(self, connection: AsyncConnection) -> SqlBarrierTable:
-        """Prepare what recording a result needs; one round trip for an engine of the user's."""
-        initial_role = None  # the session's role; a session that may have changed it is closed
-        if not self._owns_engine:
-            initial_role = await connection.scalar(
-                _SET_IDLE_TIMEOUT, {"milliseconds": self._idle_timeout_ms}
-            )
-        connection.info[ROLE_CHANGED_KEY] = self._role_unknown
-        return SqlBarrierTable(connection, self._statements, initial_role)
-
-    async def _roll_back(self, connection: AsyncConnection, transaction: AsyncTransaction) -> None:
-        """Roll back under the watch for lost statements."""
-        try:
-            with self._watch_connection(connection):
-                await transaction.rollback()
-        except Exception:  # noqa: BLE001 - PostgreSQL rolls back when the connection is closed
-            with suppress(Exception):  # the handler's exception decides the reply, not this one
-                await discard(connection)
-
-    def _watch_connection(self, connection: AsyncConnection) -> AbstractContextManager[None]:
-        return self._lost_statements.watch(connection) if self._lost_statements else nullcontext()
+        return self._transactions.transaction()
 
     async def run_lost_statement_monitor(self, emit: Observer) -> None:
         """End lost statements, until cancelled. An engine of the user's is not monitored."""
@@ -268,6 +159,7 @@ class ParticipantDatabase:
 
     async def close(self) -> None:
         """Close the connections that were opened here."""
+        await self._transactions.close()
         if self._lost_statements:
             await self._lost_statements.close()
             await self._engine.dispose()
@@ -278,23 +170,5 @@ _SELECT_SESSION_SETTINGS = text(
     " pg_catalog.current_setting('search_path') AS search_path"
 )
 _SELECT_READ_ONLY = text("SELECT pg_catalog.current_setting('transaction_read_only') = 'on'")
-_SET_IDLE_TIMEOUT = text(
-    "SELECT pg_catalog.current_setting('role') FROM (SELECT pg_catalog.set_config("
-    "'idle_in_transaction_session_timeout', :milliseconds, true)) AS idle_timeout"
-)
-
 _INVALID_SCHEMA_SQLSTATE = "3F000"
-_WRONG_ROLE_SQLSTATES = ("42501", "42P01")
 _SEARCH_PATH_HINT = "it may be set with ALTER ROLE"
-
-
-def _is_stale_connection(error: Exception) -> bool:
-    """Whether an error shows that the connections of the pool are stale."""
-    original_error = error.__cause__ if isinstance(error, HandlerRolledBack) else error
-    if original_error is None or isinstance(original_error, TimeoutError):
-        return False
-    # A handler can make its own transaction read-only. Whether the server is a standby, the next
-    # claim shows.
-    return is_stale_connection(original_error) and (
-        original_error is error or not sqlstate_of(original_error)
-    )

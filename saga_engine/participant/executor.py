@@ -20,7 +20,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from saga_engine.participant import barrier, failures
 from saga_engine.participant.barrier import IN_PROGRESS_RESULT, CommandInProgress, CommandResult
-from saga_engine.participant.database import HandlerRolledBack
 from saga_engine.participant.execution_events import ExecutionEvents
 from saga_engine.participant.failure_codes import FailureCode
 from saga_engine.participant.handler import Handler
@@ -30,7 +29,11 @@ from saga_engine.participant.handler_runner import (
     HandlerRunner,
     unsuccessful_result,
 )
-from saga_engine.participant.interfaces import CommandDatabase, CommandTransaction
+from saga_engine.participant.interfaces import (
+    CommandDatabase,
+    CommandTransaction,
+    HandlerRolledBack,
+)
 from saga_engine.participant.outage import CommandDeferred, OutageMonitor
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.postgres.sqlalchemy_errors import is_unavailable, sqlstate_of
@@ -158,7 +161,7 @@ class Executor:
                 tx.barrier, command, compensates_local_action=compensates_local_action
             )
             if recorded_result is None:
-                await tx.barrier.record_result(command, result)
+                await tx.commit_result(command, result)
             return recorded_result or result
 
     async def _execute_claimed(
@@ -170,9 +173,9 @@ class Executor:
         if not tx.is_active:
             raise HandlerRolledBack(_TRANSACTION_ENDED)
         try:
-            if await tx.barrier.record_result(state.received.command, result):
+            if await tx.commit_result(state.received.command, result):
                 return result
-        except SQLAlchemyError as error:
+        except Exception as error:
             failure = _FAILURE_BY_SQLSTATE.get(sqlstate_of(error))
             if failure is None:
                 raise
@@ -184,7 +187,8 @@ class Executor:
     ) -> CommandResult:
         """Call the handler in a task of its own."""
         state.handler_started = True
-        coroutine = self._runner.run(handler, state, tx.connection if tx else None)
+        connection = tx.connection if tx and handler.takes_connection else None
+        coroutine = self._runner.run(handler, state, connection)
         result = await self._calls.run(state.received, coroutine, state.set_abandoned_task)
         if state.handler_error is not None:
             if tx is not None and tx.is_connection_lost and self.outage_monitor is not None:
@@ -219,7 +223,7 @@ class Executor:
             self.outage_monitor.report(error)
             if not state.handler_started:
                 raise CommandDeferred
-        elif isinstance(error, SQLAlchemyError | OSError) or sqlstate_of(error):
+        elif _is_of_the_database(error):
             if self._throttle.record(Operation.PARTICIPANT, failure.code) is not None:
                 problem = (
                     self.outage_monitor.describe_error(error)
@@ -236,6 +240,11 @@ class Executor:
                 )
             )
         return unsuccessful_result(Outcome.FAILED, failure)
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    kinds = SQLAlchemyError | OSError
+    return isinstance(error, kinds) or bool(sqlstate_of(error)) or is_unavailable(error)
 
 
 _TRANSACTION_ENDED = unsuccessful_result(

@@ -82,6 +82,11 @@ class Handler:
         """The type of its result."""
         return self._result_type
 
+    @property
+    def takes_connection(self) -> bool:
+        """Whether it has a parameter of type AsyncConnection."""
+        return bool(self._transaction_parameter)
+
     async def __call__(self, command: Command, connection: object) -> Json:
         """
         Call the function with a command's payload, and return its result as JSON.

@@ -16,14 +16,12 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from saga_engine.postgres.connect import create_database_engine
@@ -92,7 +90,7 @@ class LostStatementMonitor:
     def __init__(self, engine: AsyncEngine, url: str, settings: Settings) -> None:
         self._silence_timeout = settings.participant_statement_check_after
         self._connect_timeout = settings.database_connect_timeout
-        self._pending: dict[Connection | None, _PendingStatement] = {}
+        self._pending: dict[Any, _PendingStatement] = {}  # by the connection of the driver
         self.probe_engine = create_database_engine(
             url,
             poolclass=NullPool,
@@ -106,20 +104,13 @@ class LostStatementMonitor:
         event.listen(engine.sync_engine, "after_cursor_execute", self._on_statement_end)
         event.listen(engine.sync_engine, "handle_error", self._on_statement_error)
 
-    @contextmanager
-    def watch(self, connection: AsyncConnection) -> Iterator[None]:
-        """Watch a block that waits for PostgreSQL without a statement: a commit or rollback."""
-        sync_connection = connection.sync_connection
-        assert sync_connection is not None, "it is open"
-        self._on_statement_start(sync_connection)
-        try:
-            yield
-        finally:
-            self._on_statement_end(sync_connection)
+    def start_watching(self, driver: Any) -> None:
+        """Watch a statement that was sent, or is about to be, without SQLAlchemy."""
+        self._pending[driver] = _PendingStatement(driver)
 
-    def stop_watching(self, connection: AsyncConnection) -> None:
+    def stop_watching(self, driver: Any) -> None:
         """Forget a connection's pending statement."""
-        self._pending.pop(connection.sync_connection, None)
+        self._pending.pop(driver, None)
 
     async def run(self, emit: Observer) -> None:
         """End lost statements, until cancelled. An outage emits one event, however long it is."""
@@ -196,13 +187,15 @@ class LostStatementMonitor:
             return {by_session[each] for each in sessions}
 
     def _on_statement_start(self, connection: Connection, *_: object) -> None:
-        self._pending[connection] = _PendingStatement(connection.connection.driver_connection)
+        self.start_watching(connection.connection.driver_connection)
 
     def _on_statement_end(self, connection: Connection, *_: object) -> None:
-        self._pending.pop(connection, None)
+        self.stop_watching(connection.connection.driver_connection)
 
     def _on_statement_error(self, context: ExceptionContext) -> None:
-        self._pending.pop(context.connection, None)
+        connection = context.connection
+        if connection is not None and not (connection.closed or connection.invalidated):
+            self.stop_watching(connection.connection.driver_connection)
 
 
 def _byte_counts(driver: Any) -> _ByteCounts:

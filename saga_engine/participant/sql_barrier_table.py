@@ -46,13 +46,13 @@ class SqlBarrierTable:
     async def claim(self, command: Command) -> bool:
         """Insert the command's row; see BarrierTable."""
         return await self._execute_if_unlocked(
-            self._statements.claim, command, lock_id=_advisory_lock_id(command, command.direction)
+            self._statements.claim, command, lock_id=advisory_lock_id(command, command.direction)
         )
 
     async def reclaim(self, command: Command) -> bool:
         """Claim the row of a rejected command again; see BarrierTable."""
         updated = await self._connection.execute(
-            self._statements.reclaim, _primary_key(command) | _attempt_columns(command)
+            self._statements.reclaim, _primary_key(command) | attempt_columns(command)
         )
         return bool(updated.rowcount)
 
@@ -61,7 +61,7 @@ class SqlBarrierTable:
         return await self._execute_if_unlocked(
             self._statements.insert_tombstone,
             command,
-            lock_id=_advisory_lock_id(command, Direction.ACTION),
+            lock_id=advisory_lock_id(command, Direction.ACTION),
         )
 
     async def record_result(self, command: Command, result: CommandResult) -> bool:
@@ -84,7 +84,7 @@ class SqlBarrierTable:
         self, statement: TextClause, command: Command, *, lock_id: int
     ) -> bool:
         """Execute a statement that changes a row, unless another transaction has its lock."""
-        columns = _primary_key(command) | _attempt_columns(command)
+        columns = _primary_key(command) | attempt_columns(command)
         [(lock_acquired, changed)] = await self._connection.execute(
             statement, {**columns, "lock_id": lock_id}
         )
@@ -93,7 +93,7 @@ class SqlBarrierTable:
         return bool(changed)
 
 
-def _advisory_lock_id(command: Command, direction: Direction) -> int:
+def advisory_lock_id(command: Command, direction: Direction) -> int:
     """Hash a command to a lock id. Two commands with the same id only execute one after another."""
     lock_name = f"saga_barrier/{command.run_id}/{command.step}/{direction.value}"
     return int.from_bytes(blake2b(lock_name.encode(), digest_size=8).digest(), signed=True)
@@ -107,5 +107,6 @@ def _primary_key(command: Command) -> dict[str, object]:
     }
 
 
-def _attempt_columns(command: Command) -> dict[str, object]:
+def attempt_columns(command: Command) -> dict[str, object]:
+    """The columns that identify an attempt of a command."""
     return {"idempotency_key": command.idempotency_key, "attempt": command.attempt}

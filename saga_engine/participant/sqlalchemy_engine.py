@@ -4,6 +4,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_engine.participant.lost_statements import APPLICATION_NAME
+from saga_engine.participant.pipelined_connection import PipelinedConnection
 from saga_engine.postgres.connect import create_database_engine
 from saga_engine.postgres.keepalive import (
     KEEPALIVE_IDLE,
@@ -33,6 +34,7 @@ def create_engine(url: str, settings: Settings) -> AsyncEngine:
         pool_use_lifo=True,
         hide_parameters=True,
         connect_args={
+            "connection_class": PipelinedConnection,
             "timeout": settings.database_connect_timeout,
             "command_timeout": settings.participant_handler_timeout,
             "server_settings": {

@@ -47,6 +47,10 @@ class ConnectionPool:
         """Replace connections that were opened before a time of the monotonic clock."""
         self._valid_since = max(self._valid_since, moment)
 
+    def is_valid(self, proxied: PoolProxiedConnection) -> bool:
+        """Whether a connection that is checked out was opened after the last stale one."""
+        return bool(proxied.info[_OPENED_AT] >= self._valid_since)
+
     async def connect(self) -> AsyncConnection:
         """Check out a connection that reaches the server: a pooled one, or a new one."""
         while True:

@@ -98,7 +98,7 @@ WORKER_CRASH_POINTS = {
 PARTICIPANT_CRASH_POINTS = {
     "before-effect": CrashPoint("after", "saga_engine.participant.barrier", "claim_command"),
     "after-effect": CrashPoint(
-        "before", "saga_engine.participant.sql_barrier_table", "SqlBarrierTable.record_result"
+        "before", "saga_engine.participant.url_transactions", "UrlTransaction.commit_result"
     ),
     "before-reply": CrashPoint(
         "before", "saga_engine.participant.reply_publisher", "ReplyPublisher.add"

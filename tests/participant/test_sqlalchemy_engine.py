@@ -2,8 +2,8 @@
 
 import asyncio
 
+import asyncpg
 import pytest
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.embedded.server_process import free_port
@@ -58,7 +58,7 @@ async def test_a_client_that_is_cut_off_does_not_lock_its_command_forever():
         lost = ParticipantDatabase(proxy.url, Settings(participant_handler_timeout=1))
         other = ParticipantDatabase(server.url, Settings())
         await lost.prepare(create_barrier=True)
-        with pytest.raises((TimeoutError, DBAPIError)):
+        with pytest.raises((TimeoutError, asyncpg.ConnectionDoesNotExistError)):
             await be_cut_off(lost, proxy, other)
         async with asyncio.timeout(20), lost.transaction() as tx:
             answer = await barrier.claim_command(tx.barrier, charge, compensates_local_action=False)

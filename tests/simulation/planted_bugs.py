@@ -22,11 +22,10 @@ from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier
 from saga_engine.participant.barrier import BarrierTable, CommandResult
-from saga_engine.participant.database import HandlerRolledBack
 from saga_engine.participant.executor import Executor
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.handler_runner import ExecutionState
-from saga_engine.participant.interfaces import CommandTransaction
+from saga_engine.participant.interfaces import CommandTransaction, HandlerRolledBack
 from saga_engine.participant.reply_publisher import ReplyPublisher, _UnconfirmedReply
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome

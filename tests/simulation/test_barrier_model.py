@@ -15,7 +15,9 @@ from saga_engine.participant.barrier import (
     CommandInProgress,
     CommandResult,
 )
+from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.sql_barrier_table import SqlBarrierTable
+from saga_engine.settings import Settings
 from saga_engine.vocabulary import BarrierResult, Command, Direction, Outcome
 from simulation.barrier_model import BarrierModel
 from simulation.faults import FaultInjector, seeded_random
@@ -41,6 +43,20 @@ async def postgresql(database_url):
 
 
 @pytest.fixture
+async def driver(database_url):
+    database = ParticipantDatabase(database_url, Settings())
+    await database.prepare(create_barrier=True)
+
+    @asynccontextmanager
+    async def begin():
+        async with database.transaction() as tx:
+            yield tx.barrier
+
+    yield begin
+    await database.close()
+
+
+@pytest.fixture
 def simulated():
     process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
     client = MemoryDatabaseClient(MemoryDatabase(), process, MemoryTransaction)
@@ -53,7 +69,7 @@ def simulated():
     return begin
 
 
-@pytest.fixture(params=["postgresql", "simulated"])
+@pytest.fixture(params=["postgresql", "driver", "simulated"])
 def begin(request):
     return request.getfixturevalue(request.param)
 

@@ -1,0 +1,138 @@
+"""The transaction of a command on a database that is given as a URL: it commits once, or not."""
+
+import asyncio
+from collections import Counter
+
+import asyncpg
+import pytest
+from asyncpg.prepared_stmt import PreparedStatement
+from sqlalchemy import text
+
+from saga_engine.participant.barrier import CommandResult
+from saga_engine.participant.database import ParticipantDatabase
+from saga_engine.settings import Settings
+from saga_engine.vocabulary import Outcome
+from tests.kit.events import EventRecorder
+from tests.kit.misbehaving_participant import HandlerChoice, MisbehavingParticipant
+from tests.kit.payments_participant import DirectExecutor, make_command
+
+DONE = CommandResult(Outcome.SUCCEEDED, b'"done"')
+
+DIVIDE_AT_COMMIT = (
+    "CREATE TABLE checked ()",
+    """
+    CREATE FUNCTION divide() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM 1 / 0; RETURN NULL; END $$
+    """,
+    """
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION divide()
+    """,
+)
+
+
+@pytest.fixture
+async def database(database_url):
+    database = ParticipantDatabase(database_url, Settings())
+    await database.prepare(create_barrier=True)
+    yield database
+    await database.close()
+
+
+async def recorded_outcome(database, command):
+    async with database.transaction() as tx:
+        row = await tx.barrier.select_result(command)
+        return row and row.outcome
+
+
+async def test_a_command_without_a_connection_costs_two_round_trips(database, monkeypatch):
+    async def charge(_: HandlerChoice) -> str:
+        return "charged"
+
+    executor = DirectExecutor(MisbehavingParticipant(charge), database, EventRecorder())
+    assert (await executor(make_command()))[0] is Outcome.SUCCEEDED  # prepares the statements
+    calls: Counter[str] = Counter()
+
+    def counting(name, method):
+        async def counted(*args, **options):
+            calls[name] += 1
+            return await method(*args, **options)
+
+        return counted
+
+    for owner, name in ((PreparedStatement, "fetch"), (asyncpg.Connection, "execute")):
+        monkeypatch.setattr(owner, name, counting(name, getattr(owner, name)))
+    charge_again = make_command()
+    assert (await executor(charge_again))[0] is Outcome.SUCCEEDED
+    assert calls == {"fetch": 2}
+    monkeypatch.undo()
+    assert await recorded_outcome(database, charge_again) == "succeeded"
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+async def test_nothing_is_committed_after_a_handler_has_ended_the_transaction(database, ending):
+    charge = make_command()
+
+    async def end_and_go_on():
+        async with database.transaction() as tx:
+            assert await tx.barrier.claim(charge)
+            await tx.connection.execute(text(ending))
+            await tx.connection.execute(text("BEGIN"))
+            await tx.connection.execute(text("CREATE TABLE later ()"))
+            assert not await tx.commit_result(charge, DONE)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await end_and_go_on()
+    assert await recorded_outcome(database, charge) == ("failed" if ending == "COMMIT" else None)
+    async with database.transaction() as tx:
+        assert await tx.connection.scalar(text("SELECT to_regclass('later')")) is None
+
+
+async def test_nothing_is_committed_if_the_row_of_the_command_is_gone(database):
+    charge = make_command()
+
+    async def lose_the_row():
+        async with database.transaction() as tx:
+            assert await tx.barrier.claim(charge)
+            await tx.connection.execute(text("DELETE FROM saga_barrier"))
+            assert not await tx.commit_result(charge, DONE)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await lose_the_row()
+    assert await recorded_outcome(database, charge) is None
+
+
+async def test_a_commit_that_divides_by_zero_is_an_error_of_the_commit(database):
+    charge = make_command()
+    async with database.transaction() as tx:
+        for statement in DIVIDE_AT_COMMIT:
+            await tx.connection.execute(text(statement))
+
+    async def commit():
+        async with database.transaction() as tx:
+            assert await tx.barrier.claim(charge)
+            await tx.connection.execute(text("INSERT INTO checked DEFAULT VALUES"))
+            await tx.commit_result(charge, DONE)
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await commit()
+    assert await recorded_outcome(database, charge) is None
+
+
+async def test_a_connection_with_an_interrupted_statement_is_not_used_again(database):
+    async def session(tx):
+        return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
+
+    found = []
+
+    async def break_off():
+        async with asyncio.timeout(0.2), database.transaction() as tx:
+            found.append(await session(tx))
+            await tx.connection.execute(text("SELECT pg_sleep(60)"))
+
+    with pytest.raises(TimeoutError):
+        await break_off()
+    async with database.transaction() as tx:
+        assert await session(tx) not in found
