@@ -1,9 +1,11 @@
-"""The barrier's table in the model; see `participant.barrier.BarrierTable`."""
+"""The barrier's table in the model; see BarrierTable and BatchBarrierTable of the participant."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from saga_engine.participant.barrier import (
     TOMBSTONE,
+    BatchClaim,
     CommandInProgress,
     CommandResult,
     RecordedResult,
@@ -21,7 +23,7 @@ _TRANSACTION_ENDED = {
 
 
 class BarrierModel:
-    """A BarrierTable in a transaction of the model."""
+    """A BarrierTable and a BatchBarrierTable in a transaction of the model."""
 
     def __init__(self, tx: MemoryTransaction) -> None:
         self._tx = tx
@@ -77,6 +79,43 @@ class BarrierModel:
         async with self._tx.statement():
             row = self._tx.get("barrier", _row_key(command, command.direction))
             return None if row is None else RecordedResult(row["outcome"], row["reply"])
+
+    async def claim_all(self, claims: Sequence[BatchClaim]) -> Collection[int]:
+        """Claim the commands that have no row; see BatchBarrierTable."""
+        async with self._tx.statement():
+            return [number for number, claim in enumerate(claims) if await self._claim_new(claim)]
+
+    async def _claim_new(self, claim: BatchClaim) -> bool:
+        command = claim.command
+        key = _row_key(command, command.direction)
+        try:
+            self._take_advisory_lock(key)
+            if claim.compensates_local_action:
+                action_key = _row_key(command, Direction.ACTION)
+                self._take_advisory_lock(action_key)
+                action = self._tx.get("barrier", action_key)
+                if action is None or action["outcome"] != Outcome.SUCCEEDED.value:
+                    return False
+        except CommandInProgress:
+            return False
+        return await self._tx.insert(
+            "barrier", key, {**_row(command, command.direction), **_TRANSACTION_ENDED}
+        )
+
+    async def record_all(self, results: Sequence[tuple[Command, CommandResult | None]]) -> bool:
+        """Record the results of claimed commands; None deletes the row of a command."""
+        async with self._tx.statement():
+            for command, result in results:
+                key = _row_key(command, command.direction)
+                row = await self._tx.lock("barrier", key)
+                if row is None:
+                    return False
+                if result is None:
+                    self._tx.delete("barrier", key)
+                    continue
+                recorded = {"outcome": result.outcome.value, "reply": jsonb(result.body.decode())}
+                self._tx.put("barrier", key, {**row, **recorded})
+            return True
 
     def _take_advisory_lock(self, key: RowKey) -> None:
         """Lock a command until the transaction ends, unless another one has the lock."""

@@ -7,6 +7,10 @@ compensation. A rejection is repeated for the same key, unless the service forge
 `workload.SampledOutcomes`).
 """
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, Literal
 
 from saga_engine.participant.barrier import CommandResult
@@ -14,15 +18,23 @@ from saga_engine.participant.context import CommandContext
 from saga_engine.vocabulary import Command, Direction
 from simulation.barrier_model import BarrierModel
 from simulation.event_model import EventModel
+from simulation.memory_database import MemoryDatabaseClient
+from simulation.rows import Row
 
 StepState = Literal["new", "never", "done", "compensated", "rejected"]
 """What a service that does not use the barrier knows about a step; `new` is to be handled."""
 
 
 class ServicesTransaction(EventModel):
-    """A transaction of a simulated service: a CommandTransaction, and what its handler gets."""
+    """
+    A transaction of a simulated service, and what its handler gets.
+
+    It is a CommandTransaction, and a SharedTransaction for the commands of a batch.
+    """
 
     is_connection_lost = False  # A handler's error is its own: no outage is simulated.
+    settings_changed = False  # The handlers of the simulation change none.
+    _saved: Mapping[str, Mapping[Any, Row | None]] = MappingProxyType({})
 
     @property
     def barrier(self) -> BarrierModel:
@@ -37,6 +49,37 @@ class ServicesTransaction(EventModel):
     async def commit_result(self, command: Command, result: CommandResult) -> bool:
         """Record the result; the transaction commits at the end of its block."""
         return await self.barrier.record_result(command, result)
+
+    def open_connection(self) -> object:
+        """What the next handler of a batch gets."""
+        return self
+
+    def close_connection(self) -> None:
+        """Nothing outlives a handler here."""
+
+    def abandon(self) -> None:
+        """A handler that was cancelled does not continue here."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the transaction is open; handlers do not end it here."""
+        return self.is_active
+
+    async def set_savepoint(self) -> None:
+        """Set a savepoint in the place of the one before."""
+        async with self.statement():
+            self._saved = {table: dict(writes) for table, writes in self.writes.items()}
+
+    async def roll_back_to_savepoint(self) -> None:
+        """Undo what was done since the savepoint."""
+        async with self.statement():
+            self.writes = defaultdict(
+                dict, {name: dict(each) for name, each in self._saved.items()}
+            )
+
+    async def commit_results(self, results: Sequence[tuple[Command, CommandResult | None]]) -> bool:
+        """Record the results; the transaction commits at the end of its block."""
+        return await self.barrier.record_all(results)
 
     async def insert_effect(self, context: CommandContext, *, has_event: bool = False) -> None:
         """Insert the effect of a command, of which the handler may append an event."""
@@ -72,6 +115,14 @@ class ServicesTransaction(EventModel):
             assert row is not None, "the step was deduplicated before"
             keys = (*row["rejected_keys"], context.idempotency_key)
             self.put("deduplication", step_key, {"state": "never", "rejected_keys": keys})
+
+
+class ServicesDatabase(MemoryDatabaseClient[ServicesTransaction]):
+    """A BatchDatabase: the connection of one participant to the database of the services."""
+
+    def shared_transaction(self) -> AbstractAsyncContextManager[ServicesTransaction]:
+        """Open a transaction of several commands."""
+        return self.transaction()
 
 
 def _step_key(context: CommandContext) -> tuple[str, str]:

@@ -44,7 +44,7 @@ from simulation.process import SimulatedProcess
 from simulation.projection_operator import ProjectionOperator
 from simulation.projector import SimulatedProjector
 from simulation.rollout import Rollout
-from simulation.services_model import ServicesTransaction
+from simulation.services_model import ServicesDatabase, ServicesTransaction
 from simulation.workload import SampledOutcomes, Workload, make_participant
 
 ProcessMain = Callable[[SimulatedProcess], Awaitable[None]]
@@ -210,7 +210,7 @@ class World:
         await worker_loops.run(process.stop)
 
     async def _participant(self, process: SimulatedProcess) -> None:
-        database = MemoryDatabaseClient(self._services_db, process, ServicesTransaction)
+        database = ServicesDatabase(self._services_db, process, ServicesTransaction)
         executors = {}
         for workload in self._workloads:
             definition = make_participant(
@@ -220,12 +220,12 @@ class World:
                 appends_events=self._config.projectors > 0,
             )
             self._broker.declare(participant_topology(definition.name, tuple(definition.handlers)))
-            executors[participant_queue(definition.name)] = Executor(
-                definition.handlers,
-                database if workload.barrier else None,
-                self._settings,
-                self._on_participant_event,
-            )
+            barrier = database if workload.barrier else None
+            emit = self._on_participant_event
+            executor = Executor(definition.handlers, barrier, self._settings, emit)
+            if barrier and process.name.endswith("1"):  # and other processes not, at the same time
+                executor.enable_batches(barrier)
+            executors[participant_queue(definition.name)] = executor
         prefetch = self._settings.participant_prefetch
         publisher, consumer = self._broker_clients(process, list(executors), prefetch)
         dispatcher = Dispatcher(

@@ -7,6 +7,9 @@ The other side of a saga, in the user's services: commands are executed once, an
     service             the composition root of a participant process
     dispatcher          the loops of a process: from a delivery to its acknowledgement
     in_progress         commands that wait because another delivery of them is being executed
+    command_batches     which commands form a batch, and when it starts
+    batch_executor      a batch of commands, in one transaction
+    shared_transaction  the transaction of a batch
     executor            one command, from its receipt to its result: the transactions
     handler_runner      one handler's call, turned into a result
     handler             one of the user's functions: checked at its declaration, called with JSON

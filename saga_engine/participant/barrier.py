@@ -20,6 +20,7 @@ CommandInProgress immediately if another transaction has it.
 the simulation passes in a model of it.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -165,6 +166,35 @@ class BarrierTable(Protocol):
 
     async def select_result(self, command: Command) -> RecordedResult | None:
         """Read the result in the command's row; None if there is no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchClaim:
+    """
+    A command of a batch that is to be claimed.
+
+    Args:
+        command: no other command of the batch has its run and step.
+        compensates_local_action: it compensates an action whose row is in the same database.
+    """
+
+    command: Command
+    compensates_local_action: bool
+
+
+class BatchBarrierTable(Protocol):
+    """The barrier's table, in one transaction of several commands."""
+
+    async def claim_all(self, claims: Sequence[BatchClaim]) -> Collection[int]:
+        """
+        Claim the commands that have no row and that no other transaction is executing.
+
+        A compensation is claimed if its action succeeded. Nothing is changed for the other
+        commands, which must be executed alone, after this transaction.
+
+        Returns:
+            The indexes of the claimed commands.
+        """
 
 
 async def claim_command(

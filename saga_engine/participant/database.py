@@ -15,6 +15,7 @@ from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismat
 from saga_engine.participant import barrier
 from saga_engine.participant.engine_transactions import EngineTransaction, EngineTransactions
 from saga_engine.participant.lost_statements import LostStatementMonitor
+from saga_engine.participant.shared_transaction import SharedUrlTransaction, track_setting_changes
 from saga_engine.participant.sqlalchemy_engine import create_engine, display_url
 from saga_engine.participant.url_transactions import UrlTransaction, UrlTransactions
 from saga_engine.postgres import encoding, pgbouncer
@@ -43,6 +44,7 @@ class ParticipantDatabase:
         if isinstance(database, str):
             self._lost_statements = LostStatementMonitor(engine, database, settings)
             self._transactions = UrlTransactions(engine, self._lost_statements, settings)
+            event.listen(engine.sync_engine, "before_cursor_execute", track_setting_changes)
         else:
             self._transactions = EngineTransactions(engine, settings)
         event.listen(engine.sync_engine, "before_cursor_execute", track_session_changes)
@@ -150,7 +152,14 @@ class ParticipantDatabase:
 
     def transaction(self) -> AbstractAsyncContextManager[EngineTransaction | UrlTransaction]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
+        if isinstance(self._transactions, UrlTransactions):
+            return self._transactions.transaction(UrlTransaction)
         return self._transactions.transaction()
+
+    def shared_transaction(self) -> AbstractAsyncContextManager[SharedUrlTransaction]:
+        """Open a transaction of several commands, on a database that was given as a URL."""
+        assert isinstance(self._transactions, UrlTransactions), "Participant requires a URL"
+        return self._transactions.transaction(SharedUrlTransaction)
 
     async def run_lost_statement_monitor(self, emit: Observer) -> None:
         """End lost statements, until cancelled. An engine of the user's is not monitored."""

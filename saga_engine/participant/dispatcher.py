@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from saga_engine.amqp.batch_budget import BatchBudget
 from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.participant.barrier import CommandInProgress, CommandResult
+from saga_engine.participant.command_batches import CommandBatches
 from saga_engine.participant.executor import Executor
 from saga_engine.participant.handler_calls import Task
 from saga_engine.participant.in_progress import MAX_RETRY_DELAY, InProgressCommands, RetryWait
@@ -72,12 +73,19 @@ class Dispatcher:
         self.stuck = asyncio.Event()
         self._in_progress = InProgressCommands(settings.participant_handler_timeout)
         self._reply_publisher = ReplyPublisher(publisher, consumer, settings, emit)
+        self._batches = {
+            queue: CommandBatches(executor.batch_executor, self._slots, settings)
+            for queue, executor in executors.items()
+            if executor.batch_executor is not None
+        }
 
     async def run(self) -> None:
         """Execute commands until `stop`, then finish and acknowledge those in progress."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reply_publisher.run())
             async with asyncio.TaskGroup() as handler_tasks:
+                for batches in self._batches.values():
+                    batches.start(handler_tasks, self._release_slot)
                 while not self._stopping.is_set():
                     limit = self._settings.participant_prefetch
                     for delivery in await self._consumer.take(limit, self._batch_budget):
@@ -114,13 +122,35 @@ class Dispatcher:
         """Execute a command, as soon as no other delivery of it is being executed."""
         executor = self._executors[delivery.queue]
         with self._in_progress.track(received.command) as retry_wait:
-            while (
-                result := await self._try_execute(delivery, received, executor, retry_wait)
-            ) is None:
-                if not self._is_still_ours(delivery):
-                    return
-                await self._wait_before_retry(executor, retry_wait.next_delay())
+            result = await self._execute_in_batch(delivery, received, executor, retry_wait)
+            while result is None:
+                result = await self._try_execute(delivery, received, executor, retry_wait)
+                if result is None:
+                    if not self._is_still_ours(delivery):
+                        return
+                    await self._wait_before_retry(executor, retry_wait.next_delay())
         self._reply_publisher.add(delivery, encode_reply(received, result.outcome, result.body))
+
+    async def _execute_in_batch(
+        self,
+        delivery: Delivery,
+        received: ReceivedCommand,
+        executor: Executor,
+        retry_wait: RetryWait,
+    ) -> CommandResult | None:
+        """Execute a command together with others; None if it must be executed alone."""
+        batches = self._batches.get(delivery.queue)
+        if batches is None:
+            return None
+
+        def can_start() -> bool:
+            return self._is_still_ours(delivery) and not executor.is_database_unavailable
+
+        result = await batches.execute(received, can_start)
+        if result is not None:
+            retry_wait.consumption_emitted = True
+            self._emit_consumed(delivery)
+        return result
 
     async def _try_execute(
         self,

@@ -5,10 +5,18 @@ It executes the statements of `sql_barrier_table` without SQLAlchemy, which woul
 the processor time of the driver. The first statement of a transaction carries its BEGIN.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from saga_engine.participant.barrier import CommandInProgress, CommandResult, RecordedResult
+import orjson
+
+from saga_engine.participant.barrier import (
+    BatchClaim,
+    CommandInProgress,
+    CommandResult,
+    RecordedResult,
+)
 from saga_engine.participant.driver_statements import DriverStatements
 from saga_engine.participant.pipelined_connection import PipelinedConnection
 from saga_engine.participant.sql_barrier_table import advisory_lock_id, attempt_columns
@@ -19,7 +27,7 @@ from saga_engine.vocabulary import Command, Direction
 
 class DriverBarrierTable:
     """
-    A BarrierTable.
+    A BarrierTable and a BatchBarrierTable.
 
     Args:
         connection: in the transaction of the command.
@@ -65,7 +73,15 @@ class DriverBarrierTable:
         row = rows.one_or_none()
         return None if row is None else RecordedResult(row.outcome, row.reply)
 
-    async def execute(self, statement: Statement, columns: dict[str, Any]) -> DriverRows:
+    async def claim_all(self, claims: Sequence[BatchClaim]) -> Collection[int]:
+        """Claim the commands that have no row; see BatchBarrierTable."""
+        columns = [_claim_columns(number, claim) for number, claim in enumerate(claims)]
+        claimed = await self.execute(
+            self._statements.claim_all, {"claims": orjson.dumps(columns).decode()}
+        )
+        return claimed.scalars()
+
+    async def execute(self, statement: Statement, columns: Mapping[str, Any]) -> DriverRows:
         """Execute a statement under the watch for lost statements."""
         with self._watch:
             return await self._connection.execute_statement(statement, columns)
@@ -82,7 +98,7 @@ class DriverBarrierTable:
         return bool(changed)
 
 
-def primary_key(command: Command) -> dict[str, Any]:
+def primary_key(command: Command) -> dict[str, str]:
     """The columns that identify a command; the driver reads the text of a UUID."""
     return {
         "run_id": command.run_id,
@@ -91,7 +107,30 @@ def primary_key(command: Command) -> dict[str, Any]:
     }
 
 
-def result_columns(command: Command, result: CommandResult) -> dict[str, Any]:
+def _claim_columns(number: int, claim: BatchClaim) -> dict[str, Any]:
+    command = claim.command
+    action_lock_id = (
+        advisory_lock_id(command, Direction.ACTION) if claim.compensates_local_action else None
+    )
+    return {
+        **primary_key(command),
+        **attempt_columns(command),
+        "number": number,
+        "lock_id": advisory_lock_id(command, command.direction),
+        "action_lock_id": action_lock_id,
+    }
+
+
+def batch_columns(results: Sequence[tuple[Command, CommandResult | None]]) -> dict[str, str]:
+    """The parameters of `record_all_or_fail`."""
+    columns = [
+        primary_key(command) if result is None else result_columns(command, result)
+        for command, result in results
+    ]
+    return {"results": orjson.dumps(columns).decode()}
+
+
+def result_columns(command: Command, result: CommandResult) -> dict[str, str]:
     """The columns of a command's result."""
     recorded = {"outcome": result.outcome.value, "reply": result.body.decode()}
     return primary_key(command) | recorded

@@ -53,6 +53,12 @@ class ExecutionEvents:
             )
         )
 
+    def handler_ignores_cancellation(self, state: ExecutionState) -> None:
+        """Emit that a handler still runs after its timeout."""
+        self.handler_abandoned(
+            state, "It ignores its cancellation, and keeps its slot until it ends."
+        )
+
     def command_finished(
         self,
         received: ReceivedCommand,

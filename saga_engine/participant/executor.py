@@ -12,7 +12,6 @@ a command has only one result. A failure is rolled back and not recorded: a retr
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from saga_engine.participant import barrier, failures
 from saga_engine.participant.barrier import IN_PROGRESS_RESULT, CommandInProgress, CommandResult
+from saga_engine.participant.batch_executor import BatchExecutor
 from saga_engine.participant.execution_events import ExecutionEvents
 from saga_engine.participant.failure_codes import FailureCode
 from saga_engine.participant.handler import Handler
@@ -27,9 +27,11 @@ from saga_engine.participant.handler_calls import HandlerCalls
 from saga_engine.participant.handler_runner import (
     ExecutionState,
     HandlerRunner,
+    timeout_result,
     unsuccessful_result,
 )
 from saga_engine.participant.interfaces import (
+    BatchDatabase,
     CommandDatabase,
     CommandTransaction,
     HandlerRolledBack,
@@ -78,6 +80,19 @@ class Executor:
         )
         self._events = ExecutionEvents(emit, self._throttle)
         self.outage_monitor = outage_monitor
+        self.batch_executor: BatchExecutor | None = None
+
+    def enable_batches(self, database: BatchDatabase) -> None:
+        """Let commands that arrive together share a transaction of the database of this object."""
+        self.batch_executor = BatchExecutor(
+            handlers=self._handlers,
+            database=database,
+            calls=self._calls,
+            runner=self._runner,
+            events=self._events,
+            settings=self._settings,
+            outage_monitor=self.outage_monitor,
+        )
 
     @property
     def is_database_unavailable(self) -> bool:
@@ -203,14 +218,8 @@ class Executor:
             self.outage_monitor.report(error)
             raise CommandDeferred
         if state.abandoned_task is not None:
-            self._events.handler_abandoned(
-                state, "It ignores its cancellation, and keeps its slot until it ends."
-            )
-        seconds = f"{self._settings.participant_handler_timeout:g} s"
-        text = f"The handler took longer than participant_handler_timeout, {seconds}."
-        failure = Failure(FailureCode.TIMEOUT, text)
-        result = unsuccessful_result(Outcome.FAILED, failure)
-        return replace(result, abandoned_task=state.abandoned_task)
+            self._events.handler_ignores_cancellation(state)
+        return timeout_result(self._settings.participant_handler_timeout, state.abandoned_task)
 
     def _result_of_infrastructure_error(
         self, state: ExecutionState, error: Exception

@@ -113,3 +113,16 @@ def message_context(command: Command) -> MessageContext:
 def unsuccessful_result(outcome: Outcome, failure: Failure) -> CommandResult:
     """Make the result of a command that was rejected or failed."""
     return CommandResult(outcome, write_json(failure_json(failure)))
+
+
+def timeout_result(seconds: float, abandoned_task: Task | None) -> CommandResult:
+    """
+    Make the result of a command whose handler took longer than participant_handler_timeout.
+
+    Args:
+        seconds: that setting.
+        abandoned_task: the task of the handler, if it still runs.
+    """
+    text = f"The handler took longer than participant_handler_timeout, {seconds:g} s."
+    result = unsuccessful_result(Outcome.FAILED, Failure(FailureCode.TIMEOUT, text))
+    return replace(result, abandoned_task=abandoned_task)

@@ -1,9 +1,10 @@
 """The participant's database, as the executor uses it; the simulation passes in a model of it."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from saga_engine.participant.barrier import BarrierTable, CommandResult
+from saga_engine.participant.barrier import BarrierTable, BatchBarrierTable, CommandResult
 from saga_engine.vocabulary import Command
 
 
@@ -52,4 +53,54 @@ class CommandDatabase(Protocol):
     """Opens a transaction for each command."""
 
     def transaction(self) -> AbstractAsyncContextManager[CommandTransaction]:
+        """Open one transaction: committed when the block ends, rolled back when it raises."""
+
+
+class SharedTransaction(Protocol):
+    """The transaction of several commands, whose handlers are called one after another."""
+
+    @property
+    def barrier(self) -> BatchBarrierTable:
+        """The barrier's table in this transaction."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether no handler has tried to end it, and its connection is open."""
+
+    @property
+    def settings_changed(self) -> bool:
+        """Whether a handler has changed a setting, such as the role, until the end of it."""
+
+    def open_connection(self) -> object:
+        """Make what the next handler gets for its parameter of type AsyncConnection."""
+
+    def close_connection(self) -> None:
+        """Close it, after the handler."""
+
+    def abandon(self) -> None:
+        """Close the connection at the end of the block: a handler may still be using it."""
+
+    async def set_savepoint(self) -> None:
+        """Set a savepoint in the place of the one before, which must not have failed."""
+
+    async def roll_back_to_savepoint(self) -> None:
+        """Undo what was done since the savepoint."""
+
+    async def commit_results(self, results: Sequence[tuple[Command, CommandResult | None]]) -> bool:
+        """
+        Record the results of the claimed commands and commit, now or at the end of the block.
+
+        Args:
+            results: None releases the claim of a command.
+
+        Returns:
+            Whether this transaction is still the one that claimed them. If not, nothing is
+            recorded and nothing is committed; the caller must leave the block with an exception.
+        """
+
+
+class BatchDatabase(CommandDatabase, Protocol):
+    """Also opens transactions for several commands."""
+
+    def shared_transaction(self) -> AbstractAsyncContextManager[SharedTransaction]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""

@@ -41,9 +41,13 @@ class Participant:
             own migrations (`barrier.table`).
         barrier_schema: an existing schema for the barrier's table. Without it the table is in the
             first schema of the search path, which is read once at start.
+        batch: whether commands that arrive together share a transaction, which makes the barrier
+            several times cheaper. Their handlers are called one after another, so it is for
+            handlers that write to the database and return, and wait for nothing else. `database`
+            must be a URL.
 
     Raises:
-        DefinitionError: the name is not valid for a queue.
+        DefinitionError: the name is not valid for a queue, or batch has no URL.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Participant:
         database: AsyncEngine | str | None = None,
         create_barrier: bool = True,
         barrier_schema: str | None = None,
+        batch: bool = False,
     ) -> None:
         if not _matches(SAGA_NAME_PATTERN, name):
             raise DefinitionError(
@@ -60,8 +65,15 @@ class Participant:
                 location=_caller_location(),
                 fix="Use a to z, 0 to 9, - and _, at most 64.",
             )
+        if batch and not isinstance(database, str):
+            raise DefinitionError(
+                f"Participant {name} has batch=True, and its database is not given as a URL.",
+                location=_caller_location(),
+                fix="Give it database=URL, or leave batch out.",
+            )
         self.name = name
         self.database = database
+        self.batch = batch
         self.create_barrier = create_barrier
         self.barrier_schema = barrier_schema
         self._handlers: dict[str, Handler] = {}

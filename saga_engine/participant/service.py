@@ -82,7 +82,7 @@ class ParticipantService(EngineProcess):
             )
             self._databases[participant.name] = database
             self._outage_monitors[participant.name] = outage_monitor
-        self._executors[participant_queue(participant.name)] = Executor(
+        executor = Executor(
             participant.handlers,
             database,
             self._settings,
@@ -90,6 +90,9 @@ class ParticipantService(EngineProcess):
             self._encryption,
             outage_monitor,
         )
+        if participant.batch and database is not None:
+            executor.enable_batches(database)
+        self._executors[participant_queue(participant.name)] = executor
         self._emit(HandlersRegistered(commands=tuple(participant.handlers)))
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -7,14 +7,15 @@ a connection. Connections stay checked out of the pool between commands while th
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from saga_engine.participant import barrier_statements
 from saga_engine.participant.barrier import CommandResult
-from saga_engine.participant.barrier_statements import RESTORE_ROLE, WRONG_ROLE_SQLSTATES
+from saga_engine.participant.barrier_statements import WRONG_ROLE_SQLSTATES
 from saga_engine.participant.driver_barrier_table import DriverBarrierTable, result_columns
 from saga_engine.participant.driver_statements import DriverStatements
 from saga_engine.participant.handler_connection import close_connection, open_connection
@@ -29,8 +30,10 @@ from saga_engine.postgres.statement import Statement
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Command
 
+T = TypeVar("T", bound="UrlTransaction")
 
-class _Session:
+
+class Session:
     """
     One connection, checked out of the pool.
 
@@ -78,7 +81,7 @@ class UrlTransaction:
         database: opened it.
     """
 
-    def __init__(self, session: _Session, transaction: Any, database: "UrlTransactions") -> None:
+    def __init__(self, session: Session, transaction: Any, database: "UrlTransactions") -> None:
         self.barrier = DriverBarrierTable(session.driver, database.statements, session)
         self.is_committed = False
         self._session = session
@@ -115,17 +118,19 @@ class UrlTransaction:
         driver = self._session.driver
         if not driver.is_in_transaction():
             return False  # the handler has ended it with a statement
-        if self._connection is not None and self._session.proxied.info.get(ROLE_CHANGED_KEY):
-            await self.barrier.execute(_RESTORE_ROLE, {"role": None})  # the session's role
+        await self._restore_role()
         if driver.uses_pooler():
             return await self.barrier.record_result(command, result)
         statement = self._database.statements.record_result_or_fail
+        return await self._commit_with(statement, result_columns(command, result))
+
+    async def _commit_with(self, statement: Statement, columns: Mapping[str, str]) -> bool:
+        """Execute a statement and commit; False if it had nothing to record."""
+        driver = self._session.driver
         self._commit_failed = True  # until it has succeeded
         try:
             with self._session:
-                await driver.commit_with(
-                    self._transaction, statement, result_columns(command, result)
-                )
+                await driver.commit_with(self._transaction, statement, columns)
         except Exception as error:
             if sqlstate_of(error) == _NOTHING_RECORDED and driver.is_in_transaction():
                 return False
@@ -133,6 +138,11 @@ class UrlTransaction:
         self._commit_failed = False
         self.is_committed = True
         return True
+
+    async def _restore_role(self) -> None:
+        """Restore the role of the session, if the handler may have changed it."""
+        if self._connection is not None and self._session.proxied.info.get(ROLE_CHANGED_KEY):
+            await self.barrier.execute(RESTORE_ROLE, {"role": None})
 
     async def commit(self) -> None:
         """Commit, unless `commit_result` has."""
@@ -164,6 +174,7 @@ class UrlTransaction:
         """Close the connection of the handler."""
         if self._connection is not None:
             close_connection(self._connection, self._session.proxied)
+            self._connection = None
 
 
 class UrlTransactions:
@@ -185,21 +196,26 @@ class UrlTransactions:
         self.role_unknown = False
         self._pool = ConnectionPool(engine, settings)
         self._monitor = monitor
-        self._idle_sessions: list[_Session] = []
+        self._idle_sessions: list[Session] = []
 
     def use_schema(self, schema: str) -> None:
         """Use the barrier's table in a schema from now on."""
         self.statements = DriverStatements.for_schema(schema)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[UrlTransaction]:
-        """Open one transaction: committed when the block ends, rolled back when it raises."""
+    async def transaction(self, kind: type[T]) -> AsyncIterator[T]:
+        """
+        Open one transaction: committed when the block ends, rolled back when it raises.
+
+        Args:
+            kind: UrlTransaction, or a class of its that several commands share.
+        """
         started_at = time.monotonic()
         session = await self._take_session()
         is_reusable = False
         try:
             started = await session.driver.begin_with_next_statement()
-            transaction = UrlTransaction(session, started, self)
+            transaction = kind(session, started, self)
             try:
                 yield transaction
                 await transaction.commit()
@@ -213,7 +229,7 @@ class UrlTransactions:
         finally:
             await self._return_session(session, is_reusable=is_reusable)
 
-    def _may_reuse_after(self, error: Exception, session: _Session, started_at: float) -> bool:
+    def _may_reuse_after(self, error: Exception, session: Session, started_at: float) -> bool:
         """Whether an error says nothing bad about its connection or all those of the pool."""
         if session.has_timed_out or _is_stale_connection(error):
             self._pool.invalidate_before(started_at)
@@ -222,7 +238,7 @@ class UrlTransactions:
             return False  # its role may come from an earlier command
         return True
 
-    async def _take_session(self) -> _Session:
+    async def _take_session(self) -> Session:
         """Take the session that was used last, or open one."""
         while self._idle_sessions:
             session = self._idle_sessions.pop()
@@ -231,9 +247,9 @@ class UrlTransactions:
                 return session
             await release(session.connection)  # the pool checks it before it is used again
         connection = await self._pool.connect()
-        return _Session(connection, await connection.get_raw_connection(), self._monitor)
+        return Session(connection, await connection.get_raw_connection(), self._monitor)
 
-    async def _return_session(self, session: _Session, *, is_reusable: bool) -> None:
+    async def _return_session(self, session: Session, *, is_reusable: bool) -> None:
         """Keep a session for the next command, or close its connection."""
         self._monitor.stop_watching(session.driver)  # a statement that was cancelled
         if is_reusable and session.is_reusable():
@@ -265,4 +281,4 @@ def _is_stale_connection(error: Exception) -> bool:
 _NOTHING_RECORDED = "22012"
 """The SQLSTATE of the division by zero in `record_result_or_fail`."""
 
-_RESTORE_ROLE = Statement(RESTORE_ROLE.text)
+RESTORE_ROLE = Statement(barrier_statements.RESTORE_ROLE.text)

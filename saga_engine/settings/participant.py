@@ -16,6 +16,21 @@ class ParticipantSettings(BaseModel):
         description="Maximum number of unacknowledged commands of one participant process: running,"
         " waiting for a handler, or replied to and not yet confirmed",
     )
+    participant_batch_size: Count = Field(
+        50,
+        description="Maximum number of commands that share a transaction, in a participant with"
+        " batch=True. Their locks are held until the last handler has ended",
+    )
+    participant_batch_wait: Seconds = Field(
+        0.005,
+        description="Seconds that a command waits for others while another batch of its participant"
+        " is being executed; about as long as a commit takes. Without one it does not wait",
+    )
+    participant_batch_duration: Seconds = Field(
+        0.1,
+        description="Seconds after which a batch calls no further handler and commits; the other"
+        " commands join the next batch. It bounds how long effects and replies wait for others",
+    )
     participant_handler_timeout: Seconds = Field(
         60.0,
         description="Seconds one handler may take before it is cancelled; far below RabbitMQ's"

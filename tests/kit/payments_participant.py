@@ -51,13 +51,13 @@ class PaymentsParticipant:
     declined once (likewise, and the first call is declined), committing, cancelling.
     """
 
-    def __init__(self, database=None):
+    def __init__(self, database=None, **options):
         self.calls = []
         self.contexts = []
         self.entered = asyncio.Event()
         self.may_finish = asyncio.Event()
         self.rejects = True
-        self.participant = Participant("payments", database=database)
+        self.participant = Participant("payments", database=database, **options)
         self.participant.command("payment.charge")(self._charge(database))
         self.participant.compensation("payment.refund", of="payment.charge")(self._refund(database))
 

@@ -63,7 +63,7 @@ async def test_the_pages_module_does_what_the_page_says(module, engine, broker_u
 
 def test_the_pages_participants_are_found_by_the_command_line(module):
     names = [each.name for each in load_objects("documented_shop", Participant, 60.0)]
-    assert names == ["payments", "audited-payments", "notices"]
+    assert names == ["payments", "audited-payments", "stock", "notices"]
     assert "saga_barrier" in module.metadata.tables
 
 

@@ -1,5 +1,6 @@
 import pytest
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from saga_engine.errors import DefinitionError
 from saga_engine.participant import Participant
@@ -61,3 +62,10 @@ def test_a_decorator_returns_the_function_unchanged(payments):
 
     assert payments.command("payment.charge")(charge) is charge
     assert list(payments.handlers) == ["payment.charge"]
+
+
+@pytest.mark.parametrize("database", [None, create_async_engine("postgresql+asyncpg://h/d")])
+def test_batches_need_the_url_of_a_database(database):
+    with pytest.raises(DefinitionError, match="batch=True"):
+        Participant("payments", database=database, batch=True)
+    assert Participant("payments", database="postgresql+asyncpg://h/d", batch=True).batch

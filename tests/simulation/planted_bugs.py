@@ -20,12 +20,16 @@ from saga_engine.decider.replies import StepMessage
 from saga_engine.decider.run import Run, StepState, StepStatus
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
-from saga_engine.participant import barrier
+from saga_engine.participant import barrier, batch_executor
 from saga_engine.participant.barrier import BarrierTable, CommandResult
 from saga_engine.participant.executor import Executor
 from saga_engine.participant.handler import Handler
 from saga_engine.participant.handler_runner import ExecutionState
-from saga_engine.participant.interfaces import CommandTransaction, HandlerRolledBack
+from saga_engine.participant.interfaces import (
+    CommandTransaction,
+    HandlerRolledBack,
+    SharedTransaction,
+)
 from saga_engine.participant.reply_publisher import ReplyPublisher, _UnconfirmedReply
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome
@@ -544,6 +548,16 @@ def remove_barrier(plant: BugPatcher) -> None:
 
     plant.replace(barrier, "claim_command", claim_everything)
     plant.replace(BarrierModel, "record_result", record_nothing)
+
+
+@planted_bug("P4")
+def keep_effects_of_failed_commands(plant: BugPatcher) -> None:
+    """A batch does not roll back the effects of a command that was rejected or failed."""
+
+    async def keep_everything(_tx: SharedTransaction, _result: CommandResult) -> bool:
+        return True
+
+    plant.replace(batch_executor, "_keep_effects", keep_everything)
 
 
 @planted_bug("P4")

@@ -12,6 +12,7 @@ from saga_engine.participant import barrier
 from saga_engine.participant.barrier import (
     EMPTY_COMPENSATION_RESULT,
     REFUSED_RESULT,
+    BatchClaim,
     CommandInProgress,
     CommandResult,
 )
@@ -23,6 +24,7 @@ from simulation.barrier_model import BarrierModel
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
 from simulation.process import SimulatedProcess
+from simulation.services_model import ServicesDatabase, ServicesTransaction
 
 DONE = CommandResult(Outcome.SUCCEEDED, b"1")
 REJECTED = CommandResult(Outcome.REJECTED, b'{"code": "no"}')
@@ -67,6 +69,26 @@ def simulated():
             yield BarrierModel(tx)
 
     return begin
+
+
+@pytest.fixture
+async def shared_driver(database_url):
+    database = ParticipantDatabase(database_url, Settings())
+    await database.prepare(create_barrier=True)
+    yield database.shared_transaction
+    await database.close()
+
+
+@pytest.fixture
+def shared_simulated():
+    process = SimulatedProcess("test", FaultInjector(), seeded_random(0, "network"))
+    return ServicesDatabase(MemoryDatabase(), process, ServicesTransaction).shared_transaction
+
+
+@pytest.fixture(params=["shared_driver", "shared_simulated"])
+def share(request):
+    """Open a transaction of several commands."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(params=["postgresql", "driver", "simulated"])
@@ -160,3 +182,73 @@ async def test_a_command_in_progress_cannot_be_claimed(begin, action, compensati
         Outcome.SUCCEEDED, b"1", BarrierResult.REPEATED
     )
     assert await execute(begin, compensation, compensates=True) is None
+
+
+def claims(*commands, compensates=False):
+    return [BatchClaim(each, compensates_local_action=compensates) for each in commands]
+
+
+def at_step(command, step):
+    return replace(command, step=step)
+
+
+async def test_a_batch_claims_the_commands_that_have_no_row(share, action):
+    first, second = at_step(action, "first"), at_step(action, "second")
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(action, first))] == [0, 1]
+        assert await tx.commit_results([(action, DONE), (first, REJECTED)])
+    retried = replace(first, attempt=2, idempotency_key="other")
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(action, retried, second))] == [2]
+        assert await tx.commit_results([(second, DONE)])
+    async with share() as tx:
+        outcomes = [(await tx.barrier.select_result(each)).outcome for each in (first, second)]
+        assert outcomes == ["rejected", "succeeded"]
+
+
+async def test_a_released_claim_leaves_no_row(share, action):
+    other = at_step(action, "other")
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(action, other))] == [0, 1]
+        assert await tx.commit_results([(action, None), (other, DONE)])
+    async with share() as tx:
+        assert await tx.barrier.select_result(action) is None
+        assert [*await tx.barrier.claim_all(claims(action, other))] == [0]
+
+
+async def test_a_batch_claims_a_compensation_whose_action_succeeded(share, action, compensation):
+    rejected = at_step(action, "rejected")
+    async with share() as tx:
+        await tx.barrier.claim_all(claims(action, rejected))
+        assert await tx.commit_results([(action, DONE), (rejected, REJECTED)])
+    compensations = [compensation, at_step(compensation, "rejected"), at_step(compensation, "none")]
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(*compensations, compensates=True))] == [0]
+        assert await tx.commit_results([(compensation, DONE)])
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(*compensations[1:]))] == [0, 1]
+
+
+async def test_a_batch_leaves_commands_out_that_are_in_progress(share, action, compensation):
+    other = at_step(action, "other")
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(action))] == [0]
+        async with share() as second:
+            assert [*await second.barrier.claim_all(claims(action, other))] == [1]
+            compensations = claims(compensation, compensates=True)
+            assert not [*await second.barrier.claim_all(compensations)]
+            assert await second.commit_results([(other, DONE)])
+        assert await tx.commit_results([(action, DONE)])
+
+
+async def test_what_was_done_since_a_savepoint_is_undone(share, action):
+    other = at_step(action, "other")
+    async with share() as tx:
+        await tx.barrier.claim_all(claims(action))
+        await tx.set_savepoint()
+        await tx.barrier.claim_all(claims(other))
+        await tx.roll_back_to_savepoint()
+        await tx.set_savepoint()
+        assert await tx.commit_results([(action, DONE)])
+    async with share() as tx:
+        assert [*await tx.barrier.claim_all(claims(action, other))] == [1]

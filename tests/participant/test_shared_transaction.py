@@ -1,0 +1,95 @@
+"""No handler of a batch ends the transaction, or leaves a setting to the next one unseen."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from saga_engine.participant.database import ParticipantDatabase
+from saga_engine.participant.shared_transaction import (
+    TransactionEndRefused,
+    track_setting_changes,
+)
+from saga_engine.settings import Settings
+from tests.kit.payments_participant import booking_rows
+
+
+@pytest.fixture
+async def database(database_url):
+    database = ParticipantDatabase(database_url, Settings())
+    await database.prepare(create_barrier=True)
+    yield database
+    await database.close()
+
+
+INSERT = text("INSERT INTO bookings VALUES ('o-1', 1)")
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback", "COMMIT", "END", "ABORT; SELECT 1"])
+async def test_an_end_by_a_handler_is_refused_and_nothing_is_committed(
+    database, user_engine, ending
+):
+    async def end(connection):
+        if ending.islower():
+            await getattr(connection, ending)()
+        else:
+            await (await connection.get_raw_connection()).driver_connection.execute(ending)
+
+    async def end_it():
+        async with database.shared_transaction() as tx:
+            connection = tx.open_connection()
+            await connection.execute(INSERT)
+            assert tx.is_usable
+            with pytest.raises(TransactionEndRefused):
+                await end(connection)
+            assert not tx.is_usable
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await end_it()
+    assert await booking_rows(user_engine) == []
+    async with database.shared_transaction() as tx:
+        await tx.open_connection().execute(INSERT)
+    assert await booking_rows(user_engine) == [("o-1", 1)]
+
+
+async def test_each_handler_gets_a_connection_of_its_own(database):
+    async with database.shared_transaction() as tx:
+        first = tx.open_connection()
+        await first.begin_nested()
+        tx.close_connection()
+        second = tx.open_connection()
+        assert first.closed
+        assert not second.in_nested_transaction()
+        assert await second.scalar(text("SELECT 1")) == 1
+
+
+async def test_effects_since_the_savepoint_are_rolled_back(database, user_engine):
+    async with database.shared_transaction() as tx:
+        await tx.set_savepoint()
+        await tx.open_connection().execute(INSERT)
+        await tx.set_savepoint()
+        await tx.open_connection().execute(text("INSERT INTO bookings VALUES ('o-2', 1)"))
+        await tx.roll_back_to_savepoint()
+    assert await booking_rows(user_engine) == [("o-1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("SET LOCAL search_path = tenant", True),
+        ("/* who */ set role tenant", True),
+        ("RESET ROLE", True),
+        ("SELECT set_config('search_path', 't', true)", True),
+        ("DO $$ BEGIN PERFORM 1; END $$", True),
+        ("CALL enter_tenant()", True),
+        ("UPDATE t SET x = 1", False),
+        ("SELECT offset_config FROM t", False),
+        ("INSERT INTO t VALUES ('; set')", True),  # too many, not too few
+    ],
+)
+def test_a_change_of_a_setting_is_detected(statement, changes):
+    connection: Any = SimpleNamespace(info={})
+    track_setting_changes(connection, None, statement)
+    assert bool(connection.info) is changes
