@@ -6,9 +6,8 @@ What happens next: `decide` returns the events of a trigger, `evolve` folds them
     run          where a run is, as a value
     events       what is recorded of it, and what each event changes in it; its journal
     evolve       evolve(run, event) -> run; replaying a journal is a fold over it
-    pivot        whether a run may still compensate, and whether its deadline applies
-    transitions  which status may follow which, and RunDraft, which events change
-    decision     Decision, and DecisionBuilder, which starts and fails attempts, and opens incidents
+    transitions  which status of a run, and of a step, may follow which
+    decision     Decision; DecisionBuilder; StepInDirection, which starts and fails attempts
     replies      what a reply means for a run
     operator     what an operator does to a run
     advance      what follows: the run goes forward, stops, or compensates

@@ -8,31 +8,43 @@ reverse order, and in a graph independent branches compensate side by side.
 """
 
 from saga_engine.decider import events
-from saga_engine.decider.decision import DecisionBuilder
-from saga_engine.decider.pivot import is_past_pivot
-from saga_engine.decider.run import PASSED, CompensationCause, Run, StepStatus
+from saga_engine.decider.decision import DecisionBuilder, StepInDirection
+from saga_engine.decider.run import PASSED, CompensationCause, StepStatus, is_past_pivot
 from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, Outcome, Status
 
 
 def advance(builder: DecisionBuilder) -> None:
     """Record what follows from where the run is now."""
-    status, cause = builder.run.status, builder.pending_stop
-    if status is Status.RUNNING and cause is not None:
-        _stop(builder, cause)
-    elif status is Status.RUNNING:
+    status, cause = builder.run.status, builder.stop_cause
+    if status is Status.RUNNING and cause is None:
         _go_forward(builder)
+    elif status is Status.RUNNING and cause is not None:
+        _stop(builder, cause)
     elif status is Status.COMPENSATING:
         _compensate(builder)
     elif status is Status.COMPENSATED and cause is not None:  # a late success
         _begin_compensation(builder, cause)
 
 
+def _go_forward(builder: DecisionBuilder) -> None:
+    steps = builder.run.steps
+    passed = {name for name, state in steps.items() if state.action.status in PASSED}
+    for name, predecessors in builder.saga.predecessors.items():
+        if steps[name].action.status is StepStatus.PENDING and passed.issuperset(predecessors):
+            builder.step(name, Direction.ACTION).start_attempt()
+    if len(passed) == len(steps):
+        replies = {name: steps[name].action.reply for name in builder.saga.steps}
+        builder.record(events.RunCompleted(builder.now, replies))
+
+
 def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
     """When no action is in flight any more, compensate, or go forward if the pivot succeeded."""
     for name in builder.saga.steps:
-        if builder.state(name).action.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
-            _give_up(builder, name)
-    if _has_action_in_flight(builder.run):
+        action = builder.step(name, Direction.ACTION)
+        if action.progress.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
+            _give_up(action)
+    steps = builder.run.steps.values()
+    if any(state.action.status is StepStatus.IN_FLIGHT for state in steps):
         if builder.run.stop_cause is None:  # otherwise an earlier decision recorded it
             builder.record(events.RunStopping(cause))
     elif is_past_pivot(builder.saga, builder.run):
@@ -43,26 +55,12 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
         _begin_compensation(builder, cause)
 
 
-def _has_action_in_flight(run: Run) -> bool:
-    return any(state.action.status is StepStatus.IN_FLIGHT for state in run.steps.values())
-
-
-def _give_up(builder: DecisionBuilder, name: str) -> None:
-    builder.close_obsolete_incident(name, Direction.ACTION, "the run compensates")
-    failure = builder.state(name).action.failure
+def _give_up(action: StepInDirection) -> None:
+    action.close_obsolete_incident("the run compensates")
+    failure = action.progress.failure
     timed_out = failure is not None and failure.engine_code is EngineFailureCode.TIMEOUT
-    builder.record(events.StepGivenUp(name, Outcome.UNKNOWN if timed_out else Outcome.FAILED))
-
-
-def _go_forward(builder: DecisionBuilder) -> None:
-    steps = builder.run.steps
-    passed = {name for name, state in steps.items() if state.action.status in PASSED}
-    for name, predecessors in builder.saga.predecessors.items():
-        if steps[name].action.status is StepStatus.PENDING and passed.issuperset(predecessors):
-            builder.start_attempt(name, Direction.ACTION)
-    if len(passed) == len(steps):
-        replies = {name: steps[name].action.reply for name in builder.saga.steps}
-        builder.record(events.RunCompleted(builder.now, replies))
+    outcome = Outcome.UNKNOWN if timed_out else Outcome.FAILED
+    action.builder.record(events.StepGivenUp(action.name, outcome))
 
 
 def _begin_compensation(builder: DecisionBuilder, cause: CompensationCause) -> None:
@@ -71,28 +69,27 @@ def _begin_compensation(builder: DecisionBuilder, cause: CompensationCause) -> N
 
 
 def _compensate(builder: DecisionBuilder) -> None:
-    remaining = [
-        name for name in reversed(builder.saga.steps) if _needs_compensation(builder, name)
-    ]
+    names = reversed(builder.saga.steps)
+    remaining = [name for name in names if _needs_compensation(builder, name)]
     for name in remaining:
         if not _can_start_compensation(builder, name, remaining):
             continue
-        if builder.saga.steps[name].compensation_spec is None:
+        step = builder.step(name, Direction.COMPENSATION)
+        if step.declared.compensation_spec is None:
             text = f"Step {name} may have taken effect and declares no compensation."
-            cause = IncidentCause.NOT_COMPENSATABLE
-            builder.open_incident(name, Direction.COMPENSATION, cause, text)
+            step.open_incident(IncidentCause.NOT_COMPENSATABLE, text)
         else:
-            builder.start_attempt(name, Direction.COMPENSATION)
+            step.start_attempt()
     if not remaining:
         builder.record(events.RunCompensated(builder.now))
 
 
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:
-    state, read_only = builder.state(name), builder.saga.steps[name].read_only
+    state, read_only = builder.run.steps[name], builder.saga.steps[name].read_only
     return state.may_have_effect and not state.compensation_done and not read_only
 
 
 def _can_start_compensation(builder: DecisionBuilder, name: str, remaining: list[str]) -> bool:
     """Whether it has not started, and no step that depends on *name* is still to be compensated."""
-    pending = builder.state(name).compensation.status is StepStatus.PENDING
+    pending = builder.run.steps[name].compensation.status is StepStatus.PENDING
     return pending and not any(later in remaining for later in builder.saga.descendants[name])

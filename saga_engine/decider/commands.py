@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from saga_engine.decider.events import AttemptStarted, Event
-from saga_engine.decider.pivot import active_deadline
-from saga_engine.decider.run import Run
+from saga_engine.decider.run import Run, active_deadline
 from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import Command
 

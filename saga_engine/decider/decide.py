@@ -12,16 +12,16 @@ is a decision without events and with an IgnoredReason, a request that is not po
 with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
 can be replayed, simulated, explained, or tried on a copy of the run.
 
-A trigger is decided in two stages. Both record events, which change a draft of the run at once:
+A trigger is decided in two stages. Both record events, which change the decision's copy of the run at once:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      advance.py: forward, stop, or compensate
 
-Stage 1 settles attempts and steps. When it finds that the run must compensate it only sets
-`pending_stop`; stage 2 waits for the steps in flight and then compensates. What follows outside,
-the commands to send and the time to wake up, is computed from the events by commands.py. After
-each decision of an unfinished run some step waits until its `due_at`, or for a person: promise P1,
-"never silently stuck".
+Stage 1 settles attempts and steps. When it finds that the run must compensate it only notes the
+cause, with `DecisionBuilder.stop`; stage 2 waits for the steps in flight and then compensates. What
+follows outside, the commands to send and the time to wake up, is computed from the events by
+commands.py. After each decision of an unfinished run some step waits until its `due_at`, or for a
+person: promise P1, "never silently stuck".
 
 Four facts decide what happens to a step that does not succeed:
 
@@ -43,14 +43,13 @@ from saga_engine.decider.decision import (
     MAX_MESSAGE_LENGTH,
     Decision,
     DecisionBuilder,
+    StepInDirection,
 )
 from saga_engine.decider.events import RunStarted
-from saga_engine.decider.payloads import DecisionPayloads
-from saga_engine.decider.pivot import active_deadline
-from saga_engine.decider.run import CompensationCause, Run, StepStatus
+from saga_engine.decider.run import CompensationCause, Run, StepStatus, active_deadline
 from saga_engine.payload.ports import NO_PORTS, PayloadPorts
 from saga_engine.payload.reader import READ_ERRORS
-from saga_engine.saga.definition import Saga, declared_spec
+from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -85,8 +84,7 @@ def decide(
         return _start(saga, trigger, now, ports)
     if run is None:
         return Decision(run=None, ignored_reason=IgnoredReason.UNCORRELATED)
-    payloads = DecisionPayloads(saga, run.run_id, ports)
-    builder = DecisionBuilder(saga=saga, run=run, now=now, payloads=payloads)
+    builder = DecisionBuilder(saga, run, now, ports)
     try:
         ignored_reason = _apply(builder, trigger)
     except operator.RequestRefused as error:
@@ -105,27 +103,27 @@ def start_blocked(
     The input is not read. Each step without a predecessor has an incident with *cause* and
     *message*, a sentence without payload.
     """
-    builder = _new_run(saga, start, now, DecisionPayloads(saga, start.run_id, NO_PORTS))
-    for step, predecessors in saga.predecessors.items():
+    builder = _new_run(saga, start, now, NO_PORTS)
+    for name, predecessors in saga.predecessors.items():
         if not predecessors:
-            builder.open_incident(step, Direction.ACTION, cause, message)
+            builder.step(name, Direction.ACTION).open_incident(cause, message)
     return builder.decision()
 
 
 def _start(saga: Saga, start: triggers.Start, now: datetime, ports: PayloadPorts) -> Decision:
-    payloads = DecisionPayloads(saga, start.run_id, ports)
+    builder = _new_run(saga, start, now, ports)
+    payloads = builder.payloads
     try:
         payloads.check_input(start.input)
     except READ_ERRORS as error:
         refusal = payloads.problem_text("The input", error)[:MAX_MESSAGE_LENGTH]
-        return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.reader.code_errors))
-    builder = _new_run(saga, start, now, payloads)
+        return Decision(run=None, refusal=refusal, code_errors=tuple(payloads.code_errors))
     advance(builder)
     return builder.decision()
 
 
 def _new_run(
-    saga: Saga, start: triggers.Start, now: datetime, payloads: DecisionPayloads
+    saga: Saga, start: triggers.Start, now: datetime, ports: PayloadPorts
 ) -> DecisionBuilder:
     event = RunStarted(
         run_id=start.run_id,
@@ -138,9 +136,9 @@ def _new_run(
         started_at=now,
         deadline=now + saga.deadline if saga.deadline else None,
     )
-    return DecisionBuilder(
-        saga=saga, run=event.started_run(), now=now, payloads=payloads, events=[event]
-    )
+    builder = DecisionBuilder(saga, event.started_run(), now, ports)
+    builder.events.append(event)
+    return builder
 
 
 def _apply(builder: DecisionBuilder, trigger: triggers.RunTrigger) -> IgnoredReason | None:
@@ -162,29 +160,26 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
         return IgnoredReason.FINISHED
     deadline = active_deadline(builder.saga, builder.run)
     if deadline is not None and deadline <= builder.now:  # first: then the timeouts retry nothing
-        builder.pending_stop = CompensationCause(code=CompensationCode.DEADLINE)
+        builder.stop(CompensationCause(code=CompensationCode.DEADLINE))
     timed_out = _due_directions(builder, StepStatus.IN_FLIGHT)
     # Listed before the timeouts: a retry that one plans without delay waits for another wake-up.
     awaiting_retry = _due_directions(builder, StepStatus.AWAITING_RETRY)
-    for name, direction in timed_out:
-        timeout = declared_spec(builder.saga, name, direction).timeout
-        text = f"No reply within {timeout.total_seconds():g} s."
-        failure = Failure.by_engine(EngineFailureCode.TIMEOUT, text)
-        builder.fail_attempt(name, direction, Outcome.UNKNOWN, failure)
-    for name, direction in awaiting_retry:
-        # If the deadline or a timeout above stops the run, `advance` gives the action up instead.
-        if builder.pending_stop is None:
-            builder.start_attempt(name, direction)
+    for step in timed_out:
+        text = f"No reply within {step.spec.timeout.total_seconds():g} s."
+        step.fail_attempt(Outcome.UNKNOWN, Failure.by_engine(EngineFailureCode.TIMEOUT, text))
+    if builder.stop_cause is None:  # if the run stops, `advance` gives up what awaits a retry
+        for step in awaiting_retry:
+            step.start_attempt()
     return None
 
 
-def _due_directions(builder: DecisionBuilder, status: StepStatus) -> list[tuple[str, Direction]]:
+def _due_directions(builder: DecisionBuilder, status: StepStatus) -> list[StepInDirection]:
     """The directions of steps with this status whose time has come, in declaration order."""
     return [
-        (name, direction)
+        step
         for name in builder.saga.steps
         for direction in Direction
-        if (progress := builder.progress(name, direction)).status is status
+        if (progress := (step := builder.step(name, direction)).progress).status is status
         and progress.due_at is not None
         and progress.due_at <= builder.now
     ]

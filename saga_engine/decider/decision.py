@@ -1,11 +1,11 @@
 """
-Decision, and DecisionBuilder, which makes one: it has the run with every recorded event applied.
+Decision, DecisionBuilder, which makes one, and StepInDirection, through which it acts on a step.
 
-The parts of `decide` (replies, operator, advance) read `builder.run` and record more events.
+The parts of `decide` (replies, operator, advance) read the builder's run and record more events.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from saga_engine.decider.events import (
@@ -15,14 +15,14 @@ from saga_engine.decider.events import (
     Event,
     IncidentOpened,
     IncidentResolved,
-    RunCompensating,
-    StopSuperseded,
+    StepRejected,
+    StepSucceeded,
 )
 from saga_engine.decider.payloads import DecisionPayloads, PayloadNotMade
-from saga_engine.decider.run import CompensationCause, KeptReply, Progress, Run, StepState
-from saga_engine.decider.transitions import RunDraft
+from saga_engine.decider.run import CompensationCause, KeptReply, Progress, Run
 from saga_engine.payload.guard import UserCodeError
-from saga_engine.saga.definition import Saga, declared_spec
+from saga_engine.payload.ports import PayloadPorts
+from saga_engine.saga.definition import CommandSpec, Saga, Step
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -30,6 +30,7 @@ from saga_engine.vocabulary import (
     Failure,
     IgnoredReason,
     IncidentCause,
+    Json,
     Outcome,
     StepKind,
 )
@@ -71,44 +72,38 @@ class Decision:
     code_errors: tuple[UserCodeError, ...] = ()
 
 
-@dataclass(slots=True, kw_only=True)
 class DecisionBuilder:
     """
-    One decision about *run* at *now*, under *saga*; the only mutable object of the decider.
+    One decision about a run at *now*, under *saga*; the only mutable object of the decider.
 
-    `pending_stop`: why the run must compensate, as the run says or as this decision found.
-    `advance` carries it out. While it is set, no compensation is in flight, awaits a retry or is
-    blocked.
+    `run` has every recorded event applied. `stop_cause` is why the run must compensate, as the run
+    says or as this decision has found; `advance` carries it out. While the run stops, no
+    compensation is in flight, awaits a retry or is blocked.
     """
 
-    saga: Saga
-    run: Run
-    now: datetime
-    payloads: DecisionPayloads
-    events: list[Event] = field(default_factory=list)
-    pending_stop: CompensationCause | None = field(init=False)
-
-    _draft: RunDraft = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pending_stop = self.run.stop_cause
-        self._draft = RunDraft(self.run)
+    def __init__(self, saga: Saga, run: Run, now: datetime, ports: PayloadPorts) -> None:
+        self.saga = saga
+        self.run = run
+        self.now = now
+        self.payloads = DecisionPayloads(saga, run.run_id, ports)
+        self.events: list[Event] = []
+        self.stop_cause = run.stop_cause
 
     def record(self, event: Event) -> None:
-        """Add an event and apply it to the run."""
-        event.apply(self._draft)
-        self.run = self._draft.run
+        """Add an event and apply it to the run, which the first event copies."""
+        if not self.events:
+            self.run = self.run.copy()
+        event.apply(self.run)
         self.events.append(event)
-        if isinstance(event, RunCompensating | StopSuperseded):
-            self.pending_stop = None
 
-    def state(self, step: str) -> StepState:
-        """Where a step is now."""
-        return self.run.steps[step]
+    def stop(self, cause: CompensationCause) -> None:
+        """Make the run compensate. The first cause counts."""
+        if self.stop_cause is None:
+            self.stop_cause = cause
 
-    def progress(self, step: str, direction: Direction) -> Progress:
-        """Where one direction of a step is now."""
-        return self.run.steps[step].progress_of(direction)
+    def step(self, name: str, direction: Direction) -> "StepInDirection":
+        """One direction of a step."""
+        return StepInDirection(self, name, direction)
 
     def decision(
         self, *, ignored_reason: IgnoredReason | None = None, refusal: str | None = None
@@ -119,126 +114,142 @@ class DecisionBuilder:
             events=tuple(self.events),
             ignored_reason=ignored_reason,
             refusal=refusal,
-            code_errors=tuple(self.payloads.reader.code_errors),
+            code_errors=tuple(self.payloads.code_errors),
         )
 
-    def open_incident(
-        self,
-        step: str,
-        direction: Direction,
-        cause: IncidentCause,
-        message: str,
-        kept_reply: KeptReply | None = None,
-    ) -> None:
-        """Open an incident: this direction of the step waits for a person."""
-        # An exception's text may hold characters that PostgreSQL's jsonb refuses.
-        text = message.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
-        event = IncidentOpened(
-            number=self.run.incident_count + 1,
-            step=step,
-            direction=direction,
-            cause=cause,
-            message=text[:MAX_MESSAGE_LENGTH],
-            opened_at=self.now,
-            kept_reply=kept_reply,
-        )
-        self.record(event)
 
-    def close_obsolete_incident(self, step: str, direction: Direction, reason: str) -> None:
-        """Resolve the open incident of that direction, if there is one, without a person."""
-        for incident in self.run.incidents.values():
-            if (incident.step, incident.direction) == (step, direction):
-                self.record(IncidentResolved(incident.number, None, ENGINE_OPERATOR, reason))
-                return
+class StepInDirection:
+    """One direction of a step: what is declared, where it is now, and what can happen to it."""
 
-    def start_attempt(self, step: str, direction: Direction) -> None:
+    __slots__ = ("builder", "direction", "name")
+
+    def __init__(self, builder: DecisionBuilder, name: str, direction: Direction) -> None:
+        self.builder = builder
+        self.name = name
+        self.direction = direction
+
+    @property
+    def declared(self) -> Step:
+        """The step as its author declared it."""
+        return self.builder.saga.steps[self.name]
+
+    @property
+    def spec(self) -> CommandSpec:
+        """What is sent in this direction, which must be declared."""
+        spec = self.declared.command_spec(self.direction)
+        assert spec is not None, f"{self.name} has no {self.direction}"
+        return spec
+
+    @property
+    def progress(self) -> Progress:
+        """Where it is now."""
+        return self.builder.run.steps[self.name].progress_of(self.direction)
+
+    def start_attempt(self) -> None:
         """Order the next attempt, or open an incident if its payload cannot be made."""
-        progress = self.progress(step, direction)
-        spec = declared_spec(self.saga, step, direction)
+        builder, progress, spec = self.builder, self.progress, self.spec
         payload = None  # a retry sends the same bytes again
         if progress.payload is None:
             try:
-                payload = self.payloads.make_command(self.run, step, direction)
+                payload = builder.payloads.make_command(
+                    builder.run, self.name, self.direction, spec
+                )
             except PayloadNotMade as error:
-                self.open_incident(step, direction, error.cause, str(error))
+                self.open_incident(error.cause, str(error))
                 return
         event = AttemptStarted(
-            step=step,
-            direction=direction,
+            self.name,
+            self.direction,
             attempt=progress.attempts + 1,
             round=progress.round,
             command=spec.command,
-            due_at=self.now + spec.timeout,
+            due_at=builder.now + spec.timeout,
             payload=payload,
-            sent_at=self.now,
+            sent_at=builder.now,
         )
-        self.record(event)
+        builder.record(event)
+
+    def succeed(self, attempt: int, reply: Json, *, late: bool = False) -> None:
+        """Record that an attempt succeeded."""
+        event = StepSucceeded(self.name, self.direction, attempt=attempt, reply=reply, late=late)
+        self.builder.record(event)
+
+    def reject(self, attempt: int, failure: Failure) -> None:
+        """Record that the participant, or an operator, rejected it; stop or block."""
+        self.builder.record(StepRejected(self.name, self.direction, attempt, failure))
+        self._stop_or_block(Outcome.REJECTED, failure)
 
     def fail_attempt(
-        self,
-        step: str,
-        direction: Direction,
-        outcome: Outcome,
-        failure: Failure,
-        *,
-        never_delivered: bool = False,
+        self, outcome: Outcome, failure: Failure, *, never_delivered: bool = False
     ) -> None:
         """End an attempt that failed or got no reply; after the last one, stop or block."""
-        retry_at = self._retry_at(step, direction)
+        retry_at = self._retry_at()
         event = AttemptFailed(
-            step=step,
-            direction=direction,
-            attempt=self.progress(step, direction).attempts,
+            self.name,
+            self.direction,
+            attempt=self.progress.attempts,
             outcome=outcome,
             failure=failure,
             retry_at=retry_at,
             never_delivered=never_delivered,
         )
-        self.record(event)
+        self.builder.record(event)
         if retry_at is None:
-            self.stop_or_block(step, direction, outcome, failure)
+            self._stop_or_block(outcome, failure)
 
-    def stop_or_block(
-        self, step: str, direction: Direction, outcome: Outcome, failure: Failure
+    def open_incident(
+        self, cause: IncidentCause, message: str, kept_reply: KeptReply | None = None
     ) -> None:
-        """After a direction ended without a success: stop the run, or open an incident."""
-        if self.pending_stop is not None:
-            assert direction is Direction.ACTION, "a run stops before it compensates"
-            return  # it stops already, and compensates this step if it must
-        incident_cause = self._incident_cause(step, direction, outcome, failure)
-        if incident_cause is not None:
-            self.open_incident(step, direction, incident_cause, failure.text)
-        else:
-            code = CompensationCode(outcome)
-            self.pending_stop = CompensationCause(code=code, step=step, failure=failure)
+        """Open an incident: this direction of the step waits for a person."""
+        # An exception's text may hold characters that PostgreSQL's jsonb refuses.
+        text = message.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+        event = IncidentOpened(
+            number=self.builder.run.incident_count + 1,
+            step=self.name,
+            direction=self.direction,
+            cause=cause,
+            message=text[:MAX_MESSAGE_LENGTH],
+            opened_at=self.builder.now,
+            kept_reply=kept_reply,
+        )
+        self.builder.record(event)
 
-    def _incident_cause(
-        self, step: str, direction: Direction, outcome: Outcome, failure: Failure
-    ) -> IncidentCause | None:
-        """Why a person must look; None if the run compensates instead."""
-        if outcome is not Outcome.REJECTED and failure.engine_code in _INSTALLATION_INCIDENTS:
-            return _INSTALLATION_INCIDENTS[failure.engine_code]
-        if direction is Direction.ACTION and self._run_may_compensate(step, outcome):
-            return None
-        return _INCIDENT_CAUSES[direction, outcome]
+    def close_obsolete_incident(self, reason: str) -> None:
+        """Resolve its open incident, if there is one, without a person."""
+        for incident in self.builder.run.incidents.values():
+            if (incident.step, incident.direction) == (self.name, self.direction):
+                event = IncidentResolved(incident.number, None, ENGINE_OPERATOR, reason)
+                self.builder.record(event)
+                return
 
-    def _run_may_compensate(self, step: str, outcome: Outcome) -> bool:
-        declared = self.saga.steps[step]
-        match self.saga.step_kind(step):
-            case StepKind.COMPENSATABLE:
-                return True
-            case StepKind.PIVOT:
-                did_nothing = declared.read_only or outcome is Outcome.REJECTED
-                return did_nothing or declared.compensation_spec is not None
-            case _:  # StepKind.RETRIABLE
-                return False
-
-    def _retry_at(self, step: str, direction: Direction) -> datetime | None:
+    def _retry_at(self) -> datetime | None:
         """When the next attempt is due; None: the budget is spent, or the run is stopping."""
-        progress = self.progress(step, direction)
-        policy = declared_spec(self.saga, step, direction).retry
+        builder, progress, policy = self.builder, self.progress, self.spec.retry
         attempts_used = progress.attempts - progress.attempts_before_budget
-        if attempts_used >= policy.attempts or self.pending_stop is not None:
+        if attempts_used >= policy.attempts or builder.stop_cause is not None:
             return None
-        seed = f"{self.run.run_id}/{step}/{direction}/{progress.attempts}"
-        return self.now + policy.delay(attempts_used, seed)
+        seed = f"{builder.run.run_id}/{self.name}/{self.direction}/{progress.attempts}"
+        return builder.now + policy.delay(attempts_used, seed)
+
+    def _stop_or_block(self, outcome: Outcome, failure: Failure) -> None:
+        """After it ended without a success: stop the run, or open an incident."""
+        if self.builder.stop_cause is not None:
+            assert self.direction is Direction.ACTION, "a run stops before it compensates"
+            return  # it stops already, and compensates this step if it must
+        installation = _INSTALLATION_INCIDENTS.get(failure.engine_code)
+        if installation is not None and outcome is not Outcome.REJECTED:
+            self.open_incident(installation, failure.text)
+        elif self._run_may_compensate(outcome):
+            code = CompensationCode(outcome)
+            self.builder.stop(CompensationCause(code=code, step=self.name, failure=failure))
+        else:
+            self.open_incident(_INCIDENT_CAUSES[self.direction, outcome], failure.text)
+
+    def _run_may_compensate(self, outcome: Outcome) -> bool:
+        """Whether the run compensates because of this outcome, instead of waiting for a person."""
+        kind = self.builder.saga.step_kind(self.name)
+        if self.direction is Direction.COMPENSATION or kind is StepKind.RETRIABLE:
+            return False
+        did_nothing = self.declared.read_only or outcome is Outcome.REJECTED
+        undoable = self.declared.compensation_spec is not None
+        return kind is StepKind.COMPENSATABLE or did_nothing or undoable

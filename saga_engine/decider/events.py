@@ -1,27 +1,25 @@
 """
 What is recorded of a run: the closed set of events in its journal, and what each changes in it.
 
-An event says what happened, in the past tense, with everything that a reader of the journal needs;
-`apply` makes it so in a draft of the run. Their stored names are in store/event_data.py.
+An event says what happened, in the past tense, with everything that a reader of the journal needs.
+`apply` changes a run that its caller has copied. The stored names are in store/event_data.py.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from saga_engine.decider.run import (
     CompensationCause,
     Incident,
-    KeptReply,
     Run,
     StepState,
     StepStatus,
 )
-from saga_engine.decider.transitions import RunDraft
+from saga_engine.decider.transitions import change_status, change_step, settle_step
 from saga_engine.vocabulary import (
     Direction,
     Failure,
-    IncidentCause,
     Json,
     Outcome,
     Resolution,
@@ -60,16 +58,22 @@ class RunStarted:
             steps=dict.fromkeys(self.steps, StepState()),
         )
 
-    def apply(self, _run: RunDraft) -> None:
+    def apply(self, _run: Run) -> None:
         raise AssertionError("a run starts once")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted:
-    """A command is to be sent."""
+@dataclass(frozen=True, slots=True)
+class _StepEvent:
+    """What happens to one direction of a step."""
 
     step: str
     direction: Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted(_StepEvent):
+    """A command is to be sent."""
+
     attempt: int
     round: int
     command: str
@@ -77,72 +81,62 @@ class AttemptStarted:
     payload: Json = None  # None if it is the payload of the attempt before
     sent_at: datetime | None = None
 
-    def apply(self, run: RunDraft) -> None:
-        same_payload = run.run.steps[self.step].progress_of(self.direction).payload
-        run.change_step(
-            self.step,
-            self.direction,
-            StepStatus.IN_FLIGHT,
-            attempts=self.attempt,
-            round=self.round,
-            sent_at=self.sent_at,
-            due_at=self.due_at,
-            payload=same_payload if self.payload is None else self.payload,
-            rejected=False,
-        )
+    def apply(self, run: Run) -> None:
+        progress = change_step(run, self.step, self.direction, StepStatus.IN_FLIGHT)
+        progress.attempts = self.attempt
+        progress.round = self.round
+        progress.sent_at = self.sent_at
+        progress.due_at = self.due_at
+        progress.rejected = False
+        if self.payload is not None:
+            progress.payload = self.payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
+class AttemptFailed(_StepEvent):
     """An attempt ended without a success and without a rejection."""
 
-    step: str
-    direction: Direction
     attempt: int
     outcome: Outcome  # failed or unknown
     failure: Failure
     retry_at: datetime | None = None  # when the next one is sent; None: there is none
     never_delivered: bool = False  # its command reached no queue, so that it did nothing
 
-    def apply(self, run: RunDraft) -> None:
-        progress = run.run.steps[self.step].progress_of(self.direction)
+    def apply(self, run: Run) -> None:
         retried = self.retry_at is not None
-        run.change_step(
-            self.step,
-            self.direction,
-            StepStatus.AWAITING_RETRY if retried else StepStatus(self.outcome),
-            due_at=self.retry_at,
-            failure=self.failure,
-            undelivered_attempts=progress.undelivered_attempts + self.never_delivered,
-        )
+        status = StepStatus.AWAITING_RETRY if retried else StepStatus(self.outcome)
+        progress = change_step(run, self.step, self.direction, status)
+        progress.due_at = self.retry_at
+        progress.failure = self.failure
+        progress.undelivered_attempts += self.never_delivered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepSucceeded:
+class StepSucceeded(_StepEvent):
     """The participant confirmed it; `late` if it had ended, and no incident kept it open."""
 
-    step: str
-    direction: Direction
     attempt: int
     reply: Json = None
     late: bool = False
 
-    def apply(self, run: RunDraft) -> None:
-        _succeed(run, self.step, self.direction, self.reply)
+    def apply(self, run: Run) -> None:
+        progress = settle_step(run, self.step, self.direction, StepStatus.SUCCEEDED)
+        progress.reply = self.reply
+        progress.failure = None
+        progress.rejected = False
 
 
 @dataclass(frozen=True, slots=True)
-class StepRejected:
+class StepRejected(_StepEvent):
     """A business no: nothing was done."""
 
-    step: str
-    direction: Direction
     attempt: int  # 0 if an operator reported it
     failure: Failure
 
-    def apply(self, run: RunDraft) -> None:
-        values = {"failure": self.failure, "rejected": True}
-        _settle(run, self.step, self.direction, StepStatus.REJECTED, **values)
+    def apply(self, run: Run) -> None:
+        progress = settle_step(run, self.step, self.direction, StepStatus.REJECTED)
+        progress.failure = self.failure
+        progress.rejected = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,31 +146,29 @@ class StepGivenUp:
     step: str
     outcome: Outcome
 
-    def apply(self, run: RunDraft) -> None:
-        _settle(run, self.step, Direction.ACTION, StepStatus(self.outcome))
+    def apply(self, run: Run) -> None:
+        settle_step(run, self.step, Direction.ACTION, StepStatus(self.outcome))
 
 
 @dataclass(frozen=True, slots=True)
-class StepSkipped:
+class StepSkipped(_StepEvent):
     """An operator has the run go on without it."""
 
-    step: str
-    direction: Direction
-
-    def apply(self, run: RunDraft) -> None:
-        _settle(run, self.step, self.direction, StepStatus.SKIPPED)
+    def apply(self, run: Run) -> None:
+        settle_step(run, self.step, self.direction, StepStatus.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
-class StepCompleted:
+class StepCompleted(_StepEvent):
     """An operator did it by hand."""
 
-    step: str
-    direction: Direction
     reply: Json = None
 
-    def apply(self, run: RunDraft) -> None:
-        _succeed(run, self.step, self.direction, self.reply)
+    def apply(self, run: Run) -> None:
+        progress = settle_step(run, self.step, self.direction, StepStatus.SUCCEEDED)
+        progress.reply = self.reply
+        progress.failure = None
+        progress.rejected = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +177,8 @@ class RunStopping:
 
     cause: CompensationCause
 
-    def apply(self, run: RunDraft) -> None:
-        run.change(stop_cause=self.cause)
+    def apply(self, run: Run) -> None:
+        run.stop_cause = self.cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +187,8 @@ class StopSuperseded:
 
     reason: str
 
-    def apply(self, run: RunDraft) -> None:
-        run.change(stop_cause=None)
+    def apply(self, run: Run) -> None:
+        run.stop_cause = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,38 +197,21 @@ class RunCompensating:
 
     cause: CompensationCause
 
-    def apply(self, run: RunDraft) -> None:
-        causes = {"stop_cause": None, "compensation_cause": self.cause}
-        run.change_status(Status.COMPENSATING, finished_at=None, **causes)
+    def apply(self, run: Run) -> None:
+        change_status(run, Status.COMPENSATING)
+        run.stop_cause, run.compensation_cause = None, self.cause
+        run.finished_at = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentOpened:
-    """The run cannot go on at this step without a person; `kept_reply` is the reply that is why."""
+class IncidentOpened(Incident):
+    """The run cannot go on at this step without a person; it has the fields of the incident."""
 
-    number: int
-    step: str
-    direction: Direction
-    cause: IncidentCause
-    message: str
-    opened_at: datetime
-    kept_reply: KeptReply | None = None
-
-    def apply(self, run: RunDraft) -> None:
-        incident = Incident(
-            number=self.number,
-            step=self.step,
-            direction=self.direction,
-            cause=self.cause,
-            message=self.message,
-            opened_at=self.opened_at,
-            kept_reply=self.kept_reply,
-        )
-        run.change_step(self.step, self.direction, StepStatus.BLOCKED, due_at=None)
-        run.change(
-            incidents={**run.run.incidents, self.number: incident},
-            incident_count=run.run.incident_count + 1,
-        )
+    def apply(self, run: Run) -> None:
+        change_step(run, self.step, self.direction, StepStatus.BLOCKED).due_at = None
+        incident = Incident(**{name: getattr(self, name) for name in Incident.__slots__})
+        run.incidents = {**run.incidents, self.number: incident}
+        run.incident_count += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +219,8 @@ class IncidentResolved:
     """
     An operator acted; `operator` is ENGINE_OPERATOR if the incident is obsolete.
 
-    After a retry the step is pending again, with a new budget of attempts.
+    After a retry the step is pending again, with a new budget of attempts; after a rejection it has
+    a new round as well, because the participant has answered the last one.
     """
 
     number: int
@@ -252,19 +228,13 @@ class IncidentResolved:
     operator: str
     reason: str
 
-    def apply(self, run: RunDraft) -> None:
-        open_incidents = dict(run.run.incidents)
-        closed = open_incidents.pop(self.number)
-        run.change(incidents=open_incidents)
+    def apply(self, run: Run) -> None:
+        incident = run.incidents[self.number]
+        run.incidents = {n: each for n, each in run.incidents.items() if n != self.number}
         if self.resolution is Resolution.RETRY:
-            progress = run.run.steps[closed.step].progress_of(closed.direction)
-            run.change_step(
-                closed.step,
-                closed.direction,
-                StepStatus.PENDING,
-                attempts_before_budget=progress.attempts,
-                round=progress.round + progress.rejected,
-            )
+            progress = change_step(run, incident.step, incident.direction, StepStatus.PENDING)
+            progress.attempts_before_budget = progress.attempts
+            progress.round += progress.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +244,9 @@ class RunCompleted:
     finished_at: datetime
     result: Json = None
 
-    def apply(self, run: RunDraft) -> None:
-        run.change_status(Status.COMPLETED, finished_at=self.finished_at, result=self.result)
+    def apply(self, run: Run) -> None:
+        change_status(run, Status.COMPLETED)
+        run.finished_at, run.result = self.finished_at, self.result
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +255,9 @@ class RunCompensated:
 
     finished_at: datetime
 
-    def apply(self, run: RunDraft) -> None:
-        run.change_status(Status.COMPENSATED, finished_at=self.finished_at)
+    def apply(self, run: Run) -> None:
+        change_status(run, Status.COMPENSATED)
+        run.finished_at = self.finished_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,20 +268,9 @@ class RunAbandoned:
     operator: str
     reason: str
 
-    def apply(self, run: RunDraft) -> None:
-        run.change_status(Status.ABANDONED, finished_at=self.finished_at, stop_cause=None)
-
-
-def _succeed(run: RunDraft, step: str, direction: Direction, reply: Json) -> None:
-    values = {"reply": reply, "failure": None, "rejected": False}
-    _settle(run, step, direction, StepStatus.SUCCEEDED, **values)
-
-
-def _settle(
-    run: RunDraft, step: str, direction: Direction, status: StepStatus, **values: Any
-) -> None:
-    """This direction of the step is no longer due, and its payload is not sent again."""
-    run.change_step(step, direction, status, due_at=None, payload=None, **values)
+    def apply(self, run: Run) -> None:
+        change_status(run, Status.ABANDONED)
+        run.finished_at, run.stop_cause = self.finished_at, None
 
 
 Event: TypeAlias = (

@@ -5,6 +5,8 @@ It says which payload of which run and step is meant; how it is decrypted, read 
 types, and made by the author's mapping functions is in payload/reader.py.
 """
 
+from collections.abc import Sequence
+
 from saga_engine.decider.run import Run, StepStatus
 from saga_engine.payload.encryption import (
     EncryptionError,
@@ -16,7 +18,7 @@ from saga_engine.payload.guard import UserCodeCall, UserCodeError
 from saga_engine.payload.payload import PayloadError, type_name
 from saga_engine.payload.ports import PayloadPorts
 from saga_engine.payload.reader import PayloadReader, StoredPayload
-from saga_engine.saga.definition import CommandSpec, Saga, declared_spec
+from saga_engine.saga.definition import CommandSpec, Saga
 from saga_engine.vocabulary import Direction, IncidentCause, Json
 
 
@@ -37,15 +39,21 @@ class DecisionPayloads:
         self.encryption = ports.encryption
         self.reader = PayloadReader(ports)
 
+    @property
+    def code_errors(self) -> Sequence[UserCodeError]:
+        """The calls into the author's code that returned no value."""
+        return self.reader.code_errors
+
     def check_input(self, content: Json) -> None:
         """Check that the run's input fits its type, or raise one of READ_ERRORS."""
         function, location = type_name(self.saga.input_type.python_type), self.saga.source_location
         call = UserCodeCall(self.saga.name, self.run_id, "", None, "", function, location)
         self.reader.check(call, self._input(content))
 
-    def check_reply(self, step: str, direction: Direction, content: Json) -> None:
+    def check_reply(
+        self, step: str, direction: Direction, spec: CommandSpec, content: Json
+    ) -> None:
         """Check that a reply fits its type, or raise one of READ_ERRORS."""
-        spec = declared_spec(self.saga, step, direction)
         call = self._call(step, direction, spec, type_name(spec.reply_type.python_type))
         self.reader.check(call, self._reply(step, direction, spec, content))
 
@@ -54,14 +62,13 @@ class DecisionPayloads:
         associated_data = reply_associated_data(self.run_id, step, direction)
         return self.encryption.encrypt(content, associated_data)
 
-    def make_command(self, run: Run, step: str, direction: Direction) -> Json:
+    def make_command(self, run: Run, step: str, direction: Direction, spec: CommandSpec) -> Json:
         """
         Call the mapping function of a command; the result is its payload, encrypted.
 
         Raises:
             PayloadNotMade: the step needs a person.
         """
-        spec = declared_spec(self.saga, step, direction)
         mapping = spec.mapping
         call = self._call(step, direction, spec, mapping.function.__name__)
         sources = {each.name: self._source(run, each.name) for each in mapping.parameters}
@@ -94,20 +101,16 @@ class DecisionPayloads:
 
     def _input(self, content: Json) -> StoredPayload:
         associated_data = input_associated_data(self.saga.name, self.run_id)
-        return StoredPayload(content, self.saga.input_type, associated_data, "the input")
+        return StoredPayload(content, self.saga.input_type, associated_data)
 
     def _reply(
         self, step: str, direction: Direction, spec: CommandSpec, content: Json
     ) -> StoredPayload:
         associated_data = reply_associated_data(self.run_id, step, direction)
-        return StoredPayload(
-            content, spec.reply_type, associated_data, f"the reply of step {step!r}"
-        )
+        return StoredPayload(content, spec.reply_type, associated_data)
 
     def _call(
         self, step: str, direction: Direction, spec: CommandSpec, function: str
     ) -> UserCodeCall:
-        location = spec.source_location
-        return UserCodeCall(
-            self.saga.name, self.run_id, step, direction, spec.command, function, location
-        )
+        saga, location = self.saga.name, spec.source_location
+        return UserCodeCall(saga, self.run_id, step, direction, spec.command, function, location)

@@ -1,10 +1,17 @@
-"""Where a run is, as a value, and what is derived from it. Only events make the next one."""
+"""
+Where a run is, and what is derived from it.
+
+A run is a value: `decide` and `evolve` return another one. Only events assign to a run and to its
+progress (events.py), and only to a copy that a decision, or a replay of a journal, has made.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from saga_engine.payload.serialization import replace_fields
+from saga_engine.saga.definition import Saga
 from saga_engine.vocabulary import (
     CompensationCode,
     Direction,
@@ -53,14 +60,19 @@ class CompensationCause:
         return Failure.by_engine(EngineFailureCode(self.code), self.reason or "")
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, for payload.serialization.replace_fields
+@dataclass(kw_only=True)
 class Progress:
-    """One direction of a step."""
+    """
+    One direction of a step.
+
+    An operator's retry gives it a new budget of attempts, which are counted on: the budget is used
+    up by `attempts - attempts_before_budget`.
+    """
 
     status: StepStatus = StepStatus.PENDING
     attempts: int = 0  # times sent, and so the number of the last attempt
     undelivered_attempts: int = 0  # those whose command reached no queue, so that they did nothing
-    attempts_before_budget: int = 0  # of them, those before an operator's last retry
+    attempts_before_budget: int = 0  # those before an operator's last retry
     round: int = 1  # part of the idempotency key; a new one when an operator retries a rejection
     sent_at: datetime | None = None
     due_at: datetime | None = None  # when the last attempt times out, or the next one is sent
@@ -70,12 +82,15 @@ class Progress:
     rejected: bool = False  # nothing was done, as the last reply or an operator says
 
 
+_NOT_STARTED = Progress()
+
+
 @dataclass(frozen=True, slots=True)
 class StepState:
     """Both directions of one step."""
 
-    action: Progress = Progress()
-    compensation: Progress = Progress()
+    action: Progress = field(default_factory=lambda: _NOT_STARTED)
+    compensation: Progress = field(default_factory=lambda: _NOT_STARTED)
 
     def progress_of(self, direction: Direction) -> Progress:
         """That direction's progress."""
@@ -121,7 +136,7 @@ class Incident:
     kept_reply: KeptReply | None = None
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, as Progress
+@dataclass(kw_only=True)
 class Run:
     """One execution of a saga."""
 
@@ -141,3 +156,18 @@ class Run:
     incident_count: int = 0  # all of them
     result: Json = None
     finished_at: datetime | None = None
+
+    def copy(self) -> "Run":
+        """The same run, with a mapping of steps that `change_step` may change."""
+        return replace_fields(self, steps=dict(self.steps))
+
+
+def is_past_pivot(saga: Saga, run: Run) -> bool:
+    """Whether the pivot succeeded or was skipped, so that the run can only go forward."""
+    return saga.pivot is not None and run.steps[saga.pivot.name].action.status in PASSED
+
+
+def active_deadline(saga: Saga, run: Run) -> datetime | None:
+    """The deadline while it can still stop the run; an open incident suspends it."""
+    applies = run.status is Status.RUNNING and run.stop_cause is None and not run.incidents
+    return run.deadline if applies and not is_past_pivot(saga, run) else None

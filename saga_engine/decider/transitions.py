@@ -1,5 +1,5 @@
 """
-Which status may follow which, and RunDraft, which changes a run along these tables.
+Which status may follow which, and the functions that change a status along these tables.
 
 There is a table of a run, and one of a step for each direction; `make diagrams` draws them into the
 documents. A status that nothing may follow is final.
@@ -7,9 +7,9 @@ documents. A status that nothing may follow is final.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from saga_engine.decider.run import Run, StepState, StepStatus
+from saga_engine.decider.run import Progress, Run, StepState, StepStatus
 from saga_engine.payload.serialization import replace_fields
 from saga_engine.vocabulary import Direction, Status
 
@@ -68,48 +68,35 @@ STEP_TRANSITIONS: Mapping[Direction, Mapping[StepStatus, frozenset[StepStatus]]]
 }
 
 
-class RunDraft:
+def change_status(run: Run, status: Status) -> None:
+    """Change the status of a run that the caller has copied."""
+    assert status in RUN_TRANSITIONS[run.status], f"{run.status} cannot become {status}"
+    run.status = status
+
+
+def change_step(run: Run, step: str, direction: Direction, status: StepStatus) -> Progress:
     """
-    A run that events change in place: the given run until the first change, then a copy of it.
+    Change the status of one direction of a step, in a run that the caller has copied.
 
-    `run` is read as any run. Only a draft changes one, and never the one that it was given.
+    Returns:
+        The new progress, a copy of the old one; the caller may change its other fields.
     """
+    state = run.steps[step]
+    before = state.progress_of(direction)
+    allowed = STEP_TRANSITIONS[direction][before.status]
+    assert status in allowed, f"{step}, {direction}: {before.status} cannot become {status}"
+    after = replace_fields(before, status=status)
+    is_action = direction is Direction.ACTION
+    assert isinstance(run.steps, dict), "Run.copy makes one"
+    run.steps[step] = (
+        StepState(after, state.compensation) if is_action else StepState(state.action, after)
+    )
+    return after
 
-    __slots__ = ("_steps", "run")
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self._steps: dict[str, StepState] | None = None  # of the copy, once it is made
-
-    def change(self, **values: Any) -> None:
-        """Change fields of the run."""
-        self._copied_steps()
-        vars(self.run).update(values)
-
-    def change_status(self, status: Status, **values: Any) -> None:
-        """Change the status of the run, and other fields."""
-        before = self.run.status
-        assert status in RUN_TRANSITIONS[before], f"{before} cannot become {status}"
-        self.change(status=status, **values)
-
-    def change_step(
-        self, step: str, direction: Direction, status: StepStatus, **values: Any
-    ) -> None:
-        """Change the status of one direction of a step, and other fields of its progress."""
-        state = self.run.steps[step]
-        before = state.progress_of(direction)
-        allowed = STEP_TRANSITIONS[direction][before.status]
-        assert status in allowed, f"{step}, {direction}: {before.status} cannot become {status}"
-        after = replace_fields(before, status=status, **values)
-        self._copied_steps()[step] = (
-            StepState(after, state.compensation)
-            if direction is Direction.ACTION
-            else StepState(state.action, after)
-        )
-
-    def _copied_steps(self) -> dict[str, StepState]:
-        """The steps of the copy, which the first change makes."""
-        if self._steps is None:
-            self._steps = dict(self.run.steps)
-            self.run = replace_fields(self.run, steps=self._steps)
-        return self._steps
+def settle_step(run: Run, step: str, direction: Direction, status: StepStatus) -> Progress:
+    """As `change_step`, to a status in which nothing is due and the payload is not sent again."""
+    progress = change_step(run, step, direction, status)
+    progress.due_at = None
+    progress.payload = None
+    return progress

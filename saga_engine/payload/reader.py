@@ -28,7 +28,12 @@ class StoredPayload(NamedTuple):
     content: Json
     payload_type: PayloadType
     associated_data: AssociatedData
-    description: str
+
+    @property
+    def description(self) -> str:
+        """What it is, as the object of a sentence."""
+        kind, *names = self.associated_data
+        return f"the reply of step {names[1]!r}" if kind == "reply" else f"the {kind}"
 
 
 @dataclass(slots=True)

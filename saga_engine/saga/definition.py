@@ -95,6 +95,12 @@ class Step:
         """
         return self.action_spec if direction is Direction.ACTION else self.compensation_spec
 
+    @property
+    def command_specs(self) -> tuple[CommandSpec, ...]:
+        """What is sent: for the action, and for the compensation if it is declared."""
+        undo = self.compensation_spec
+        return (self.action_spec,) if undo is None else (self.action_spec, undo)
+
     @require_arguments
     def compensation(
         self,
@@ -287,10 +293,3 @@ class Saga:
         if self.pivot is None or name in self.ancestors[self.pivot.name]:
             return StepKind.COMPENSATABLE
         return StepKind.PIVOT if name == self.pivot.name else StepKind.RETRIABLE
-
-
-def declared_spec(saga: Saga, step: str, direction: Direction) -> CommandSpec:
-    """What is sent for a step in a direction; it must be declared."""
-    spec = saga.steps[step].command_spec(direction)
-    assert spec is not None, f"{step} has no {direction}"
-    return spec

@@ -1,7 +1,10 @@
 """A run as a value."""
 
+import ast
 from dataclasses import fields, replace
+from pathlib import Path
 
+import saga_engine
 from saga_engine.decider.run import CompensationCause, Progress, Run, StepState, StepStatus
 from saga_engine.store.snapshot import SNAPSHOT_FIELDS, restore_run, to_snapshot
 from saga_engine.vocabulary import CompensationCode, Direction, EngineFailureCode, Failure
@@ -24,6 +27,19 @@ COLUMNS = {
 def test_every_field_is_a_column_or_part_of_the_state():
     assert {item.name for item in fields(Run)} == COLUMNS | set(SNAPSHOT_FIELDS)
     assert COLUMNS.isdisjoint(SNAPSHOT_FIELDS)
+
+
+def test_no_module_but_events_and_transitions_assigns_to_a_run():
+    names = {item.name for record in (Run, Progress) for item in fields(record)}
+    assigning = set()
+    for path in Path(saga_engine.__file__).parent.rglob("*.py"):
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)) if "decider" in source else ():
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                own = isinstance(node.value, ast.Name) and node.value.id == "self"
+                if node.attr in names and not own:
+                    assigning.add(path.name)
+    assert assigning == {"events.py", "transitions.py"}
 
 
 def test_a_snapshot_restores_the_run():

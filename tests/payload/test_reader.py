@@ -46,7 +46,7 @@ WITH_CODEC = PayloadPorts(PayloadEncryption(Base64Codec()))
 
 
 def stored(content, python_type=dict, associated_data=("reply", "run-1", "book")) -> StoredPayload:
-    return StoredPayload(content, PayloadType(python_type), associated_data, "the reply of 'book'")
+    return StoredPayload(content, PayloadType(python_type), associated_data)
 
 
 def with_order(order: dict) -> dict:
@@ -98,7 +98,7 @@ def test_a_payload_is_decrypted_for_its_mapping_and_the_result_is_encrypted():
 def test_an_error_names_the_payload_that_cannot_be_decrypted():
     reader = PayloadReader(WITH_CODEC)
     content = WITH_CODEC.encryption.encrypt({"number": 1}, ("of", "another", "run"))
-    with pytest.raises(EncryptionError, match=r"^needs the reply of 'book', which cannot be decr"):
+    with pytest.raises(EncryptionError, match=r"^needs the reply of step .book., which cannot"):
         reader.make(CALL, PayloadMapping(with_order), {"order": stored(content)}, ("command",))
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import orjson
 
 from saga_engine.decider import advance, commands, decide, replies
-from saga_engine.decider.decision import Decision, DecisionBuilder
+from saga_engine.decider.decision import Decision, DecisionBuilder, StepInDirection
 from saga_engine.decider.events import Event, RunCompleted
 from saga_engine.decider.replies import StepMessage
 from saga_engine.decider.run import Run, StepState, StepStatus
@@ -427,7 +427,7 @@ def compensate_in_forward_order(plant: BugPatcher) -> None:
     """Steps are compensated in the order in which they were done."""
 
     def forward(builder: DecisionBuilder, name: str, remaining: Collection[str]) -> bool:
-        pending = builder.state(name).compensation.status is StepStatus.PENDING
+        pending = builder.run.steps[name].compensation.status is StepStatus.PENDING
         return pending and not any(each in remaining for each in builder.saga.ancestors[name])
 
     plant.replace(advance, "_can_start_compensation", forward)
@@ -439,7 +439,7 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
 
     def at_once(builder: DecisionBuilder, name: str, remaining: Collection[str]) -> bool:
         del remaining
-        return builder.state(name).compensation.status is StepStatus.PENDING
+        return builder.run.steps[name].compensation.status is StepStatus.PENDING
 
     plant.replace(advance, "_can_start_compensation", at_once)
 
@@ -448,8 +448,8 @@ def compensate_everything_at_once(plant: BugPatcher) -> None:
 def ignore_a_late_success(plant: BugPatcher) -> None:
     """A success that arrives after its step was given up is ignored."""
 
-    def never(builder: DecisionBuilder, step: str, direction: Direction) -> bool:
-        del builder, step, direction
+    def never(step: StepInDirection) -> bool:
+        del step
         return False
 
     plant.replace(replies, "_is_uncovered_effect", never)
@@ -506,9 +506,7 @@ def never_retry(plant: BugPatcher) -> None:
     """A step that waits for its retry is never sent again."""
     due_directions = decide._due_directions
 
-    def without_retries(
-        builder: DecisionBuilder, status: StepStatus
-    ) -> list[tuple[str, Direction]]:
+    def without_retries(builder: DecisionBuilder, status: StepStatus) -> list[StepInDirection]:
         return [] if status is StepStatus.AWAITING_RETRY else due_directions(builder, status)
 
     plant.replace(decide, "_due_directions", without_retries)
@@ -522,7 +520,7 @@ def complete_when_last_step_succeeds(plant: BugPatcher) -> None:
     def complete_early(builder: DecisionBuilder) -> None:
         last = list(builder.saga.steps)[-1]
         running = builder.run.status is Status.RUNNING
-        if running and builder.state(last).action.status is StepStatus.SUCCEEDED:
+        if running and builder.run.steps[last].action.status is StepStatus.SUCCEEDED:
             builder.record(RunCompleted(builder.now))
         original_advance(builder)
 
