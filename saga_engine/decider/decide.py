@@ -12,7 +12,8 @@ is a decision without events and with an IgnoredReason, a request that is not po
 with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
 can be replayed, simulated, explained, or tried on a copy of the run.
 
-A trigger is decided in two stages. Both record events, which change the decision's copy of the run at once:
+A trigger is decided in two stages. Both record events, each of which changes the decision's copy of
+the run at once:
 
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      advance.py: forward, stop, or compensate

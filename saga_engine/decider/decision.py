@@ -97,9 +97,8 @@ class DecisionBuilder:
         self.events.append(event)
 
     def stop(self, cause: CompensationCause) -> None:
-        """Make the run compensate. The first cause counts."""
-        if self.stop_cause is None:
-            self.stop_cause = cause
+        """Make the run compensate; it must not be stopping already."""
+        self.stop_cause = cause
 
     def step(self, name: str, direction: Direction) -> "StepInDirection":
         """One direction of a step."""

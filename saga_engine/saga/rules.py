@@ -17,7 +17,7 @@ from saga_engine.payload.mapping import Parameter
 from saga_engine.payload.payload import type_name
 from saga_engine.saga.definition import INVALID_TYPE, CommandSpec, Saga, Step
 from saga_engine.saga.retry import Retry
-from saga_engine.vocabulary import Direction, StepKind
+from saga_engine.vocabulary import StepKind
 
 SAGA_NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
 STEP_NAME_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z", re.ASCII)
@@ -68,11 +68,12 @@ def _check_declarations(saga: Saga) -> Problems:
     if len(saga.steps) > MAX_STEPS:
         return  # its steps are not checked: there may be millions
     for step in saga.steps.values():
-        yield from _check_step_name(step)
-        yield from _check_command(step, step.action_spec)
-        if step.compensation_spec is not None:
-            yield from _check_command(step, step.compensation_spec)
-            yield from _distinct_commands(step, step.action_spec, step.compensation_spec)
+        if not STEP_NAME_PATTERN.match(step.name):
+            fix = "Use ASCII letters, digits and _, at most 64."
+            yield _error(step, f"Step {step.name!r} has an invalid name.", fix)
+        for spec in step.command_specs:
+            yield from _check_command(step, spec)
+        yield from _distinct_commands(step)
         yield from _predecessor_list(saga, step)
 
 
@@ -89,12 +90,6 @@ def _check_saga(saga: Saga) -> Problems:
     if not 1 <= len(saga.steps) <= MAX_STEPS:
         fix = f"Declare 1 to {MAX_STEPS} with @saga.step."
         yield _error(saga, f"{name} has {len(saga.steps)} steps.", fix)
-
-
-def _check_step_name(step: Step) -> Problems:
-    if not STEP_NAME_PATTERN.match(step.name):
-        fix = "Use ASCII letters, digits and _, at most 64."
-        yield _error(step, f"Step {step.name!r} has an invalid name.", fix)
 
 
 def _check_command(step: Step, spec: CommandSpec) -> Problems:
@@ -134,10 +129,10 @@ def _retry_problem(retry: object) -> str | None:
     return next((bound for bound, holds in bounds.items() if not holds), None)
 
 
-def _distinct_commands(step: Step, action: CommandSpec, compensation: CommandSpec) -> Problems:
+def _distinct_commands(step: Step) -> Problems:
     """A participant could not distinguish the two: both are the same message."""
-    command = compensation.command
-    if action.command == command:
+    command, compensation = step.action_spec.command, step.compensation_spec
+    if compensation is not None and compensation.command == command:
         text = f"The compensation of {step.name!r} sends {command!r}, the step's own command."
         example = f"{command}.undo"
         fix = f"Give the compensation a command of its own, for example command={example!r}."
@@ -210,9 +205,8 @@ def _one_pivot(saga: Saga) -> Problems:
 def _check_positions(saga: Saga) -> Problems:
     for step in saga.steps.values():
         yield from _check_compensation(saga, step)
-        yield from _check_parameters(saga, step, Direction.ACTION, step.action_spec)
-        if step.compensation_spec is not None:
-            yield from _check_parameters(saga, step, Direction.COMPENSATION, step.compensation_spec)
+        for spec in step.command_specs:
+            yield from _check_parameters(saga, step, spec)
 
 
 def _check_compensation(saga: Saga, step: Step) -> Problems:
@@ -238,16 +232,16 @@ def _check_compensation(saga: Saga, step: Step) -> Problems:
         yield _error(spec, f"{never_runs}: the step comes after the pivot {pivot!r}.", fix)
 
 
-def _check_parameters(saga: Saga, step: Step, direction: Direction, spec: CommandSpec) -> Problems:
+def _check_parameters(saga: Saga, step: Step, spec: CommandSpec) -> Problems:
     for parameter in spec.mapping.parameters:
         name = f"Parameter {parameter.name!r}"
         if parameter.name not in saga.steps:
             yield from _check_input_type(saga, spec, parameter)
-        elif parameter.name == step.name and direction is Direction.ACTION:
+        elif parameter.name == step.name and spec is step.action_spec:
             yield _error(spec, f"{name} is the step itself.", "A step cannot need its own reply.")
         elif parameter.name not in (step.name, *saga.ancestors[step.name]):
             text = f"{name} is the reply of a step that does not come before {step.name!r}."
-            yield _error(spec, text, _order_fix(saga, step.name, direction, parameter.name))
+            yield _error(spec, text, _order_fix(saga, step, spec, parameter.name))
         else:
             yield from _check_reply_type(saga, step, spec, parameter)
 
@@ -262,17 +256,18 @@ def _check_input_type(saga: Saga, spec: CommandSpec, parameter: Parameter) -> Pr
     yield _error(spec, text, fix)
 
 
-def _order_fix(saga: Saga, step: str, direction: Direction, other: str) -> str:
-    if other not in saga.descendants[step]:
-        return f"Add it to after=[...] of {step!r}."
-    if direction is Direction.COMPENSATION:
+def _order_fix(saga: Saga, step: Step, spec: CommandSpec, other: str) -> str:
+    name = step.name
+    if other not in saga.descendants[name]:
+        return f"Add it to after=[...] of {name!r}."
+    if spec is step.action_spec:
         return (
-            f"A later step is compensated before {step!r}, and may never have started. Take"
-            " what the compensation needs from the input or from an earlier reply."
+            f"{other!r} waits for {name!r}. Declare {other!r} first, or take what {name!r} needs"
+            " from the input or from an earlier reply."
         )
     return (
-        f"{other!r} waits for {step!r}. Declare {other!r} first, or take what {step!r} needs from"
-        " the input or from an earlier reply."
+        f"A later step is compensated before {name!r}, and may never have started. Take what the"
+        " compensation needs from the input or from an earlier reply."
     )
 
 
