@@ -9,10 +9,12 @@ import asyncio
 import os
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from benchmarks.load_generator import Measurement
-from benchmarks.processes import ServerUrls, cpu_seconds, run_process
+from benchmarks.cpu_meter import CpuMeter
+from benchmarks.load_generator import SUCCESS, Measurement, Workload
+from benchmarks.processes import ServerUrls, run_process
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
@@ -26,23 +28,49 @@ REQUESTS, COMMANDS, RESULTS = "bench.requests", "bench.commands", "bench.results
 TOPOLOGY = Topology(queues=(Queue(REQUESTS), Queue(COMMANDS), Queue(RESULTS)))
 SETTINGS = Settings(reply_prefetch=5000)
 STEPS = 3
+MESSAGES = 8
+"""Of each run: the start, three commands, three replies, and the result."""
+
+WARMUP_RUNS = 200
 
 
-async def measure_baseline(urls: ServerUrls, *, runs: int, max_in_flight: int = 400) -> Measurement:
-    """Forward the messages of *runs* runs, at most *max_in_flight* at a time."""
+class MessagePipeline:
+    """
+    Two processes that forward the messages of runs.
+
+    Its `measure` is that of the other sides; the messages are the same for each workload.
+    """
+
+    def __init__(self, publisher: Publisher, consumer: Consumer, meter: CpuMeter) -> None:
+        self._publisher = publisher
+        self._consumer = consumer
+        self._meter = meter
+
+    async def measure(
+        self, runs: int, *, max_in_flight: int, workload: Workload = SUCCESS
+    ) -> Measurement:
+        """Forward the messages of *runs* runs with three commands."""
+        if workload is not SUCCESS:
+            raise ValueError("The pipeline has three commands.")
+        self._meter.start()
+        measured = await _pass_runs(self._publisher, self._consumer, runs, max_in_flight)
+        self._meter.stop(measured)
+        return measured
+
+
+@asynccontextmanager
+async def run_pipeline(urls: ServerUrls) -> AsyncIterator[MessagePipeline]:
+    """Start the two processes, and warm them up."""
     async with AsyncExitStack() as stack:
-        pids = [urls.pids[0]]
+        pids = {"rabbitmq": [urls.pids[0]]}
         for role in ("orchestrator", "participant"):
             process = run_process(
                 "-m", "benchmarks.baseline", role, environment={"BROKER": urls.broker_url}
             )
-            pids.append(await stack.enter_async_context(process))
+            pids[role] = [await stack.enter_async_context(process)]
         publisher, consumer = await _connect(stack, urls.broker_url, RESULTS)
-        await _pass_runs(publisher, consumer, min(200, runs), max_in_flight)  # warm up
-        before = sum(map(cpu_seconds, pids))
-        measured = await _pass_runs(publisher, consumer, runs, max_in_flight)
-        measured.cpu_s = sum(map(cpu_seconds, pids)) - before
-        return measured
+        await _pass_runs(publisher, consumer, WARMUP_RUNS, WARMUP_RUNS)
+        yield MessagePipeline(publisher, consumer, CpuMeter(pids))
 
 
 async def _pass_runs(
@@ -63,7 +91,7 @@ async def _pass_runs(
         now = time.perf_counter()
         latencies += [(now - started_by_id.pop(each.correlation_id)) * 1000 for each in deliveries]
         await consumer.acknowledge(deliveries)
-    return Measurement(runs, time.perf_counter() - started_at, latencies)
+    return Measurement(runs=runs, seconds=time.perf_counter() - started_at, latencies=latencies)
 
 
 async def _relay(role: str, url: str) -> None:

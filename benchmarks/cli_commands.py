@@ -1,27 +1,28 @@
 """
-The processor time of one `saga-engine` command, in seconds.
+The time and the processor time of one `saga-engine` command, in seconds.
 
-Each command runs five times, and the median is printed: `list`, `show` of a run, `incidents`,
-`resolve` of an incident that does not exist, and `--help`. The first four must stay under 0.5 s.
+Each command runs seven times, all of them in turns, and the medians are printed: `list`, `show` of
+a run, `incidents`, `resolve` of an incident that does not exist, and `--help`. The processor time
+of the first four must stay under 0.5 s.
 """
 
 import asyncio
-import json
 import resource
+import time
+from collections import defaultdict
+from collections.abc import Sequence
 from statistics import median
 
+from benchmarks.figures import Report, figure_of
 from benchmarks.load_generator import LoadGenerator
 from benchmarks.processes import ServerUrls, run_engine, start_python
 
-REPETITIONS = 5
+REPETITIONS = 7
 
 
-async def measure_commands(urls: ServerUrls) -> None:
-    """Print one JSON line for each command."""
-    async with (
-        run_engine(urls, workers=1, barrier=False),
-        LoadGenerator(urls, card="ok", expected_status="completed") as load,
-    ):
+async def measure_commands(urls: ServerUrls, report: Report) -> None:
+    """Report the figures of each command."""
+    async with run_engine(urls), LoadGenerator(urls) as load:
         [run_id] = await load.start_runs(1)
         while load.started_at:
             await load.wait_for_results(60)
@@ -35,18 +36,32 @@ async def measure_commands(urls: ServerUrls) -> None:
             ),
             "--help": ("--help",),
         }
-        for name, arguments in commands.items():
-            cpu_times = [await _cpu_seconds_of(urls, arguments) for _ in range(REPETITIONS)]
-            line = {"case": "cli", "command": name, "cpu_s": round(median(cpu_times), 3)}
-            print(json.dumps(line), flush=True)
+        measured: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        for _ in range(REPETITIONS):
+            for name, arguments in commands.items():
+                measured[name].append(await _seconds_of(urls, arguments))
+    for name, repetitions in measured.items():
+        seconds, cpu_s = zip(*repetitions, strict=True)
+        report.print(
+            case="cli",
+            command=name,
+            seconds=round(median(seconds), 3),
+            cpu_s=round(median(cpu_s), 3),
+        )
+        if name == "list":
+            remark = f"processor time {median(cpu_s):.2f} s"
+            report.add("cli", "list_seconds", figure_of(seconds), remark=remark)
 
 
-async def _cpu_seconds_of(urls: ServerUrls, arguments: tuple[str, ...]) -> float:
-    before = _children_cpu_seconds()
-    process = await start_python("-m", "saga_engine", *arguments, environment=urls.environment)
+async def _seconds_of(urls: ServerUrls, arguments: Sequence[str]) -> tuple[float, float]:
+    """Return the seconds and the processor seconds of one command."""
+    cpu_before, started_at = _children_cpu_seconds(), time.perf_counter()
+    command = ("-m", "saga_engine", *arguments)
+    process = await start_python(*command, environment=urls.environment, quiet=True)
     await process.wait()
+    seconds = time.perf_counter() - started_at
     await asyncio.sleep(0)
-    return _children_cpu_seconds() - before
+    return seconds, _children_cpu_seconds() - cpu_before
 
 
 def _children_cpu_seconds() -> float:

@@ -29,8 +29,7 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -41,37 +40,35 @@ from benchmarks.event_readers import (
     bound_queue,
     wait_until_caught_up,
 )
-from benchmarks.load_generator import LoadGenerator
+from benchmarks.load_generator import ROLLBACK, SUCCESS, LoadGenerator, Workload
 from benchmarks.processes import ServerUrls, cpu_seconds, terminate
+from benchmarks.runs.statements import QUIET_DUTIES
+from benchmarks.servers import SharedServers
 from benchmarks.sink_servers import SinkServer, start_sink_server
+from benchmarks.wire_counter import TransactionCounts, WireCounts, counted
 from saga_engine.embedded.postgres import PostgresServer
 from saga_engine.events.feeds.feed import Sink
 from tests.kit.rabbitmq import RabbitMQServer
 
-STATEMENT_COUNTER = Path(__file__).with_name("statement_counter.py")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One case: the card, with or without the barrier, and how many runs are in flight."""
+    """One case: the workload, with or without the barrier, and how many runs are in flight."""
 
     name: str
-    card: str
-    barrier: bool
+    workload: Workload = SUCCESS
+    barrier: bool = False
     runs_in_flight: int
     readers: EventReaders | None = None
 
 
 CASES = (
-    Case(name="success", card="ok", barrier=False, runs_in_flight=200),
-    Case(name="success-barrier", card="ok", barrier=True, runs_in_flight=200),
-    Case(name="rollback", card="declined-late", barrier=False, runs_in_flight=200),
-    Case(name="rollback-barrier", card="declined-late", barrier=True, runs_in_flight=200),
-    Case(name="one-at-a-time", card="ok", barrier=False, runs_in_flight=1),
-    *(
-        Case(name=each.value, card="ok", barrier=False, runs_in_flight=200, readers=each)
-        for each in EventReaders
-    ),
+    Case(name="success", runs_in_flight=200),
+    Case(name="success-barrier", barrier=True, runs_in_flight=200),
+    Case(name="rollback", workload=ROLLBACK, runs_in_flight=200),
+    Case(name="rollback-barrier", workload=ROLLBACK, barrier=True, runs_in_flight=200),
+    Case(name="one-at-a-time", runs_in_flight=1),
+    *(Case(name=each.value, runs_in_flight=200, readers=each) for each in EventReaders),
 )
 SIDE_NAMES = ("before", "after")
 MAX_ATTEMPTS = 3
@@ -79,31 +76,14 @@ WARMUP_RUNS = 100
 """Runs before the measurement."""
 
 
-class SharedServers:
-    """One RabbitMQ and one PostgreSQL for all measurements of a case, and a server for its feed."""
+class ComparedServers(SharedServers):
+    """The servers of all measurements of a case, and a server for its feed."""
 
     def __init__(
         self, rabbit: RabbitMQServer, postgres: PostgresServer, feed_server: SinkServer | None
     ) -> None:
-        self.rabbit = rabbit
-        self.postgres = postgres
+        super().__init__(rabbit, postgres)
         self.feed_server = feed_server
-        self._numbers = count(1)
-
-    @asynccontextmanager
-    async def isolated_urls(self) -> AsyncIterator[ServerUrls]:
-        """Create an empty virtual host and database, and delete them after use."""
-        name = f"compared_{next(self._numbers)}"
-        await self.rabbit.rabbitmqctl("add_vhost", name)
-        await self.rabbit.rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-        database = await self.postgres.create_database(name)
-        try:
-            yield ServerUrls(
-                self.rabbit.url_of(name), database, (self.rabbit.pid, self.postgres.pid)
-            )
-        finally:
-            await self.rabbit.rabbitmqctl("delete_vhost", name)
-            await self.postgres.drop_database(name)
 
 
 class Checkout:
@@ -141,55 +121,84 @@ class Checkout:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The processes of one measurement, by name, their load, and the statements of the worker."""
+
+    urls: ServerUrls
+    pids: Mapping[str, int]
+    load: LoadGenerator
+    wire: WireCounts
+
+
 async def measure(
-    servers: SharedServers,
+    servers: ComparedServers,
     checkout: Checkout,
     case: Case,
     runs: int,
-    extra_environment: Mapping[str, str],
     readers: EventReaders | None = None,
 ) -> dict[str, float]:
     """Return the milliseconds of processor time per run, by process."""
+    async with _run_processes(servers, checkout, case, readers) as running:
+        await _warm_up(running, case, runs)
+        if readers:
+            await wait_until_caught_up(running.urls.database_url)
+        before = {name: cpu_seconds(pid) for name, pid in running.pids.items()}
+        await running.load.run(runs, max_in_flight=case.runs_in_flight)
+        if case.readers:
+            await asyncio.sleep(SETTLE_SECONDS)
+        if readers:
+            await wait_until_caught_up(running.urls.database_url)
+        return {
+            name: (cpu_seconds(pid) - before[name]) * 1000 / runs
+            for name, pid in running.pids.items()
+        }
+
+
+@asynccontextmanager
+async def _run_processes(
+    servers: ComparedServers,
+    checkout: Checkout,
+    case: Case,
+    readers: EventReaders | None = None,
+    *,
+    is_counted: bool = False,
+) -> AsyncIterator[_Running]:
     options = ("--events",) if readers is EventReaders.READ_MODELS else ()
-    engine = (
-        *(str(STATEMENT_COUNTER), "worker", "examples.place_order.sagas", "--port", "0"),
-        *options,
-    )
+    engine = ("-m", "saga_engine", "worker", "examples.place_order.sagas", "--port", "0", *options)
     services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
     async with AsyncExitStack() as stack:
         urls = await stack.enter_async_context(servers.isolated_urls())
         environment = {
             **urls.environment,
-            **extra_environment,
             "PLACE_ORDER_DATABASE_URL": urls.database_url if case.barrier else "",
         }
         await checkout.migrate(environment)
+        worker_environment, wire = dict(environment), WireCounts()
+        if is_counted:
+            counted_url, wire = await stack.enter_async_context(counted(urls.database_url))
+            worker_environment |= {"SAGA_ENGINE_DATABASE_URL": counted_url, **QUIET_DUTIES}
         pids = {"rabbitmq": urls.pids[0], "postgresql": urls.pids[1]}
-        for name, arguments in (("worker", engine), ("participants", services)):
-            started = checkout.running(*arguments, environment=environment)
+        for name, arguments, variables in (
+            ("worker", engine, worker_environment),
+            ("participants", services, environment),
+        ):
+            started = checkout.running(*arguments, environment=variables)
             pids[name] = await stack.enter_async_context(started)
         if readers and readers.sink:
             running = _running_feed(servers, checkout, readers, environment)
             pids |= await stack.enter_async_context(running)
-        expected_status = "completed" if case.card == "ok" else "compensated"
-        load = await stack.enter_async_context(
-            LoadGenerator(urls, card=case.card, expected_status=expected_status)
-        )
-        await load.run(min(WARMUP_RUNS, runs), max_in_flight=min(20, case.runs_in_flight))
-        if readers:
-            await wait_until_caught_up(urls.database_url)
-        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        await load.run(runs, max_in_flight=case.runs_in_flight)
-        if case.readers:
-            await asyncio.sleep(SETTLE_SECONDS)
-        if readers:
-            await wait_until_caught_up(urls.database_url)
-        return {name: (cpu_seconds(pid) - before[name]) * 1000 / runs for name, pid in pids.items()}
+        load = await stack.enter_async_context(LoadGenerator(urls, case.workload))
+        yield _Running(urls, pids, load, wire)
+
+
+async def _warm_up(running: _Running, case: Case, runs: int) -> None:
+    await running.load.run(min(WARMUP_RUNS, runs), max_in_flight=min(20, case.runs_in_flight))
 
 
 @asynccontextmanager
 async def _running_feed(
-    servers: SharedServers,
+    servers: ComparedServers,
     checkout: Checkout,
     readers: EventReaders,
     environment: Mapping[str, str],
@@ -206,7 +215,7 @@ async def _running_feed(
 
 
 async def _measure_with_retries(
-    servers: SharedServers,
+    servers: ComparedServers,
     checkout: Checkout,
     case: Case,
     runs: int,
@@ -215,14 +224,14 @@ async def _measure_with_retries(
     """Measure; retry if a run has an unexpected status, as on an overloaded machine."""
     for _ in range(MAX_ATTEMPTS - 1):
         try:
-            return await measure(servers, checkout, case, runs, {}, readers)
+            return await measure(servers, checkout, case, runs, readers)
         except SystemExit as error:
             print(f"{checkout.path}: {error}; measuring again.", file=sys.stderr, flush=True)
-    return await measure(servers, checkout, case, runs, {}, readers)
+    return await measure(servers, checkout, case, runs, readers)
 
 
 async def compare(
-    servers: SharedServers, checkouts: Mapping[str, Checkout], case: Case, pairs: int, runs: int
+    servers: ComparedServers, checkouts: Mapping[str, Checkout], case: Case, pairs: int, runs: int
 ) -> None:
     """Measure the pairs of one case and print the results."""
     measurements: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
@@ -249,20 +258,22 @@ async def compare(
 
 
 async def print_statement_counts(
-    servers: SharedServers, checkouts: Mapping[str, Checkout], case: Case, runs: int
+    servers: ComparedServers, checkouts: Mapping[str, Checkout], case: Case, runs: int
 ) -> None:
     """Print the statements and round trips of the worker, in total and per transaction."""
     for name, checkout in checkouts.items():
-        report = Path.cwd() / f".statements-{name}"
-        # Periodic duties would distort the counts.
-        extra_environment = {
-            "STATEMENTS_REPORT": str(report),
-            "SAGA_ENGINE_MAINTENANCE_INTERVAL": "3600",
-        }
-        await measure(servers, checkout, case, runs, extra_environment)
-        counts = json.loads(report.read_text())
-        report.unlink()
-        print_result(case=case.name, side=name, **counts)
+        async with _run_processes(servers, checkout, case, is_counted=True) as running:
+            await _warm_up(running, case, runs)
+            running.wire.take()
+            await running.load.run(runs, max_in_flight=case.runs_in_flight)
+            counts = sum(running.wire.take().values(), TransactionCounts())
+        print_result(
+            case=case.name,
+            side=name,
+            **asdict(counts),
+            statements_per_transaction=round(counts.statements / counts.transactions, 2),
+            round_trips_per_transaction=round(counts.round_trips / counts.transactions, 2),
+        )
 
 
 def print_result(**fields: object) -> None:
@@ -293,7 +304,7 @@ async def main() -> None:
         for case in cases:
             runs = max(1, arguments.runs // 10) if case.runs_in_flight == 1 else arguments.runs
             async with _feed_server(case) as feed_server:
-                servers = SharedServers(rabbit, postgres, feed_server)
+                servers = ComparedServers(rabbit, postgres, feed_server)
                 if arguments.statements:
                     await print_statement_counts(servers, checkouts, case, runs)
                 else:

@@ -42,7 +42,7 @@ async def measure(urls: ServerUrls, kind: str, messages: int) -> dict[str, objec
             run_process(
                 "-m", "benchmarks.instrumented_worker", str(report), environment=urls.environment
             ),
-            LoadGenerator(urls, card="ok", expected_status="completed") as load,
+            LoadGenerator(urls) as load,
         ):
             await load.run(100, max_in_flight=20)
             await load.start_runs(NORMAL_RUNS)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
@@ -22,21 +23,33 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole, Json
 
 QUEUE = "saga.benchmark"
+RANDOM_BITS = 80
+"""The bits of a UUIDv7 below its time."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Measurement:
-    """The figures of one case: latencies in milliseconds, the rest in seconds."""
+    """
+    The figures of one measurement: latencies in milliseconds, the rest in seconds.
+
+    `noise` is the share of the machine that other processes used meanwhile, from 0 to 1.
+    """
 
     runs: int
     seconds: float
     latencies: list[float] = field(repr=False)
-    cpu_s: float = 0.0
+    cpu_by_process: Mapping[str, float] = field(default_factory=dict)
+    noise: float = 0.0
 
     @property
     def runs_per_s(self) -> float:
         """Finished runs per second, from the first start to the last result."""
         return self.runs / self.seconds
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of all measured processes, in seconds."""
+        return sum(self.cpu_by_process.values())
 
     def percentile(self, percent: int) -> float:
         """The latency that *percent* percent of the runs do not exceed."""
@@ -44,15 +57,56 @@ class Measurement:
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
-class LoadGenerator:
-    """Starts place-order runs with one kind of card, and receives their results."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """
+    Which runs are started.
 
-    def __init__(self, urls: ServerUrls, *, card: str, expected_status: str) -> None:
+    Args:
+        saga: its name; the input is an order of place-order.
+        card: of the order; it decides how the run ends.
+        expected_status: the status that each run must reach.
+        expected_trail: the steps that ended, in order, as `benchmarks.runs.run_checks` reads them.
+    """
+
+    saga: str = "place-order"
+    card: str = "ok"
+    expected_status: str = "completed"
+    expected_trail: tuple[str, ...]
+
+    def order(self, run_id: UUID) -> dict[str, Json]:
+        """Return the input of a run."""
+        return {
+            "order_id": str(run_id),
+            "sku": "A1",
+            "quantity": 1,
+            "amount": "9.90",
+            "card": self.card,
+        }
+
+
+SUCCESS = Workload(expected_trail=("reserve", "charge", "confirm"))
+"""Three commands."""
+
+ROLLBACK = Workload(
+    card="declined-late",
+    expected_status="compensated",
+    expected_trail=("reserve", "charge", "confirm rejected", "undo charge", "undo reserve"),
+)
+"""Five commands: the third one is rejected, and two compensations follow."""
+
+
+class LoadGenerator:
+    """Starts runs of one workload at a time, and receives their results."""
+
+    def __init__(self, urls: ServerUrls, workload: Workload = SUCCESS) -> None:
         self._urls = urls
-        self._card = card
-        self._expected_status = expected_status
+        self._workload = workload
         self._settings = Settings(reply_prefetch=5000)
         self.started_at: dict[UUID, float] = {}
+        self.finished: Counter[Workload] = Counter()
+        self.first_run_id = UUID(int=uuid7().int >> RANDOM_BITS << RANDOM_BITS)
+        """No run of this load has a smaller id."""
 
     async def __aenter__(self) -> Self:
         topology = client_topology(QUEUE)
@@ -82,8 +136,11 @@ class LoadGenerator:
         await self._consume_connection.__aexit__(None, None, None)
         await self.publish_connection.__aexit__(None, None, None)
 
-    async def run(self, runs: int, *, max_in_flight: int) -> Measurement:
+    async def run(
+        self, runs: int, *, max_in_flight: int, workload: Workload | None = None
+    ) -> Measurement:
         """Start *runs* runs, at most *max_in_flight* at a time; each must reach its status."""
+        self._workload = workload or self._workload
         latencies: list[float] = []
         started_at = time.perf_counter()
         started = 0
@@ -93,7 +150,7 @@ class LoadGenerator:
                 await self.start_runs(free_slots)
                 started += free_slots
             latencies += await self.wait_for_results(60)
-        return Measurement(runs, time.perf_counter() - started_at, latencies)
+        return Measurement(runs=runs, seconds=time.perf_counter() - started_at, latencies=latencies)
 
     async def wait_for_results(self, seconds: float) -> list[float]:
         """Wait at most *seconds* for results; return the latencies in milliseconds."""
@@ -110,11 +167,9 @@ class LoadGenerator:
         messages, run_ids = [], []
         for _ in range(count):
             run_id = uuid7()
-            order: dict[str, Json] = {"order_id": str(run_id), "sku": "A1", "quantity": 1}
-            order |= {"amount": "9.90", "card": self._card}
-            messages.append(
-                encode_request(StartRequest(run_id=run_id, saga="place-order", input=order))
-            )
+            workload = self._workload
+            request = StartRequest(run_id=run_id, saga=workload.saga, input=workload.order(run_id))
+            messages.append(encode_request(request))
             self.started_at[run_id] = time.perf_counter()
             run_ids.append(run_id)
         await self.publish(messages)
@@ -132,7 +187,8 @@ class LoadGenerator:
         latencies = []
         for event in events:
             if isinstance(event, RunResult) and event.run_id in self.started_at:
-                if event.status != self._expected_status:
+                if event.status != self._workload.expected_status:
                     raise SystemExit(f"A run finished {event.status}: {event.error}")
                 latencies.append((now - self.started_at.pop(event.run_id)) * 1000)
+                self.finished[self._workload] += 1
         return latencies

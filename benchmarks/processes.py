@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from saga_engine.embedded.postgres import PostgresServer
 from tests.kit.rabbitmq import RabbitMQServer
 
 CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 MIGRATE = ("-m", "saga_engine", "migrate")
+WORKER = ("-m", "saga_engine", "worker", "examples.place_order.sagas", "--port", "0")
+PARTICIPANT = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +45,34 @@ async def start_servers() -> AsyncIterator[ServerUrls]:
 
 @asynccontextmanager
 async def run_engine(
-    urls: ServerUrls, *, workers: int, barrier: bool
+    urls: ServerUrls,
+    *,
+    workers: int = 1,
+    barrier: bool = False,
+    worker_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Mapping[str, Sequence[int]]]:
     """Run workers and one participant process; yield all process ids, by role."""
     environment = {
         **urls.environment,
         "PLACE_ORDER_DATABASE_URL": urls.database_url if barrier else "",
     }
-    await (await start_python(*MIGRATE, environment=environment)).wait()
-    command = ("-m", "saga_engine")
+    await migrate(environment)
     async with AsyncExitStack() as stack:
         rabbit, postgres = urls.pids
         pids = {"rabbitmq": [rabbit], "postgresql": [postgres], "worker": [], "participants": []}
         for _ in range(workers):
-            worker = (*command, "worker", "examples.place_order.sagas", "--port", "0")
-            started = run_process(*worker, environment=environment)
+            started = run_process(*WORKER, environment={**environment, **worker_environment})
             pids["worker"].append(await stack.enter_async_context(started))
-        services = (*command, "participant", "benchmarks.services", "--port", "0")
-        started = run_process(*services, environment=environment)
+        started = run_process(*PARTICIPANT, environment=environment)
         pids["participants"].append(await stack.enter_async_context(started))
         yield pids
+
+
+async def migrate(environment: Mapping[str, str]) -> None:
+    """Create the tables of the engine."""
+    process = await start_python(*MIGRATE, environment=environment)
+    if await process.wait():
+        raise SystemExit("`saga-engine migrate` failed.")
 
 
 @asynccontextmanager
@@ -71,9 +82,8 @@ async def run_participants(urls: ServerUrls, *, barrier: bool) -> AsyncIterator[
         **urls.environment,
         "PLACE_ORDER_DATABASE_URL": urls.database_url if barrier else "",
     }
-    await (await start_python(*MIGRATE, environment=environment)).wait()
-    services = ("-m", "saga_engine", "participant", "benchmarks.services", "--port", "0")
-    async with run_process(*services, environment=environment) as pid:
+    await migrate(environment)
+    async with run_process(*PARTICIPANT, environment=environment) as pid:
         yield pid
 
 
@@ -95,9 +105,13 @@ async def terminate(process: asyncio.subprocess.Process) -> None:
 
 
 async def start_python(
-    *arguments: str, environment: Mapping[str, str]
+    *arguments: str, environment: Mapping[str, str], quiet: bool = False
 ) -> asyncio.subprocess.Process:
-    """Start this Python with *arguments*, in the directory that contains `examples`."""
+    """
+    Start this Python with *arguments*, in the directory that contains `examples`.
+
+    Its stdout is dropped, and if it is *quiet* its stderr too.
+    """
     root = Path(__file__).parent.parent
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -105,6 +119,7 @@ async def start_python(
         env={**os.environ, **environment},
         cwd=root,
         stdout=asyncio.subprocess.DEVNULL,  # our stdout is for the figures
+        stderr=asyncio.subprocess.DEVNULL if quiet else None,
     )
 
 
