@@ -15,6 +15,7 @@
 # make simulate  the engine under faults in virtual time, at length: SEEDS=1000 RUNS=100 BASE=1
 # make fuzz      hostile messages: FUZZ_SECONDS=600 for each of three ways to make them, and a flood
 # make bench     processor time and throughput of runs and of events; BENCH=events for these alone
+# make bench-check  fails if a ratio of docs/performance.md became more than 20 % worse; a minute
 # make reference writes docs/reference.md from the code
 # make diagrams  writes the state diagrams into README.md and docs/semantics.md
 # make clean     deletes the environment and the caches
@@ -38,7 +39,7 @@ SELECTION := tests/faults/test_selection.py
 COVERAGE := --cov=saga_engine.saga --cov=saga_engine.decider --cov=saga_engine.payload \
     --cov=saga_engine.vocabulary --cov-branch --cov-fail-under=100 --cov-report=term:skip-covered
 
-.PHONY: help demo quick test test-all test-rabbitmq4 programs faults fault-tables lint types bench fuzz kills load simulate reference diagrams
+.PHONY: help demo quick test test-all test-rabbitmq4 programs faults fault-tables lint types bench bench-check fuzz kills load simulate reference diagrams
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -117,6 +118,10 @@ bench: $(VENV)/.dev
 	@sh tests/tools/rabbitmq.sh
 	@sh tests/tools/kafka.sh "$(BIN)"
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+bench-check: $(VENV)/.dev
+	@sh tests/tools/rabbitmq.sh
+	@$(BIN)/python -m benchmarks.runs.ratio_check $(RATIOS)
 
 reference: $(VENV)/.dev
 	@PYTHONPATH=. $(BIN)/python tests/tools/reference.py

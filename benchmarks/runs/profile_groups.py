@@ -37,6 +37,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "event loop": ("asyncio/", "selectors.py", "uvloop"),
 }
 OTHER = "other"
+WAITING_FRAME = "wait (threading.py"
+"""py-spy counts a thread that waits with a timeout as busy if the machine is."""
+
 RATE = 250
 """Samples a second; more disturb the process."""
 
@@ -58,7 +61,7 @@ def shares(lines: Iterable[str]) -> dict[str, float]:
     samples: Counter[str] = Counter()
     for line in lines:
         stack, _, number = line.rpartition(" ")
-        if stack:
+        if stack and WAITING_FRAME not in stack.rpartition(";")[2]:
             samples[group_of(stack)] += int(number)
     total = samples.total() or 1
     return {group: round(number * 100 / total, 1) for group, number in samples.most_common()}

@@ -14,3 +14,8 @@ def test_the_innermost_frame_with_a_group_decides():
 
 def test_the_shares_are_percentages_of_all_samples():
     assert shares([f"{LOOP};{DECIDE} 3", f"{LOOP} 1", ""]) == {"decider": 75.0, "event loop": 25.0}
+
+
+def test_a_thread_that_waits_is_not_counted():
+    waiting = "run (watch.py:1);Event.wait (threading.py:629);Condition.wait (threading.py:327)"
+    assert shares([f"{LOOP};{DECIDE} 3", f"{waiting} 9"]) == {"decider": 100.0}
