@@ -1,7 +1,10 @@
 """
 The place-order services without business logic, so that the figures are the engine's.
 
-If PLACE_ORDER_DATABASE_URL is set, each command goes through the barrier in a transaction.
+If PLACE_ORDER_DATABASE_URL is set, each command goes through the barrier in a transaction; if
+PLACE_ORDER_BATCH is set as well, commands that arrive together share one:
+
+    PLACE_ORDER_BATCH=1 make bench BENCH="runs --case barrier"
 """
 
 import os
@@ -19,7 +22,10 @@ from examples.place_order.messages import (
 )
 from saga_engine import Participant, Rejected
 
-services = Participant("place-order", database=os.environ.get("PLACE_ORDER_DATABASE_URL") or None)
+DATABASE_URL = os.environ.get("PLACE_ORDER_DATABASE_URL") or None
+BATCH = DATABASE_URL is not None and bool(os.environ.get("PLACE_ORDER_BATCH"))
+
+services = Participant("place-order", database=DATABASE_URL, batch=BATCH)
 
 
 @services.command("inventory.reserve")

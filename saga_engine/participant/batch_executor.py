@@ -1,16 +1,20 @@
 """
-Executing a batch of commands in one transaction, each behind a savepoint of its own.
+Executing a batch of commands in one transaction.
 
 The commands are claimed in one statement and their results are recorded in another, so that a
 command costs a small part of the round trips and commits that it would cost alone. What a handler
 does reaches no other command:
 
-- rejected or failed: its effects are rolled back to the savepoint. A rejection is recorded with the
+- rejected or failed: its effects are rolled back to a savepoint. A rejection is recorded with the
   other results; a failure is not recorded.
 - refused by the database: the same, and it is executed alone, because another command may be the
   reason, by a lock or a temporary table.
 - a handler that breaks the shared transaction, or exceeds its timeout: everything is rolled back,
   and the other commands are executed alone.
+
+Setting a savepoint costs a round trip for each command, as much as the statement of most handlers.
+So a batch has none until a handler fails; then the batch is rolled back and executed again with
+savepoints, and so are the batches of the next SAVEPOINT_COMMANDS commands.
 
 A batch is committed as a whole, or not at all: after an error of the commit the commands are
 executed alone too, and the barrier repeats the results of those that were committed.
@@ -48,12 +52,21 @@ class NotExecuted(Enum):
 
 BatchResult = CommandResult | NotExecuted
 
+SAVEPOINT_COMMANDS = 1000
+"""
+For how many commands savepoints are set after a failure: rarer failures cost less than savepoints.
+"""
+
 _SMOOTHING = 0.1
 """The weight of one command in the average time of a command."""
 
 
 class _BatchBroken(Exception):
     """The shared transaction must be rolled back, and the other commands executed alone."""
+
+
+class _SavepointNeeded(Exception):
+    """A handler failed whose effects cannot be undone without those of the others."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +111,7 @@ class BatchExecutor:
     settings: Settings
     outage_monitor: OutageMonitor | None
     _seconds_per_command: float = field(init=False, default=0.0)
+    _savepoint_commands: int = field(init=False, default=0)
 
     @property
     def max_size(self) -> int:
@@ -116,8 +130,7 @@ class BatchExecutor:
         """
         members = self._members(batch)
         try:
-            async with self.database.shared_transaction() as tx:
-                await self._execute_claimed(tx, list(members.values()))
+            await self._execute_members(list(members.values()))
         except asyncio.CancelledError:
             for each in members.values():
                 if each.state.handler_started and not each.duration:
@@ -135,6 +148,17 @@ class BatchExecutor:
             members[number].result if number in members else NotExecuted.ALONE
             for number in range(len(batch))
         ]
+
+    async def _execute_members(self, members: Sequence[_Member]) -> None:
+        try:
+            async with self.database.shared_transaction() as tx:
+                await self._execute_claimed(tx, members)
+        except _SavepointNeeded:
+            self._savepoint_commands = SAVEPOINT_COMMANDS
+            for each in members:
+                each.state, each.result = ExecutionState(each.state.received), NotExecuted.ALONE
+            async with self.database.shared_transaction() as tx:
+                await self._execute_claimed(tx, members)
 
     def _members(self, batch: Sequence[ReceivedCommand]) -> dict[int, _Member]:
         """The commands of the batch: of each run and step the first one, by their number."""
@@ -161,7 +185,9 @@ class BatchExecutor:
         ends_at = monotonic() + self.settings.participant_batch_duration
         numbers = await tx.barrier.claim_all([each.claim for each in members])
         claimed = [members[number] for number in numbers]
-        if any(each.handler.takes_connection for each in claimed):
+        has_savepoints = self._savepoint_commands > 0
+        self._savepoint_commands = max(0, self._savepoint_commands - len(claimed))
+        if has_savepoints and any(each.handler.takes_connection for each in claimed):
             await tx.set_savepoint()
         is_full = False
         for each in claimed:
@@ -169,7 +195,7 @@ class BatchExecutor:
                 each.result = NotExecuted.LATER
                 continue
             started_at = monotonic()
-            await self._execute_member(tx, each)
+            await self._execute_member(tx, each, has_savepoints=has_savepoints)
             now = monotonic()
             self._seconds_per_command += (now - started_at - self._seconds_per_command) * _SMOOTHING
             is_full = tx.settings_changed or now >= ends_at
@@ -177,7 +203,9 @@ class BatchExecutor:
         if claimed and not await tx.commit_results(results):
             raise _BatchBroken
 
-    async def _execute_member(self, tx: SharedTransaction, member: _Member) -> None:
+    async def _execute_member(
+        self, tx: SharedTransaction, member: _Member, *, has_savepoints: bool
+    ) -> None:
         """Call the handler of one command, and keep its effects if it has succeeded."""
         started_at = monotonic()
         result = await self._call_handler(tx, member)
@@ -186,8 +214,11 @@ class BatchExecutor:
             raise _BatchBroken
         error = member.state.handler_error
         member.result = NotExecuted.ALONE if error and sqlstate_of(error) else result
-        if member.handler.takes_connection and not await _keep_effects(tx, result):
-            member.result = NotExecuted.ALONE
+        if member.handler.takes_connection:
+            if not has_savepoints and result.outcome is not Outcome.SUCCEEDED:
+                raise _SavepointNeeded
+            if has_savepoints and not await _keep_effects(tx, result):
+                member.result = NotExecuted.ALONE
         if error is not None and member.result is result:
             self.events.handler_failed(member.handler, member.state)
 

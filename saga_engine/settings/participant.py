@@ -22,12 +22,13 @@ class ParticipantSettings(BaseModel):
         " batch=True. Their locks are held until the last handler has ended",
     )
     participant_batch_wait: Seconds = Field(
-        0.005,
+        0.1,
         description="Seconds that a command waits for others while another batch of its participant"
-        " is being executed; about as long as a commit takes. Without one it does not wait",
+        " is being executed, so that batches are few and large under load. It is a part of"
+        " participant_batch_duration, so that slow handlers run side by side",
     )
     participant_batch_duration: Seconds = Field(
-        0.1,
+        0.25,
         description="Seconds after which a batch calls no further handler and commits; the other"
         " commands join the next batch. It bounds how long effects and replies wait for others",
     )
