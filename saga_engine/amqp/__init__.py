@@ -2,7 +2,8 @@
 RabbitMQ: supervised connections; messages published and consumed in batches.
 
     out: protocol -> message.Message -> publisher (frames, confirm_channel)
-    in:  consumer (delivery_channel, consumer_watchdog) -> message.Delivery -> protocol
+    in:  frame_stream (content_frames, delivery_channel, delivery_decoding) -> message.Delivery
+         -> consumer (consumer_watchdog) -> protocol
 
     url                 the URL of RabbitMQ: its hosts, its user, and what may be shown of it
     connection          a supervised connection: opened, watched, and reopened when it is lost
@@ -13,9 +14,12 @@ RabbitMQ: supervised connections; messages published and consumed in batches.
     publisher           publishes a batch in one write and awaits its confirms together
     single_publisher    publishes single messages with aio-pika: requests, redriven dead letters
     frames              a message as AMQP 0-9-1 frames
+    content_frames      received bytes, split into messages and confirms in one pass
+    frame_stream        hands messages and confirms to their channels as they arrive
     confirm_channel     a channel in confirm mode that accounts for whole batches
     consumer            takes deliveries in batches and acknowledges them in batches
-    delivery_channel    a channel that turns frames into deliveries
+    delivery_channel    a channel that turns messages into deliveries
+    delivery_decoding   a delivery made of the frames of a message
     interfaces          what worker and participant use of publisher and consumer, as protocols
     headers             the headers of a message within limits, or the reason why not
     batch_budget        how many buffered deliveries are taken into one batch

@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import pamqp.frame
 from aiormq.abc import ChannelFrame
-from aiormq.channel import Channel
 from pamqp import commands
 from pamqp.header import ContentHeader
 
+from saga_engine.amqp.content_frames import Confirm, Content
+from saga_engine.amqp.frame_stream import ContentChannel
 from saga_engine.protocol.message import PublishOutcome
 
 
@@ -67,11 +69,12 @@ class ConfirmBatch:
             self.completed.set_result(None)
 
 
-class ConfirmChannel(Channel):
+class ConfirmChannel(ContentChannel):
     """aiormq's channel, with its accounting of single messages replaced by one of batches."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.kept_body_bytes = 0  # a returned body is not used
         self._batches: deque[ConfirmBatch] = deque()
         self._tag_by_message_id: dict[str, int] = {}
         self._next_tag = 1
@@ -113,22 +116,36 @@ class ConfirmChannel(Channel):
             batch.resolve_as_unknown()
         self._batches.clear()
 
-    async def _on_confirm_frame(self, frame: Any) -> None:
-        confirmed = isinstance(frame, commands.Basic.Ack)
-        outcome = PublishOutcome.CONFIRMED if confirmed else PublishOutcome.NACKED
+    def receive_confirm(self, confirm: Confirm) -> None:
+        """Set the outcomes that a confirm is about."""
+        outcome = PublishOutcome.CONFIRMED if confirm.acknowledged else PublishOutcome.NACKED
         for batch in self._batches:
-            if batch.first_tag > frame.delivery_tag:
+            if batch.first_tag > confirm.delivery_tag:
                 break
-            if frame.multiple or frame.delivery_tag < batch.end_tag:
-                batch.resolve(frame.delivery_tag, outcome, multiple=frame.multiple)
+            if confirm.multiple or confirm.delivery_tag < batch.end_tag:
+                batch.resolve(confirm.delivery_tag, outcome, multiple=confirm.multiple)
         while self._batches and self._batches[0].completed.done():
             self._batches.popleft()
+
+    def receive_content(self, content: Content) -> None:
+        """Record that a message was returned."""
+        if content.deliver is None:
+            _, _, header = pamqp.frame.unmarshal(content.header_frame)
+            self._mark_returned(header)
+
+    async def _on_confirm_frame(self, frame: Any) -> None:
+        acknowledged = isinstance(frame, commands.Basic.Ack)
+        self.receive_confirm(Confirm(self.number, frame.delivery_tag, frame.multiple, acknowledged))
 
     async def _on_return_frame(self, frame: commands.Basic.Return) -> None:
         header = await self._get_frame()
         if not isinstance(header, ContentHeader):
             raise TypeError(f"The broker sent {header!r} where a content header belongs.")
         await self._read_content(frame, header)
+        self._mark_returned(header)
+
+    def _mark_returned(self, header: object) -> None:
+        assert isinstance(header, ContentHeader), "both callers have its frame"
         tag = self._tag_by_message_id.get(header.properties.message_id or "")
         for batch in self._batches:
             if tag is not None and batch.first_tag <= tag < batch.end_tag:

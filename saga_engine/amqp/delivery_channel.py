@@ -1,28 +1,31 @@
 """
-A channel that turns frames into deliveries and acknowledges many of them at once.
+A channel that turns messages into deliveries and acknowledges many of them at once.
 
 aiormq starts a task for each delivery; this channel only calls a function. The rest of a body that
 is longer than what is kept is read and dropped, so that a sender cannot fill the memory. One
 acknowledgement covers every delivery before the first one that is still unacknowledged.
+
+`content_frames` reads the messages. Those that it leaves to aiormq arrive as the frames that
+`_on_deliver_frame` reads, and become the same deliveries.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from typing import Any
 
 from aiormq.abc import ChannelFrame, DeliveredMessage
-from aiormq.channel import Channel
 from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
+from saga_engine.amqp.content_frames import Content
+from saga_engine.amqp.delivery_decoding import build_delivery, decode_delivery
+from saga_engine.amqp.frame_stream import ContentChannel
 from saga_engine.amqp.frames import encode_ack, encode_reject
-from saga_engine.amqp.headers import read_headers
 from saga_engine.protocol.message import Delivery
 from saga_engine.settings import Settings
 
 
-class DeliveryChannel(Channel):
+class DeliveryChannel(ContentChannel):
     """
     aiormq's channel, with its handling of deliveries replaced.
 
@@ -49,6 +52,7 @@ class DeliveryChannel(Channel):
     ) -> None:
         """Call `on_delivery` with each delivery, truncated as the settings say."""
         self._generation, self._on_delivery, self._settings = generation, on_delivery, settings
+        self.kept_body_bytes = max(settings.max_body_bytes, settings.max_dead_letter_body_bytes)
 
     async def consume_queue(self, queue: str, seconds: float) -> None:
         """Start to consume one queue."""
@@ -95,6 +99,15 @@ class DeliveryChannel(Channel):
             payload = b"".join(frames)
             await self.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
+    def receive_content(self, content: Content) -> None:
+        """Count a delivery and hand it out."""
+        if content.deliver is not None:
+            self.received_count += 1
+            queue = self.queue_by_consumer_tag.get(content.deliver.consumer_tag, "")
+            self._on_delivery(
+                decode_delivery(content, content.deliver, self._settings, queue, self._generation)
+            )
+
     async def _on_deliver_frame(self, frame: commands.Basic.Deliver) -> None:
         header = await self._get_frame()
         if not isinstance(header, ContentHeader):
@@ -109,9 +122,7 @@ class DeliveryChannel(Channel):
     async def _read_body(self, size: int) -> bytes:
         parts: list[bytes] = []
         unread_bytes = size
-        remaining_bytes = max(
-            self._settings.max_body_bytes, self._settings.max_dead_letter_body_bytes
-        )
+        remaining_bytes = self.kept_body_bytes
         while unread_bytes > 0:
             content = await self._get_frame()
             if not isinstance(content, ContentBody):
@@ -120,40 +131,6 @@ class DeliveryChannel(Channel):
             parts.append(content.value[:remaining_bytes])
             remaining_bytes -= len(parts[-1])
         return b"".join(parts)
-
-
-def build_delivery(
-    frame: commands.Basic.Deliver,
-    header: ContentHeader,
-    body: bytes,
-    settings: Settings,
-    queue: str,
-    generation: int,
-) -> Delivery:
-    """Build a delivery from its frames; nothing in them raises an error."""
-    properties = header.properties
-    headers, problem = read_headers(properties.headers or {}, settings)
-    return Delivery(
-        queue=queue,
-        generation=generation,
-        delivery_tag=frame.delivery_tag or 0,
-        body=body,
-        body_size=header.body_size,
-        exchange=frame.exchange or "",
-        routing_key=frame.routing_key or "",
-        redelivered=bool(frame.redelivered),
-        message_id=properties.message_id or "",
-        correlation_id=properties.correlation_id or "",
-        reply_to=properties.reply_to or "",
-        type=properties.message_type or "",
-        content_type=properties.content_type or "",
-        content_encoding=properties.content_encoding or "",
-        user_id=properties.user_id or "",
-        app_id=properties.app_id or "",
-        timestamp=properties.timestamp if isinstance(properties.timestamp, datetime) else None,
-        headers=headers,
-        header_problem=problem,
-    )
 
 
 async def _unused_callback(_: DeliveredMessage) -> None:

@@ -7,11 +7,12 @@ is lost, which would look like a cancellation of the caller, and its calls can l
 """
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiormq
 from aiormq.base import Base
@@ -25,6 +26,7 @@ from aiormq.exceptions import (
 )
 from pamqp import commands
 
+from saga_engine.amqp.frame_stream import FrameStreamFactory
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 
 C = TypeVar("C", bound=Channel)
@@ -37,6 +39,13 @@ _DECLARATION_REFUSALS = (
 )
 _BLOCKED_HOOK = "_Connection__handle_connection_blocked"
 _UNBLOCKED_HOOK = "_Connection__handle_connection_unblocked"
+_REQUIRED_HOOKS = (
+    _BLOCKED_HOOK,
+    _UNBLOCKED_HOOK,
+    "READER_CLOSE_TIMEOUT",
+    "HEARTBEAT_GRACE_MULTIPLIER",
+    "is_connection_was_stuck",
+)
 
 _AIORMQ_LOGGERS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
 _IN_ENGINE_CALL: ContextVar[bool] = ContextVar("_IN_ENGINE_CALL", default=False)
@@ -49,10 +58,22 @@ FRAME_BUFFER_SIZE = 100
 
 
 class AmqpConnection(aiormq.Connection):
-    """aiormq's connection, which also reports when the broker blocks and unblocks publishers."""
+    """aiormq's connection, read by a FrameStream; it reports a broker that blocks publishers."""
 
     on_blocked: Callable[[str], None]
     on_unblocked: Callable[[], None]
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._streams = FrameStreamFactory(self)
+        super().__init__(url, transport_factory=self._streams, **options)
+        self._opened_at = self.loop.time()
+
+    @property
+    def is_connection_was_stuck(self) -> bool:
+        """Whether no bytes arrived for three heartbeats; aiormq does not see all frames."""
+        seconds = (self.heartbeat_timeout + 1) * self.HEARTBEAT_GRACE_MULTIPLIER
+        last_read_at = max(self._opened_at, self._streams.last_read_at)
+        return self.loop.time() - last_read_at > seconds
 
     async def _Connection__handle_connection_blocked(  # noqa: N802 - overrides aiormq's private hook
         self, frame: commands.Connection.Blocked
@@ -95,11 +116,11 @@ def _mark_engine_call() -> Iterator[None]:
 
 def check_aiormq_hooks() -> None:
     """Raise ConfigurationError when aiormq lacks the hooks that AmqpConnection overrides."""
-    required_hooks = (_BLOCKED_HOOK, _UNBLOCKED_HOOK, "READER_CLOSE_TIMEOUT")
-    if not all(hasattr(aiormq.Connection, name) for name in required_hooks):
+    has_hooks = all(hasattr(aiormq.Connection, name) for name in _REQUIRED_HOOKS)
+    if not has_hooks or "transport_factory" not in inspect.signature(aiormq.Connection).parameters:
         raise ConfigurationError(
-            "saga-engine does not support this version of aiormq: it has no hook for a blocked"
-            " connection. Install the version that saga-engine requires."
+            "saga-engine does not support this version of aiormq: it lacks a hook for what arrives,"
+            " or for a blocked connection. Install the version that saga-engine requires."
         )
 
 

@@ -85,6 +85,11 @@ def install_decoders() -> None:
         raise ConfigurationError(_UNSUPPORTED_PAMQP)
 
 
+def decode_short_text(data: bytes) -> str:
+    """Decode a name, a key or the text of a property; what cannot be stored is replaced."""
+    return data.decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
 def to_json(value: Any, depth: int = 0) -> Json:
     """Convert the value of a header to JSON that PostgreSQL can store; it raises no error."""
     match value:
@@ -234,7 +239,7 @@ def _decode_timestamp(value: bytes) -> tuple[int, Any]:
 
 def _decode_shortstr(value: bytes) -> tuple[int, str]:
     end = 1 + value[0] if value else 0
-    return end, value[1:end].decode("utf-8", "replace").replace("\0", "\ufffd")
+    return end, decode_short_text(value[1:end])
 
 
 def _decode_octet(value: bytes) -> tuple[int, Any]:

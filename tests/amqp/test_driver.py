@@ -142,10 +142,21 @@ async def test_a_refused_declaration_is_raised_as_it_is_on_request():
         raise ChannelPreconditionFailed("inequivalent arg")
 
 
-def test_a_driver_without_its_hooks_is_refused(monkeypatch):
+@pytest.mark.parametrize("hook", ["READER_CLOSE_TIMEOUT", "is_connection_was_stuck"])
+def test_a_driver_without_its_hooks_is_refused(monkeypatch, hook):
     driver.check_aiormq_hooks()
-    monkeypatch.delattr(aiormq.Connection, "READER_CLOSE_TIMEOUT")
+    monkeypatch.delattr(aiormq.Connection, hook)
     with pytest.raises(ConfigurationError, match="does not support this version of aiormq"):
+        driver.check_aiormq_hooks()
+
+
+def test_a_driver_without_a_choice_of_sockets_is_refused(monkeypatch):
+    class Connection(aiormq.Connection):
+        def __init__(self, url):
+            super().__init__(url)
+
+    monkeypatch.setattr(aiormq, "Connection", Connection)
+    with pytest.raises(ConfigurationError, match="hook for what arrives"):
         driver.check_aiormq_hooks()
 
 

@@ -5,19 +5,18 @@ The deliveries are of three kinds: arbitrary fields, arbitrary frames, and valid
 changed, removed or exchanged with those of another message.
 """
 
-import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
-import pamqp.frame
 import pytest
 from hypothesis import strategies as st
-from pamqp import commands
 
 from saga_engine.amqp import tolerant_decoding
-from saga_engine.amqp.delivery_channel import build_delivery
+from saga_engine.amqp.content_frames import Content, ContentFrames
+from saga_engine.amqp.delivery_decoding import build_delivery
+from saga_engine.amqp.delivery_decoding import decode_delivery as content_delivery
 from saga_engine.protocol.answer import decode_client_message
 from saga_engine.protocol.command import ReceivedCommand, decode_command, encode_command
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
@@ -38,8 +37,10 @@ from saga_engine.worker.work_item import WorkBatch
 from tests.hostile.bodies import REASONS
 from tests.hostile.fuzzing import fuzz
 from tests.hostile.harness import PARTICIPANT_QUEUE
+from tests.kit import amqp_frames
 from tests.kit.amqp_properties import PROPERTIES, content_header, longstr
 from tests.kit.messages import deliver, make_delivery
+from tests.kit.raw_amqp import BODY, HEADER
 
 SETTINGS = Settings()
 KEY = b"k" * 32
@@ -124,13 +125,19 @@ def frames(draw):
     payload = content_header(flags, encoded, len(body))
     cut = draw(st.sampled_from([len(payload)] * 5 + list(range(12, len(payload)))[:5]))
     payload = payload[:cut]
-    _, _, header = pamqp.frame.unmarshal(
-        struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
-    )
-    assert isinstance(header, pamqp.header.ContentHeader)
-    key = draw(st.sampled_from(["start", "status", "x"]))
-    method = commands.Basic.Deliver("tag", 1, False, "saga.requests", key)
-    return build_delivery(method, header, body, SETTINGS, draw(st.sampled_from(QUEUES)), 1)
+    stream = [
+        amqp_frames.deliver(1, 1, key=draw(st.sampled_from([b"start", b"status", b"x"]))),
+        amqp_frames.frame(HEADER, 1, payload),
+        *([amqp_frames.frame(BODY, 1, body)] if body else []),
+    ]
+    queue = draw(st.sampled_from(QUEUES))
+    (content,) = ContentFrames(lambda _: len(body), lambda: 0).feed(b"".join(stream))
+    assert isinstance(content, Content)
+    assert content.deliver is not None
+    delivery = content_delivery(content, content.deliver, SETTINGS, queue, 1)
+    method, header = map(amqp_frames.decoded, stream[:2])
+    assert delivery == build_delivery(method, header, body, SETTINGS, queue, 1)
+    return delivery
 
 
 def valid_messages():
