@@ -9,7 +9,7 @@ reverse order, and in a graph independent branches compensate side by side.
 
 from saga_engine.decider import events
 from saga_engine.decider.decision import DecisionBuilder, StepInDirection
-from saga_engine.decider.run import PASSED, CompensationCause, StepStatus, is_past_pivot
+from saga_engine.decider.run import ACTION, PASSED, CompensationCause, StepStatus, is_past_pivot
 from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, Outcome, Status
 
 
@@ -27,11 +27,11 @@ def advance(builder: DecisionBuilder) -> None:
 
 
 def _go_forward(builder: DecisionBuilder) -> None:
-    steps = builder.run.steps
+    steps, pending = builder.run.steps, StepStatus.PENDING
     passed = {name for name, state in steps.items() if state.action.status in PASSED}
     for name, predecessors in builder.saga.predecessors.items():
-        if steps[name].action.status is StepStatus.PENDING and passed.issuperset(predecessors):
-            builder.step(name, Direction.ACTION).start_attempt()
+        if steps[name].action.status is pending and passed.issuperset(predecessors):
+            builder.step(name, ACTION).start_attempt()
     if len(passed) == len(steps):
         replies = {name: steps[name].action.reply for name in builder.saga.steps}
         builder.record(events.RunCompleted(builder.now, replies))

@@ -144,15 +144,15 @@ def _new_run(
 
 def _apply(builder: DecisionBuilder, trigger: triggers.RunTrigger) -> IgnoredReason | None:
     match trigger:
+        case triggers.ReplyReceived() | triggers.MalformedReply() | triggers.CommandUnroutable():
+            return replies.on_message(builder, trigger)
         case triggers.WakeUp():
             return _on_wake_up(builder)
         case triggers.Cancel():
             return operator.cancel(builder, trigger)
-        case triggers.ResolveIncident():
+        case _:  # ResolveIncident; a trigger that is added does not pass mypy here
             operator.resolve(builder, trigger)
             return None
-        case _:  # a reply or a returned command; a trigger that is added does not pass mypy here
-            return replies.on_message(builder, trigger)
 
 
 def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:

@@ -101,13 +101,11 @@ class DecisionBuilder:
         self.stop_cause = cause
 
     def step(self, name: str, direction: Direction) -> "StepInDirection":
-        """One direction of a step."""
         return StepInDirection(self, name, direction)
 
     def decision(
         self, *, ignored_reason: IgnoredReason | None = None, refusal: str | None = None
     ) -> Decision:
-        """What has been decided."""
         return Decision(
             run=self.run,
             events=tuple(self.events),
@@ -129,19 +127,16 @@ class StepInDirection:
 
     @property
     def declared(self) -> Step:
-        """The step as its author declared it."""
         return self.builder.saga.steps[self.name]
 
     @property
     def spec(self) -> CommandSpec:
-        """What is sent in this direction, which must be declared."""
         spec = self.declared.command_spec(self.direction)
         assert spec is not None, f"{self.name} has no {self.direction}"
         return spec
 
     @property
     def progress(self) -> Progress:
-        """Where it is now."""
         return self.builder.run.steps[self.name].progress_of(self.direction)
 
     def start_attempt(self) -> None:
@@ -169,7 +164,6 @@ class StepInDirection:
         builder.record(event)
 
     def succeed(self, attempt: int, reply: Json, *, late: bool = False) -> None:
-        """Record that an attempt succeeded."""
         event = StepSucceeded(self.name, self.direction, attempt=attempt, reply=reply, late=late)
         self.builder.record(event)
 

@@ -5,8 +5,6 @@ It says which payload of which run and step is meant; how it is decrypted, read 
 types, and made by the author's mapping functions is in payload/reader.py.
 """
 
-from collections.abc import Sequence
-
 from saga_engine.decider.run import Run, StepStatus
 from saga_engine.payload.encryption import (
     EncryptionError,
@@ -30,37 +28,31 @@ class PayloadNotMade(Exception):
         self.cause = cause
 
 
-class DecisionPayloads:
+class DecisionPayloads(PayloadReader):
     """Checks and makes the payloads of one decision about a run of *saga*."""
 
     def __init__(self, saga: Saga, run_id: str, ports: PayloadPorts) -> None:
+        super().__init__(ports)
         self.saga = saga
         self.run_id = run_id
-        self.encryption = ports.encryption
-        self.reader = PayloadReader(ports)
-
-    @property
-    def code_errors(self) -> Sequence[UserCodeError]:
-        """The calls into the author's code that returned no value."""
-        return self.reader.code_errors
 
     def check_input(self, content: Json) -> None:
         """Check that the run's input fits its type, or raise one of READ_ERRORS."""
         function, location = type_name(self.saga.input_type.python_type), self.saga.source_location
         call = UserCodeCall(self.saga.name, self.run_id, "", None, "", function, location)
-        self.reader.check(call, self._input(content))
+        self.check(call, self._input(content))
 
     def check_reply(
         self, step: str, direction: Direction, spec: CommandSpec, content: Json
     ) -> None:
         """Check that a reply fits its type, or raise one of READ_ERRORS."""
-        call = self._call(step, direction, spec, type_name(spec.reply_type.python_type))
-        self.reader.check(call, self._reply(step, direction, spec, content))
+        call = self._describe(step, direction, spec, type_name(spec.reply_type.python_type))
+        self.check(call, self._reply(step, direction, spec, content))
 
     def encrypt_reply(self, step: str, direction: Direction, content: Json) -> Json:
         """Encrypt what an operator gives as a reply, or raise EncryptionError."""
         associated_data = reply_associated_data(self.run_id, step, direction)
-        return self.encryption.encrypt(content, associated_data)
+        return self.ports.encryption.encrypt(content, associated_data)
 
     def make_command(self, run: Run, step: str, direction: Direction, spec: CommandSpec) -> Json:
         """
@@ -70,22 +62,22 @@ class DecisionPayloads:
             PayloadNotMade: the step needs a person.
         """
         mapping = spec.mapping
-        call = self._call(step, direction, spec, mapping.function.__name__)
+        call = self._describe(step, direction, spec, mapping.function.__name__)
         sources = {each.name: self._source(run, each.name) for each in mapping.parameters}
         associated_data = command_associated_data(self.run_id, step, direction)
         try:
-            return self.reader.make(call, mapping, sources, associated_data)
+            return self.make(call, mapping, sources, associated_data)
         except EncryptionError as error:
             raise PayloadNotMade(IncidentCause.DECRYPTION_FAILED, f"The payload {error}.") from None
         except PayloadError as error:
-            text = f"raised PayloadError: {self.reader.error_text(error)}"
+            text = f"raised PayloadError: {self.error_text(error)}"
         except UserCodeError as error:
-            text = f"{self.reader.error_text(error)}."
+            text = f"{self.error_text(error)}."
         raise PayloadNotMade(IncidentCause.MAPPING_FAILED, f"{spec.source_location} {text}")
 
     def problem_text(self, subject: str, error: Exception) -> str:
         """Why something could not be read, as a sentence about *subject* without payloads."""
-        text = self.reader.error_text(error)
+        text = self.error_text(error)
         if isinstance(error, UserCodeError):
             text = f"cannot be read: {error.call.function} {text}"
         return f"{subject} {text}."
@@ -109,7 +101,7 @@ class DecisionPayloads:
         associated_data = reply_associated_data(self.run_id, step, direction)
         return StoredPayload(content, spec.reply_type, associated_data)
 
-    def _call(
+    def _describe(
         self, step: str, direction: Direction, spec: CommandSpec, function: str
     ) -> UserCodeCall:
         saga, location = self.saga.name, spec.source_location

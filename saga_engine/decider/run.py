@@ -38,6 +38,8 @@ class StepStatus(StrEnum):
     SKIPPED = "skipped"
 
 
+ACTION = Direction.ACTION  # looked up once: CPython 3.11 finds a member of an enum slowly
+
 PASSED = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 """The steps after an action with this status may start; a compensation with it is done."""
 
@@ -93,8 +95,7 @@ class StepState:
     compensation: Progress = field(default_factory=lambda: _NOT_STARTED)
 
     def progress_of(self, direction: Direction) -> Progress:
-        """That direction's progress."""
-        return self.action if direction is Direction.ACTION else self.compensation
+        return self.action if direction is ACTION else self.compensation
 
     @property
     def may_have_effect(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from saga_engine.decider.run import Progress, Run, StepState, StepStatus
+from saga_engine.decider.run import ACTION, Progress, Run, StepState, StepStatus
 from saga_engine.payload.serialization import replace_fields
 from saga_engine.vocabulary import Direction, Status
 
@@ -81,12 +81,11 @@ def change_step(run: Run, step: str, direction: Direction, status: StepStatus) -
     Returns:
         The new progress, a copy of the old one; the caller may change its other fields.
     """
-    state = run.steps[step]
-    before = state.progress_of(direction)
+    state, is_action = run.steps[step], direction is ACTION
+    before = state.action if is_action else state.compensation
     allowed = STEP_TRANSITIONS[direction][before.status]
     assert status in allowed, f"{step}, {direction}: {before.status} cannot become {status}"
     after = replace_fields(before, status=status)
-    is_action = direction is Direction.ACTION
     assert isinstance(run.steps, dict), "Run.copy makes one"
     run.steps[step] = (
         StepState(after, state.compensation) if is_action else StepState(state.action, after)

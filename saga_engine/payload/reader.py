@@ -92,9 +92,9 @@ class PayloadReader:
             return None
         if source is None:
             raise PayloadError(f"there is no reply of step {parameter.name!r}")
-        content, value = self.unused_readings.pop(source.associated_data, (None, None))
-        if content is not None and content is source.content:
-            return value  # for one mapping only: it may change the value
+        reading = self.unused_readings.pop(source.associated_data, None)
+        if reading is not None and reading[0] is source.content:
+            return reading[1]  # for one mapping only: it may change the value
         try:
             data = self.ports.encryption.decrypt(source.content, source.associated_data)
         except EncryptionError as error:

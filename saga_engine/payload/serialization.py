@@ -39,11 +39,11 @@ def replace_fields(record: Record, **values: Any) -> Record:
     `replace` goes through the fields' declarations and `__init__` each time, and takes five times
     as long.
     """
+    fields_before = vars(record)
     new: Record = object.__new__(type(record))
     changed = vars(new)
-    changed.update(vars(record))
-    changed.update(values)
-    assert len(changed) == len(vars(record)), f"{type(record).__name__} has not all of {[*values]}"
+    changed.update(fields_before, **values)
+    assert len(changed) == len(fields_before), f"{type(record).__name__} has not all of {[*values]}"
     return new
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -53,6 +53,7 @@ class CommandSpec:
     source_location: str
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Step:
     """
     One unit of a saga. Made by `Saga.step`; its `compensation` declares how it is undone.
@@ -65,21 +66,12 @@ class Step:
         read_only: it changes nothing.
     """
 
-    def __init__(
-        self,
-        name: str,
-        action_spec: CommandSpec,
-        after: Sequence["Step | str"] | None,
-        *,
-        pivot: bool,
-        read_only: bool,
-    ) -> None:
-        self.name = name
-        self.action_spec = action_spec
-        self.compensation_spec: CommandSpec | None = None
-        self.after = after
-        self.pivot = pivot
-        self.read_only = read_only
+    name: str
+    action_spec: CommandSpec
+    after: Sequence["Step | str"] | None
+    pivot: bool
+    read_only: bool
+    compensation_spec: CommandSpec | None = field(default=None, init=False)
 
     @property
     def source_location(self) -> str:
@@ -207,10 +199,8 @@ class Saga:
                 text = f"Step {name!r} is declared twice, first at {first}."
                 fix = "Rename one of the functions."
                 raise_or_collect(DefinitionError(text, location=location, fix=fix))
-            description = f"The reply of step {name!r}"
-            reply_type = or_fallback(
-                lambda: declared_type(reply, description, location), INVALID_TYPE
-            )
+            what = f"The reply of step {name!r}"
+            reply_type = or_fallback(lambda: declared_type(reply, what, location), INVALID_TYPE)
             action_spec = CommandSpec(
                 command=command,
                 mapping=or_fallback(lambda: PayloadMapping(function), INVALID_MAPPING),
@@ -219,9 +209,10 @@ class Saga:
                 retry=retry,
                 source_location=location,
             )
-            step = Step(name, action_spec, after, pivot=pivot, read_only=read_only)
-            self.steps[name] = step
-            return step
+            self.steps[name] = Step(
+                name=name, action_spec=action_spec, after=after, pivot=pivot, read_only=read_only
+            )
+            return self.steps[name]
 
         return decorate
 
