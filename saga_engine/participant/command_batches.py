@@ -83,6 +83,7 @@ class CommandBatches:
 
     def _check(self) -> None:
         self._check_handle = None
+        self._drop_cancelled()
         if not self._waiting:
             return
         if not self._running_count or len(self._waiting) >= self._executor.max_size:
@@ -95,9 +96,15 @@ class CommandBatches:
         if self._wait_handle is not None:
             self._wait_handle.cancel()
             self._wait_handle = None
+        self._drop_cancelled()
         if self._waiting:
             self._running_count += 1
             self._tasks.create_task(self._run_batch())
+
+    def _drop_cancelled(self) -> None:
+        """Forget the commands whose tasks were cancelled, as all are when the process ends."""
+        while self._waiting and self._waiting[0].result.done():
+            self._waiting.popleft()
 
     async def _run_batch(self) -> None:
         try:
@@ -118,9 +125,11 @@ class CommandBatches:
         batch: list[_WaitingCommand] = []
         while self._waiting and len(batch) < self._executor.max_size:
             waiting = self._waiting.popleft()
+            if waiting.result.done():
+                continue
             if waiting.can_start():
                 batch.append(waiting)
-            elif not waiting.result.done():
+            else:
                 waiting.result.set_result(None)
         return batch
 

@@ -131,6 +131,29 @@ async def test_commands_behind_one_that_ends_its_batch_join_the_next_one(batches
         assert participant.sizes == [2, 2]
 
 
+async def test_no_batch_starts_when_the_process_is_killed(batches):
+    problems: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    entered = asyncio.Event()
+
+    async def run():
+        async with batches(**NO_WAIT_ENDS) as (participant, send):
+            send("slow")
+            await participant.entered.wait()
+            for _ in range(3):
+                send()
+            entered.set()
+            await participant.may_finish.wait()
+
+    running = asyncio.ensure_future(run())
+    await entered.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    assert problems == []
+
+
 async def test_a_service_with_batches_answers_each_command_with_its_own_reply(
     broker_url, database_url, user_engine
 ):
