@@ -23,6 +23,9 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole, Json
 
 QUEUE = "saga.benchmark"
+RESULT_SECONDS = 180
+"""How long no result may come; on a machine that is busy with other work a start takes a minute."""
+
 RANDOM_BITS = 80
 """The bits of a UUIDv7 below its time."""
 
@@ -149,7 +152,7 @@ class LoadGenerator:
             if free_slots > 0:
                 await self.start_runs(free_slots)
                 started += free_slots
-            latencies += await self.wait_for_results(60)
+            latencies += await self.wait_for_results(RESULT_SECONDS)
         return Measurement(runs=runs, seconds=time.perf_counter() - started_at, latencies=latencies)
 
     async def wait_for_results(self, seconds: float) -> list[float]:
