@@ -69,7 +69,8 @@ async def test_a_lost_statement_is_ended_on_both_sides(watched, when):
                 await tx.connection.execute(text("SELECT 1"))
 
         for _ in range(2):
-            with pytest.raises((DBAPIError, asyncpg.ConnectionDoesNotExistError)):
+            closed = asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError
+            with pytest.raises((DBAPIError, *closed)):
                 await hold_lock(database, vanish)
             assert await is_lock_free(database)
         assert {trouble.problem for trouble in emitted.matching(DatabaseUnavailable)} == {
