@@ -42,13 +42,15 @@ into the real code for one test. No package of the wheel imports this one.
     repro              a failing simulation as a file, and how it is reduced
     broker_model       the model of RabbitMQ
     memory_database    the model of PostgreSQL: transactions, row locks, snapshots
+    memory_client      the connection of a process to it
     rows               rows of the model, and what statements do with them
     memory_store       the model of the engine's database, a Store, from the modules below
+    append_model       the statement that appends what a batch has decided
     run_model          runs, their statuses and their timers
     key_model          business keys
     request_model      pending requests
-    outbox_model       the outbox
-    record_model       the journal, incidents, dead letters and outcomes
+    outbox_model       stale commands of the outbox
+    record_model       incidents, dead letters and outcomes
     backlog_model      the counts of all tables
     definition_model   definitions, and the keys of the engine
     suspect_model      crash suspects

@@ -31,6 +31,7 @@ class SimulationConfig:
         operator_actions: cancels and resolutions by operators.
         retention: whether the partitions of finished runs are dropped.
         batch_bytes: the setting `max_batch_bytes`; a small value tests large payloads.
+        cache_bytes: the setting `run_cache_bytes`; with 0 every run is read again.
         freezes: whether processes stand still for a while, as after SIGSTOP.
         projectors: processes that run a projection and a feed over the events of the services;
             with none of them the services append no events.
@@ -48,6 +49,7 @@ class SimulationConfig:
     operator_actions: int = 0
     retention: bool = False
     batch_bytes: int = SETTINGS.max_batch_bytes
+    cache_bytes: int = SETTINGS.run_cache_bytes
     freezes: bool = False
     projectors: int = 0
     faulty_projection: bool = False

@@ -21,16 +21,12 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
-from simulation.config import SETTINGS
 from simulation.faults import FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
 from simulation.rows import Row, RowRef
-
-T = TypeVar("T", bound="MemoryTransaction")
-"""The transactions of one database."""
 
 
 class NoStatement(RuntimeError):
@@ -39,9 +35,6 @@ class NoStatement(RuntimeError):
 
 POSITIONS = "event_position"
 """The sequence of the positions of events."""
-
-IDLE_TIMEOUT_S = SETTINGS.database_transaction_timeout
-"""Seconds after which the server ends a transaction whose process stands still."""
 
 TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 """The database's time at virtual time 0."""
@@ -73,15 +66,22 @@ class MemoryDatabase:
 
 
 class MemoryTransaction:
-    """One transaction: its writes are private until the commit, its locks held until its end."""
+    """
+    One transaction: its writes are private until the commit, its locks held until its end.
+
+    `decided_runs` are the runs about which it has decided something, also that nothing changes.
+    """
 
     def __init__(
         self, database: MemoryDatabase, process: SimulatedProcess, lock_timeout: float | None
     ) -> None:
         self.process = process
         self.is_active = True
+        self.is_committed = False
         self.is_open_on_the_server = False  # with its first statement
+        self._was_started = False
         self.writes: defaultdict[str, dict[Any, Row | None]] = defaultdict(dict)
+        self.decided_runs: set[str] = set()
         self.locked_rows: list[RowRef] = []
         self._database = database
         self._lock_timeout = lock_timeout
@@ -89,6 +89,20 @@ class MemoryTransaction:
         self._snapshot: dict[str, dict[Any, Row]] | None = None
         self._read_latest: set[RowRef] = set()
         self._in_statement = False
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the statements are one transaction; rows that it has locked show that, too."""
+        return self._was_started or bool(self.locked_rows) or any(self.writes.values())
+
+    @property
+    def epoch(self) -> int | None:
+        """The server is always the same one."""
+        return 0
+
+    async def begin(self) -> None:
+        """Make the next statements one transaction."""
+        self._was_started = True
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[None]:
@@ -101,7 +115,7 @@ class MemoryTransaction:
             StoreLockTimeout: another transaction holds a row for too long.
         """
         fault = await self.process.pass_point(FaultPoint.STATEMENT)
-        self.is_open_on_the_server = True
+        self.is_open_on_the_server = self.has_started
         if fault is not None and fault.kind is FaultKind.TIMEOUT:
             await asyncio.sleep(fault.seconds)  # It keeps its locks.
         if fault is not None or not self.is_active:
@@ -116,6 +130,7 @@ class MemoryTransaction:
             yield
         finally:
             self._in_statement = False
+            self.is_open_on_the_server = self.has_started
             self.refresh_snapshot()
 
     def _require_statement(self) -> None:
@@ -262,6 +277,7 @@ class MemoryTransaction:
                     rows.pop(key, None)
                 else:
                     rows[key] = row
+        self.is_committed = True
         self.release()
         if fault is not None:
             if fault.kind is FaultKind.CRASH_AFTER:
@@ -291,54 +307,3 @@ class MemoryTransaction:
             ) from None
         if not self.is_active:  # Both ended at the same time.
             raise StoreUnavailable("The simulated connection was lost while it waited.")
-
-
-class MemoryDatabaseClient(Generic[T]):
-    """
-    The connection of one process to a database.
-
-    Args:
-        transaction_type: a class of transactions, with the statements of that database.
-        lock_timeout: seconds to wait for a row lock; None waits without end.
-    """
-
-    def __init__(
-        self,
-        database: MemoryDatabase,
-        process: SimulatedProcess,
-        transaction_type: type[T],
-        lock_timeout: float | None = None,
-    ) -> None:
-        self._transaction_type = transaction_type
-        self._database = database
-        self._process = process
-        self._lock_timeout = lock_timeout
-        self._open_transactions: dict[T, None] = {}
-        process.on_exit(self._release_all)
-        process.on_freeze(self._end_idle_transactions)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[T]:
-        """Open a transaction: committed at the end of the block, rolled back if it raises."""
-        transaction = self._transaction_type(self._database, self._process, self._lock_timeout)
-        self._open_transactions[transaction] = None
-        try:
-            yield transaction
-            await transaction.commit()
-        finally:
-            transaction.release()
-            self._open_transactions.pop(transaction, None)
-
-    def _end_idle_transactions(self, seconds: float) -> None:
-        """Let the server end what is open when the process stands still for long."""
-        if seconds <= IDLE_TIMEOUT_S:
-            return
-        loop = asyncio.get_running_loop()
-        for transaction in self._open_transactions:
-            if transaction.is_open_on_the_server:
-                loop.call_later(IDLE_TIMEOUT_S, transaction.release)
-
-    def _release_all(self) -> None:
-        """Roll back the transactions of a process that crashed."""
-        for transaction in self._open_transactions:
-            transaction.release()

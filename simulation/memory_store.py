@@ -9,10 +9,12 @@ records are. The tests of the store run on both.
 from contextlib import AbstractAsyncContextManager
 
 from saga_engine.store.partitions import LockRetry, MaintenanceResult, maintain_tables
+from simulation.append_model import AppendModel
 from simulation.backlog_model import BacklogModel
 from simulation.definition_model import DefinitionModel
 from simulation.event_model import EventModel
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase
 from simulation.outbox_model import OutboxModel
 from simulation.partition_model import PartitionModel
 from simulation.process import SimulatedProcess
@@ -25,6 +27,7 @@ from simulation.suspect_model import SuspectModel
 
 class MemoryStoreTransaction(
     RunModel,
+    AppendModel,
     RequestModel,
     OutboxModel,
     RecordModel,
@@ -54,6 +57,10 @@ class MemoryStore:
     def transaction(self) -> AbstractAsyncContextManager[MemoryStoreTransaction]:
         """Open a transaction: committed at the end of the block, rolled back if it raises."""
         return self._client.transaction()
+
+    def batch(self) -> AbstractAsyncContextManager[MemoryStoreTransaction]:
+        """Open a transaction that begins when rows are changed or locked, unless by `append`."""
+        return self._client.batch()
 
     async def maintain_partitions(
         self,

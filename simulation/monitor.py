@@ -106,7 +106,7 @@ class Monitor:
             if row is None:
                 self._check_outbox_delete(self._engine_db.rows["outbox"].get(number))
         self.counts["pending requests"] += len(_written_rows(tx, "pending_request"))
-        written_ids = [key for table, key in tx.locked_rows if table == "run"]
+        written_ids = list(tx.decided_runs)
         written_ids += [row["run_id"] for row in _written_rows(tx, "pending_request")]
         written_ids += [row["message_id"] for row in _written_rows(tx, "dead_letter")]
         self._last_written.update(

@@ -1,6 +1,5 @@
 """The outbox in the model."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import orjson
@@ -8,36 +7,15 @@ import orjson
 from saga_engine.store.outbox import (
     CommandRow,
     StaleCommands,
-    command_columns,
     to_stale_commands,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES
-from saga_engine.vocabulary import Command
 from simulation.memory_database import MemoryTransaction
-from simulation.rows import Row, limit_bytes, rows_of
+from simulation.rows import Row, limit_bytes
 
 
 class OutboxModel(MemoryTransaction):
     """`OutboxStatements` in memory."""
-
-    async def add_commands(self, commands: Sequence[Command]) -> list[int]:
-        if not commands:
-            return []
-        rows = list(rows_of(command_columns(commands)))
-        async with self.statement():
-            for row in rows:
-                row |= {"id": self.next_value("outbox"), "created_at": self.now, "claimed_at": None}
-                self.put("outbox", row["id"], row)
-            return [row["id"] for row in rows]
-
-    async def delete_commands(self, ids: Sequence[int]) -> None:
-        if not ids:
-            return
-        async with self.statement():
-            for number in ids:
-                if self.get("outbox", number) and self.is_lockable("outbox", number):
-                    self.lock_unlocked("outbox", number)
-                    self.delete("outbox", number)
 
     async def claim_stale_commands(
         self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
@@ -50,7 +28,11 @@ class OutboxModel(MemoryTransaction):
                 and self.is_lockable("outbox", number)
             ]
             rows = [self._claim(row) for row in limit_bytes(old[:limit], "payload", max_bytes)]
-        await self.delete_commands([row.id for row in rows if not row.is_awaited])
+        obsolete_ids = [row.id for row in rows if not row.is_awaited]
+        if obsolete_ids:
+            async with self.statement():
+                for number in obsolete_ids:
+                    self.delete("outbox", number)
         return to_stale_commands(rows)
 
     def _claim(self, row: Row) -> CommandRow:

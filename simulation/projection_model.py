@@ -15,7 +15,7 @@ from saga_engine.events.projections.event_application import Step
 from saga_engine.events.projections.projection import Projection
 from saga_engine.events.projections.projection_failures import ParkedStream
 from simulation.event_model import NEW_READER
-from simulation.memory_database import MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
 from simulation.rows import Row
 from simulation.services_model import ServicesTransaction
 

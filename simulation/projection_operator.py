@@ -11,7 +11,7 @@ from saga_engine.errors import StoreUnavailable
 from saga_engine.events.event_store.recorded import Recorded
 from saga_engine.events.projections.projection import Projection
 from simulation.effect_events import declare_views, views
-from simulation.memory_database import MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
 from simulation.projection_model import MemoryProjectionStore
 from simulation.services_model import ServicesTransaction
 

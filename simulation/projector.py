@@ -24,7 +24,7 @@ from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer
 from saga_engine.telemetry.operations import Operation
 from simulation.effect_events import ENGINE_LOG, LOG, effect_feed, run_feed
-from simulation.memory_database import MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
 from simulation.projection_model import MemoryProjectionStore
 from simulation.services_model import ServicesTransaction
 

@@ -1,4 +1,4 @@
-"""The journal, incidents, dead letters and outcomes in the model."""
+"""Incidents, dead letters and outcomes in the model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,24 +7,12 @@ from saga_engine.decider.events import Event
 from saga_engine.store.audit import ActionOutcome, outcome_columns
 from saga_engine.store.dead_letters import DeadLetter, dropped_columns, letter_columns
 from saga_engine.store.incidents import opened_columns, resolved_columns
-from saga_engine.store.journal import NewJournalRow, journal_columns
 from simulation.memory_database import MemoryTransaction
-from simulation.rows import Row, jsonb, rows_of
+from simulation.rows import Row, rows_of
 
 
 class RecordModel(MemoryTransaction):
     """`RecordStatements` in memory, without the counts."""
-
-    async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
-        if not rows:
-            return
-        columns = journal_columns(rows)
-        event_count = columns.pop("event_count")
-        async with self.statement():
-            first, *_ = [self.draw_position() for _ in range(event_count)]
-            for row in rows_of(columns):
-                row |= {"events": jsonb(row["events"]), "position": first + row.pop("place")}
-                await self.insert_or_fail("journal", (row["run_id"], row["revision"]), row)
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
         if opened := opened_columns(events):

@@ -6,21 +6,18 @@ from datetime import datetime, timedelta
 
 import orjson
 
-from saga_engine.errors import StoreUnavailable
 from saga_engine.protocol.run_result import RunResult
+from saga_engine.store.due_runs import DueRuns
 from saga_engine.store.run_statuses import StatusRow, to_run_statuses
 from saga_engine.store.runs import (
     UNLIMITED_BYTES,
     RunRow,
     StoredRun,
-    changed_run_columns,
-    new_run_columns,
     to_stored_runs,
 )
 from simulation.definition_model import definition_of
 from simulation.memory_database import MemoryTransaction
-from simulation.request_model import start_is_pending
-from simulation.rows import Row, jsonb, rows_of
+from simulation.rows import Row
 
 
 class RunModel(MemoryTransaction):
@@ -30,29 +27,14 @@ class RunModel(MemoryTransaction):
         async with self.statement():
             return self.now
 
-    async def lock_runs(
-        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-    ) -> dict[str, StoredRun]:
-        if not run_ids:
-            return {}
+    async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
         async with self.statement():
-            return await self._lock_and_read(run_ids, max_bytes)
-
-    async def lock_free_runs(
-        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-    ) -> dict[str, StoredRun]:
-        if not run_ids:
-            return {}
-        async with self.statement():
-            free = [run_id for run_id in run_ids if self.is_lockable("run", run_id)]
-            return await self._lock_and_read(free, max_bytes)
-
-    async def _lock_and_read(
-        self, run_ids: Collection[str], max_bytes: int
-    ) -> dict[str, StoredRun]:
-        existing = [run_id for run_id in sorted(run_ids) if self.get("run", run_id)]
-        found = [await self.lock("run", run_id) for run_id in existing]
-        return to_stored_runs(self._limit_bytes([row for row in found if row], max_bytes))
+            free = [
+                each for each in run_ids if self.get("run", each) and self.is_lockable("run", each)
+            ]
+            for run_id in free:
+                self.lock_unlocked("run", run_id)
+            return set(free)
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
@@ -70,52 +52,22 @@ class RunModel(MemoryTransaction):
             found = [self.get("run", run_id) for run_id in sorted(run_ids)]
             return to_run_statuses(self._status_row(row) for row in found if row)
 
-    async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
-        if not new:
-            return set()
-        rows = list(rows_of(new_run_columns(new)))
-        inserted = set()
-        async with self.statement():
-            for row in rows:
-                row |= {"input": jsonb(row["input"]), "state": jsonb(row["state"])}
-                is_pending = start_is_pending(self, row["run_id"])
-                if not is_pending and await self.insert("run", row["run_id"], row):
-                    inserted.add(row["run_id"])
-        return inserted
-
-    async def save_runs(
-        self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
-    ) -> None:
-        if not changed:
-            return
-        rows = list(rows_of(changed_run_columns(changed, appended)))
-        saved = 0
-        async with self.statement():
-            for new in rows:
-                old = await self.lock("run", new["run_id"])
-                if old is not None and old["revision"] == new.pop("read_revision"):
-                    next_wake_at = _next_wake_at(old["wake_at"], new, self.now)
-                    stored = {"wake_at": next_wake_at, "state": jsonb(new["state"])}
-                    self.put("run", new["run_id"], {**old, **new, **stored})
-                    saved += 1
-        if saved != len(rows):
-            raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
-
-    async def lock_due_runs(
+    async def claim_due_runs(
         self,
         definition_ids: Sequence[int],
         limit: int,
         *,
-        max_bytes: int = UNLIMITED_BYTES,
+        lease: timedelta,
         excluding: Collection[str] = (),
-    ) -> dict[str, StoredRun]:
+    ) -> DueRuns:
         async with self.statement():
             due = self._due_runs(definition_ids, excluding)
             chosen = [row for row in due if self.is_lockable("run", row["run_id"])][:limit]
             for row in chosen:
                 self.lock_unlocked("run", row["run_id"])
-            rows = self._limit_bytes(chosen, max_bytes)
-            return to_stored_runs(row for row in rows if row.state is not None)
+                self.put("run", row["run_id"], {**row, "wake_at": self.now + lease})
+        async with self.statement():
+            return DueRuns([row["run_id"] for row in chosen], self.now)
 
     async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
         async with self.statement():
@@ -137,7 +89,7 @@ class RunModel(MemoryTransaction):
     async def defer_wake(self, run_id: str, delay: timedelta) -> None:
         async with self.statement():
             row = await self.lock("run", run_id)
-            if row is not None:
+            if row is not None and row["wake_at"] is not None:
                 self.put("run", run_id, {**row, "wake_at": self.now + delay})
 
     def _due_runs(
@@ -197,12 +149,3 @@ class RunModel(MemoryTransaction):
             compensation_cause=orjson.dumps(state.get("compensation_cause")).decode(),
             open_incidents=orjson.dumps(open_incidents).decode(),
         )
-
-
-def _next_wake_at(old: datetime | None, new: Row, now: datetime) -> datetime | None:
-    wake: datetime | None = new["wake_at"]
-    if new["finished_at"] is not None:
-        return None
-    if old is None or old <= now or (wake is not None and wake < old):
-        return wake
-    return old

@@ -18,7 +18,7 @@ from saga_engine.participant.context import CommandContext
 from saga_engine.vocabulary import Command, Direction
 from simulation.barrier_model import BarrierModel
 from simulation.event_model import EventModel
-from simulation.memory_database import MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
 from simulation.rows import Row
 
 StepState = Literal["new", "never", "done", "compensated", "rejected"]

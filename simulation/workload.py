@@ -19,7 +19,7 @@ from saga_engine.protocol.rejection import Failed, Rejected
 from saga_engine.saga.definition import Saga, Step
 from saga_engine.vocabulary import Direction, Json
 from simulation.effect_events import append_effect
-from simulation.memory_database import MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
 from simulation.services_model import ServicesTransaction
 
 MAX_DELAY_S = 50.0

@@ -35,7 +35,8 @@ from simulation.event_checks import FEED_QUEUE, FEED_QUEUE_TOPOLOGY, EventChecks
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
 from simulation.hostile_rows import HostileWriter
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase
 from simulation.memory_store import MemoryStore
 from simulation.monitor import Monitor
 from simulation.operator import Operator
@@ -95,14 +96,13 @@ class World:
         settings_changes: dict[str, Any] = {
             "max_concurrent_runs": config.slots,
             "max_batch_bytes": config.batch_bytes,
+            "run_cache_bytes": config.cache_bytes,
         }
         if config.retention:
             settings_changes |= RETENTION_SETTINGS
         self._settings = SETTINGS.model_copy(update=settings_changes)
-        self._workloads = workloads
-        self._rollout = Rollout(
-            workloads, FULL_ROLLOUT_S if config.retention else FAULT_PHASE_S * 0.9
-        )
+        rollout_s = FULL_ROLLOUT_S if config.retention else FAULT_PHASE_S * 0.9
+        self._rollout, self._workloads = Rollout(workloads, rollout_s), workloads
         self._faults = faults
         self._rng = seeded_random(config.seed, "network")
         self._engine_db = MemoryDatabase()

@@ -32,14 +32,17 @@ class ConnectionPool:
     """
     The connections of one engine, all valid until one of them is found stale.
 
-    An idle connection must answer within `database_connect_timeout` seconds.
+    An idle connection must answer within `database_connect_timeout` seconds. `opened_count` is how
+    many connections were opened: while it is the same, they lead to the same server.
     """
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         self._engine = engine
         self._ping_timeout = settings.database_connect_timeout
         self._valid_since = 0.0
+        self.opened_count = 0
         event.listen(engine.sync_engine, "connect", _on_connect)
+        event.listen(engine.sync_engine, "connect", self._count_opened)
         event.listen(engine.sync_engine, "checkin", _on_return)  # codespell:ignore checkin
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
 
@@ -80,6 +83,9 @@ class ConnectionPool:
                 await discard(connection)
                 await connection.close()
         return answered
+
+    def _count_opened(self, _connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        self.opened_count += 1
 
     def _on_checkout(
         self, connection: DBAPIConnection, entry: ConnectionPoolEntry, _: PoolProxiedConnection

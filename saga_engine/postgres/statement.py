@@ -97,3 +97,29 @@ class TransactionSource(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Open one transaction: committed when the block ends, rolled back when it raises."""
+
+
+class BatchOfStatements(Transaction, Protocol):
+    """A transaction that begins with its `begin`; before, each statement commits on its own."""
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the statements are one transaction."""
+
+    @property
+    def epoch(self) -> int | None:
+        """
+        A number that is another one when the server may be another one, as after a failover.
+
+        None: that is not known, because a pooler chooses the server of each transaction.
+        """
+
+    async def begin(self) -> None:
+        """Make the next statements one transaction, unless they are."""
+
+
+class BatchSource(TransactionSource, Protocol):
+    """Opens transactions, and such batches."""
+
+    def batch(self) -> AbstractAsyncContextManager[BatchOfStatements]:
+        """Open a batch; a transaction that has started is rolled back if the block raises."""

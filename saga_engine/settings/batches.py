@@ -36,6 +36,12 @@ class BatchSettings(BaseModel):
         " transaction and in one write to the broker: 200 messages of 20 KB. A larger single"
         " message or run is processed alone",
     )
+    run_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        67_108_864,
+        description="Memory, in bytes, for the runs that a worker keeps between two of their steps,"
+        " so that it need not read them again: about 15,000 runs of three small steps. 0 keeps"
+        " none",
+    )
     max_batch_json_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         20_000,
         description="Maximum number of JSON values in the bodies of one transaction, counted as for"

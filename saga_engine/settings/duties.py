@@ -13,6 +13,12 @@ class DutySettings(BaseModel):
     poll_interval: Seconds = Field(
         0.1, description="Seconds between polls for due timers and pending requests when idle"
     )
+    timer_lease: Seconds = Field(
+        5.0,
+        description="Seconds for which a worker that takes a due timer keeps it from other workers."
+        " If the worker stops, another one takes the timer after that time. A lease that is too"
+        " short costs work, not correctness",
+    )
     outbox_cleanup_interval: Seconds = Field(
         1.0,
         description="Seconds after which confirmed outbox rows are deleted even when no batch"

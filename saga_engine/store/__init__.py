@@ -11,7 +11,8 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     schema               whether this version of the code and a database's tables can work together
     tables               the tables, as data
     definitions          the sagas that workers have loaded
-    runs                 the rows of runs: locked, read, inserted, saved
+    batch_append         what a batch has decided, appended in one statement; the fence
+    runs                 the rows of runs
     run_statuses         the statuses of runs, read for clients
     snapshot             the state of a run as one JSON document
     due_runs             runs with a due timer
@@ -49,7 +50,7 @@ The worker sees the store as `interfaces.Store`. Functions such as `journal.jour
 records as rows, functions such as `runs.to_stored_runs` read them. They know no SQL: the store of
 the simulation, which is in memory, uses them too.
 
-A run is inserted by a worker only, with `runs.insert`, from a start that came over RabbitMQ or from
+A run is started by a worker only, with `batch_append`, from a start that came over RabbitMQ or from
 a pending request. `checked_requests.record_start` records such a request in the transaction of its
 caller, which has reserved the business key in the same transaction.
 
@@ -57,10 +58,10 @@ Locks are taken in one order, so that two transactions wait for each other and d
 
 1. business keys: an advisory lock for each, sorted by saga and key
 2. pending starts, sorted by run id (`pending_requests.find_starts`)
-3. runs, sorted by run id (`runs.lock`)
-4. what follows from a run: journal, outbox, incidents, audit
+3. the next row of the journal of each run, sorted by run id: the fence of `batch_append`
+4. the rows of these runs, and what follows: outbox, incidents, audit
 
-Statements that take rows of a queue (pending requests, due runs, outbox) skip locked rows. They
-come in another order than the ids, and so after everything that waits. Maintenance locks `run`
-before `journal`, and each before its partitions, with a short lock timeout.
+Statements that take rows of a queue (pending requests, due runs, outbox) skip locked rows. Due runs
+are claimed in a transaction of their own. Maintenance locks `run` before `journal`, and each before
+its partitions, with a short lock timeout.
 """

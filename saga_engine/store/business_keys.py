@@ -236,13 +236,13 @@ def owner_of(
 
 # The lock represents the key while there is no row. Two keys may have the same lock: then one waits
 # without need.
-_LOCK_ID = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
+LOCK_ID = "hashtextextended(format('saga-engine key %s/%s', {saga}, {key}), 0)"
 
 _TRY_LOCK = text(
     f"""
     SELECT w.saga, w.key
     FROM unnest(CAST(:saga AS text[]), CAST(:key AS text[])) AS w(saga, key)
-    WHERE pg_try_advisory_xact_lock({_LOCK_ID.format(saga="w.saga", key="w.key")})"""  # noqa: S608 - a constant
+    WHERE pg_try_advisory_xact_lock({LOCK_ID.format(saga="w.saga", key="w.key")})"""  # noqa: S608 - a constant
 )
 
 _RESERVE = text(

@@ -41,14 +41,47 @@ class SqlAlchemyTransaction:
 
     Args:
         connection: executes statements that are composed with SQLAlchemy.
-        driver: the driver's connection below, when `Database` began the transaction.
+        adapter: SQLAlchemy's adapter of the driver's connection, when `Database` opened it.
+        epoch: see `statement.BatchOfStatements`.
     """
 
     def __init__(
-        self, connection: AsyncConnection, driver: pgbouncer.PoolerAwareConnection | None = None
+        self, connection: AsyncConnection, adapter: Any = None, epoch: int | None = None
     ) -> None:
         self.connection = connection
-        self._driver = driver
+        self.epoch = epoch
+        self._adapter = adapter
+        self._driver: pgbouncer.PoolerAwareConnection | None = (
+            None if adapter is None else adapter.driver_connection
+        )
+        self._driver_transaction: Any = None
+        self._is_untouched = True
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether nothing has started, and the connection is as it was before."""
+        return self._is_untouched and self._driver is not None and not self._driver.is_closed()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the statements are one transaction; before that, each commits on its own."""
+        return self._driver_transaction is not None
+
+    async def begin(self) -> None:
+        """Make the next statements one transaction, unless they are."""
+        if self._driver_transaction is None:
+            assert self._driver is not None, "only `Database` opens a connection without BEGIN"
+            self._is_untouched = False
+            driver_transaction = self._driver.transaction()
+            await driver_transaction.start()
+            # Or SQLAlchemy begins another one.
+            self._driver_transaction = self._adapter._transaction = driver_transaction  # noqa: SLF001
+
+    async def commit(self) -> None:
+        """Commit what has started; only `Database` calls it."""
+        if self._driver_transaction is not None:
+            self._adapter._transaction = None  # noqa: SLF001 - or SQLAlchemy rolls it back
+            await self._driver_transaction.commit()
 
     @property
     def is_open(self) -> bool:
@@ -159,9 +192,23 @@ class Database(AsyncResource):
             StoreRefused: PostgreSQL refuses the data; a retry would fail too.
             SchemaMismatch: the tables are not those of this version.
         """
+        async with self.batch() as batch:
+            await batch.begin()
+            yield batch
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[SqlAlchemyTransaction]:
+        """
+        Open a transaction that begins only with its `begin`; before, each statement commits alone.
+
+        Behind a pooler it begins at once, because a statement needs two messages.
+
+        Raises:
+            StoreUnavailable, StoreRefused, SchemaMismatch: as `transaction`.
+        """
         started_at = time.monotonic()
         try:
-            async with asyncio.timeout(self._timeout), self._begin() as transaction:
+            async with asyncio.timeout(self._timeout), self._connect() as transaction:
                 yield transaction
         except Exception as error:
             if is_stale_connection(error):
@@ -174,24 +221,25 @@ class Database(AsyncResource):
             raise engine_error from None
 
     @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[SqlAlchemyTransaction]:
+    async def _connect(self) -> AsyncIterator[SqlAlchemyTransaction]:
         connection = await self._pool.connect()
         adapter: Any = (await connection.get_raw_connection()).dbapi_connection
-        transaction = SqlAlchemyTransaction(connection, adapter.driver_connection)
+        uses_pooler = adapter.driver_connection.uses_pooler()
+        epoch = None if uses_pooler else self._pool.opened_count
+        transaction = SqlAlchemyTransaction(connection, adapter, epoch)
         try:
-            driver_transaction = adapter.driver_connection.transaction()
-            await driver_transaction.start()
-            adapter._transaction = driver_transaction  # noqa: SLF001 - or SQLAlchemy begins another
+            if uses_pooler:
+                await transaction.begin()
             yield transaction
-            adapter._transaction = None  # noqa: SLF001 - or SQLAlchemy rolls it back
-            await driver_transaction.commit()
+            await transaction.commit()
         except asyncio.CancelledError:
             # After a cancelled statement the socket may be dead or in the middle of an answer, and
             # a rollback would wait for it. The server rolls back when the connection is closed.
             await discard(connection)
             raise
-        except Exception:
-            await _rollback(connection, adapter)
+        except Exception as error:
+            if is_stale_connection(error) or not transaction.is_reusable:
+                await _rollback(connection, adapter)
             raise
         finally:
             transaction.close()

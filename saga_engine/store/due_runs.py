@@ -1,47 +1,50 @@
 """
-Runs with a due timer: found, locked, counted and deferred, for workers with their definition.
+Runs with a due timer: found, claimed, counted and deferred, for workers with their definition.
 
 A timer is due when `wake_at` has passed. Runs of definitions that the worker does not have are not
 read: their index begins with the definition.
+
+A worker claims a due run by moving `wake_at` on by a short lease, in a transaction of its own. If
+it does not decide the run within the lease, the run is due again. Nothing depends on the lease: of
+two workers that decide the same run one loses the fence (`batch_append`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from saga_engine.postgres.statement import Transaction, text
-from saga_engine.store.runs import (
-    RUN_COLUMNS,
-    UNLIMITED_BYTES,
-    StoredRun,
-    to_stored_runs,
-    within_bytes,
-)
 
 
-async def lock_due(
+@dataclass(frozen=True, slots=True)
+class DueRuns:
+    """The runs that were claimed, and the time of the database: each of them was due then."""
+
+    run_ids: list[str]
+    now: datetime
+
+
+async def claim_due(
     tx: Transaction,
     definition_ids: Sequence[int],
     limit: int,
     *,
-    max_bytes: int = UNLIMITED_BYTES,
+    lease: timedelta,
     excluding: Collection[str] = (),
-) -> dict[str, StoredRun]:
+) -> DueRuns:
     """
-    Lock and read up to *limit* due runs, skipping those that another transaction has locked.
-
-    Call it after everything that waits for a lock: the runs come in the order of their times, and a
-    transaction must not wait for a row while it has locked one with a higher id. This never waits.
+    Claim up to *limit* due runs, skipping those that another transaction has locked.
 
     Args:
         definition_ids: the definitions that the worker has.
-        max_bytes: after that many bytes of inputs and states no further run is read; the rest stay
-            due.
+        lease: no worker claims the run again before that time has passed.
         excluding: runs that are skipped.
     """
-    arguments = {"definition_ids": list(definition_ids), "limit": limit, "max_bytes": max_bytes}
-    rows = await tx.execute(_LOCK_DUE, {**arguments, "excluding": sorted(excluding)})
-    return to_stored_runs(row for row in rows if row[2] is not None)
+    arguments = {"definition_ids": list(definition_ids), "limit": limit, "lease": lease}
+    rows = (await tx.execute(_CLAIM_DUE, {**arguments, "excluding": sorted(excluding)})).all()
+    now: datetime = (await tx.execute(_NOW)).scalar_one()
+    return DueRuns([run_id for (run_id,) in rows], now)
 
 
 async def due_within(
@@ -88,20 +91,24 @@ _EARLIEST_DUE = """
 
 # First without locks, to find how many of the earliest runs each definition has; then that many
 # runs of each definition are locked, skipping those that another transaction has locked.
-_LOCK_DUE = within_bytes(
+_CLAIM_DUE = text(
     f"""
     WITH share AS MATERIALIZED (
-        SELECT e.id, count(*) AS due_runs FROM ({_EARLIEST_DUE}) AS e GROUP BY e.id)
-    SELECT {RUN_COLUMNS}
-    FROM share AS s,
-        LATERAL (
-            SELECT r.* FROM saga_engine.run AS r
-            WHERE r.definition_id = s.id AND r.wake_at <= (SELECT clock_timestamp())
-                AND NOT r.run_id = ANY (CAST(:excluding AS uuid[]))
-            ORDER BY r.wake_at LIMIT s.due_runs FOR UPDATE OF r SKIP LOCKED) AS r
-        JOIN saga_engine.definition AS d ON d.id = r.definition_id
-    ORDER BY r.wake_at"""  # noqa: S608 - a constant
+        SELECT e.id, count(*) AS due_runs FROM ({_EARLIEST_DUE}) AS e GROUP BY e.id),
+    claimed AS MATERIALIZED (
+        SELECT r.run_id
+        FROM share AS s,
+            LATERAL (
+                SELECT r.run_id FROM saga_engine.run AS r
+                WHERE r.definition_id = s.id AND r.wake_at <= (SELECT clock_timestamp())
+                    AND NOT r.run_id = ANY (CAST(:excluding AS uuid[]))
+                ORDER BY r.wake_at LIMIT s.due_runs FOR UPDATE OF r SKIP LOCKED) AS r)
+    UPDATE saga_engine.run AS r SET wake_at = clock_timestamp() + CAST(:lease AS interval)
+    WHERE r.run_id = ANY (ARRAY(SELECT c.run_id FROM claimed AS c))
+    RETURNING r.run_id::text"""  # noqa: S608 - a constant
 )
+
+_NOW = text("SELECT clock_timestamp()")
 
 _DUE_WITHIN = text(
     """
@@ -122,5 +129,5 @@ _DUE_RUN_IDS = text(f"SELECT e.run_id::text FROM ({_EARLIEST_DUE}) AS e ORDER BY
 _DEFER_WAKE = text(
     """
     UPDATE saga_engine.run SET wake_at = clock_timestamp() + CAST(:delay AS interval)
-    WHERE run_id = CAST(:run_id AS uuid)"""
+    WHERE run_id = CAST(:run_id AS uuid) AND wake_at IS NOT NULL"""
 )

@@ -26,12 +26,13 @@ from saga_engine.protocol.run_result import RunResult
 from saga_engine.saga.definition import Saga
 from saga_engine.store.audit import ActionOutcome
 from saga_engine.store.backlog_counts import BacklogCounts
+from saga_engine.store.batch_append import AppendResult, BatchAppend
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.definitions import DEFAULT_PRESENCE_POLICY, PresencePolicy
+from saga_engine.store.due_runs import DueRuns
 from saga_engine.store.engine_identity import TokenKeys
-from saga_engine.store.journal import NewJournalRow
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import (
@@ -42,7 +43,6 @@ from saga_engine.store.pending_requests import (
     ReadLimits,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
-from saga_engine.vocabulary import Command
 
 
 class RunStatements(Protocol):
@@ -51,41 +51,33 @@ class RunStatements(Protocol):
     async def database_now(self) -> datetime:
         """Read the database's clock, which is the clock of every worker."""
 
-    async def lock_runs(
-        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-    ) -> dict[str, StoredRun]:
-        """Lock and read the runs that exist, waiting for transactions that have locked them."""
-
-    async def lock_free_runs(
-        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-    ) -> dict[str, StoredRun]:
-        """As `lock_runs`, but skip the runs that another transaction has locked."""
+    async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
+        """Find which of these runs exist and are not locked by another transaction."""
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
     ) -> dict[str, StoredRun]:
-        """As `lock_runs`, but without locking them."""
+        """Read the runs that exist, without locking them."""
 
     async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunResult]:
         """Read the statuses of runs without locking them; runs that do not exist are left out."""
 
-    async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
-        """Insert runs, and return the ids of those that were inserted."""
+    async def append_runs(self, batch: BatchAppend) -> AppendResult:
+        """
+        Append what a batch has decided, in one statement, and say which runs it lost.
 
-    async def save_runs(
-        self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
-    ) -> None:
-        """Save runs that this transaction has locked; those of *appended* get the next revision."""
+        Unless the transaction has started, the statement is committed alone.
+        """
 
-    async def lock_due_runs(
+    async def claim_due_runs(
         self,
         definition_ids: Sequence[int],
         limit: int,
         *,
-        max_bytes: int = UNLIMITED_BYTES,
+        lease: timedelta,
         excluding: Collection[str] = (),
-    ) -> dict[str, StoredRun]:
-        """Lock and read up to *limit* due runs, skipping those that are locked elsewhere."""
+    ) -> DueRuns:
+        """Claim up to *limit* due runs for *lease*, skipping those that are locked elsewhere."""
 
     async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
         """Return the ids of up to *limit* due runs, without reading their inputs and states."""
@@ -167,12 +159,6 @@ class RequestStatements(Protocol):
 class OutboxStatements(Protocol):
     """Commands that were decided and may not be published yet."""
 
-    async def add_commands(self, commands: Sequence[Command]) -> list[int]:
-        """Add commands, and return their ids in the same order."""
-
-    async def delete_commands(self, ids: Sequence[int]) -> None:
-        """Delete confirmed commands; those that were deleted before are ignored."""
-
     async def claim_stale_commands(
         self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
     ) -> StaleCommands:
@@ -180,10 +166,7 @@ class OutboxStatements(Protocol):
 
 
 class RecordStatements(Protocol):
-    """What people read: the journal, incidents, dead letters, outcomes of actions, counts."""
-
-    async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
-        """Append what was decided of runs that this transaction has locked or inserted."""
+    """What people read: incidents, dead letters, outcomes of actions, counts."""
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
         """Open and resolve the incidents of *events*, each with its run id; others are ignored."""
@@ -259,8 +242,21 @@ class StoreTransaction(
     """
     One transaction. A method sees what others have committed before it was called.
 
-    Nothing is visible to others until the block of `Store.transaction` has ended.
+    Nothing is visible to others until the block of `Store.transaction` has ended. In a
+    `Store.batch` the transaction begins with `begin`, or with the first method that changes or
+    locks rows, unless that is `append_runs`.
     """
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the next statements are one transaction; otherwise each commits on its own."""
+
+    @property
+    def epoch(self) -> int | None:
+        """A number that is another one when the server may be another one; None: not known."""
+
+    async def begin(self) -> None:
+        """Make the next statements one transaction, unless they are."""
 
 
 class Store(Protocol):
@@ -272,6 +268,16 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: try again later; whether it was committed is unknown.
+        """
+
+    def batch(self) -> AbstractAsyncContextManager[StoreTransaction]:
+        """
+        Open a transaction that begins only when it has to.
+
+        A batch that only reads and appends is one or two statements without BEGIN and COMMIT.
+
+        Raises:
+            StoreUnavailable: as `transaction`.
         """
 
     async def maintain_partitions(

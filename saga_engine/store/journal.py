@@ -1,15 +1,16 @@
 """
-The journal: the events of each run, appended in the transaction that decided them, never changed.
+The journal: the events of each run, appended by the batch that decided them, never changed.
 
-Folding the events of a run with `evolve` gives the run (P5). A transaction appends one row for each
-run it has decided about, with the events of all these decisions. The rows of a run are numbered by
-its revision, from 1 without gaps.
+Folding the events of a run with `evolve` gives the run (P5). A batch appends one row for each run
+it has decided about, with the events of all these decisions (`batch_append`). The rows of a run are
+numbered by its revision, from 1 without gaps. A row without events belongs to a wake-up at which
+nothing was due: it is appended because it moved the timer.
 
 Each event has a position, a number in the whole database: the row has that of its first event, and
 the others follow. Positions are drawn before their transactions commit, so a reader of the whole
 journal who continued after the highest position it has seen would miss events. It reads up to
 `saga_engine.event_horizon()`: at and below it every transaction has ended. The positions of one run
-rise, because a transaction draws them after it has locked the run.
+rise, because a row is inserted only after the one before it is committed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ class NewDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJournalRow:
-    """One row to append: what one transaction has decided of a run, in order."""
+    """One row to append: what one batch has decided of a run, in order."""
 
     run_id: str
     revision: int
@@ -58,17 +59,6 @@ class StoredEvent:
     recorded_at: datetime
     data: dict[str, Any]
     metadata: dict[str, Any]
-
-
-async def append(tx: Transaction, rows: Sequence[NewJournalRow]) -> None:
-    """
-    Append what was decided of runs that this transaction has locked or inserted.
-
-    Raises:
-        StoreRefused: a run has a row with that revision; it was not locked.
-    """
-    if rows:
-        await tx.execute(_APPEND, journal_columns(rows))
 
 
 def journal_columns(rows: Sequence[NewJournalRow]) -> dict[str, Any]:
@@ -127,16 +117,6 @@ def stored_events(
             metadata=metadata,
         )
 
-
-_APPEND = text(
-    """
-    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
-    SELECT u.run_id, u.revision, u.recorded_at, drawn.first + u.place, u.events::jsonb
-    FROM saga_engine.draw_positions(CAST(:event_count AS integer)) AS drawn(first),
-        unnest(CAST(:run_id AS uuid[]), CAST(:revision AS integer[]),
-            CAST(:recorded_at AS timestamptz[]), CAST(:place AS integer[]),
-            CAST(:events AS text[])) AS u(run_id, revision, recorded_at, place, events)"""
-)
 
 _READ = text(
     """

@@ -1,10 +1,10 @@
 """
 The outbox: commands that were decided and may not be published yet.
 
-Rows are written in the transaction that decides, published after its commit, and deleted by a later
-batch once the broker has confirmed them. Rows that a dead worker leaves are claimed when they are
-old enough, and published again. So a participant may receive an attempt of a command or of a
-compensation twice; it recognizes the idempotency key.
+Rows are written by the batch that decides (`batch_append`), published after its commit, and deleted
+by a later batch once the broker has confirmed them. Rows that a dead worker leaves are claimed when
+they are old enough, and published again. So a participant may receive an attempt of a command or of
+a compensation twice; it recognizes the idempotency key.
 
 A compensation was sent twice? Look at the journal of the run first (`saga-engine show`). One
 `attempt_started`: the same attempt was published again, from here (worker/outbox_duties.py) or by
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from saga_engine.postgres.statement import Columns, Transaction, text
+from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Command, Direction
 
@@ -70,15 +70,7 @@ class OutboxBacklog:
     oldest_age: float
 
 
-async def add(tx: Transaction, commands: Sequence[Command]) -> list[int]:
-    """Add commands, and return their ids in the same order."""
-    if not commands:
-        return []
-    added = await tx.execute(_ADD, command_columns(commands))
-    return sorted(added.scalars())  # assigned in order, returned in any
-
-
-def command_columns(commands: Sequence[Command]) -> Columns:
+def command_columns(commands: Sequence[Command]) -> dict[str, list[Any]]:
     """Write commands as rows, in order."""
     return {
         "run_id": [command.run_id for command in commands],
@@ -92,17 +84,6 @@ def command_columns(commands: Sequence[Command]) -> Columns:
         "idempotency_key": [command.idempotency_key for command in commands],
         "payload": [dumps(command.payload) for command in commands],
     }
-
-
-async def delete(tx: Transaction, ids: Sequence[int]) -> None:
-    """
-    Delete confirmed commands; those that were deleted before are ignored.
-
-    Rows that another transaction has locked are skipped: most likely the `outbox_resend` duty is
-    about to publish them again, and a batch should not wait for it.
-    """
-    if ids:
-        await tx.execute(_DELETE, {"ids": sorted(ids)})
 
 
 async def claim_stale(
@@ -121,7 +102,9 @@ async def claim_stale(
     rows: Sequence[CommandRow] = (
         await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "max_bytes": max_bytes})
     ).all()
-    await delete(tx, [row_id for row_id, is_awaited, *_ in rows if not is_awaited])
+    obsolete_ids = [row_id for row_id, is_awaited, *_ in rows if not is_awaited]
+    if obsolete_ids:
+        await tx.execute(_DELETE, {"ids": sorted(obsolete_ids)})
     return to_stale_commands(rows)
 
 
@@ -155,28 +138,7 @@ async def backlog(tx: Transaction, count_limit: int = 10_000) -> OutboxBacklog:
     return OutboxBacklog(pending, oldest)
 
 
-_ADD = text(
-    """
-    INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,
-        command, idempotency_key, payload)
-    SELECT u.run_id, u.due_at, u.version, u.attempt, u.saga, u.step, u.direction,
-        u.command, u.key, u.payload::json
-    FROM unnest(CAST(:run_id AS uuid[]), CAST(:due_at AS timestamptz[]),
-        CAST(:version AS integer[]), CAST(:attempt AS integer[]), CAST(:saga AS text[]),
-        CAST(:step AS text[]), CAST(:direction AS text[]), CAST(:command AS text[]),
-        CAST(:idempotency_key AS text[]), CAST(:payload AS text[])) WITH ORDINALITY
-        AS u(run_id, due_at, version, attempt, saga, step, direction, command, key, payload,
-            ordinal)
-    ORDER BY u.ordinal
-    RETURNING id"""
-)
-
-_DELETE = text(
-    """
-    DELETE FROM saga_engine.outbox WHERE id = ANY (ARRAY(
-        SELECT id FROM saga_engine.outbox
-        WHERE id = ANY (CAST(:ids AS bigint[])) FOR UPDATE SKIP LOCKED))"""
-)
+_DELETE = text("DELETE FROM saga_engine.outbox WHERE id = ANY (CAST(:ids AS bigint[]))")
 
 _CLAIM_STALE = text(
     """

@@ -2,11 +2,14 @@
 Sends commands in flight again, after the broker has lost messages or a backup was restored.
 
 Nothing is decided here: each attempt that a run awaits is added to the outbox once more, with the
-idempotency key that decider/commands.py makes (change both together). The `outbox_resend` duty of
-a worker publishes it. A participant that has processed the command before sends the same reply as
-then. Commands that were answered in the meantime are deleted.
+idempotency key that decider/commands.py makes (change both together). Each of these runs gets a row
+of its journal without events, because its timer is moved: a worker that decides about the run at
+the same time loses the race, or this transaction does and the run has its turn in the next one. The
+`outbox_resend` duty of a worker publishes the commands. A participant that has processed one before
+sends the same reply as then. Commands that were answered in the meantime are deleted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saga_engine.postgres.statement import Transaction, TransactionSource, text
@@ -40,25 +43,26 @@ async def resend_in_flight(database: TransactionSource) -> ResendResult:
     after_run_id: str | None = _NIL_RUN_ID
     while after_run_id is not None:
         async with database.transaction() as tx:
-            page, after_run_id = await _resend_page(tx, after_run_id)
-        runs, commands = runs + page.runs, commands + page.commands
+            page = await unfinished_runs(tx, after_run_id, _PAGE_SIZE)
+        after_run_id = page[-1] if page else None
+        while page:
+            async with database.transaction() as tx:
+                resent, page = await _resend(tx, page)
+            runs, commands = runs + resent.runs, commands + resent.commands
     return ResendResult(runs, commands)
 
 
-async def _resend_page(tx: Transaction, after_run_id: str) -> tuple[ResendResult, str | None]:
-    """Process one page of runs, and return its last id; None when there was no page."""
-    # Locked in the order of their ids, as batches do, so that neither deadlocks with the other.
-    page = await unfinished_runs(tx, after_run_id, _PAGE_SIZE)
-    if not page:
-        return ResendResult(0, 0), None
-    ids = list((await tx.execute(_LOCK, {"run_ids": page})).scalars())
-    if not ids:
-        return ResendResult(0, 0), page[-1]  # all of them have finished in the meantime
-    arguments = {"run_ids": ids, "first": ids[0], "last": ids[-1]}
+async def _resend(tx: Transaction, run_ids: Sequence[str]) -> tuple[ResendResult, list[str]]:
+    """Process some runs; return also those that a worker has changed at this moment."""
+    unfinished = set((await tx.execute(_STILL_UNFINISHED, {"run_ids": run_ids})).scalars())
+    fenced = sorted((await tx.execute(_FENCE, {"run_ids": run_ids})).scalars())
+    if not fenced:
+        return ResendResult(0, 0), sorted(unfinished)
+    arguments = {"run_ids": fenced, "first": fenced[0], "last": fenced[-1]}
     await tx.execute(_DELETE_OUTBOX_ROWS, arguments)
     runs = list((await tx.execute(_ADD_TO_OUTBOX, arguments)).scalars())
     await tx.execute(_POSTPONE_WAKE, arguments)
-    return ResendResult(len(set(runs)), len(runs)), page[-1]
+    return ResendResult(len(set(runs)), len(runs)), sorted(unfinished.difference(fenced))
 
 
 async def unfinished_runs(tx: Transaction, after_run_id: str, limit: int) -> list[str]:
@@ -80,11 +84,22 @@ _UNFINISHED = text(
     ORDER BY t.run_id LIMIT :page"""
 )
 
-_LOCK = text(
-    """
-    SELECT r.run_id::text FROM saga_engine.run AS r
-    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[])) AND r.status IN ('running', 'compensating')
-    ORDER BY r.run_id FOR UPDATE"""
+_STILL_UNFINISHED_SQL = """
+    FROM saga_engine.run AS r
+    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[])) AND r.status IN ('running', 'compensating')"""
+
+_STILL_UNFINISHED = text(f"SELECT r.run_id::text {_STILL_UNFINISHED_SQL}")
+
+# In the order of their ids, as batches append, so that neither deadlocks with the other.
+_FENCE = text(
+    f"""
+    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
+    SELECT f.run_id, f.revision + 1, clock_timestamp(), drawn.first, '[]'
+    FROM saga_engine.draw_positions(1) AS drawn(first), (
+        SELECT r.run_id, r.revision {_STILL_UNFINISHED_SQL} ORDER BY r.run_id) AS f
+    ORDER BY f.run_id
+    ON CONFLICT (run_id, revision) DO NOTHING
+    RETURNING run_id::text"""  # noqa: S608 - a constant
 )
 
 # A row of the outbox is either in flight, and is added again, or its attempt is no longer awaited.
@@ -125,10 +140,14 @@ _ADD_TO_OUTBOX = text(
 _POSTPONE_WAKE = text(
     """
     UPDATE saga_engine.run AS r
-    SET wake_at = greatest(r.wake_at, o.due_at + interval '1 minute')
+    SET revision = r.revision + 1,
+        wake_at = greatest(r.wake_at, f.due_at + interval '1 minute')
     FROM (
-        SELECT run_id, min(due_at) AS due_at FROM saga_engine.outbox
-        WHERE run_id = ANY (CAST(:run_ids AS uuid[])) GROUP BY run_id) AS o
-    WHERE r.run_id = o.run_id AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        SELECT u.run_id, min(o.due_at) AS due_at
+        FROM unnest(CAST(:run_ids AS uuid[])) AS u(run_id)
+        LEFT JOIN saga_engine.outbox AS o
+            ON o.run_id = u.run_id AND o.run_id = ANY (CAST(:run_ids AS uuid[]))
+        GROUP BY u.run_id) AS f
+    WHERE r.run_id = f.run_id AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )

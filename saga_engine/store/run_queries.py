@@ -19,7 +19,7 @@ from saga_engine.store.bounded_count import BoundedCount, count_up_to, to_bounde
 from saga_engine.store.incidents import StoredIncident
 from saga_engine.store.journal import StoredEvent
 from saga_engine.store.run_statuses import failure_from_cause
-from saga_engine.store.runs import StoredRun, read_unlocked
+from saga_engine.store.runs import StoredRun, read
 from saga_engine.vocabulary import Failure, Json, Status
 
 NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
@@ -165,7 +165,7 @@ async def find_by_key(tx: Transaction, saga: str, key: str) -> str | None:
 
 async def read_detail(tx: Transaction, run_id: str) -> RunDetail | None:
     """Read everything that is stored of one run; None when there is no such run."""
-    stored = (await read_unlocked(tx, [run_id])).get(run_id)
+    stored = (await read(tx, [run_id])).get(run_id)
     if stored is None:
         return None
     document = await tx.execute(_READ_DOCUMENT, {"id": stored.definition_id})

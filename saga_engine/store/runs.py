@@ -1,9 +1,7 @@
 """
-The rows of runs: locked, read, inserted and saved, many at a time.
+The rows of runs, read many at a time; `batch_append` writes them together with the journal.
 
-Only the transaction that has locked a run's row changes it, and only at the revision that it has
-read: no decision is saved over another one. Rows are locked in the order of their ids, so that two
-transactions that need the same runs wait for each other and do not deadlock.
+No row is locked to be decided on: the journal is the fence between workers.
 
 `wake_at` is lazy: it moves to an earlier time, or when it has passed, and otherwise stays. So an
 ordinary step changes no indexed column and is a HOT update. A wake-up that comes too early computes
@@ -11,14 +9,14 @@ the next one.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 
 from saga_engine.decider.run import Run
-from saga_engine.errors import StoreReadTooLarge, StoreUnavailable
+from saga_engine.errors import StoreReadTooLarge
 from saga_engine.postgres.statement import Columns, Statement, Transaction, text
 from saga_engine.store.json_column import dumps
 from saga_engine.store.snapshot import restore_run, to_snapshot
@@ -32,19 +30,20 @@ FIRST_REVISION = 1
 """The revision of a run that is inserted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
     """
     A run, the definition it is pinned to, and when its next timer is due.
 
-    `revision` is the number of rows of its journal: each transaction that decides about the run
-    appends one. The run is saved only while it still has the revision that was read.
+    `revision` is the number of rows of its journal: each batch that decides about the run appends
+    one. `size` is about how many bytes of JSON the run has.
     """
 
     run: Run
     definition_id: int
     wake_at: datetime | None
     revision: int
+    size: int = field(default=0, compare=False)
 
 
 class RunRow(NamedTuple):
@@ -72,11 +71,11 @@ async def database_now(tx: Transaction) -> datetime:
     return now
 
 
-async def lock(
+async def read(
     tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
 ) -> dict[str, StoredRun]:
     """
-    Lock and read the runs that exist, waiting for transactions that have locked them.
+    Read the runs that exist, without locking them.
 
     Args:
         max_bytes: how many bytes of inputs and states are read at most, not counting the first
@@ -88,62 +87,18 @@ async def lock(
     if not run_ids:
         return {}
     arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
-    return to_stored_runs(await tx.execute(_LOCK, arguments))
+    return to_stored_runs(await tx.execute(_READ, arguments))
 
 
-async def lock_skip_locked(
-    tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-) -> dict[str, StoredRun]:
-    """As `lock`, but skipping the runs that another transaction has locked. This never waits."""
+async def lockable(tx: Transaction, run_ids: Collection[str]) -> set[str]:
+    """
+    Find which of these runs exist and are not locked by another transaction.
+
+    It locks them: end the transaction before another statement is executed.
+    """
     if not run_ids:
-        return {}
-    arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
-    return to_stored_runs(await tx.execute(_LOCK_SKIP_LOCKED, arguments))
-
-
-async def insert(tx: Transaction, new: Sequence[StoredRun]) -> set[str]:
-    """
-    Insert runs, and return the ids of those that were inserted.
-
-    A run that exists, or whose start is still pending, is left out.
-    """
-    if not new:
         return set()
-    return set((await tx.execute(_INSERT, new_run_columns(new))).scalars())
-
-
-async def save(
-    tx: Transaction, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
-) -> None:
-    """
-    Save runs that this transaction has locked.
-
-    Args:
-        changed: the runs, each with the revision that was read.
-        appended: the ids of the runs to whose journal this transaction appends a row. They get the
-            next revision; the others keep theirs.
-
-    Raises:
-        StoreUnavailable: another transaction has changed or dropped a run, so it was not locked.
-            Read the runs and decide again.
-    """
-    if not changed:
-        return
-    columns = changed_run_columns(changed, appended)
-    run_ids = columns["run_id"]
-    result = await tx.execute(_SAVE, {**columns, **_run_id_bounds(run_ids[0], run_ids[-1])})
-    if result.rowcount != len(changed):
-        raise StoreUnavailable("A run was changed by another transaction. Nothing was written.")
-
-
-async def read_unlocked(
-    tx: Transaction, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-) -> dict[str, StoredRun]:
-    """As `lock`, but without locking them."""
-    if not run_ids:
-        return {}
-    arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
-    return to_stored_runs(await tx.execute(_READ_UNLOCKED, arguments))
+    return set((await tx.execute(_LOCK_FREE, run_id_arguments(run_ids))).scalars())
 
 
 def _run_id(row: StoredRun) -> str:
@@ -165,8 +120,7 @@ def new_run_columns(new: Sequence[StoredRun]) -> Columns:
     """Write new runs as rows, in the order of their ids."""
     rows = sorted(new, key=_run_id)
     return {
-        **_changed_columns(rows),
-        "revision": [row.revision for row in rows],
+        **changed_run_columns(rows),
         "definition_id": [row.definition_id for row in rows],
         "key": [row.run.key for row in rows],
         "input": [dumps(row.run.input) for row in rows],
@@ -175,19 +129,12 @@ def new_run_columns(new: Sequence[StoredRun]) -> Columns:
     }
 
 
-def changed_run_columns(changed: Sequence[StoredRun], appended: Collection[str] = ()) -> Columns:
-    """Write what changes in runs as rows, in the order of their ids; see `save`."""
+def changed_run_columns(changed: Sequence[StoredRun]) -> dict[str, list[Any]]:
+    """Write what changes in runs as rows, in the order of their ids."""
     rows = sorted(changed, key=_run_id)
     return {
-        **_changed_columns(rows),
-        "read_revision": [row.revision for row in rows],
-        "revision": [row.revision + (row.run.run_id in appended) for row in rows],
-    }
-
-
-def _changed_columns(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
-    return {
         "run_id": [row.run.run_id for row in rows],
+        "revision": [row.revision for row in rows],
         "status": [row.run.status.value for row in rows],
         "state": [dumps(to_snapshot(row.run)) for row in rows],
         "finished_at": [row.run.finished_at for row in rows],
@@ -229,7 +176,10 @@ def to_stored_runs(rows: Iterable[RunRow]) -> dict[str, StoredRun]:
             finished_at=finished_at,
         )
         run = restore_run(identity, orjson.loads(state))
-        found[run_id] = StoredRun(run, definition_id, wake_at, revision)
+        size = len(state) + len(input_json)
+        found[run_id] = StoredRun(
+            run=run, definition_id=definition_id, wake_at=wake_at, revision=revision, size=size
+        )
     return found
 
 
@@ -264,54 +214,8 @@ def within_bytes(query: str) -> Statement:
     return text(_WITHIN_BYTES_SQL.format(query))
 
 
-_READ_UNLOCKED = within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN}")
+_READ = within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN}")
 
-_LOCK = within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r")
-
-_LOCK_SKIP_LOCKED = within_bytes(
-    f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN} ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED"
-)
-
-_INSERT = text(
-    """
-    INSERT INTO saga_engine.run (run_id, started_at, finished_at, deadline, wake_at,
-        definition_id, revision, status, key, input, state)
-    SELECT u.run_id, u.started_at, u.finished_at, u.deadline, u.wake_at,
-        u.definition_id, u.revision, u.status, u.key, u.input::jsonb, u.state::jsonb
-    FROM unnest(CAST(:run_id AS uuid[]), CAST(:started_at AS timestamptz[]),
-        CAST(:finished_at AS timestamptz[]), CAST(:deadline AS timestamptz[]),
-        CAST(:wake_at AS timestamptz[]), CAST(:definition_id AS integer[]),
-        CAST(:revision AS integer[]), CAST(:status AS text[]), CAST(:key AS text[]),
-        CAST(:input AS text[]), CAST(:state AS text[]))
-        AS u(run_id, started_at, finished_at, deadline, wake_at,
-            definition_id, revision, status, key, input, state)
-    WHERE NOT EXISTS (
-        SELECT FROM saga_engine.pending_request AS p WHERE p.run_id = u.run_id AND p.kind = 'start')
-    ON CONFLICT (run_id) DO NOTHING
-    RETURNING run_id::text"""
-)
-
-# The planner expects ten rows of an unnested parameter and would use a nested loop; the series
-# makes it expect a thousand, and hash them. The condition on the array is repeated, so that a plan
-# made while the table was empty reads only these rows when it is full.
-_SAVE = text(
-    """
-    UPDATE saga_engine.run AS r
-    SET status = u.status, revision = u.revision, state = u.state::jsonb,
-        finished_at = u.finished_at, updated_at = clock_timestamp(),
-        wake_at = CASE
-            WHEN u.finished_at IS NOT NULL THEN NULL
-            WHEN r.wake_at <= clock_timestamp() OR r.wake_at IS NULL OR u.wake_at < r.wake_at
-                THEN u.wake_at
-            ELSE r.wake_at END
-    FROM ROWS FROM (
-        unnest(CAST(:run_id AS uuid[]), CAST(:status AS text[]),
-            CAST(:read_revision AS integer[]), CAST(:revision AS integer[]),
-            CAST(:state AS text[]), CAST(:finished_at AS timestamptz[]),
-            CAST(:wake_at AS timestamptz[])),
-        generate_series(1, cardinality(CAST(:run_id AS uuid[]))))
-        AS u(run_id, status, read_revision, revision, state, finished_at, wake_at, ordinal)
-    WHERE r.run_id = u.run_id AND r.revision = u.read_revision
-        AND r.run_id = ANY (CAST(:run_id AS uuid[]))
-        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
+_LOCK_FREE = text(
+    f"SELECT r.run_id::text FROM saga_engine.run AS r {_RUN_ID_IN} FOR UPDATE SKIP LOCKED"  # noqa: S608
 )

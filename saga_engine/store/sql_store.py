@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 
 from saga_engine.decider.events import Event
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
-from saga_engine.postgres.statement import Transaction, TransactionSource
+from saga_engine.postgres.statement import BatchOfStatements, BatchSource, Transaction
 from saga_engine.protocol.run_result import RunResult
 from saga_engine.saga.definition import Saga
 from saga_engine.store import (
     audit,
     backlog_counts,
+    batch_append,
     business_keys,
     crash_suspects,
     dead_letters,
@@ -23,7 +24,6 @@ from saga_engine.store import (
     due_runs,
     engine_identity,
     incidents,
-    journal,
     outbox,
     partitions,
     pending_requests,
@@ -35,12 +35,13 @@ from saga_engine.store import (
 )
 from saga_engine.store.audit import ActionOutcome
 from saga_engine.store.backlog_counts import BacklogCounts
+from saga_engine.store.batch_append import AppendResult, BatchAppend
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.definitions import DEFAULT_PRESENCE_POLICY, PresencePolicy
+from saga_engine.store.due_runs import DueRuns
 from saga_engine.store.engine_identity import TokenKeys
-from saga_engine.store.journal import NewJournalRow
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.partitions import LockRetry, MaintenanceResult
 from saga_engine.store.pending_requests import (
@@ -51,54 +52,60 @@ from saga_engine.store.pending_requests import (
     ReadLimits,
 )
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
-from saga_engine.vocabulary import Command
 
 
 class SqlStoreTransaction:
-    """A StoreTransaction over one transaction of PostgreSQL."""
+    """
+    A StoreTransaction over one transaction of PostgreSQL.
 
-    def __init__(self, tx: Transaction) -> None:
+    A method that changes or locks rows begins the transaction, unless it is `append_runs`.
+    """
+
+    def __init__(self, tx: BatchOfStatements) -> None:
         self._tx = tx
+
+    @property
+    def has_started(self) -> bool:
+        return self._tx.has_started
+
+    @property
+    def epoch(self) -> int | None:
+        return self._tx.epoch
+
+    async def begin(self) -> None:
+        await self._tx.begin()
+
+    async def _started(self) -> Transaction:
+        await self._tx.begin()
+        return self._tx
 
     async def database_now(self) -> datetime:
         return await runs.database_now(self._tx)
 
-    async def lock_runs(
-        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-    ) -> dict[str, StoredRun]:
-        return await runs.lock(self._tx, run_ids, max_bytes=max_bytes)
-
-    async def lock_free_runs(
-        self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-    ) -> dict[str, StoredRun]:
-        return await runs.lock_skip_locked(self._tx, run_ids, max_bytes=max_bytes)
+    async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
+        return await runs.lockable(await self._started(), run_ids)
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
     ) -> dict[str, StoredRun]:
-        return await runs.read_unlocked(self._tx, run_ids, max_bytes=max_bytes)
+        return await runs.read(self._tx, run_ids, max_bytes=max_bytes)
 
     async def read_statuses(self, run_ids: Collection[str]) -> dict[str, RunResult]:
         return await run_statuses.read(self._tx, run_ids)
 
-    async def insert_runs(self, new: Sequence[StoredRun]) -> set[str]:
-        return await runs.insert(self._tx, new)
+    async def append_runs(self, batch: BatchAppend) -> AppendResult:
+        return await batch_append.append(self._tx, batch)
 
-    async def save_runs(
-        self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
-    ) -> None:
-        await runs.save(self._tx, changed, appended=appended)
-
-    async def lock_due_runs(
+    async def claim_due_runs(
         self,
         definition_ids: Sequence[int],
         limit: int,
         *,
-        max_bytes: int = UNLIMITED_BYTES,
+        lease: timedelta,
         excluding: Collection[str] = (),
-    ) -> dict[str, StoredRun]:
-        return await due_runs.lock_due(
-            self._tx, definition_ids, limit, max_bytes=max_bytes, excluding=excluding
+    ) -> DueRuns:
+        return await due_runs.claim_due(
+            await self._started(), definition_ids, limit, lease=lease, excluding=excluding
         )
 
     async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
@@ -110,23 +117,24 @@ class SqlStoreTransaction:
         return await due_runs.due_within(self._tx, horizons, count_limit)
 
     async def defer_wake(self, run_id: str, delay: timedelta) -> None:
-        await due_runs.defer_wake(self._tx, run_id, delay)
+        await due_runs.defer_wake(await self._started(), run_id, delay)
 
     async def reserve_keys(
         self, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
     ) -> list[KeyOwner | None]:
-        return await business_keys.try_reserve(self._tx, requests, encryption)
+        return await business_keys.try_reserve(await self._started(), requests, encryption)
 
     async def release_key(self, saga: str, key: str, run_id: str) -> None:
-        await business_keys.release(self._tx, saga, key, run_id)
+        await business_keys.release(await self._started(), saga, key, run_id)
 
     async def record_requests(self, requests: Sequence[NewRequest]) -> None:
-        await pending_requests.record(self._tx, requests)
+        await pending_requests.record(await self._started(), requests)
 
     async def find_starts(
         self, run_ids: Collection[str], count_limit: int = 0
     ) -> dict[str, PendingStart]:
-        return await pending_requests.find_starts(self._tx, run_ids, count_limit)
+        tx = await self._started() if count_limit else self._tx
+        return await pending_requests.find_starts(tx, run_ids, count_limit)
 
     async def existing_runs(self, run_ids: Collection[str]) -> set[str]:
         return await pending_requests.existing_runs(self._tx, run_ids)
@@ -145,7 +153,7 @@ class SqlStoreTransaction:
         max_bytes: int = UNLIMITED_BYTES,
     ) -> list[PendingRequest]:
         return await request_queue.take(
-            self._tx,
+            await self._started(),
             definition_ids=definition_ids,
             limit=limit,
             body_limits=body_limits,
@@ -162,7 +170,7 @@ class SqlStoreTransaction:
         max_bytes: int = UNLIMITED_BYTES,
     ) -> list[PendingRequest]:
         return await request_queue.take_starts(
-            self._tx,
+            await self._started(),
             slots,
             definition_ids=definition_ids,
             limit=limit,
@@ -171,7 +179,7 @@ class SqlStoreTransaction:
         )
 
     async def defer_requests(self, ids: Sequence[int], delay: timedelta) -> None:
-        await request_queue.defer(self._tx, ids, delay)
+        await request_queue.defer(await self._started(), ids, delay)
 
     async def sagas_with_starts(
         self, sagas: Sequence[str], definition_ids: Sequence[int]
@@ -184,32 +192,25 @@ class SqlStoreTransaction:
     async def take_stranded_starts(
         self, min_age: timedelta, limit: int, body_limits: ReadLimits
     ) -> list[PendingRequest]:
-        return await stranded_starts.take_without_definition(self._tx, min_age, limit, body_limits)
-
-    async def add_commands(self, commands: Sequence[Command]) -> list[int]:
-        return await outbox.add(self._tx, commands)
-
-    async def delete_commands(self, ids: Sequence[int]) -> None:
-        await outbox.delete(self._tx, ids)
+        return await stranded_starts.take_without_definition(
+            await self._started(), min_age, limit, body_limits
+        )
 
     async def claim_stale_commands(
         self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
     ) -> StaleCommands:
-        return await outbox.claim_stale(self._tx, age, limit, max_bytes=max_bytes)
-
-    async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
-        await journal.append(self._tx, rows)
+        return await outbox.claim_stale(await self._started(), age, limit, max_bytes=max_bytes)
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
-        await incidents.record(self._tx, events)
+        await incidents.record(await self._started(), events)
 
     async def record_dead_letters(
         self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int
     ) -> None:
-        await dead_letters.record(self._tx, letters, max_body_bytes, quota)
+        await dead_letters.record(await self._started(), letters, max_body_bytes, quota)
 
     async def record_outcomes(self, outcomes: Sequence[ActionOutcome]) -> None:
-        await audit.record_outcomes(self._tx, outcomes)
+        await audit.record_outcomes(await self._started(), outcomes)
 
     async def count_backlog(self, count_limit: int) -> BacklogCounts:
         return await backlog_counts.count_backlog(self._tx, count_limit)
@@ -217,18 +218,18 @@ class SqlStoreTransaction:
     async def register_definitions(
         self, sagas: Sequence[Saga], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
     ) -> dict[tuple[str, int], int]:
-        return await definitions.register(self._tx, sagas, policy)
+        return await definitions.register(await self._started(), sagas, policy)
 
     async def refresh_presence(
         self, ids: Collection[int], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
     ) -> None:
-        await definitions.refresh_presence(self._tx, ids, policy)
+        await definitions.refresh_presence(await self._started(), ids, policy)
 
     async def known_versions(self, names: Collection[str]) -> set[tuple[str, int]]:
         return await definitions.known_versions(self._tx, names)
 
     async def token_keys(self) -> TokenKeys:
-        return await engine_identity.token_keys(self._tx)
+        return await engine_identity.token_keys(await self._started())
 
     async def read_suspects(self) -> dict[str, CrashSuspect]:
         return await crash_suspects.read_all(self._tx)
@@ -240,19 +241,19 @@ class SqlStoreTransaction:
         return await crash_suspects.read_among(self._tx, run_ids)
 
     async def clear_suspects(self, run_ids: Collection[str]) -> None:
-        await crash_suspects.clear(self._tx, run_ids)
+        await crash_suspects.clear(await self._started(), run_ids)
 
     async def allow_retry(self, run_id: str) -> None:
-        await crash_suspects.allow_retry(self._tx, run_id)
+        await crash_suspects.allow_retry(await self._started(), run_id)
 
     async def delete_expired_suspects(self) -> None:
-        await crash_suspects.delete_expired(self._tx)
+        await crash_suspects.delete_expired(await self._started())
 
     async def take_oldest_request(
         self, run_id: str, definition_ids: Sequence[int], body_limits: ReadLimits
     ) -> list[PendingRequest]:
         return await crash_suspects.take_oldest_request(
-            self._tx, run_id, definition_ids, body_limits
+            await self._started(), run_id, definition_ids, body_limits
         )
 
 
@@ -264,12 +265,18 @@ class SqlStore:
         database: opens the transactions.
     """
 
-    def __init__(self, database: TransactionSource) -> None:
+    def __init__(self, database: BatchSource) -> None:
         self._database = database
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlStoreTransaction]:
-        async with self._database.transaction() as tx:
+        async with self.batch() as tx:
+            await tx.begin()
+            yield tx
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[SqlStoreTransaction]:
+        async with self._database.batch() as tx:
             yield SqlStoreTransaction(tx)
 
     async def maintain_partitions(

@@ -5,13 +5,16 @@ The path of one delivery, in order:
 
     1. `loops` takes deliveries from the consumer, as many as have arrived, up to `batch_size`.
     2. `decode` turns each into a work item, a status query or a dead letter (`work_item`).
-    3. `batch_runner` opens a transaction and retries it until it is committed.
-    4. `batch_transaction` locks the runs in the order of their ids and decides each work item. For
-       a start, `starts` reserves the business key, asks `admission` for a slot and inserts the run.
+    3. `batch_runner` runs the batch, and what is left of it again, until everything is committed.
+    4. `batch_transaction` takes the runs from the `run_cache`, or reads them, and decides each work
+       item; no run is locked. For a start, `starts` asks `admission` for a slot.
     5. `change_set` collects the decisions and each work item's fate.
-    6. `flush` writes it: runs, journal, incidents, outbox, dead letters, pending requests, audit.
-    7. `batch_runner` deletes the outbox rows that the broker has confirmed since the last
-       transaction, and commits.
+    6. `flush` writes it. Usually that is one statement, committed alone (`store.batch_append`): the
+       journal, runs, keys, outbox, and the deletion of outbox rows that the broker has confirmed.
+       If there are incidents, dead letters, pending requests or audit records, too, it is one
+       transaction.
+    7. `transaction_runner` keeps the runs in the cache. A run that another worker has decided first
+       is lost: its work items are decided again, from step 4.
     8. `emit` emits telemetry events, `admission` adapts its limits to the replies, and
        `outbox_publisher` publishes commands, answers and run-finished messages.
     9. `loops` acknowledges the deliveries.
@@ -34,8 +37,11 @@ Before the transaction
     work_item               the values that a batch works on
 
 The batch
-    batch_runner            transaction, commit, publish; retries, lock strategies, bisecting
-    batch_transaction       locks runs and decides work items
+    batch_runner            runs a batch until it is committed: lost runs, retries, bisecting
+    transaction_runner      one transaction: decide, append, publish, remember
+    batch_transaction       reads runs and decides work items
+    run_cache               the runs that this worker has read or decided last
+    database_clock          the time of the database, without asking for it
     authorization           which RabbitMQ users may reply to a command or request a run; the
                             batch_transaction asks it and rejects the others
     crash_suspects          runs whose call into user code has ended a worker
@@ -45,7 +51,7 @@ The batch
     flush                   writes the change set
 
 Starts
-    starts                  the order of the steps, business keys, inserting runs
+    starts                  plain starts, and careful ones: the order of the steps, business keys
     start_preparation       decides the first step of a run
     start_refusals          refuses a start and releases its key
     repeated_starts         answers a start of a run that exists already

@@ -1,9 +1,13 @@
 """
-Runs one batch from start to finish: transaction, commit, publish.
+Runs one batch from start to finish: decide, append, publish.
 
 Deliveries, timers and pending requests all come through here. A `BatchRunner` retries a batch until
-it is committed, and changes two things between the attempts: how the batch treats locked rows, and
-how large it is.
+it is committed, and changes three things between the attempts: which work items are left, how the
+batch treats locked rows, and how large it is.
+
+**Races.** No run is locked while it is decided. If another worker has decided about a run first,
+the batch loses that run: it is read again, and its work items are decided again. The other runs of
+the batch are committed. So are starts that conflict with something; they are processed carefully.
 
 **Locks.** The first attempt waits for rows that another transaction has locked, at most for
 `database_lock_timeout`. After a lock timeout the batch takes the next `LockStrategy`: skip the runs
@@ -16,37 +20,32 @@ halved too: bisecting isolates the work item that is the cause. That one is then
 dead-lettered if the database refuses it. During an outage the deliveries stay unacknowledged.
 """
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum
 from functools import partial
-from typing import TypeVar
 
 from saga_engine.backoff import Backoff
-from saga_engine.errors import SchemaMismatch, StoreLockTimeout, StoreUnavailable
+from saga_engine.errors import StoreLockTimeout
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
-from saga_engine.settings import Settings
-from saga_engine.store.interfaces import Store, StoreTransaction
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.telemetry.events import (
-    BatchProcessed,
     DatabaseUnavailable,
     Emitter,
     InternalErrorCaught,
     describe_error,
 )
 from saga_engine.telemetry.operations import Operation
-from saga_engine.waiting import wait_for_event
-from saga_engine.worker.admission import Admission
-from saga_engine.worker.batch_transaction import BatchTransaction
-from saga_engine.worker.change_set import ChangeSet
+from saga_engine.worker.batch_transaction import BatchMode, BatchTransaction
 from saga_engine.worker.crash_suspects import SuspectsInBatch
-from saga_engine.worker.emit import emit_committed
-from saga_engine.worker.flush import flush_changes
-from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.flush import RunsChanged
 from saga_engine.worker.periodic import MAX_RETRY_DELAY
-from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.transaction_runner import (
+    DATABASE_UNAVAILABLE,
+    MAX_RACES,
+    TransactionRunner,
+    too_many_races,
+)
 from saga_engine.worker.work_item import (
     DeadLetterItem,
     StatusQuery,
@@ -55,6 +54,7 @@ from saga_engine.worker.work_item import (
     WorkBatchEntry,
     WorkItem,
     has_signed_token,
+    is_timer,
 )
 
 _BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
@@ -65,12 +65,6 @@ MAX_FIXED_DELAY = 1.0
 Half of each delay, up to so many seconds, is always waited. A transaction that succeeds ends the
 rest: it shows that the database is available, not that it accepts this batch.
 """
-
-DATABASE_UNAVAILABLE = (StoreUnavailable, SchemaMismatch)
-"""What is retried without end: no database, or one whose schema is not migrated yet."""
-
-BatchOperation = Callable[[StoreTransaction, BatchTransaction], Awaitable[int | None]]
-QueryResult = TypeVar("QueryResult")
 
 
 class LockStrategy(Enum):
@@ -89,23 +83,11 @@ class LockStrategy(Enum):
 
 
 class BatchRunner:
-    """Turns work items into committed decisions, and those into published messages."""
+    """Runs batches until they are committed."""
 
-    def __init__(
-        self,
-        store: Store,
-        registry: SagaRegistry,
-        outbox_publisher: OutboxPublisher,
-        settings: Settings,
-        emit: Emitter,
-    ) -> None:
-        self._store = store
-        self._registry = registry
-        self._outbox_publisher = outbox_publisher
-        self._settings = settings
+    def __init__(self, transactions: TransactionRunner, emit: Emitter) -> None:
+        self._transactions = transactions
         self._emit = emit
-        self._database_reached = asyncio.Event()
-        self.admission = Admission(registry, settings)
 
     async def process(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """
@@ -119,111 +101,69 @@ class BatchRunner:
             be acknowledged; these must not be, and go to another worker when this one stops.
         """
         strategy, earlier_failures = LockStrategy.WAIT_FOR_LOCKS, failures
+        races = 0
         while True:
             if _entry_count(work_batch) > 1 and (
                 strategy is LockStrategy.DEFER_ALL or failures > earlier_failures
             ):
                 return await self._bisect(work_batch, failures)
             try:
-                await self.run_transaction(partial(_process, work_batch, strategy))
+                work_batch = await self._run_once(work_batch, strategy, races)
             except DATABASE_UNAVAILABLE as error:
                 strategy = strategy.after_failure(error)
-                if strategy is not LockStrategy.WAIT_FOR_LOCKS:
-                    continue
-                self._emit(DatabaseUnavailable(operation=Operation.BATCH, problem=str(error)))
-                failures += 1
-                await self._wait_before_retry(failures)
+                if strategy is LockStrategy.WAIT_FOR_LOCKS:
+                    failures += 1
+                    await self._wait_before_retry(error, failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug, isolated below
                 return await self._isolate_failure(work_batch, error)
             else:
-                return []
+                if not _entry_count(work_batch):
+                    return []
+                races += 1
 
-    async def run_transaction(self, operation: BatchOperation) -> int:
+    async def _run_once(
+        self, work_batch: WorkBatch, strategy: LockStrategy, races: int
+    ) -> WorkBatch:
         """
-        Run one transaction and publish what it decided; returns what *operation* returns.
+        Run one transaction; returns what is left to be processed.
+
+        Args:
+            races: how many attempts have left something. After the first one starts are processed
+                carefully.
 
         Raises:
-            StoreUnavailable: it is not known whether the commit succeeded.
-            StoreRefused: nothing was written.
+            StoreUnavailable: other workers were faster MAX_RACES times. Each time one of them has
+                made progress, so a smaller batch, or the same one after a delay, will succeed.
         """
-        confirmed_ids = self._outbox_publisher.take_confirmed()
-        started_at = time.perf_counter()
+        mode = await self._batch_mode(work_batch, strategy, careful=races > 0)
         try:
-            with self.admission.track_transaction() as admitted:
-                async with self._store.transaction() as tx:
-                    changes = ChangeSet(await tx.database_now(), admitted)
-                    batch = BatchTransaction(
-                        tx, self._registry, self.admission, changes, self._settings
-                    )
-                    trigger_count = await operation(tx, batch)
-                    await flush_changes(tx, changes, self._settings)
-                    await tx.delete_commands(confirmed_ids)
-                    decided_at = time.perf_counter()
-        except BaseException as error:
-            self._outbox_publisher.give_back(confirmed_ids)
-            self._on_transaction_error(error)
-            raise
-        committed_at = time.perf_counter()
-        self._on_database_reached()
-        await self._after_commit(changes)
-        if trigger_count:
-            self._emit(
-                BatchProcessed(
-                    triggers=trigger_count,
-                    decide_s=decided_at - started_at,
-                    commit_s=committed_at - decided_at,
-                    publish_s=time.perf_counter() - committed_at,
-                )
+            committed = await self._transactions.run_once(
+                partial(_process, work_batch, strategy, mode)
             )
-        return trigger_count or 0
+            remaining = committed.remaining_of(work_batch)
+        except RunsChanged:
+            remaining = work_batch
+        if _entry_count(remaining) and races and races % MAX_RACES == 0:
+            raise too_many_races()
+        return remaining
 
-    async def read(
-        self, query: Callable[[StoreTransaction], Awaitable[QueryResult]]
-    ) -> QueryResult:
-        """
-        Run one transaction that only reads; returns what *query* returns.
-
-        Raises:
-            StoreUnavailable: the query could not be answered.
-        """
-        try:
-            async with self._store.transaction() as tx:
-                result = await query(tx)
-        except BaseException as error:
-            self._on_transaction_error(error)
-            raise
-        self._on_database_reached()
-        return result
-
-    def _on_database_reached(self) -> None:
-        """The database has answered: wake the batches that wait for it."""
-        self._database_reached.set()
-        self._database_reached = asyncio.Event()
-        self.admission.connection_restored()
-
-    def _on_transaction_error(self, error: BaseException) -> None:
-        """Pause admission's measurements if the database is unavailable."""
-        if isinstance(error, DATABASE_UNAVAILABLE) and not isinstance(error, StoreLockTimeout):
-            self.admission.connection_lost()
-
-    async def _after_commit(self, changes: ChangeSet) -> None:
-        """Emit, measure and publish; a bug here must not make the commit look like a failure."""
-        try:
-            emit_committed(self._emit, changes)
-            self.admission.adapt(changes)
-            await self._outbox_publisher.publish_batch(changes.after_commit)
-        except Exception as error:  # noqa: BLE001 - reported; commands are resent, clients ask again
-            self._emit(
-                InternalErrorCaught(operation=Operation.PUBLISH, problem=describe_error(error))
+    async def _batch_mode(
+        self, work_batch: WorkBatch, strategy: LockStrategy, *, careful: bool
+    ) -> BatchMode:
+        """How this attempt is processed; to skip locked runs, they are looked for first."""
+        locked_elsewhere: Collection[str] = ()
+        if strategy is LockStrategy.SKIP_LOCKED:
+            locked_elsewhere = await self._transactions.find_locked(
+                {each.run_id for each in work_batch.work_items}
             )
+        return BatchMode(careful=careful, locked_elsewhere=locked_elsewhere)
 
-    async def _wait_before_retry(self, failures: int) -> None:
+    async def _wait_before_retry(self, error: Exception, failures: int) -> None:
         """Wait with backoff, or until the database has answered another transaction."""
-        database_reached = self._database_reached
+        self._emit(DatabaseUnavailable(operation=Operation.BATCH, problem=str(error)))
         max_delay = _BACKOFF.delay(failures)
         min_delay = min(MAX_FIXED_DELAY, max_delay / 2)
-        await asyncio.sleep(min_delay)
-        await wait_for_event(database_reached, max_delay - min_delay)
+        await self._transactions.wait_until_reached(min_delay, max_delay)
 
     async def _bisect(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """Process each half on its own, down to a single entry."""
@@ -258,8 +198,23 @@ class BatchRunner:
         return unprocessed
 
     async def _dead_letter(self, work_batch: WorkBatch, error: Exception) -> list[Delivery]:
-        """Dead-letter the one work item that cannot be processed; without a delivery, drop it."""
-        self._emit(InternalErrorCaught(operation=Operation.BATCH, problem=describe_error(error)))
+        """
+        Dead-letter the one work item that cannot be processed.
+
+        Without a delivery it is dropped; a run whose timer it is backs off.
+        """
+        problem = describe_error(error)
+        for work_item in work_batch.work_items:
+            if is_timer(work_item):
+                run_id = work_item.run_id
+                self._emit(
+                    InternalErrorCaught(
+                        operation=Operation.DUE_RUNS, problem=problem, run_id=run_id
+                    )
+                )
+                await self._transactions.run(partial(_postpone, run_id))
+                return []
+        self._emit(InternalErrorCaught(operation=Operation.BATCH, problem=problem))
         for work_item in work_batch.work_items:
             if work_item.delivery is not None:
                 dead_letter = DeadLetterItem(
@@ -277,10 +232,10 @@ class BatchRunner:
 async def _process(
     work_batch: WorkBatch,
     strategy: LockStrategy,
+    mode: BatchMode,
     _tx: StoreTransaction,
     batch: BatchTransaction,
 ) -> int:
-    wait_for_locks = strategy is not LockStrategy.SKIP_LOCKED
     count = len(work_batch.work_items)
     if strategy is LockStrategy.DEFER_ALL:
         for work_item in work_batch.work_items:
@@ -288,8 +243,12 @@ async def _process(
         work_batch = WorkBatch(
             status_queries=work_batch.status_queries, dead_letters=work_batch.dead_letters
         )
-    await batch.process(work_batch, wait_for_locks=wait_for_locks)
+    await batch.process(work_batch, mode)
     return count
+
+
+async def _postpone(run_id: str, _tx: StoreTransaction, batch: BatchTransaction) -> None:
+    batch.postpone(run_id)
 
 
 def _entry_count(work_batch: WorkBatch) -> int:

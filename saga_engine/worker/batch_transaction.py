@@ -1,20 +1,19 @@
 """
-The inside of a batch's transaction: locks the runs and decides every work item.
+The inside of a batch: reads the runs and decides every work item.
 
-A batch takes what has arrived, groups it by run and locks the rows in the order of their ids, so
-any number of workers can process batches of the same runs without a deadlock. A single work item
-takes the same path. Decisions are made in memory and collected in a `ChangeSet`; `flush` then
-writes it in a few set-based statements for a batch of any size. Some statements write before that:
-`starts` reserves business keys and inserts runs, and this module releases the key of a start that
-is refused and clears crash suspects.
+A batch takes what has arrived and groups it by run. A run is taken from the cache of this worker,
+or read; no row is locked. Decisions are made in memory and collected in a `ChangeSet`; `flush` then
+writes it in one statement for a batch of any size, in which the journal is the fence between
+workers. A single work item takes the same path. Some statements write before that: `starts`
+reserves business keys, and this module releases the key of a start that is refused and clears crash
+suspects.
 
 A run whose definition is not loaded here is not decided: its work item is stored for a worker that
 has the definition. A message from a user that may not send it is dead-lettered and reaches no run.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
 
 from saga_engine.decider.commands import wake_at
 from saga_engine.decider.decide import decide
@@ -40,18 +39,32 @@ from saga_engine.worker.authorization import sender_refusal
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.crash_suspects import SuspectTimeLimit, ensure_alone
 from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.run_cache import RunCache
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.status_queries import answer_status_queries
 from saga_engine.worker.timeslice import Timeslice
-from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem
+from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem, is_timer
 
 INTERNAL_ERROR_TEXT = "The engine could not handle it; see its log."
 
-INTERNAL_ERROR_DELAY = timedelta(minutes=5)
-"""
-The backoff of a run whose timers hit a bug of the engine, and of a request that does. It is longer
-than `idle_run_threshold`, so that such a run does not keep a slot that another run could use.
-"""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchMode:
+    """
+    How a batch is processed.
+
+    Args:
+        careful: whether starts are processed one statement after another: what a start conflicts
+            with is found out and answered. Otherwise they start in the statement that writes all
+            runs, and one that loses there is processed again, carefully.
+        locked_elsewhere: runs that another transaction has locked; their work items are deferred.
+    """
+
+    careful: bool = False
+    locked_elsewhere: Collection[str] = frozenset()
+
+
+CAREFUL = BatchMode(careful=True)
 
 
 class BatchTransaction:
@@ -62,25 +75,22 @@ class BatchTransaction:
         tx: StoreTransaction,
         registry: SagaRegistry,
         admission: Admission,
+        cache: RunCache,
         changes: ChangeSet,
         settings: Settings,
     ) -> None:
         self._tx = tx
         self._registry = registry
         self._admission = admission
+        self._cache = cache
         self._changes = changes
         self._settings = settings
         self._queued_starts: dict[str, PendingStart] = {}
-        self._locked_elsewhere: set[str] = set()
+        self._locked_elsewhere: Collection[str] = frozenset()
 
-    async def process(self, work_batch: WorkBatch, *, wait_for_locks: bool) -> None:
-        """
-        Decide everything in *work_batch*.
-
-        Args:
-            wait_for_locks: whether to wait for a run that another transaction has locked.
-                Otherwise the work items for that run are deferred.
-        """
+    async def process(self, work_batch: WorkBatch, mode: BatchMode = CAREFUL) -> None:
+        """Decide everything in *work_batch*."""
+        self._locked_elsewhere = mode.locked_elsewhere
         await self._watch_suspects(work_batch)
         changes = self._changes
         for dead_letter in work_batch.dead_letters:
@@ -94,21 +104,27 @@ class BatchTransaction:
         ]
         others = [each for each in work_batch.work_items if not isinstance(each.trigger, Start)]
         if starts:
-            await self._start_processor().process(starts)
-        run_ids_to_lock = {each.run_id for each in others} - changes.locked_runs.keys()
-        if run_ids_to_lock:
-            await self._lock_runs(run_ids_to_lock, wait_for_locks=wait_for_locks)
-            await self._load_queued_starts(
-                run_ids_to_lock - changes.locked_runs.keys() - self._locked_elsewhere
-            )
+            await self._start_processor().process(starts, careful=mode.careful)
+        others = self._behind_no_start(others)
+        await self._load_runs({each.run_id for each in others})
         timeslice = Timeslice()
         for work_item in others:
             self._process_item(work_item)
             await timeslice.yield_if_over()
-        if work_batch.status_queries:
-            await answer_status_queries(self._tx, changes, work_batch.status_queries)
+        undecided = {each.run_id for each in changes.needing_care}
+        queries = [each for each in work_batch.status_queries if each.run_id not in undecided]
+        changes.unanswered = [each for each in work_batch.status_queries if each not in queries]
+        if queries:
+            await answer_status_queries(self._tx, changes, queries)
         if changes.suspect_time_limit is not None:
             await self._resolve_suspects(work_batch.work_items, changes.suspect_time_limit)
+
+    def _behind_no_start(self, work_items: Sequence[WorkItem]) -> list[WorkItem]:
+        """Let what is for a run whose start needs care wait for it; return the others."""
+        needing_care = self._changes.needing_care
+        undecided = {each.run_id for each in needing_care}
+        needing_care += [each for each in work_items if each.run_id in undecided]
+        return [each for each in work_items if each.run_id not in undecided]
 
     def _start_processor(self) -> StartProcessor:
         return StartProcessor(
@@ -131,88 +147,50 @@ class BatchTransaction:
         self, work_items: Sequence[WorkItem], suspect_time_limit: SuspectTimeLimit
     ) -> None:
         """Clear suspects whose call returned; dead-letter messages whose call was refused."""
-        await self._tx.clear_suspects(suspect_time_limit.returned_run_ids)
+        if suspect_time_limit.returned_run_ids:
+            await self._tx.clear_suspects(suspect_time_limit.returned_run_ids)
         for work_item in work_items:
             was_refused = work_item.run_id in suspect_time_limit.refused_run_ids
             if was_refused and isinstance(work_item.trigger, Start | ReplyReceived):
                 self._changes.dead_letter_crash_suspect(work_item)
 
-    async def _lock_runs(self, run_ids: set[str], *, wait_for_locks: bool) -> None:
-        locked_runs, max_bytes = self._changes.locked_runs, self._settings.max_batch_bytes
-        if wait_for_locks:
-            locked_runs.update(await self._tx.lock_runs(run_ids, max_bytes=max_bytes))
-        else:
-            locked_runs.update(await self._tx.lock_free_runs(run_ids, max_bytes=max_bytes))
-            self._locked_elsewhere |= (
-                await self._tx.read_statuses(run_ids - locked_runs.keys())
-            ).keys()
+    async def _load_runs(self, run_ids: set[str]) -> None:
+        """Take runs from the cache, and read the others, or the starts that they wait for."""
+        runs = self._changes.runs
+        run_ids = run_ids - runs.keys() - set(self._locked_elsewhere)
+        runs.update(self._cache.find(run_ids))
+        await self._read_runs(run_ids - runs.keys())
+        if missing := run_ids - runs.keys():
+            await self._load_queued_starts(missing)
 
-    async def _load_queued_starts(self, missing_run_ids: Collection[str]) -> None:
-        """Find the queued starts of runs that have no row, and lock runs that just got one."""
+    async def _read_runs(self, run_ids: set[str]) -> None:
+        if run_ids:
+            max_bytes = self._settings.max_batch_bytes
+            self._changes.runs.update(await self._tx.read_runs(run_ids, max_bytes=max_bytes))
+
+    async def _load_queued_starts(self, missing_run_ids: set[str]) -> None:
+        """Find the queued starts of runs that have no row, and read runs that just got one."""
         count_limit = self._settings.max_pending_requests_per_run
         self._queued_starts = self._changes.queued_starts() | await self._tx.find_starts(
             missing_run_ids, count_limit
         )
         # Each statement has its own snapshot: a start may have become a run between two of them.
-        started_run_ids = set(missing_run_ids) - self._queued_starts.keys()
-        max_bytes = self._settings.max_batch_bytes
-        self._changes.locked_runs.update(
-            await self._tx.lock_runs(started_run_ids, max_bytes=max_bytes)
-        )
-
-    async def wake_run(self, run_id: str) -> None:
-        """Process the timers of one run; if another transaction has locked it, it stays due."""
-        if self.is_suspect(run_id):
-            return  # it is processed alone
-        self._changes.locked_runs.update(await self._tx.lock_free_runs({run_id}))
-        if run_id in self._changes.locked_runs:
-            self._process_item(WorkItem(run_id=run_id, trigger=WakeUp()))
+        await self._read_runs(missing_run_ids - self._queued_starts.keys())
 
     async def process_suspect(self, suspect: CrashSuspect, work_item: WorkItem | None) -> None:
         """Process one pending request of a crash suspect, or its timers if there is none."""
         time_limit = SuspectTimeLimit(self._registry.time_limit, {suspect.run_id: suspect})
         self._changes.suspect_time_limit = time_limit
         if work_item is not None:
-            await self.process(WorkBatch([work_item]), wait_for_locks=False)
+            await self.process(WorkBatch([work_item]))
             return
-        found = await self._tx.lock_free_runs({suspect.run_id})
-        self._changes.locked_runs.update(found)
-        for stored in found.values():
+        await self._read_runs({suspect.run_id})
+        for stored in self._changes.runs.values():
             has_definition = stored.definition_id in self._registry.sagas
-            if (
-                has_definition
-                and stored.wake_at is not None
-                and stored.wake_at <= self._changes.now
-            ):
-                self._changes.changed_run_ids.add(suspect.run_id)
+            is_due = stored.wake_at is not None and stored.wake_at <= self._changes.now
+            if has_definition and is_due:
                 self._process_item(WorkItem(run_id=suspect.run_id, trigger=WakeUp()))
         await self._resolve_suspects((), time_limit)
-
-    async def process_due_runs(self, limit: int) -> int:
-        """Process the timers of up to *limit* runs that are due; returns how many there were."""
-        changes = self._changes
-        found = await self._tx.lock_due_runs(
-            self._registry.definition_ids,
-            limit,
-            max_bytes=self._settings.max_batch_bytes,
-            excluding=self._registry.suspect_run_ids,  # they are processed alone
-        )
-        # A run that this transaction has changed is not read again: it is not saved yet.
-        due = {run_id: run for run_id, run in found.items() if run_id not in changes.locked_runs}
-        changes.locked_runs.update(due)
-        timeslice = Timeslice()
-        for run_id, stored in due.items():
-            await timeslice.yield_if_over()
-            changes.changed_run_ids.add(run_id)  # its wake_at is used up, even if nothing was due
-            saga = self._registry.sagas[stored.definition_id]
-            decision = self._decide(saga, stored.run, WakeUp(), None)
-            if decision is not None:
-                self._apply(saga, stored, decision, None)
-            else:
-                changes.locked_runs[run_id] = replace(
-                    stored, wake_at=changes.now + INTERNAL_ERROR_DELAY
-                )
-        return len(due)
 
     def is_suspect(self, run_id: str) -> bool:
         """Whether a run is a crash suspect, which is processed alone."""
@@ -220,7 +198,12 @@ class BatchTransaction:
 
     def defer(self, work_item: WorkItem) -> None:
         """Store a work item for a retry, without touching its run or its key."""
-        self._changes.defer(work_item)
+        if not is_timer(work_item):  # its run is due again after the lease
+            self._changes.defer(work_item)
+
+    def postpone(self, run_id: str) -> None:
+        """Let a run whose timers hit a bug of the engine back off."""
+        self._changes.postponed_run_ids.add(run_id)
 
     async def handle_internal_error(self, work_item: WorkItem) -> None:
         """
@@ -257,9 +240,9 @@ class BatchTransaction:
 
     def _process_item(self, work_item: WorkItem) -> None:
         changes = self._changes
-        stored = changes.locked_runs.get(work_item.run_id)
+        stored = changes.runs.get(work_item.run_id)
         if work_item.run_id in self._locked_elsewhere:
-            changes.defer(work_item)
+            self.defer(work_item)
             return
         if stored is None and work_item.run_id in self._queued_starts:
             # Checked before it is stored: an unauthorized cancel must not wait with the start.
@@ -300,6 +283,7 @@ class BatchTransaction:
         decision = self._decide(saga, stored.run, work_item.trigger, work_item)
         if decision is None:
             return
+        changes.decided_run_ids.add(work_item.run_id)
         if decision.ignored_reason:
             changes.ignore(work_item, decision.ignored_reason)
         if decision.refusal:
@@ -317,7 +301,7 @@ class BatchTransaction:
         return bool(refusal)
 
     def _decide(
-        self, saga: Saga, run: Run, trigger: Trigger, work_item: WorkItem | None
+        self, saga: Saga, run: Run, trigger: Trigger, work_item: WorkItem
     ) -> Decision | None:
         """Decide; None when the engine has a bug there, which must not stop the other runs."""
         changes, registry = self._changes, self._registry
@@ -326,23 +310,22 @@ class BatchTransaction:
             ports = PayloadPorts(registry.encryption, time_limit, registry.limits)
             decision = decide(saga, run, trigger, changes.now, ports)
         except Exception as error:  # noqa: BLE001 - `decide` is total, so this is a bug of the engine
-            self._changes.after_commit.internal_errors.append((run.run_id, error))
-            if work_item is not None:
-                self._refuse_and_dead_letter(
-                    work_item, f"The engine could not decide it: {type(error).__name__}."
-                )
+            changes.after_commit.internal_errors.append((run.run_id, error))
+            if is_timer(work_item):
+                self.postpone(run.run_id)
+            self._refuse_and_dead_letter(
+                work_item, f"The engine could not decide it: {type(error).__name__}."
+            )
             return None
         changes.after_commit.code_errors.extend(decision.code_errors)
         return decision
 
-    def _apply(
-        self, saga: Saga, before: StoredRun, decision: Decision, work_item: WorkItem | None
-    ) -> Run:
+    def _apply(self, saga: Saga, before: StoredRun, decision: Decision, work_item: WorkItem) -> Run:
         run = decision.run
         assert run is not None, "a run stays a run"
-        after = StoredRun(run, before.definition_id, wake_at(saga, run), before.revision)
-        self._changes.locked_runs[run.run_id] = after
+        self._changes.runs[run.run_id] = replace(before, run=run, wake_at=wake_at(saga, run))
+        if isinstance(work_item.trigger, WakeUp) and decision.ignored_reason is None:
+            self._changes.woken_run_ids.add(run.run_id)
         if decision.events:
-            self._changes.changed_run_ids.add(run.run_id)
             self._changes.record_decision(before.run, run, decision.events, work_item)
         return run

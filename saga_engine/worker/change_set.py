@@ -19,12 +19,11 @@ Each work item meets one or more of these fates:
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from saga_engine.decider.commands import commands_to_send
 from saga_engine.decider.events import Event
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import MalformedReply, ResolveIncident, Start
@@ -32,13 +31,15 @@ from saga_engine.payload.guard import CallTimeLimit, UserCodeError
 from saga_engine.protocol.answer import Answer, AnswerAddress, AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.run_result import RunResult, result_of_run
+from saga_engine.store.batch_append import NewKey
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import StoredRun
-from saga_engine.vocabulary import Command, Failure, IgnoredReason, OperatorActionKind
+from saga_engine.vocabulary import Failure, IgnoredReason, OperatorActionKind
 from saga_engine.worker.crash_suspects import MAX_CRASHES, SuspectTimeLimit
 from saga_engine.worker.work_item import (
     DeadLetterItem,
+    StatusQuery,
     WorkItem,
     as_delivery,
     has_signed_token,
@@ -67,6 +68,15 @@ class OperatorAnswer:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerToSend:
+    """An answer, and the run that was decided for it; empty if it follows from no decision."""
+
+    address: AnswerAddress
+    answer: Answer
+    run_id: str
+
+
 @dataclass(slots=True, kw_only=True)
 class AfterCommit:
     """
@@ -78,7 +88,7 @@ class AfterCommit:
     """
 
     commands: list[OutboxRow] = field(default_factory=list)
-    answers: list[tuple[AnswerAddress, Answer]] = field(default_factory=list)
+    answers: list[AnswerToSend] = field(default_factory=list)
     decisions: list[AppliedDecision] = field(default_factory=list)
     ignored: list[tuple[WorkItem, IgnoredReason]] = field(default_factory=list)
     dead_letters: list[DeadLetterItem] = field(default_factory=list)
@@ -96,18 +106,28 @@ class ChangeSet:
     Attributes:
         now: the time of the database, the same for the whole transaction.
         admitted: how many runs start in it, by saga.
-        locked_runs: the runs that it has locked or inserted, by id: as they will be saved, but
-            with the revision that their rows have until then.
-        changed_run_ids: the ids of those that must be saved.
+        runs: the runs that it has read or started, by id: as they are after its decisions, with
+            the revision that was read.
+        decided_run_ids: the ids of those about which it has decided something.
+        woken_run_ids: the ids of those whose timers it has processed.
+        new_keys: the business keys that are reserved with the start of a run, by its id.
+        postponed_run_ids: runs whose timers hit a bug of the engine.
+        needing_care: starts that a careful batch has to process, see `starts`, and what is for
+            their runs.
+        unanswered: the status queries for these runs.
         suspect_time_limit: set when everything in the batch belongs to one crash suspect.
     """
 
     def __init__(self, now: datetime, admitted: Counter[str]) -> None:
         self.now = now
         self.admitted = admitted
-        self.locked_runs: dict[str, StoredRun] = {}
-        self.changed_run_ids: set[str] = set()
-        self.commands: list[Command] = []
+        self.runs: dict[str, StoredRun] = {}
+        self.decided_run_ids: set[str] = set()
+        self.woken_run_ids: set[str] = set()
+        self.new_keys: dict[str, NewKey] = {}
+        self.postponed_run_ids: set[str] = set()
+        self.needing_care: list[WorkItem] = []
+        self.unanswered: list[StatusQuery] = []
         self.operator_answers: list[OperatorAnswer] = []
         self.suspect_time_limit: SuspectTimeLimit | None = None
         self.after_commit = AfterCommit()
@@ -119,11 +139,30 @@ class ChangeSet:
     def record_decision(
         self, before: Run | None, after: Run, events: Sequence[Event], work_item: WorkItem | None
     ) -> None:
-        """Record a decision and the commands that follow from its events."""
+        """Record a decision that changed a run."""
         self.after_commit.decisions.append(
             AppliedDecision(before=before, after=after, events=events, work_item=work_item)
         )
-        self.commands.extend(commands_to_send(after, events))
+
+    def start(self, stored: StoredRun, events: Sequence[Event], work_item: WorkItem) -> None:
+        """Start a run, and answer the client that it is accepted."""
+        run = stored.run
+        self.runs[run.run_id] = stored
+        self.decided_run_ids.add(run.run_id)
+        self.record_decision(None, run, events, work_item)
+        self.accept(work_item, run)
+
+    def discard_runs(self, lost: Collection[str]) -> None:
+        """Forget what was decided about runs that another worker has decided first."""
+        after_commit = self.after_commit
+        after_commit.decisions = [
+            each for each in after_commit.decisions if each.after.run_id not in lost
+        ]
+        after_commit.answers = [each for each in after_commit.answers if each.run_id not in lost]
+        after_commit.ignored = [each for each in after_commit.ignored if each[0].run_id not in lost]
+        after_commit.code_errors = [
+            each for each in after_commit.code_errors if each.call.run_id not in lost
+        ]
 
     def accept(self, work_item: WorkItem, run: Run) -> None:
         """Answer the client, or the operator, that the request is carried out."""
@@ -147,7 +186,7 @@ class ChangeSet:
             answer = Answer(
                 outcome=outcome, run_id=UUID(run_id or work_item.run_id), refusal=failure
             )
-            self.after_commit.answers.append((work_item.answer_to, answer))
+            self._add_answer(work_item.answer_to, answer, work_item.run_id)
 
     def defer(self, work_item: WorkItem) -> None:
         """Store a work item for a retry: another transaction holds its run or its key."""
@@ -254,7 +293,7 @@ class ChangeSet:
         if dead_letter.answer_to is not None:
             failure = Failure(dead_letter.reason.value, dead_letter.detail)
             answer = Answer(outcome=AnswerOutcome.INVALID, refusal=failure)
-            self.after_commit.answers.append((dead_letter.answer_to, answer))
+            self._add_answer(dead_letter.answer_to, answer, "")
 
     def _record_operator_answer(
         self, audit_id: str, work_item: WorkItem, message: str, *, accepted: bool
@@ -284,8 +323,18 @@ class ChangeSet:
         outcome: AnswerOutcome,
         run_id: str,
         run: RunResult | None,
+        *,
+        is_decided: bool = True,
     ) -> None:
-        """Answer a client about a run, with its state if that is known, if a client waits."""
+        """
+        Answer a client about a run, with its state if that is known, if a client waits.
+
+        Args:
+            is_decided: whether it follows from what this batch has decided about the run.
+        """
         if answer_to is not None:
             answer = Answer(outcome=outcome, run_id=UUID(run_id), run=run)
-            self.after_commit.answers.append((answer_to, answer))
+            self._add_answer(answer_to, answer, run_id if is_decided else "")
+
+    def _add_answer(self, answer_to: AnswerAddress, answer: Answer, run_id: str) -> None:
+        self.after_commit.answers.append(AnswerToSend(answer_to, answer, run_id))

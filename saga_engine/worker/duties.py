@@ -34,6 +34,7 @@ from saga_engine.worker.pending_request_duties import PendingRequestDuties
 from saga_engine.worker.periodic import Duty
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.suspect_duties import SuspectDuties
+from saga_engine.worker.transaction_runner import TransactionRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +53,24 @@ class Duties:
         self,
         store: Store,
         registry: SagaRegistry,
-        batch_runner: BatchRunner,
+        transactions: TransactionRunner,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
         emit: Emitter,
     ) -> None:
         self._registry = registry
-        self._batch_runner = batch_runner
+        self._transactions = transactions
+        batch_runner = BatchRunner(transactions, emit)
         self._outbox_publisher = outbox_publisher
         self._settings = settings
         self.due_runs = DueRunDuties(
-            store, registry, batch_runner, outbox_publisher, settings, emit
+            store, registry, transactions, batch_runner, outbox_publisher, settings
         )
-        self.pending_requests = PendingRequestDuties(store, registry, batch_runner, settings, emit)
-        self.outbox = OutboxDuties(store, batch_runner, outbox_publisher, settings)
-        self.suspects = SuspectDuties(store, registry, batch_runner, settings, emit)
+        self.pending_requests = PendingRequestDuties(store, registry, transactions, settings, emit)
+        self.outbox = OutboxDuties(store, transactions, batch_runner, outbox_publisher, settings)
+        self.suspects = SuspectDuties(store, registry, transactions, settings, emit)
         self.maintenance = MaintenanceDuties(
-            store, registry, batch_runner, outbox_publisher, settings, emit
+            store, registry, transactions, outbox_publisher, settings, emit
         )
 
     def schedule(self) -> Sequence[ScheduledDuty]:
@@ -104,8 +106,8 @@ class Duties:
         Most of the time there is neither; one short transaction finds that out.
         """
         if self._outbox_publisher.blocked:
-            self._batch_runner.admission.connection_lost()  # a successful read restores it
-        has_due_runs, has_requests = await self._batch_runner.read(self._check_for_work)
+            self._transactions.admission.connection_lost()  # a successful read restores it
+        has_due_runs, has_requests = await self._transactions.read(self._check_for_work)
         processed_runs = has_due_runs and await self.due_runs.process()
         return (has_requests and await self.pending_requests.process()) or processed_runs
 

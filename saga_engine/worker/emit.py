@@ -189,7 +189,7 @@ def _incident_resolved(
 def _message_ignored(
     work_item: WorkItem, reason: IgnoredReason, changes: ChangeSet
 ) -> MessageIgnored:
-    stored = changes.locked_runs.get(work_item.run_id)
+    stored = changes.runs.get(work_item.run_id)
     return MessageIgnored(
         reason=reason,
         saga=stored.run.saga if stored else "",
@@ -200,7 +200,7 @@ def _message_ignored(
 
 
 def _message_held(work_item: WorkItem, changes: ChangeSet) -> MessageHeld:
-    stored = changes.locked_runs.get(work_item.run_id)
+    stored = changes.runs.get(work_item.run_id)
     return MessageHeld(
         saga=stored.run.saga if stored else work_item.saga,
         version=stored.run.version if stored else work_item.version,

@@ -1,30 +1,32 @@
 """
-Writes a change set to the store: one set-based statement for each kind of row.
+Writes a change set to the store: the runs in one statement, and one for each other kind of row.
 
-Nothing is decided here. The rows of the runs are locked already, and are saved before everything
-that only this transaction touches, so that two transactions do not wait for each other here.
+Nothing is decided here. Usually a batch has no other rows: then the one statement is committed
+alone. Otherwise everything is one transaction, and the runs come first: if another worker has
+changed one of them, nothing is written and the batch is decided again.
 
-Other modules write in the same transaction: `starts` reserves business keys and inserts runs,
-`start_refusals` and `batch_transaction` release the keys of refused starts, `batch_transaction`
-clears crash suspects, the duties take pending requests, and `batch_runner` deletes the outbox rows
-that the broker has confirmed.
+Other modules write in the same transaction: `starts` reserves business keys, `start_refusals` and
+`batch_transaction` release the keys of refused starts, `batch_transaction` clears crash suspects,
+and the duties take pending requests.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from saga_engine.decider.commands import commands_to_send
+from saga_engine.decider.events import Event, IncidentOpened, IncidentResolved, RunAbandoned
 from saga_engine.decider.triggers import Cancel, ResolveIncident, Start
 from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.token import redact_token
 from saga_engine.settings import Settings
 from saga_engine.store.audit import ActionOutcome, AuditOutcome
+from saga_engine.store.batch_append import AppendResult, BatchAppend, RunAppend
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewDecision, NewJournalRow
-from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import NewRequest, RequestKind
-from saga_engine.store.runs import FIRST_REVISION, StoredRun
+from saga_engine.store.runs import StoredRun
 from saga_engine.store.trigger_data import serialize_trigger
 from saga_engine.worker.change_set import AppliedDecision, ChangeSet
 from saga_engine.worker.work_item import DeadLetterItem, WorkItem
@@ -32,30 +34,130 @@ from saga_engine.worker.work_item import DeadLetterItem, WorkItem
 LOCK_RETRY_DELAY = timedelta(seconds=1)
 """The delay before a deferred work item is retried: another transaction holds its run or key."""
 
+INTERNAL_ERROR_DELAY = timedelta(minutes=5)
+"""
+The backoff of a run whose timers hit a bug of the engine, and of a request that does. It is longer
+than `idle_run_threshold`, so that such a run does not keep a slot that another run could use.
+"""
 
-async def flush_changes(tx: StoreTransaction, changes: ChangeSet, settings: Settings) -> None:
-    """Write the change set; then `after_commit.commands` are the outbox rows to publish."""
+_INCIDENT_EVENTS = (IncidentOpened, IncidentResolved, RunAbandoned)
+
+
+class RunsChanged(Exception):
+    """Another worker has decided about runs of this transaction: nothing of it is written."""
+
+    def __init__(self, run_ids: Collection[str]) -> None:
+        super().__init__(f"{len(run_ids)} runs were changed by another worker")
+        self.run_ids = run_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OtherRows:
+    """What a change set writes besides the runs."""
+
+    incident_events: Sequence[tuple[str, Event]]
+    dead_letters: Sequence[DeadLetter]
+    requests: Sequence[NewRequest]
+    outcomes: Sequence[ActionOutcome]
+    postponed_run_ids: Collection[str]
+
+    def __bool__(self) -> bool:
+        return any(
+            (
+                self.incident_events,
+                self.dead_letters,
+                self.requests,
+                self.outcomes,
+                self.postponed_run_ids,
+            )
+        )
+
+
+async def flush_changes(
+    tx: StoreTransaction,
+    changes: ChangeSet,
+    settings: Settings,
+    confirmed_ids: Sequence[int] = (),
+) -> AppendResult | None:
+    """
+    Write the change set; then `after_commit.commands` are the outbox rows to publish.
+
+    Args:
+        confirmed_ids: rows of the outbox that the broker has confirmed; they are deleted.
+
+    Returns:
+        What became of the runs; None if the change set has none.
+
+    Raises:
+        RunsChanged: another worker was first, and the transaction has other rows.
+    """
+    other_rows = _other_rows(changes)
+    if other_rows:
+        await tx.begin()
+    result = await _append_runs(tx, changes, confirmed_ids)
+    if result is not None and result.lost:
+        if tx.has_started:
+            raise RunsChanged(result.lost)
+        changes.discard_runs(result.lost)
+    if other_rows:
+        await _write_other_rows(tx, other_rows, settings)
+    return result
+
+
+async def _append_runs(
+    tx: StoreTransaction, changes: ChangeSet, confirmed_ids: Sequence[int]
+) -> AppendResult | None:
+    appends = _run_appends(changes)
+    appended_ids = {each.journal_row.run_id for each in appends}
+    unchanged = {
+        run_id: changes.runs[run_id].revision for run_id in changes.decided_run_ids - appended_ids
+    }
+    if not (appends or unchanged or confirmed_ids):
+        return None
+    batch = BatchAppend(runs=appends, unchanged=unchanged, confirmed_ids=confirmed_ids)
+    result = await tx.append_runs(batch)
+    changes.after_commit.commands = list(result.outbox)
+    for each in appends:
+        run_id = each.journal_row.run_id
+        size = changes.runs[run_id].size + result.written_bytes[run_id]
+        changes.runs[run_id] = replace(each.stored_run, size=size)
+    return result
+
+
+def _run_appends(changes: ChangeSet) -> list[RunAppend]:
+    """One entry for each run with a decision, or whose timers were processed."""
+    by_run: dict[str, list[AppliedDecision]] = {run_id: [] for run_id in changes.woken_run_ids}
+    for decision in changes.after_commit.decisions:
+        by_run.setdefault(decision.after.run_id, []).append(decision)
+    return [_run_append(run_id, decisions, changes) for run_id, decisions in by_run.items()]
+
+
+def _run_append(run_id: str, decisions: Sequence[AppliedDecision], changes: ChangeSet) -> RunAppend:
+    stored = _with_next_revision(changes.runs[run_id], decisions)
+    return RunAppend(
+        stored_run=stored,
+        journal_row=NewJournalRow(
+            run_id=run_id,
+            revision=stored.revision,
+            recorded_at=changes.now,
+            decisions=[NewDecision(each.events, _metadata(each)) for each in decisions],
+        ),
+        commands=[
+            command for each in decisions for command in commands_to_send(each.after, each.events)
+        ],
+        new_key=changes.new_keys.get(run_id),
+        wakes=run_id in changes.woken_run_ids,
+    )
+
+
+def _with_next_revision(stored: StoredRun, decisions: Sequence[AppliedDecision]) -> StoredRun:
+    """A run that starts in this batch has its first revision already."""
+    is_started_here = bool(decisions) and decisions[0].before is None
+    return stored if is_started_here else replace(stored, revision=stored.revision + 1)
+
+
+def _other_rows(changes: ChangeSet) -> _OtherRows:
     after_commit = changes.after_commit
-    journal_rows = _journal_rows(changes)
-    await tx.save_runs(
-        [changes.locked_runs[run_id] for run_id in changes.changed_run_ids],
-        appended={each.run_id for each in journal_rows if each.revision > FIRST_REVISION},
-    )
-    await tx.append_to_journal(journal_rows)
-    await tx.record_incidents(
-        [(each.after.run_id, event) for each in after_commit.decisions for event in each.events]
-    )
-    outbox_ids = await tx.add_commands(changes.commands)
-    after_commit.commands = [
-        OutboxRow(outbox_id, command, changes.now)
-        for outbox_id, command in zip(outbox_ids, changes.commands, strict=True)
-    ]
-    dead_letter_rows = [_dead_letter_row(dead_letter) for dead_letter in after_commit.dead_letters]
-    await tx.record_dead_letters(
-        dead_letter_rows,
-        settings.max_dead_letter_body_bytes,
-        settings.max_open_dead_letters_per_source,
-    )
     requests = [
         _pending_request(work_item, changes, timedelta())
         for work_item in after_commit.awaiting_definition
@@ -68,38 +170,42 @@ async def flush_changes(tx: StoreTransaction, changes: ChangeSet, settings: Sett
         _pending_request(work_item, changes, LOCK_RETRY_DELAY)
         for work_item in after_commit.deferred
     ]
-    await tx.record_requests(requests)
-    outcome_rows = [
-        ActionOutcome(
-            each.audit_id,
-            AuditOutcome.ACCEPTED if each.accepted else AuditOutcome.REFUSED,
-            each.message,
+    return _OtherRows(
+        incident_events=[
+            (each.after.run_id, event)
+            for each in after_commit.decisions
+            for event in each.events
+            if isinstance(event, _INCIDENT_EVENTS)
+        ],
+        dead_letters=[_dead_letter_row(each) for each in after_commit.dead_letters],
+        requests=requests,
+        outcomes=[
+            ActionOutcome(
+                each.audit_id,
+                AuditOutcome.ACCEPTED if each.accepted else AuditOutcome.REFUSED,
+                each.message,
+            )
+            for each in changes.operator_answers
+        ],
+        postponed_run_ids=changes.postponed_run_ids,
+    )
+
+
+async def _write_other_rows(tx: StoreTransaction, rows: _OtherRows, settings: Settings) -> None:
+    if rows.incident_events:
+        await tx.record_incidents(rows.incident_events)
+    if rows.dead_letters:
+        await tx.record_dead_letters(
+            rows.dead_letters,
+            settings.max_dead_letter_body_bytes,
+            settings.max_open_dead_letters_per_source,
         )
-        for each in changes.operator_answers
-    ]
-    await tx.record_outcomes(outcome_rows)
-
-
-def _journal_rows(changes: ChangeSet) -> list[NewJournalRow]:
-    """One row for each run with a decision: all its decisions, in order."""
-    by_run: dict[str, list[AppliedDecision]] = {}
-    for decision in changes.after_commit.decisions:
-        by_run.setdefault(decision.after.run_id, []).append(decision)
-    return [
-        NewJournalRow(
-            run_id=run_id,
-            revision=_next_revision(changes.locked_runs[run_id], decisions),
-            recorded_at=changes.now,
-            decisions=[NewDecision(each.events, _metadata(each)) for each in decisions],
-        )
-        for run_id, decisions in by_run.items()
-    ]
-
-
-def _next_revision(stored: StoredRun, decisions: Sequence[AppliedDecision]) -> int:
-    """The row of a run that has started in this transaction was inserted with its revision."""
-    is_started_here = decisions[0].before is None
-    return stored.revision if is_started_here else stored.revision + 1
+    if rows.requests:
+        await tx.record_requests(rows.requests)
+    if rows.outcomes:
+        await tx.record_outcomes(rows.outcomes)
+    for run_id in sorted(rows.postponed_run_ids):
+        await tx.defer_wake(run_id, INTERNAL_ERROR_DELAY)
 
 
 def _metadata(decision: AppliedDecision) -> dict[str, str]:
@@ -123,7 +229,7 @@ def _verified_sender(work_item: WorkItem) -> dict[str, str]:
 
 def _pending_request(work_item: WorkItem, changes: ChangeSet, delay: timedelta) -> NewRequest:
     kind, body = serialize_trigger(work_item.trigger)
-    stored = changes.locked_runs.get(work_item.run_id)
+    stored = changes.runs.get(work_item.run_id)
     return NewRequest(
         kind=kind,
         run_id=work_item.run_id,

@@ -41,6 +41,7 @@ from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.periodic import run_periodically
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.token_keys import TokenKeyReader, has_unknown_token
+from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import WorkBatch
 
 WORKER_QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
@@ -115,8 +116,9 @@ class WorkerLoops:
         self._batch_budget = BatchBudget(
             settings.max_batch_bytes, settings.max_batch_json_values, settings.max_body_bytes
         )
-        self._batch_runner = BatchRunner(store, registry, outbox_publisher, settings, emit)
-        self._duties = Duties(store, registry, self._batch_runner, outbox_publisher, settings, emit)
+        self._transactions = TransactionRunner(store, registry, outbox_publisher, settings, emit)
+        self._batch_runner = BatchRunner(self._transactions, emit)
+        self._duties = Duties(store, registry, self._transactions, outbox_publisher, settings, emit)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until *stop* is set, then until every delivery taken so far is acknowledged."""
@@ -155,7 +157,7 @@ class WorkerLoops:
             if deliveries[-1].generation != self._generation:
                 self._generation = deliveries[-1].generation
                 # Replies that came while the worker was not consuming are late.
-                self._batch_runner.admission.connection_lost()
+                self._transactions.admission.connection_lost()
             group.create_task(self._process_deliveries(deliveries))
 
     def _is_last_batch_slot(self) -> bool:

@@ -18,10 +18,10 @@ from saga_engine.telemetry.events import (
     RetentionMeasured,
 )
 from saga_engine.worker import decode_pending
-from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import UnreadableRequest, WorkBatch
 
 
@@ -32,14 +32,14 @@ class MaintenanceDuties:
         self,
         store: Store,
         registry: SagaRegistry,
-        batch_runner: BatchRunner,
+        transactions: TransactionRunner,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
         emit: Emitter,
     ) -> None:
         self._store = store
         self._registry = registry
-        self._batch_runner = batch_runner
+        self._transactions = transactions
         self._outbox_publisher = outbox_publisher
         self._settings = settings
         self._emit = emit
@@ -110,13 +110,13 @@ class MaintenanceDuties:
             UnreadableRequest(each, DeadLetterReason.UNKNOWN_SAGA, text) for each in work_items
         ]
         if unreadable:
-            await batch.process(WorkBatch(unreadable=unreadable), wait_for_locks=False)
+            await batch.process(WorkBatch(unreadable=unreadable))
         return len(requests)
 
     async def purge_expired(self) -> bool:
         """Delete dead letters and audit records past their retention, and stranded starts."""
         settings = self._settings
-        await self._batch_runner.run_transaction(self._dead_letter_unknown_starts)
+        await self._transactions.run(self._dead_letter_unknown_starts)
         days = {
             "dead_letter_days": settings.dead_letter_retention_days,
             "audit_days": settings.audit_retention_days,

@@ -9,6 +9,7 @@ from saga_engine.worker.adaptive_limit import AdaptiveLimit
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import WorkBatch
 
 
@@ -18,11 +19,13 @@ class OutboxDuties:
     def __init__(
         self,
         store: Store,
+        transactions: TransactionRunner,
         batch_runner: BatchRunner,
         outbox_publisher: OutboxPublisher,
         settings: Settings,
     ) -> None:
         self._store = store
+        self._transactions = transactions
         self._batch_runner = batch_runner
         self._outbox_publisher = outbox_publisher
         self._settings = settings
@@ -60,7 +63,7 @@ class OutboxDuties:
     async def delete_confirmed(self) -> bool:
         """Delete confirmed outbox rows if no batch has done it; each transaction deletes them."""
         if self._outbox_publisher.has_confirmed:
-            await self._batch_runner.run_transaction(_no_operation)
+            await self._transactions.run(_no_operation)
         return False
 
 

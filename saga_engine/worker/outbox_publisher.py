@@ -108,7 +108,7 @@ class OutboxPublisher:
 
         Commands come before answers: a run waits for its command, and answers may be large.
         """
-        answers = after_commit.answers
+        answers = [(each.address, each.answer) for each in after_commit.answers]
         finished_runs = list(map(result_of_run, _finished_runs(after_commit.decisions)))
         notifications = chain(
             starmap(self._encode_answer, answers), map(self._encode_finished, finished_runs)

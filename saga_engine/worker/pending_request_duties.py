@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from saga_engine.decider.triggers import Start
 from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge
 from saga_engine.settings import Settings
 from saga_engine.store.interfaces import Store, StoreTransaction
@@ -23,9 +24,10 @@ from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_
 from saga_engine.telemetry.operations import Operation
 from saga_engine.worker import decode_pending
 from saga_engine.worker.adaptive_limit import AdaptiveLimit
-from saga_engine.worker.batch_runner import DATABASE_UNAVAILABLE, BatchRunner
-from saga_engine.worker.batch_transaction import INTERNAL_ERROR_DELAY, BatchTransaction
+from saga_engine.worker.batch_transaction import BatchMode, BatchTransaction
+from saga_engine.worker.flush import INTERNAL_ERROR_DELAY
 from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.transaction_runner import DATABASE_UNAVAILABLE, TransactionRunner
 from saga_engine.worker.work_item import UnreadableRequest, WorkItem
 
 
@@ -36,13 +38,13 @@ class PendingRequestDuties:
         self,
         store: Store,
         registry: SagaRegistry,
-        batch_runner: BatchRunner,
+        transactions: TransactionRunner,
         settings: Settings,
         emit: Emitter,
     ) -> None:
         self._store = store
         self._registry = registry
-        self._batch_runner = batch_runner
+        self._transactions = transactions
         self._settings = settings
         self._emit = emit
         self._body_limits = decode_pending.body_limits(settings)
@@ -73,7 +75,7 @@ class PendingRequestDuties:
         self, operation: Callable[[StoreTransaction, BatchTransaction], Awaitable[int]]
     ) -> bool:
         """Run one transaction, and adapt the size of the next one to it."""
-        return await self._limit.adapt(self._batch_runner.run_transaction(operation)) > 0
+        return await self._limit.adapt(self._transactions.run(operation)) > 0
 
     async def _process_around_locks(self) -> bool:
         """
@@ -121,7 +123,12 @@ class PendingRequestDuties:
                 each for each in work_batch.work_items if each not in suspect_items
             ]
         if any(True for _ in work_batch):
-            await batch.process(work_batch, wait_for_locks=False)
+            run_ids = {
+                each.run_id for each in work_batch.work_items if not isinstance(each.trigger, Start)
+            }
+            locked_elsewhere = await self._transactions.find_locked(run_ids)
+            mode = BatchMode(careful=True, locked_elsewhere=locked_elsewhere)
+            await batch.process(work_batch, mode)
         return len(requests)
 
     async def _process_oldest(self) -> bool:
@@ -131,15 +138,13 @@ class PendingRequestDuties:
         requests: list[PendingRequest] = []
 
         async def process(tx: StoreTransaction, batch: BatchTransaction) -> int:
-            requests.extend(await self._take_oldest(tx))
+            requests[:] = await self._take_oldest(tx)
             return await self._process_requests(batch, requests)
 
         try:
-            return await self._batch_runner.run_transaction(process) > 0
+            return await self._transactions.run(process) > 0
         except StoreLockTimeout:
-            await self._batch_runner.run_transaction(
-                partial(self._take_and_resolve, requests, _defer)
-            )
+            await self._transactions.run(partial(self._take_and_resolve, requests, _defer))
         except DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - as above
@@ -160,9 +165,7 @@ class PendingRequestDuties:
             BatchTransaction.refuse_for_internal_error,
         ):
             try:
-                await self._batch_runner.run_transaction(
-                    partial(self._take_and_resolve, requests, resolve)
-                )
+                await self._transactions.run(partial(self._take_and_resolve, requests, resolve))
                 break
             except DATABASE_UNAVAILABLE:
                 raise
@@ -196,7 +199,7 @@ class PendingRequestDuties:
         self, tx: StoreTransaction, limit: int
     ) -> list[PendingRequest]:
         """Take up to *limit* starts that have a slot."""
-        admission, definition_ids = self._batch_runner.admission, self._registry.definition_ids
+        admission, definition_ids = self._transactions.admission, self._registry.definition_ids
         queued_sagas = await tx.sagas_with_starts(self._registry.saga_names, definition_ids)
         if not queued_sagas:
             return []

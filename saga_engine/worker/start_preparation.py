@@ -90,7 +90,10 @@ class StartPreparer:
             return PreparedStart(
                 work_item=work_item,
                 stored_run=StoredRun(
-                    decision.run, definition_id, wake_at(saga, decision.run), FIRST_REVISION
+                    run=decision.run,
+                    definition_id=definition_id,
+                    wake_at=wake_at(saga, decision.run),
+                    revision=FIRST_REVISION,
                 ),
                 events=decision.events,
                 plain_input=plain_input,
@@ -115,7 +118,10 @@ class StartPreparer:
         return PreparedStart(
             work_item=work_item,
             stored_run=StoredRun(
-                decision.run, definition_id, wake_at(saga, decision.run), FIRST_REVISION
+                run=decision.run,
+                definition_id=definition_id,
+                wake_at=wake_at(saga, decision.run),
+                revision=FIRST_REVISION,
             ),
             events=decision.events,
             plain_input=None,

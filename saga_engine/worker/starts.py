@@ -7,13 +7,15 @@ caller's transaction; another input is a conflict. A start that cannot be decide
 For a start that a caller records in its own transaction, the database function `request_start` has
 decided the conflict (store/checked_requests.py).
 
-The order, inside the transaction of a batch:
+Most starts are new, have a slot, and conflict with nothing. Such a start is decided, and its run
+and key are written in the one statement of its batch (`store.batch_append`), which finds out
+whether that is so. Any other start is processed carefully, in a transaction:
 
     1. refuse run ids that cannot be new, and starts of unknown sagas     start_refusals
     2. decide the first step of each run                                  start_preparation
     3. reserve the business keys, and decide their conflicts              here
-    4. admit the starts that have a slot, and queue the others            admission, change_set
-    5. insert the runs; a run that exists already makes its start a repeated one
+    4. find the runs that exist already: their starts are repeated ones
+    5. admit the starts that have a slot, and queue the others            admission, change_set
     6. answer the repeated starts                                         repeated_starts
 
 A start that was accepted is never refused: what keeps it from going on is an incident of its run.
@@ -23,7 +25,8 @@ from collections.abc import Sequence
 
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.settings import Settings
-from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.batch_append import NewKey
+from saga_engine.store.business_keys import KeyOwner, KeyRequest, SagaKey, digest_to_store
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.vocabulary import IncidentCause
 from saga_engine.worker.admission import Admission
@@ -53,10 +56,56 @@ class StartProcessor:
         self._refusals = StartRefusals(tx, changes)
         self._preparer = StartPreparer(registry, changes, self._refusals)
         self._repeated = RepeatedStarts(tx, registry, changes, settings, self._refusals)
-        self._to_insert: dict[str, PreparedStart] = {}
+        self._plain_identities: set[str | SagaKey] = set()
+        self._to_start: dict[str, PreparedStart] = {}
 
-    async def process(self, work_items: Sequence[WorkItem]) -> None:
-        """Start each requested run once."""
+    async def process(self, work_items: Sequence[WorkItem], *, careful: bool) -> None:
+        """
+        Start each requested run once.
+
+        Args:
+            careful: whether conflicts are looked for before the runs are written.
+        """
+        if careful:
+            await self._process_carefully(work_items)
+            return
+        plain = [work_item for work_item in work_items if self._is_plain(work_item)]
+        if plain:
+            await self._admission.refresh(self._tx)
+        admitted = {each.run_id: each for each in plain if self._admit(each)}
+        for prepared in await self._preparer.prepare(list(admitted.values())):
+            self._start_with_key(prepared)
+        self._changes.needing_care += [
+            each for each in work_items if admitted.get(each.run_id) is not each
+        ]
+
+    def _is_plain(self, work_item: WorkItem) -> bool:
+        """Whether it looks like the start of a new run that this worker can start."""
+        return (
+            work_item.delivery is not None
+            and self._preparer.definition_id(work_item) is not None
+            and self._admission.run_id_problem(work_item.run_id, self._changes.now) is None
+        )
+
+    def _admit(self, work_item: WorkItem) -> bool:
+        """Give a start a slot; the second one of a run or of a key in a batch needs care."""
+        key = start_of(work_item).key
+        identities = {work_item.run_id} | ({(work_item.saga, key)} if key is not None else set())
+        if identities & self._plain_identities or not self._admission.has_slot(work_item.saga):
+            return False
+        self._plain_identities |= identities
+        self._admission.admit(work_item.saga, self._changes.admitted)
+        return True
+
+    def _start_with_key(self, prepared: PreparedStart) -> None:
+        start, saga = start_of(prepared.work_item), prepared.work_item.saga
+        if start.key is not None:
+            request = KeyRequest(saga, start.key, start.run_id, prepared.plain_input)
+            digest = digest_to_store(request, self._registry.encryption)
+            self._changes.new_keys[start.run_id] = NewKey(saga, start.key, digest)
+        self._changes.start(prepared.stored_run, prepared.events, prepared.work_item)
+
+    async def _process_carefully(self, work_items: Sequence[WorkItem]) -> None:
         work_items = await self._with_valid_run_ids(work_items)
         without_definition = [
             work_item for work_item in work_items if self._preparer.definition_id(work_item) is None
@@ -72,17 +121,20 @@ class StartProcessor:
                 self._changes.defer(prepared.work_item)
             else:
                 await self._resolve_key(prepared, key_owner)
-        if self._to_insert:
+        await self._set_existing_apart()
+        if self._to_start:
             await self._admit_or_queue()
-            await self._insert_runs()
+            self._start_all()
         await self._repeated.answer_all()
 
     async def start_with_incident(self, work_item: WorkItem, text: str) -> None:
-        """Insert an accepted run with an incident, without deciding it: that hits a bug."""
+        """Start an accepted run with an incident, without deciding it: that hits a bug."""
         prepared = self._preparer.prepare_blocked(work_item, IncidentCause.INTERNAL_ERROR, text)
-        self._to_insert[work_item.run_id] = prepared
-        self._admission.admit(work_item.saga, self._changes.admitted)
-        await self._insert_runs()
+        self._to_start[work_item.run_id] = prepared
+        await self._set_existing_apart()
+        if self._to_start:
+            self._admission.admit(work_item.saga, self._changes.admitted)
+            self._start_all()
         self._repeated.ignore_all()
 
     async def _with_valid_run_ids(self, work_items: Sequence[WorkItem]) -> list[WorkItem]:
@@ -120,6 +172,8 @@ class StartProcessor:
             if start.key is not None and prepared.comparable:
                 saga = prepared.work_item.saga
                 key_requests.append(KeyRequest(saga, start.key, start.run_id, prepared.plain_input))
+        if not key_requests:
+            return {}
         key_owners = await self._tx.reserve_keys(key_requests, self._registry.encryption)
         return {
             each.run_id: key_owner for each, key_owner in zip(key_requests, key_owners, strict=True)
@@ -152,48 +206,30 @@ class StartProcessor:
 
     def _add_once(self, prepared: PreparedStart) -> None:
         run_id = prepared.work_item.run_id
-        if run_id in self._to_insert:
+        if run_id in self._to_start:
             self._repeated.add(prepared, run_id)
         else:
-            self._to_insert[run_id] = prepared
+            self._to_start[run_id] = prepared
+
+    async def _set_existing_apart(self) -> None:
+        """Treat the starts whose runs exist, or are queued, as repeated ones."""
+        if self._to_start:
+            for run_id in await self._tx.existing_runs(self._to_start):
+                self._repeated.add(self._to_start.pop(run_id), run_id)
 
     async def _admit_or_queue(self) -> None:
         """Give the new runs their slots; queue those that have none, see `admission`."""
-        if any(prepared.work_item.delivery for prepared in self._to_insert.values()):
+        if any(prepared.work_item.delivery for prepared in self._to_start.values()):
             await self._admission.refresh(self._tx)
-        queued = []
-        for run_id, prepared in list(self._to_insert.items()):
-            saga = prepared.stored_run.run.saga
-            # A stored start has waited already; it was taken because there is a slot for it.
-            if prepared.work_item.delivery is None or self._admission.has_slot(saga):
-                self._admission.admit(saga, self._changes.admitted)
-            else:
-                self._admission.mark_queued(saga)
-                queued.append(self._to_insert.pop(run_id))
-        if queued:
-            await self._queue_starts(queued)
-
-    async def _queue_starts(self, queued: Sequence[PreparedStart]) -> None:
-        """Store starts until they have a slot, unless their runs exist or are queued already."""
-        known_run_ids = await self._tx.existing_runs(
-            [prepared.work_item.run_id for prepared in queued]
-        )
-        for prepared in queued:
-            run_id = prepared.work_item.run_id
-            if run_id in known_run_ids:
-                self._repeated.add(prepared, run_id)
-            else:
-                self._changes.queue_accepted_start(prepared.work_item, prepared.stored_run.run)
-
-    async def _insert_runs(self) -> None:
-        inserted = await self._tx.insert_runs(
-            [prepared.stored_run for prepared in self._to_insert.values()]
-        )
-        for run_id, prepared in self._to_insert.items():
-            if run_id not in inserted:
-                self._repeated.add(prepared, run_id)
-                continue
+        for run_id, prepared in list(self._to_start.items()):
             run = prepared.stored_run.run
-            self._changes.locked_runs[run_id] = prepared.stored_run
-            self._changes.record_decision(None, run, prepared.events, prepared.work_item)
-            self._changes.accept(prepared.work_item, run)
+            # A stored start has waited already; it was taken because there is a slot for it.
+            if prepared.work_item.delivery is None or self._admission.has_slot(run.saga):
+                self._admission.admit(run.saga, self._changes.admitted)
+            else:
+                self._admission.mark_queued(run.saga)
+                self._changes.queue_accepted_start(self._to_start.pop(run_id).work_item, run)
+
+    def _start_all(self) -> None:
+        for prepared in self._to_start.values():
+            self._changes.start(prepared.stored_run, prepared.events, prepared.work_item)

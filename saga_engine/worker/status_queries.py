@@ -33,4 +33,5 @@ async def answer_status_queries(
         status = statuses.get(status_query.run_id)
         is_known = status is not None or status_query.run_id in queued_starts
         outcome = AnswerOutcome.EXISTING if is_known else AnswerOutcome.UNKNOWN_RUN
-        changes.answer(status_query.answer_to, outcome, status_query.run_id, status)
+        address, run_id = status_query.answer_to, status_query.run_id
+        changes.answer(address, outcome, run_id, status, is_decided=False)

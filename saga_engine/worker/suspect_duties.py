@@ -6,9 +6,9 @@ from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.telemetry.events import Emitter, InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
 from saga_engine.worker import decode_pending
-from saga_engine.worker.batch_runner import DATABASE_UNAVAILABLE, BatchRunner
 from saga_engine.worker.batch_transaction import BatchTransaction
 from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.transaction_runner import DATABASE_UNAVAILABLE, TransactionRunner
 
 
 class SuspectDuties:
@@ -18,13 +18,13 @@ class SuspectDuties:
         self,
         store: Store,
         registry: SagaRegistry,
-        batch_runner: BatchRunner,
+        transactions: TransactionRunner,
         settings: Settings,
         emit: Emitter,
     ) -> None:
         self._store = store
         self._registry = registry
-        self._batch_runner = batch_runner
+        self._transactions = transactions
         self._settings = settings
         self._emit = emit
         self._body_limits = decode_pending.body_limits(settings)
@@ -49,14 +49,14 @@ class SuspectDuties:
                 requests = await tx.take_oldest_request(run_id, definition_ids, self._body_limits)
                 work_batch = decode_pending.decode_requests(requests, self._settings)
                 if work_batch.unreadable:
-                    await batch.process(work_batch, wait_for_locks=True)
+                    await batch.process(work_batch)
                 else:
                     await batch.process_suspect(
                         current_suspect, next(iter(work_batch.work_items), None)
                     )
 
         try:
-            await self._batch_runner.run_transaction(process)
+            await self._transactions.run(process)
         except DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - one run's bug must not block the others

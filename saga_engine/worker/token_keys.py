@@ -17,8 +17,8 @@ from saga_engine.telemetry.events import (
     describe_error,
 )
 from saga_engine.telemetry.operations import Operation
-from saga_engine.worker.batch_runner import DATABASE_UNAVAILABLE
 from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.transaction_runner import DATABASE_UNAVAILABLE
 from saga_engine.worker.work_item import WorkBatch
 
 MIN_READ_INTERVAL = 1.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from uuid import UUID
 
-from saga_engine.decider.triggers import MalformedReply, ReplyReceived, Start, Trigger
+from saga_engine.decider.triggers import MalformedReply, ReplyReceived, Start, Trigger, WakeUp
 from saga_engine.protocol.answer import AnswerAddress
 from saga_engine.protocol.body import write_json
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
@@ -124,6 +124,11 @@ def has_signed_token(work_item: WorkItem) -> bool:
     return work_item.delivery is not None and isinstance(
         work_item.trigger, ReplyReceived | MalformedReply
     )
+
+
+def is_timer(work_item: WorkItem) -> bool:
+    """Whether it is a due timer, which is claimed in the row of its run and stored nowhere else."""
+    return isinstance(work_item.trigger, WakeUp) and work_item.pending_request is None
 
 
 def start_of(work_item: WorkItem) -> Start:

@@ -38,7 +38,7 @@ def claimed_any(_arguments: Sequence[Any], result: Any) -> bool:
 
 def made_decisions(arguments: Sequence[Any], _result: Any) -> bool:
     """Only transactions that change a run count; most find nothing due."""
-    return any(isinstance(each, ChangeSet) and each.changed_run_ids for each in arguments)
+    return any(isinstance(each, ChangeSet) and each.after_commit.decisions for each in arguments)
 
 
 def left_commands(arguments: Sequence[Any], _result: Any) -> bool:
@@ -75,13 +75,16 @@ WORKER_CRASH_POINTS = {
     # the path of a delivery, until its acknowledgement
     "after-receive": CrashPoint("before", "saga_engine.worker.batch_runner", "BatchRunner.process"),
     "after-decide": CrashPoint(
-        "before", "saga_engine.worker.batch_runner", "flush_changes", made_decisions
+        "before", "saga_engine.worker.transaction_runner", "flush_changes", made_decisions
     ),
     "before-commit": CrashPoint(
-        "after", "saga_engine.worker.batch_runner", "flush_changes", made_decisions
+        "after", "saga_engine.worker.transaction_runner", "flush_changes", made_decisions
     ),
     "after-commit": CrashPoint(
-        "before", "saga_engine.worker.batch_runner", "BatchRunner._after_commit", left_commands
+        "before",
+        "saga_engine.worker.transaction_runner",
+        "TransactionRunner._after_commit",
+        left_commands,
     ),
     "after-publish": CrashPoint(
         "after", "saga_engine.amqp.confirm_channel", "ConfirmChannel.send_batch"

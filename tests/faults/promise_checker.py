@@ -193,7 +193,7 @@ class RunDetails:
 async def _details(database: Database, run_ids):
     async with database.transaction() as tx:
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        stored = await runs.read_unlocked(tx, run_ids)
+        stored = await runs.read(tx, run_ids)
         events = defaultdict[str, list[journal.StoredEvent]](list)
         for run_id, *values in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
             events[run_id].extend(journal.stored_events(*values))

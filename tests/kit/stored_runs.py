@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -11,10 +12,12 @@ from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import ReplyReceived, Start, Trigger
 from saga_engine.saga.definition import Saga
+from saga_engine.store.batch_append import AppendResult, BatchAppend, RunAppend
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewDecision, NewJournalRow
+from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.runs import FIRST_REVISION, StoredRun
-from saga_engine.vocabulary import Command, Direction, Failure, Outcome
+from saga_engine.vocabulary import Command, Direction, Failure, Json, Outcome
 
 RESERVED = ReplyReceived(
     step="reserve",
@@ -81,7 +84,12 @@ def decide_start(now: datetime, key: str | None = None, at: datetime | None = No
 
 
 def stored_run(run: Run, definition_id: int, revision: int = FIRST_REVISION) -> StoredRun:
-    return StoredRun(run, definition_id, wake_at(ORDERS, run), revision)
+    return StoredRun(
+        run=run,
+        definition_id=definition_id,
+        wake_at=wake_at(ORDERS, run),
+        revision=revision,
+    )
 
 
 def sends(decision: Decision) -> list[Command]:
@@ -106,6 +114,30 @@ def journal_row(
     )
 
 
+def run_append(
+    *decisions: Decision,
+    definition_id: int,
+    recorded_at: datetime,
+    revision: int = FIRST_REVISION,
+    commands: Sequence[Command] = (),
+) -> RunAppend:
+    """What one batch appends for one or more decisions about a run."""
+    run = decisions[-1].run
+    assert run is not None
+    return RunAppend(
+        stored_run=stored_run(run, definition_id, revision),
+        journal_row=journal_row(*decisions, recorded_at=recorded_at, revision=revision),
+        commands=commands,
+    )
+
+
+async def append_run(tx: StoreTransaction, run: RunAppend) -> AppendResult:
+    """Append one run, which no other transaction may have changed."""
+    result = await tx.append_runs(BatchAppend(runs=[run]))
+    assert not result.lost
+    return result
+
+
 async def insert_run(
     tx: StoreTransaction,
     definition_id: int,
@@ -113,26 +145,52 @@ async def insert_run(
     key: str | None = None,
     at: datetime | None = None,
 ) -> Run:
-    """Start a run and store it, as a worker does."""
+    """Start a run and store it, as a worker does, without its commands."""
     now = await tx.database_now()
     decision = decide_start(now, key, at)
     assert decision.run is not None
-    assert await tx.insert_runs([stored_run(decision.run, definition_id)])
-    await tx.append_to_journal([journal_row(decision, recorded_at=now)])
+    await append_run(tx, run_append(decision, definition_id=definition_id, recorded_at=now))
     return decision.run
 
 
-async def apply_trigger(tx: StoreTransaction, run_id: str, trigger: Trigger) -> Decision:
+async def apply_trigger(
+    tx: StoreTransaction, run_id: str, trigger: Trigger, *, with_commands: bool = False
+) -> Decision:
     """Decide a trigger of a run and store the result, as a worker does."""
     now = await tx.database_now()
-    before = (await tx.lock_runs([run_id]))[run_id]
+    before = (await tx.read_runs([run_id]))[run_id]
     decision = decide(ORDERS, before.run, trigger, now)
-    assert decision.run is not None
-    after = stored_run(decision.run, before.definition_id, before.revision)
-    await tx.save_runs([after], appended=[run_id])
-    row = journal_row(decision, recorded_at=now, revision=before.revision + 1)
-    await tx.append_to_journal([row])
+    append = run_append(
+        decision,
+        definition_id=before.definition_id,
+        recorded_at=now,
+        revision=before.revision + 1,
+        commands=sends(decision) if with_commands else (),
+    )
+    await append_run(tx, append)
     return decision
+
+
+async def add_commands(
+    tx: StoreTransaction, definition_id: int, number: int, payload: Json = None
+) -> list[OutboxRow]:
+    """Start some runs, each with its first command, and return these in their order."""
+    now = await tx.database_now()
+    appends = []
+    for _ in range(number):
+        decision = decide_start(now)
+        [command] = sends(decision)
+        if payload is not None:
+            command = replace(command, payload=payload)
+        appends.append(
+            run_append(decision, definition_id=definition_id, recorded_at=now, commands=[command])
+        )
+    return list((await tx.append_runs(BatchAppend(runs=appends))).outbox)
+
+
+async def delete_commands(tx: StoreTransaction, ids: Sequence[int]) -> None:
+    """Delete commands that the broker has confirmed."""
+    await tx.append_runs(BatchAppend(confirmed_ids=ids))
 
 
 async def make_due(tx: StoreTransaction, run_id: str) -> None:

@@ -42,6 +42,8 @@ class RequesterStore(Store, Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[RequesterTransaction]: ...
 
+    def batch(self) -> AbstractAsyncContextManager[RequesterTransaction]: ...
+
 
 class SqlRequesterTransaction(SqlStoreTransaction):
     def __init__(self, tx: SqlAlchemyTransaction) -> None:
@@ -69,6 +71,11 @@ class SqlRequesterStore(SqlStore):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlRequesterTransaction]:
         async with self._sql.transaction() as tx:
+            yield SqlRequesterTransaction(tx)
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[SqlRequesterTransaction]:
+        async with self._sql.batch() as tx:
             yield SqlRequesterTransaction(tx)
 
 

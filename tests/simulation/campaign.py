@@ -77,6 +77,7 @@ def config_for(seed, runs):
         operator_actions=runs if seed % 4 < 2 else 0,
         retention=seed % 6 == 0,
         batch_bytes=1000 if seed % 7 == 0 else SETTINGS.max_batch_bytes,
+        cache_bytes=0 if seed % 7 == 0 else 20_000 if seed % 3 == 1 else SETTINGS.run_cache_bytes,
         freezes=seed % 8 in EVENT_SEEDS,
         projectors=2 if seed % 8 in EVENT_SEEDS else 0,
         faulty_projection=seed % 8 == EVENT_SEEDS[1],

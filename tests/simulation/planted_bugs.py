@@ -34,13 +34,15 @@ from saga_engine.participant.reply_publisher import ReplyPublisher, _Unconfirmed
 from saga_engine.payload.encryption import NO_ENCRYPTION, PayloadEncryption
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.command import ReceivedCommand
-from saga_engine.protocol.message import Delivery, Message, PublishOutcome
+from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.run_result import result_of_run
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
+from saga_engine.store.batch_append import AppendResult, BatchAppend, RunAppend
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewDecision, NewJournalRow
-from saga_engine.store.outbox import OutboxRow, StaleCommands
+from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.pending_requests import NewRequest, PendingRequest, PendingStart
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
@@ -53,18 +55,29 @@ from saga_engine.worker import (
     decode_pending,
     flush,
     start_preparation,
+    transaction_runner,
 )
-from saga_engine.worker.batch_runner import BatchOperation, BatchRunner, LockStrategy
-from saga_engine.worker.batch_transaction import BatchTransaction
+from saga_engine.worker.batch_runner import BatchRunner, LockStrategy
+from saga_engine.worker.batch_transaction import CAREFUL, BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.decode import decode_deliveries
 from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.loops import WorkerLoops
-from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.pending_request_duties import PendingRequestDuties
 from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.starts import StartProcessor
-from saga_engine.worker.work_item import DeadLetterItem, WorkBatch, WorkItem, start_of
+from saga_engine.worker.transaction_runner import (
+    BatchOperation,
+    CommittedBatch,
+    TransactionRunner,
+)
+from saga_engine.worker.work_item import (
+    DeadLetterItem,
+    WorkBatch,
+    WorkItem,
+    is_timer,
+    start_of,
+)
 from simulation.barrier_model import BarrierModel
 from simulation.memory_store import MemoryStoreTransaction
 from simulation.partition_model import month_of_run
@@ -107,21 +120,21 @@ def acknowledge_before_the_commit(plant: BugPatcher) -> None:
 def publish_before_the_commit(plant: BugPatcher) -> None:
     """Commands are published inside the transaction that decides them."""
 
-    async def run_transaction(self: BatchRunner, operation: BatchOperation) -> int:
+    async def run_once(self: TransactionRunner, operation: BatchOperation) -> CommittedBatch:
+        confirmed_ids = self._outbox_publisher.take_confirmed()
         with self.admission.track_transaction() as admitted:
             async with self._store.transaction() as tx:
                 changes = ChangeSet(await tx.database_now(), admitted)
                 batch = BatchTransaction(
-                    tx, self._registry, self.admission, changes, self._settings
+                    tx, self._registry, self.admission, self._cache, changes, self._settings
                 )
                 count = await operation(tx, batch)
-                await flush.flush_changes(tx, changes, self._settings)
-                await tx.delete_commands(self._outbox_publisher.take_confirmed())
+                await flush.flush_changes(tx, changes, self._settings, confirmed_ids)
                 await self._outbox_publisher.publish_batch(changes.after_commit)
         emit_committed(self._emit, changes)
-        return count or 0
+        return CommittedBatch(count or 0, (), changes.needing_care)
 
-    plant.replace(BatchRunner, "run_transaction", run_transaction)
+    plant.replace(TransactionRunner, "run_once", run_once)
 
 
 @planted_bug("P6")
@@ -133,8 +146,8 @@ def treat_failed_commit_as_committed(plant: BugPatcher) -> None:
     ) -> list[Delivery]:
         del failures
         with suppress(StoreUnavailable):
-            await self.run_transaction(
-                partial(batch_runner._process, work_batch, LockStrategy.WAIT_FOR_LOCKS)
+            await self._transactions.run(
+                partial(batch_runner._process, work_batch, LockStrategy.WAIT_FOR_LOCKS, CAREFUL)
             )
         return []
 
@@ -144,19 +157,16 @@ def treat_failed_commit_as_committed(plant: BugPatcher) -> None:
 @planted_bug("P6")
 def delete_command_before_confirm(plant: BugPatcher) -> None:
     """A command is deleted from the outbox when it is published."""
-    publish_commands = OutboxPublisher.publish_commands
+    after_commit = TransactionRunner._after_commit
 
-    async def delete_at_once(
-        self: OutboxPublisher,
-        rows: Sequence[OutboxRow],
-        notifications: Sequence[Message] = (),
-        *,
-        resend: bool = False,
-    ) -> Sequence[PublishOutcome]:
-        self.give_back(row.id for row in rows)
-        return await publish_commands(self, rows, notifications, resend=resend)
+    async def delete_at_once(self: TransactionRunner, changes: ChangeSet) -> None:
+        ids = [row.id for row in changes.after_commit.commands]
+        with suppress(StoreUnavailable):
+            async with self._store.transaction() as tx:
+                await tx.append_runs(BatchAppend(confirmed_ids=ids))
+        await after_commit(self, changes)
 
-    plant.replace(OutboxPublisher, "publish_commands", delete_at_once)
+    plant.replace(TransactionRunner, "_after_commit", delete_at_once)
 
 
 @planted_bug("P6", "P7")
@@ -205,12 +215,12 @@ def clear_timer_without_next(plant: BugPatcher) -> None:
         saga: Saga,
         before: StoredRun,
         decision: Decision,
-        work_item: WorkItem | None,
+        work_item: WorkItem,
     ) -> Run:
         run = apply(self, saga, before, decision, work_item)
-        if work_item is None:
-            stored = self._changes.locked_runs[run.run_id]
-            self._changes.locked_runs[run.run_id] = replace(stored, wake_at=None)
+        if is_timer(work_item):
+            stored = self._changes.runs[run.run_id]
+            self._changes.runs[run.run_id] = replace(stored, wake_at=None)
         return run
 
     plant.replace(BatchTransaction, "_apply", apply_and_clear)
@@ -231,25 +241,61 @@ def ignore_pending_starts(plant: BugPatcher) -> None:
 
 
 @planted_bug("P5", "P7")
-def decide_without_the_lock(plant: BugPatcher) -> None:
-    """A run is read without its row lock, and is saved at any revision."""
+def append_without_the_fence(plant: BugPatcher) -> None:
+    """A row gets the next free revision instead of the one after the revision decided on."""
 
-    class LockNothing(MemoryStoreTransaction):
-        async def lock_runs(
-            self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
-        ) -> dict[str, StoredRun]:
-            return await self.read_runs(run_ids, max_bytes=max_bytes)
+    class AppendAtTheEnd(MemoryStoreTransaction):
+        async def append_runs(self, batch: BatchAppend) -> AppendResult:
+            found = await self.read_runs([each.journal_row.run_id for each in batch.runs])
+            runs = [_at_revision(each, found.get(each.journal_row.run_id)) for each in batch.runs]
+            return await super().append_runs(replace(batch, runs=runs))
 
-        async def save_runs(
-            self, changed: Sequence[StoredRun], *, appended: Collection[str] = ()
-        ) -> None:
-            found = await self.read_runs([each.run.run_id for each in changed])
-            at_any_revision = [
-                replace(each, revision=found[each.run.run_id].revision) for each in changed
-            ]
-            await super().save_runs(at_any_revision, appended=appended)
+    plant.replace_store(AppendAtTheEnd)
 
-    plant.replace_store(LockNothing)
+
+def _at_revision(append: RunAppend, current: StoredRun | None) -> RunAppend:
+    if current is None:
+        return append
+    revision = current.revision + 1
+    return replace(
+        append,
+        stored_run=replace(append.stored_run, revision=revision),
+        journal_row=replace(append.journal_row, revision=revision),
+    )
+
+
+@planted_bug("P6")
+def ignore_a_reply_on_a_stale_run(plant: BugPatcher) -> None:
+    """A decision without events counts although the run has changed since it was read."""
+
+    class CheckNothing(MemoryStoreTransaction):
+        async def append_runs(self, batch: BatchAppend) -> AppendResult:
+            result = await super().append_runs(batch)
+            return replace(result, lost=result.lost.difference(batch.unchanged))
+
+    plant.replace_store(CheckNothing)
+
+
+@planted_bug("P1")
+def lose_a_timer_to_a_stale_wake_up(plant: BugPatcher) -> None:
+    """A wake-up that finds nothing due moves the timer without a row of the journal."""
+    flush_changes = flush.flush_changes
+
+    async def move_unfenced(
+        tx: StoreTransaction,
+        changes: ChangeSet,
+        settings: Settings,
+        confirmed_ids: Sequence[int] = (),
+    ) -> AppendResult | None:
+        decided = {each.after.run_id for each in changes.after_commit.decisions}
+        for run_id in changes.woken_run_ids - decided:
+            stored = changes.runs[run_id]
+            if stored.wake_at is not None:
+                await tx.defer_wake(run_id, stored.wake_at - changes.now)
+        changes.woken_run_ids &= decided
+        return await flush_changes(tx, changes, settings, confirmed_ids)
+
+    plant.replace(transaction_runner, "flush_changes", move_unfenced)
 
 
 @planted_bug("P7")
@@ -358,7 +404,7 @@ def misreport_load_as_bug(plant: BugPatcher) -> None:
     async def process_and_misreport(self: PendingRequestDuties) -> bool:
         try:
             return await self._process_batches()
-        except batch_runner.DATABASE_UNAVAILABLE:
+        except transaction_runner.DATABASE_UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 - as in the code it replaces
             self._emit(
@@ -377,8 +423,12 @@ def omit_journal_event(plant: BugPatcher) -> None:
     """An event is missing in the journal."""
 
     class AppendSome(MemoryStoreTransaction):
-        async def append_to_journal(self, rows: Sequence[NewJournalRow]) -> None:
-            await super().append_to_journal([_without_compensating(row) for row in rows])
+        async def append_runs(self, batch: BatchAppend) -> AppendResult:
+            runs = [
+                replace(each, journal_row=_without_compensating(each.journal_row))
+                for each in batch.runs
+            ]
+            return await super().append_runs(replace(batch, runs=runs))
 
     plant.replace_store(AppendSome)
 

@@ -22,7 +22,8 @@ from saga_engine.settings import Settings
 from saga_engine.vocabulary import BarrierResult, Command, Direction, Outcome
 from simulation.barrier_model import BarrierModel
 from simulation.faults import FaultInjector, seeded_random
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient, MemoryTransaction
+from simulation.memory_client import MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase, MemoryTransaction
 from simulation.process import SimulatedProcess
 from simulation.services_model import ServicesDatabase, ServicesTransaction
 

@@ -41,12 +41,13 @@ from simulation.effect_events import (
 )
 from simulation.event_model import EventModel
 from simulation.faults import FaultInjector, seeded_random
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase
 from simulation.process import SimulatedProcess
 from simulation.projection_model import MemoryProjectionStore, ProjectionTransactionModel
 from simulation.services_model import ServicesTransaction
 from tests.kit.programs import wait_until_true
-from tests.kit.stored_runs import decide_start, journal_row
+from tests.kit.stored_runs import append_run, decide_start, run_append
 from tests.kit.stores import SqlRequesterStore
 
 KEY = FeedKey("effects", Sink.EXCHANGE)
@@ -364,8 +365,10 @@ def test_the_models_have_every_method_of_the_interfaces():
 async def test_the_journals_of_runs_are_streams(store, request):
     async with store.transaction() as tx:
         now = await tx.database_now()
-        row = journal_row(decide_start(now), recorded_at=now)
-        await tx.append_to_journal([row])
+        decision = decide_start(now)
+        run = run_append(decision, definition_id=1, recorded_at=now)
+        row = run.journal_row
+        await append_run(tx, run)
     is_sql = isinstance(store, SqlRequesterStore)
     events = SqlFeedStore(request.getfixturevalue("database")) if is_sql else store
     async with events.transaction() as tx:

@@ -7,9 +7,9 @@ import pytest
 
 from saga_engine.errors import StoreUnavailable
 from simulation.faults import FaultInjector, seeded_random
+from simulation.memory_client import MemoryDatabaseClient
 from simulation.memory_database import (
     MemoryDatabase,
-    MemoryDatabaseClient,
     MemoryTransaction,
     NoStatement,
 )

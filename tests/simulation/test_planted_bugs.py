@@ -25,7 +25,7 @@ RARE = {
     "ignore_a_late_success": (62,),
     "never_retry": (7,),
     "treat_rejected_compensation_as_done": (25,),
-    "misreport_load_as_bug": (28,),
+    "misreport_load_as_bug": (7,),
     "save_the_checkpoint_after_the_effects": (4,),
     "write_without_the_fence": (259,),
     "check_the_lease_before_the_batch": (476,),
@@ -88,7 +88,7 @@ def test_a_replacement_of_a_missing_function_is_refused(monkeypatch):
 
 
 class LocksOne(MemoryStoreTransaction):
-    async def lock_runs(self, run_id):  # type: ignore[override]
+    async def read_runs(self, run_id):  # type: ignore[override]
         raise NotImplementedError(run_id)
 
 

@@ -7,12 +7,8 @@ import pytest
 from saga_engine.errors import StoreUnavailable
 from simulation import virtual_time
 from simulation.faults import Fault, FaultInjector, FaultKind, FaultPoint, seeded_random
-from simulation.memory_database import (
-    IDLE_TIMEOUT_S,
-    MemoryDatabase,
-    MemoryDatabaseClient,
-    MemoryTransaction,
-)
+from simulation.memory_client import IDLE_TIMEOUT_S, MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase, MemoryTransaction
 from simulation.process import SimulatedProcess
 
 LONG, SHORT = 2 * IDLE_TIMEOUT_S, IDLE_TIMEOUT_S / 2

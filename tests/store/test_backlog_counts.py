@@ -9,10 +9,8 @@ from tests.kit.stored_runs import (
     DECLINED,
     RESERVED,
     apply_trigger,
-    decide_start,
     insert_run,
     run_id,
-    sends,
 )
 from tests.kit.stores import RequesterStore
 
@@ -24,9 +22,8 @@ async def test_the_gauges_count_what_is_unfinished_open_or_pending(
         done, turned, _ = [(await insert_run(tx, definition_id)).run_id for _ in range(3)]
         for trigger in (RESERVED, CHARGED):
             await apply_trigger(tx, done, trigger)
-        for trigger in (RESERVED, DECLINED):
-            await apply_trigger(tx, turned, trigger)
-        await tx.add_commands(sends(decide_start(await tx.database_now())))
+        await apply_trigger(tx, turned, RESERVED)
+        await apply_trigger(tx, turned, DECLINED, with_commands=True)
         await tx.record_requests(
             [NewRequest(kind=RequestKind.START, run_id=run_id(), body={}, saga="x")]
         )

@@ -1,7 +1,6 @@
 """The bytes that one transaction reads are limited; the first row is read in any case."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -11,8 +10,15 @@ import pytest
 from saga_engine.decider.decide import decide
 from saga_engine.decider.triggers import Start
 from saga_engine.errors import StoreReadTooLarge
+from saga_engine.store.batch_append import BatchAppend
 from saga_engine.store.pending_requests import NewRequest, RequestKind
-from tests.kit.stored_runs import INPUT, ORDERS, decide_start, run_id, sends, stored_run
+from tests.kit.stored_runs import (
+    INPUT,
+    ORDERS,
+    add_commands,
+    run_append,
+    run_id,
+)
 from tests.kit.stores import RequesterStore
 
 TEXT = {"text": "é" * 5_000}  # 10,000 bytes as text, and far less as PostgreSQL compresses it
@@ -24,47 +30,27 @@ async def large_runs(store: RequesterStore, definition_id: int, number: int) -> 
     """Runs with an input of that size, all of them due."""
     async with store.transaction() as tx:
         now = await tx.database_now()
-        made = [
-            decide(ORDERS, None, Start(run_id(), None, {**INPUT, **TEXT}), now).run
+        decisions = [
+            decide(ORDERS, None, Start(run_id(), None, {**INPUT, **TEXT}), now)
             for _ in range(number)
         ]
-        await tx.insert_runs([stored_run(run, definition_id) for run in made if run])
-        ids = sorted(run.run_id for run in made if run)
+        appends = [
+            run_append(each, definition_id=definition_id, recorded_at=now) for each in decisions
+        ]
+        await tx.append_runs(BatchAppend(runs=appends))
+        ids = sorted(each.journal_row.run_id for each in appends)
         for each in ids:
             await tx.defer_wake(each, timedelta(seconds=-1))
     return ids
 
 
-READS: dict[str, Callable[..., Any]] = {
-    "wait for locks": lambda tx, ids, **limits: tx.lock_runs(ids, **limits),
-    "skip what is locked": lambda tx, ids, **limits: tx.lock_free_runs(ids, **limits),
-    "without locks": lambda tx, ids, **limits: tx.read_runs(ids, **limits),
-}
-
-
-@pytest.mark.parametrize("read", READS.values(), ids=READS)
-async def test_runs_beyond_the_byte_limit_are_refused(
-    store: RequesterStore, definition_id: int, read
-):
+async def test_runs_beyond_the_byte_limit_are_refused(store: RequesterStore, definition_id: int):
     ids = await large_runs(store, definition_id, 5)
     async with store.transaction() as tx:
-        assert await read(tx, ids[:FIT], max_bytes=MOST) == await read(tx, ids[:FIT])
-        assert len(await read(tx, ids[:1], max_bytes=1)) == 1
+        assert await tx.read_runs(ids[:FIT], max_bytes=MOST) == await tx.read_runs(ids[:FIT])
+        assert len(await tx.read_runs(ids[:1], max_bytes=1)) == 1
         with pytest.raises(StoreReadTooLarge):
-            await read(tx, ids, max_bytes=MOST)
-
-
-async def test_due_runs_are_taken_up_to_the_byte_limit_and_the_rest_stay_due(
-    store: RequesterStore, definition_id: int
-):
-    ids = await large_runs(store, definition_id, 5)
-    async with store.transaction() as tx:
-        found = await tx.lock_due_runs([definition_id], 10, max_bytes=MOST)
-        assert len(found) == FIT
-        assert await tx.lock_due_runs([definition_id], 10, max_bytes=1) == {
-            next(iter(found)): next(iter(found.values()))
-        }
-        assert set(await tx.due_run_ids([definition_id], 10)) == set(ids)
+            await tx.read_runs(ids, max_bytes=MOST)
 
 
 async def test_pending_requests_are_taken_up_to_the_byte_limit(
@@ -94,10 +80,11 @@ async def test_pending_requests_are_taken_up_to_the_byte_limit(
             ]
 
 
-async def test_stale_commands_are_claimed_up_to_the_byte_limit(store: RequesterStore):
+async def test_stale_commands_are_claimed_up_to_the_byte_limit(
+    store: RequesterStore, definition_id: int
+):
     async with store.transaction() as tx:
-        send = replace(sends(decide_start(await tx.database_now()))[0], payload=TEXT)
-        ids = await tx.add_commands([replace(send, attempt=number) for number in range(1, 6)])
+        ids = [each.id for each in await add_commands(tx, definition_id, 5, TEXT)]
     old = timedelta(0)
     async with store.transaction() as tx:
         first = (await tx.claim_stale_commands(old, 10, max_bytes=MOST)).claimed

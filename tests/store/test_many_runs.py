@@ -10,6 +10,7 @@ from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.settings import Settings
 from saga_engine.store import (
     backlog_counts,
+    batch_append,
     business_keys,
     definitions,
     due_runs,
@@ -21,6 +22,7 @@ from saga_engine.store import (
     run_statuses,
     runs,
 )
+from saga_engine.store.batch_append import BatchAppend
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
@@ -109,9 +111,14 @@ STATEMENTS: dict[str, Callable[..., Awaitable[object]]] = {
     "one": lambda tx, done, **_: run_queries.find(tx, done),
     "all of one": lambda tx, done, **_: run_queries.read_detail(tx, done),
     "the gauges": lambda tx, **_: backlog_counts.count_backlog(tx),
-    "a lock": lambda tx, done, **_: runs.lock(tx, [done, run_id()]),
+    "a run": lambda tx, done, **_: runs.read(tx, [done, run_id()]),
+    "an append": lambda tx, done, **_: batch_append.append(
+        tx, BatchAppend(unchanged={done: 3}, confirmed_ids=[1])
+    ),
     "a status": lambda tx, done, **_: run_statuses.read(tx, [done]),
-    "what is due": lambda tx, number, **_: due_runs.lock_due(tx, [number], 100),
+    "what is due": lambda tx, number, **_: due_runs.claim_due(
+        tx, [number], 100, lease=timedelta(seconds=-1)
+    ),
     "what will be": lambda tx, **_: due_runs.due_within(tx, {1: timedelta(minutes=1)}, 100),
     "what is resent": lambda tx, **_: outbox.claim_stale(tx, timedelta(seconds=8), 100),
     "pending starts": lambda tx, **_: pending_requests.find_starts(tx, [run_id()]),

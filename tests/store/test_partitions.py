@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -30,11 +31,12 @@ from saga_engine.store.pending_requests import NewRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
 from simulation import virtual_time
 from simulation.faults import FaultInjector, seeded_random
-from simulation.memory_database import MemoryDatabase, MemoryDatabaseClient
+from simulation.memory_client import MemoryDatabaseClient
+from simulation.memory_database import MemoryDatabase
 from simulation.memory_store import MemoryStoreTransaction
 from simulation.process import SimulatedProcess
 from tests.kit.partitions import PAST, add_past_month, insert_finished_run, partitions_of
-from tests.kit.stored_runs import INPUT, insert_run, run_id
+from tests.kit.stored_runs import INPUT, RESERVED, apply_trigger, insert_run, run_id
 
 
 async def test_partitions_of_the_coming_months_are_added_once(database: Database):
@@ -258,8 +260,10 @@ async def test_dropping_a_month_interrupts_no_worker(database: Database, definit
     async def work() -> None:
         while not stop.is_set():
             async with database.transaction() as tx:
-                await due_runs.lock_due(tx, [definition_id], 200)
-                await insert_run(SqlStoreTransaction(tx), definition_id)
+                await due_runs.claim_due(tx, [definition_id], 200, lease=timedelta(seconds=-1))
+                run = await insert_run(SqlStoreTransaction(tx), definition_id)
+            async with database.transaction() as tx:
+                await apply_trigger(SqlStoreTransaction(tx), run.run_id, RESERVED)
             committed.release()
 
     patience = LockRetry(lock_timeout=0.2, max_attempts=1000)

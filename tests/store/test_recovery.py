@@ -24,12 +24,12 @@ async def test_each_command_in_flight_is_sent_again_with_its_idempotency_key(
         ]
         finished = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
         await apply_trigger(SqlStoreTransaction(tx), finished, DECLINED)
-        before = await runs.read_unlocked(tx, in_flight)
+        before = await runs.read(tx, in_flight)
     for _ in range(2):
         assert await recovery.resend_in_flight(database) == recovery.ResendResult(3, 3)
     async with database.transaction() as tx:
         claimed = (await outbox.claim_stale(tx, timedelta(days=1), 10)).claimed
-        after = await runs.read_unlocked(tx, in_flight)
+        after = await runs.read(tx, in_flight)
     assert {row.command.idempotency_key for row in claimed} == {
         f"{run_id}/reserve/action/1" for run_id in in_flight
     }

@@ -28,14 +28,14 @@ from tests.kit.stores import RequesterStore
 HERE = Path(__file__).parent
 
 
-async def test_runs_that_another_transaction_has_locked_are_skipped(
+async def test_runs_that_another_transaction_has_locked_are_found(
     store: RequesterStore, definition_id: int
 ):
     async with store.transaction() as tx:
         first, second = sorted([(await insert_run(tx, definition_id)).run_id for _ in range(2)])
     async with store.transaction() as one, store.transaction() as other:
-        assert set(await one.lock_runs([first])) == {first}
-        assert set(await other.lock_free_runs([first, second])) == {second}
+        assert await one.lockable_runs([first]) == {first}
+        assert await other.lockable_runs([first, second, run_id()]) == {second}
         assert set(await other.read_runs([first, second])) == {first, second}
 
 
@@ -176,7 +176,12 @@ async def test_maintenance_changes_nothing_when_there_is_nothing_to_do(store: Re
 def methods_of(protocol: type) -> set[str]:
     """The methods of a protocol and of those that it extends."""
     classes = [each for each in protocol.__mro__ if getattr(each, "_is_protocol", False)]
-    return {name for each in classes for name in vars(each) if not name.startswith("_")}
+    return {
+        name
+        for each in classes
+        for name, member in vars(each).items()
+        if not name.startswith("_") and not isinstance(member, property)
+    }
 
 
 def functions_of(paths: list[Path]) -> Iterator[ast.AsyncFunctionDef]:

@@ -72,8 +72,13 @@ async def anything(tx, number: int) -> list[bool]:
     return [True] if await request_queue.has_work(tx, ["place-order"], [number]) else []
 
 
+async def claimed(tx, number: int) -> list[str]:
+    due = await due_runs.claim_due(tx, [number], 200, lease=timedelta(seconds=-1))
+    return due.run_ids
+
+
 POLLED = {
-    "what is due": lambda tx, number: due_runs.lock_due(tx, [number], 200),
+    "what is due": claimed,
     "the names of what is due": lambda tx, number: due_runs.due_run_ids(tx, [number], 200),
     "what will be due": lambda tx, number: due_runs.due_within(
         tx, {number: timedelta(minutes=1)}, 1000
@@ -153,24 +158,23 @@ async def test_unfinished_runs_are_found_without_reading_finished_ones(
         before = (await tx.execute(BLOCKS)).scalar_one()
         assert (await run_queries.count_runs(tx, 1000, status=Status.RUNNING)).count == 1
         counted = (await tx.execute(BLOCKS)).scalar_one()
-        done, _ = await recovery._resend_page(tx, recovery._NIL_RUN_ID)
+        page = await recovery.unfinished_runs(tx, recovery._NIL_RUN_ID, 500)
+        done, _ = await recovery._resend(tx, page)
         ordered = (await tx.execute(BLOCKS)).scalar_one()
     assert done.runs == 1
     assert counted - before < ONE_MORE
     assert ordered - counted < 3 * ONE_MORE
 
 
-async def test_the_unfinished_are_read_a_page_at_a_time(
-    database: Database, definition_id: int, monkeypatch
-):
+async def test_the_unfinished_are_read_a_page_at_a_time(database: Database, definition_id: int):
     """A page costs the same, however many come after it."""
-    monkeypatch.setattr(recovery, "_PAGE_SIZE", 10)
     async with database.transaction() as tx:
         ours = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
         await tx.execute(OVERDUE, {"run_id": ours, "number": LEFT, "other": definition_id})
     async with database.transaction() as tx:
         await tx.execute(text("ANALYZE saga_engine.run"))
         before = (await tx.execute(BLOCKS)).scalar_one()
-        done, _ = await recovery._resend_page(tx, recovery._NIL_RUN_ID)
+        page = await recovery.unfinished_runs(tx, recovery._NIL_RUN_ID, 10)
+        done, _ = await recovery._resend(tx, page)
         assert done.runs == 10
         assert (await tx.execute(BLOCKS)).scalar_one() - before < 10 * ONE_MORE

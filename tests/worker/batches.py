@@ -9,9 +9,10 @@ from saga_engine.settings import Settings
 from saga_engine.store import request_queue
 from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.worker.admission import Admission
-from saga_engine.worker.batch_transaction import BatchTransaction
+from saga_engine.worker.batch_transaction import CAREFUL, BatchTransaction
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.flush import flush_changes
+from saga_engine.worker.run_cache import RunCache
 from saga_engine.worker.work_item import WorkBatch, WorkItem
 
 SETTINGS = Settings()
@@ -31,10 +32,15 @@ def outcomes(answers):
 class InterruptedTransaction:
     """A transaction that calls a function before one of its statements."""
 
+    has_started = True
+
     def __init__(self, tx, statement, meanwhile):
         self._tx = tx
         self._statement = statement
         self._meanwhile = meanwhile
+
+    async def begin(self):
+        """It has started."""
 
     async def execute(self, statement, *arguments):
         if statement is self._statement and self._meanwhile:
@@ -74,21 +80,17 @@ class BatchDriver:
                 ),
             )
 
-    async def process_due_runs(self):
-        """Process the timers that are due; return how many runs there were."""
-        async with self.database.transaction() as tx, self._batch(tx) as (batch, _):
-            return await batch.process_due_runs(limit=10)
-
     async def _take(self, tx, work_batch):
         async with self._batch(tx) as (batch, changes):
-            await batch.process(work_batch, wait_for_locks=True)
-        return [answer for _, answer in changes.after_commit.answers]
+            await batch.process(work_batch, CAREFUL)
+        return [each.answer for each in changes.after_commit.answers]
 
     @asynccontextmanager
     async def _batch(self, tx):
         """A batch, written when the block ends."""
         store_tx = SqlStoreTransaction(tx)
         changes = ChangeSet(await store_tx.database_now(), Counter())
-        admission = Admission(self._registry, SETTINGS)
-        yield BatchTransaction(store_tx, self._registry, admission, changes, SETTINGS), changes
+        admission, cache = Admission(self._registry, SETTINGS), RunCache(0)
+        batch = BatchTransaction(store_tx, self._registry, admission, cache, changes, SETTINGS)
+        yield batch, changes
         await flush_changes(store_tx, changes, SETTINGS)

@@ -21,10 +21,10 @@ from saga_engine.telemetry.events import (
     Emitter,
 )
 from saga_engine.vocabulary import Status
-from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.duties import Duties
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.transaction_runner import TransactionRunner
 from tests.kit.engine import no_reply, succeed
 from tests.kit.events import EventRecorder
 from tests.kit.parcels import parcels
@@ -42,8 +42,9 @@ async def idle_duties(engine) -> Duties:
         await engine._publisher(), keys, settings.max_batch_bytes, Emitter(recorder)
     )
     store = SqlStore(engine.database)
-    batch_runner = BatchRunner(store, registry, outbox_publisher, settings, Emitter(recorder))
-    return Duties(store, registry, batch_runner, outbox_publisher, settings, Emitter(recorder))
+    emit = Emitter(recorder)
+    transactions = TransactionRunner(store, registry, outbox_publisher, settings, emit)
+    return Duties(store, registry, transactions, outbox_publisher, settings, emit)
 
 
 SHORT_TIMEOUT = timedelta(milliseconds=300)

@@ -193,7 +193,7 @@ async def runs_in_flight_of(engine, *, timeout_s=6.0, **settings):
     participant.reply_makers["parcel.pack"] = no_reply
     await client.call_all(*(start() for _ in range(30)))
     started = await participant.wait_for_commands("parcel.pack", 30)
-    admission = worker.worker._loops._batch_runner.admission
+    admission = worker.worker._loops._transactions.admission
     return worker, participant, started, lambda: admission.slots("parcel")
 
 

@@ -155,7 +155,7 @@ def _start(run_id, parcel):
 
 async def test_a_damaged_row_dead_letters_its_own_reply_only(engine):
     worker, participant, client = (
-        await engine.start_worker(),
+        await engine.start_worker(run_cache_bytes=0),
         await engine.start_participant(),
         await engine.connect_client(),
     )

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from saga_engine.decider.evolve import replay
-from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
+from saga_engine.decider.triggers import Cancel, ReplyReceived, Start, WakeUp
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.store import due_runs, journal, pending_requests, runs
@@ -16,9 +16,14 @@ from tests.worker.batches import ANSWER_TO, outcomes, start
 class RecordingTransaction:
     """A transaction that records the text of its statements."""
 
+    has_started = True
+
     def __init__(self, tx):
         self._tx = tx
         self.statements = []
+
+    async def begin(self):
+        """It has started."""
 
     async def execute(self, statement, *arguments):
         self.statements.append(str(statement))
@@ -70,7 +75,7 @@ def reply(run_id, outcome, step="pack", direction=Direction.ACTION, attempt=1):
 async def stored(batch_driver, run_id):
     """A run's row and its journal."""
     async with batch_driver.database.transaction() as tx:
-        found = await runs.read_unlocked(tx, [run_id])
+        found = await runs.read(tx, [run_id])
         return found[run_id], await journal.read(tx, run_id)
 
 
@@ -107,7 +112,16 @@ async def test_a_batch_that_decides_nothing_about_a_run_keeps_its_revision(batch
     await batch_driver.take(WorkBatch([starting(run_id)]))
     before = await stored(batch_driver, run_id)
     await batch_driver.take(WorkBatch([reply(run_id, Outcome.SUCCEEDED, attempt=7)]))
+    assert await stored(batch_driver, run_id) == before
+
+
+async def test_a_timer_that_was_early_appends_a_row_and_moves_to_the_next_time(batch_driver):
+    run_id = str(uuid7())
+    await batch_driver.take(WorkBatch([starting(run_id)]))
+    before, entries = await stored(batch_driver, run_id)
     async with batch_driver.database.transaction() as tx:
         await due_runs.defer_wake(tx, run_id, timedelta(seconds=-1))
-    assert await batch_driver.process_due_runs() == 1, "the timer was early"
-    assert await stored(batch_driver, run_id) == before
+    await batch_driver.take(WorkBatch([WorkItem(run_id=run_id, trigger=WakeUp())]))
+    after, entries_after = await stored(batch_driver, run_id)
+    assert (after.revision, after.wake_at, after.run) == (2, before.wake_at, before.run)
+    assert entries_after == entries

@@ -56,12 +56,10 @@ def test_a_refused_request_answers_the_client_with_the_reason():
     changes = empty_change_set()
     request = replace(stored_request(), answer_to=ANSWER_TO, audit_id="a-1")
     changes.refuse(request, AnswerOutcome.REFUSED, "It is too late.")
-    [(address, answer)] = changes.after_commit.answers
-    assert (address, answer.outcome, answer.refusal) == (
-        ANSWER_TO,
-        AnswerOutcome.REFUSED,
-        Failure("refused", "It is too late."),
-    )
+    [sent] = changes.after_commit.answers
+    assert (sent.address, sent.run_id) == (ANSWER_TO, request.run_id)
+    assert sent.answer.outcome is AnswerOutcome.REFUSED
+    assert sent.answer.refusal == Failure("refused", "It is too late.")
     [operator_answer] = changes.operator_answers
     assert (operator_answer.audit_id, operator_answer.accepted) == ("a-1", False)
 
@@ -72,8 +70,8 @@ def test_a_rejected_sender_is_answered_and_its_message_dead_lettered():
     changes.reject_sender(request, "It came from user guest.")
     [dead_letter] = changes.after_commit.dead_letters
     assert dead_letter.reason is DeadLetterReason.UNAUTHORIZED_SENDER
-    [(_, answer)] = changes.after_commit.answers
-    assert answer.refusal == Failure("unauthorized_sender", "It came from user guest.")
+    [sent] = changes.after_commit.answers
+    assert sent.answer.refusal == Failure("unauthorized_sender", "It came from user guest.")
 
 
 def test_an_accepted_start_is_dead_lettered_beyond_the_quota_unless_it_is_unreadable():

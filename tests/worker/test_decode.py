@@ -49,7 +49,7 @@ async def test_an_uncorrelated_reply_reaches_no_run(engine_on_any_broker):
 async def kept(engine, run_id):
     """The reply that is stored with the run's only incident."""
     async with engine.database.transaction() as tx:
-        run = (await runs.read_unlocked(tx, [run_id]))[run_id].run
+        run = (await runs.read(tx, [run_id]))[run_id].run
     [incident] = run.incidents.values()
     assert incident.kept_reply is not None
     return incident.kept_reply.body, incident.kept_reply.outcome, incident.kept_reply.unreadable

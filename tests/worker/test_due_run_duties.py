@@ -83,7 +83,7 @@ LOCK_RUN = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid
 
 
 async def test_a_damaged_due_run_does_not_block_the_timers_of_others(engine):
-    worker = await engine.start_worker(parcels(timeout=SHORT_TIMEOUT))
+    worker = await engine.start_worker(parcels(timeout=SHORT_TIMEOUT), run_cache_bytes=0)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
     damaged = await client.start()
@@ -96,7 +96,9 @@ async def test_a_damaged_due_run_does_not_block_the_timers_of_others(engine):
 
 
 async def test_a_locked_due_run_and_a_damaged_one_block_no_other(engine):
-    worker = await engine.start_worker(parcels(timeout=SHORT_TIMEOUT), database_lock_timeout=0.1)
+    worker = await engine.start_worker(
+        parcels(timeout=SHORT_TIMEOUT), database_lock_timeout=0.1, run_cache_bytes=0
+    )
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
     held, damaged = await client.start(), await client.start()

@@ -129,7 +129,7 @@ async def test_locked_incidents_do_not_block_starts(engine):
 
 async def test_a_request_for_a_damaged_run_is_refused_and_blocks_no_other(engine):
     worker, participant, client = (
-        await engine.start_worker(),
+        await engine.start_worker(run_cache_bytes=0),
         await engine.start_participant(),
         await engine.connect_client(),
     )

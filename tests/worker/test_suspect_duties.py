@@ -1,6 +1,7 @@
 """Crash suspects are processed alone, and block no other run."""
 
 import asyncio
+from datetime import timedelta
 
 from sqlalchemy import text
 
@@ -81,5 +82,6 @@ async def test_due_suspects_do_not_block_other_due_runs(engine):
         past = "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"
         await tx.execute(text(past))
         ids = list((await tx.execute(text("SELECT id FROM saga_engine.definition"))).scalars())
-        found = await due_runs.lock_due(tx, ids, 1, excluding={held})
-        assert list(found) == [other]
+        lease = timedelta(minutes=1)
+        found = await due_runs.claim_due(tx, ids, 1, lease=lease, excluding={held})
+        assert found.run_ids == [other]

@@ -1,0 +1,119 @@
+"""One transaction: an ordinary step is a single statement, and what is lost is decided again."""
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
+from saga_engine.identifiers import uuid7
+from saga_engine.settings import Settings
+from saga_engine.store import definitions, engine_identity, journal, runs
+from saga_engine.store.sql_store import SqlStore
+from saga_engine.telemetry.events import Emitter
+from saga_engine.vocabulary import Direction, Outcome, Status
+from saga_engine.worker.batch_runner import BatchRunner
+from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.transaction_runner import TransactionRunner
+from saga_engine.worker.work_item import WorkBatch, WorkItem, as_delivery
+from tests.kit.events import EventRecorder
+from tests.kit.parcels import parcels
+
+
+class RecordingBatch:
+    """A batch of statements that records each of them."""
+
+    def __init__(self, batch, log):
+        self._batch, self._log = batch, log
+
+    @property
+    def has_started(self):
+        return self._batch.has_started
+
+    @property
+    def epoch(self):
+        return self._batch.epoch
+
+    async def begin(self):
+        if not self._batch.has_started:
+            self._log.append("BEGIN")
+        await self._batch.begin()
+
+    async def execute(self, statement, parameters=None):
+        self._log.append(str(statement))
+        return await self._batch.execute(statement, parameters)
+
+
+class RecordingDatabase:
+    """A database whose batches record their statements."""
+
+    def __init__(self, database):
+        self._database = database
+        self.log = []
+
+    def transaction(self):
+        return self._database.transaction()
+
+    @asynccontextmanager
+    async def batch(self):
+        async with self._database.batch() as batch:
+            yield RecordingBatch(batch, self.log)
+
+
+async def batch_runner(engine, database) -> BatchRunner:
+    """A batch runner of a worker without loops."""
+    settings, saga, emit = Settings(), parcels(), Emitter(EventRecorder())
+    async with engine.database.transaction() as tx:
+        ids = await definitions.register(tx, [saga])
+        keys = await engine_identity.token_keys(tx)
+    registry = SagaRegistry({ids[saga.name, saga.version]: saga})
+    publisher = OutboxPublisher(await engine._publisher(), keys, settings.max_batch_bytes, emit)
+    transactions = TransactionRunner(SqlStore(database), registry, publisher, settings, emit)
+    return BatchRunner(transactions, emit)
+
+
+def delivered_start(key=None) -> WorkItem:
+    run_id = str(uuid7())
+    item = WorkItem(run_id=run_id, trigger=Start(run_id, key, {}), saga="parcel", version=1)
+    return replace(item, delivery=as_delivery(item))
+
+
+def succeeded(run_id, step) -> WorkItem:
+    reply = ReplyReceived(
+        step=step, direction=Direction.ACTION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+    )
+    return WorkItem(run_id=run_id, trigger=reply)
+
+
+async def test_an_ordinary_step_is_one_statement_without_begin_and_commit(engine):
+    await engine.start_participant()
+    database = RecordingDatabase(engine.database)
+    runner = await batch_runner(engine, database)
+    starts = [delivered_start(f"key-{number}") for number in range(3)]
+    await runner.process(WorkBatch(starts))
+    assert "BEGIN" not in database.log, "new runs with new keys need no transaction"
+    for step in ("pack", "send"):
+        database.log.clear()
+        await runner.process(WorkBatch([succeeded(each.run_id, step) for each in starts]))
+        assert len(database.log) == 1, database.log
+        assert "INSERT INTO saga_engine.journal" in database.log[0]
+        assert "FOR UPDATE" not in database.log[0].replace("FOR UPDATE SKIP LOCKED", "")
+
+
+async def test_a_run_that_another_worker_has_decided_is_read_again_and_decided_again(engine):
+    await engine.start_participant()
+    first = await batch_runner(engine, engine.database)
+    second = await batch_runner(engine, engine.database)
+    start = delivered_start()
+    await first.process(WorkBatch([start]))
+    await second.process(WorkBatch([succeeded(start.run_id, "pack")]))
+    # The first worker remembers the run before its first reply: this one would be foreign to it.
+    await first.process(WorkBatch([succeeded(start.run_id, "send")]))
+    cancel = WorkItem(run_id=start.run_id, trigger=Cancel("ada", "too late"))
+    await second.process(WorkBatch([cancel, succeeded(start.run_id, "notify")]))
+    async with engine.database.transaction() as tx:
+        stored = (await runs.read(tx, [start.run_id]))[start.run_id]
+        events = await journal.read(tx, start.run_id)
+    replies = [each.data["step"] for each in events if each.type == "step_succeeded"]
+    assert replies[:3] == ["pack", "send", "notify"]
+    assert stored.revision == len({each.revision for each in events}) == 4
+    assert stored.run.status is not Status.COMPLETED
