@@ -30,7 +30,9 @@ class RunModel(MemoryTransaction):
     async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
         async with self.statement():
             free = [
-                each for each in run_ids if self.get("run", each) and self.is_lockable("run", each)
+                each
+                for each in sorted(run_ids)
+                if self.get("run", each) and self.is_lockable("run", each)
             ]
             for run_id in free:
                 self.lock_unlocked("run", run_id)

@@ -158,7 +158,7 @@ class BatchTransaction:
         """Take runs from the cache, and read the others, or the starts that they wait for."""
         runs = self._changes.runs
         run_ids = run_ids - runs.keys() - set(self._locked_elsewhere)
-        runs.update(self._cache.find(run_ids))
+        runs.update(self._cache.find(sorted(run_ids)))
         await self._read_runs(run_ids - runs.keys())
         if missing := run_ids - runs.keys():
             await self._load_queued_starts(missing)

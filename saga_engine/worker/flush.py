@@ -110,7 +110,8 @@ async def _append_runs(
     appends = _run_appends(changes)
     appended_ids = {each.journal_row.run_id for each in appends}
     unchanged = {
-        run_id: changes.runs[run_id].revision for run_id in changes.decided_run_ids - appended_ids
+        run_id: changes.runs[run_id].revision
+        for run_id in sorted(changes.decided_run_ids - appended_ids)
     }
     if not (appends or unchanged or confirmed_ids):
         return None
@@ -126,7 +127,9 @@ async def _append_runs(
 
 def _run_appends(changes: ChangeSet) -> list[RunAppend]:
     """One entry for each run with a decision, or whose timers were processed."""
-    by_run: dict[str, list[AppliedDecision]] = {run_id: [] for run_id in changes.woken_run_ids}
+    by_run: dict[str, list[AppliedDecision]] = {
+        run_id: [] for run_id in sorted(changes.woken_run_ids)
+    }
     for decision in changes.after_commit.decisions:
         by_run.setdefault(decision.after.run_id, []).append(decision)
     return [_run_append(run_id, decisions, changes) for run_id, decisions in by_run.items()]

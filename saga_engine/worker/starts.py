@@ -214,7 +214,7 @@ class StartProcessor:
     async def _set_existing_apart(self) -> None:
         """Treat the starts whose runs exist, or are queued, as repeated ones."""
         if self._to_start:
-            for run_id in await self._tx.existing_runs(self._to_start):
+            for run_id in sorted(await self._tx.existing_runs(self._to_start)):
                 self._repeated.add(self._to_start.pop(run_id), run_id)
 
     async def _admit_or_queue(self) -> None:

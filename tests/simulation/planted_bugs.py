@@ -51,7 +51,6 @@ from saga_engine.vocabulary import Command, Direction, IgnoredReason, Outcome, S
 from saga_engine.worker import (
     batch_runner,
     batch_transaction,
-    change_set,
     decode_pending,
     flush,
     start_preparation,
@@ -548,7 +547,7 @@ def give_each_attempt_its_own_key(plant: BugPatcher) -> None:
         for send in original_commands(run, events):
             yield replace(send, idempotency_key=f"{send.idempotency_key}/{send.attempt}")
 
-    plant.replace(change_set, "commands_to_send", with_unstable_keys)
+    plant.replace(flush, "commands_to_send", with_unstable_keys)
 
 
 @planted_bug("P1")

@@ -7,6 +7,7 @@ A bug of the event tables and of their statements is planted into their models.
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 
 from saga_engine.events.event_store.recorded import EventData, Recorded
 from saga_engine.events.feeds.feed_batch import FeedBatch
@@ -22,6 +23,7 @@ from simulation.event_model import NEW_READER, EventModel
 from simulation.memory_database import MemoryTransaction
 from simulation.projection_model import ProjectionTransactionModel
 from simulation.services_model import ServicesTransaction
+from tests.kit.programs import sleep
 from tests.simulation.bug_patcher import BugPatcher
 from tests.simulation.planted_bugs import BUGS, planted_bug
 
@@ -137,6 +139,10 @@ def write_without_the_fence(plant: BugPatcher) -> None:
     plant.replace(ProjectionTransactionModel, "lock", lock)
 
 
+SLOW_CALL = 7
+"""Of so many calls one takes longer than the lease."""
+
+
 @planted_bug("E2", "E4")
 def check_the_lease_before_the_batch(plant: BugPatcher) -> None:
     """The lease and the checkpoint are compared in a transaction before that of the batch."""
@@ -146,9 +152,12 @@ def check_the_lease_before_the_batch(plant: BugPatcher) -> None:
         async with self.store.transaction() as tx:
             if not await tx.lock(position, self.owner):
                 raise NotOwner
+        if next(calls) % SLOW_CALL == 0:
+            await sleep(2 * self.lease)  # meanwhile another projector takes over
         async with self.store.transaction() as tx:
             yield LockedVersion(tx, self.owner, self.lease)
 
+    calls = count(1)
     plant.replace(VersionLock, "at", at)
 
 

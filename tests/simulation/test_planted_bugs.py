@@ -28,7 +28,6 @@ RARE = {
     "misreport_load_as_bug": (7,),
     "save_the_checkpoint_after_the_effects": (4,),
     "write_without_the_fence": (259,),
-    "check_the_lease_before_the_batch": (476,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried first."""
 
