@@ -114,7 +114,7 @@ class FrameStreamFactory(TransportFactory):
         """Open the socket, with TLS for an amqps URL; called by aiormq."""
         loop = self._connection.loop
         provider = kwargs.pop("ssl_context_provider")
-        assert url.host, "aiormq has parsed the URL"
+        assert url.host, "split_hosts refuses a URL without one"
         assert url.port, "aiormq adds the default port"
         context = await provider.get_context() if url.scheme == "amqps" else None
         self.stream = stream = FrameStream(self._connection, self)

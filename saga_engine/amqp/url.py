@@ -53,7 +53,7 @@ def split_hosts(url: str) -> tuple[str, ...]:
     Return one URL for each host: `amqp://user:password@one:5672,two:5672,three/vhost` gives three.
 
     Raises:
-        ConfigurationError: a comma has no host before or after it.
+        ConfigurationError: the URL has no host, or a comma has none before or after it.
     """
     scheme, separator, rest = url.partition("://")
     authority_end = next(
@@ -61,7 +61,10 @@ def split_hosts(url: str) -> tuple[str, ...]:
     )
     credentials, at_sign, host_list = rest[:authority_end].rpartition("@")
     hosts = [host.strip() for host in host_list.split(",")]
-    if len(hosts) > 1 and not all(hosts):
+    without_host = any(not host or host.startswith(":") for host in hosts)
+    if without_host and len(hosts) == 1:
+        raise ConfigurationError(INVALID_URL)
+    if without_host:
         raise ConfigurationError(
             "SAGA_ENGINE_BROKER_URL has a comma without a host beside it. Name each node once:"
             " amqp://user:password@one:5672,two:5672,three:5672/"

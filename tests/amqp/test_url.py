@@ -39,8 +39,17 @@ def test_cluster_url_is_split_into_hosts():
     assert split_hosts("amqp://u:p@one") == ("amqp://u:p@one",)
 
 
-@pytest.mark.parametrize("hosts", ["one,", ",one", "one,,two"])
+@pytest.mark.parametrize("hosts", ["one,", ",one", "one,,two", "one,:5672"])
 def test_comma_without_a_host_is_reported_without_the_password(hosts):
     with pytest.raises(ConfigurationError, match="comma without a host") as caught:
         split_hosts(f"amqp://u:hunter2@{hosts}/")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://", "amqp:///", "amqp://:5672/", "amqp://u:hunter2@/", "amqp://u:hunter2@:5672/"]
+)
+def test_a_url_without_a_host_is_reported_without_the_password(url):
+    with pytest.raises(ConfigurationError, match="is not a valid URL") as caught:
+        split_hosts(url)
     assert "hunter2" not in str(caught.value)
