@@ -66,6 +66,5 @@ def test_the_repository_has_each_ratio():
     assert read_ratios().keys() == RATIO_NAMES.keys()
 
 
-def test_ci_runs_it():
-    assert "bench-check" in (ROOT / ".ci" / "run").read_text()
+def test_make_runs_it():
     assert "benchmarks.runs.ratio_check" in (ROOT / "Makefile").read_text()

@@ -38,7 +38,7 @@ NOT_FOR_READING = (
     *("sqlalchemy", "greenlet", "aiormq", "pamqp", "aio_pika", "alembic"),
     *("rich", "uvicorn", "structlog", "prometheus_client"),
 )
-READING_MODULES = 410
+READING_MODULES = 420
 """The same for commands that read the database; most are the driver and pydantic."""
 
 
