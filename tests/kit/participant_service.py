@@ -69,8 +69,7 @@ async def command_sender(url):
 
 @asynccontextmanager
 async def engine_stub(url):
-    # On a busy machine, confirms wait behind the handlers of the same process.
-    settings = Settings(**FAST_RECONNECT, broker_confirm_timeout=30.0)
+    settings = Settings(**FAST_RECONNECT)
     async with (
         SupervisedConnection(
             url, role=ConnectionRole.PUBLISH, settings=settings, topology=ENGINE_TOPOLOGY
