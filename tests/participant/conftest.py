@@ -2,6 +2,8 @@
 
 import pytest
 
+from saga_engine.participant.database import ParticipantDatabase
+from saga_engine.settings import Settings
 from tests.kit.events import EventRecorder
 from tests.kit.payments_participant import DirectExecutor, PaymentsParticipant, bookings_engine
 
@@ -11,6 +13,15 @@ async def user_engine(database_url):
     """The user's engine, on a database with their table."""
     async with bookings_engine(database_url) as engine:
         yield engine
+
+
+@pytest.fixture
+async def url_database(database_url):
+    """The same database, given to the participant as a URL, with the barrier's table."""
+    database = ParticipantDatabase(database_url, Settings())
+    await database.prepare(create_barrier=True)
+    yield database
+    await database.close()
 
 
 @pytest.fixture

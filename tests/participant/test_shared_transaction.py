@@ -6,29 +6,18 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from saga_engine.participant.database import ParticipantDatabase
 from saga_engine.participant.shared_transaction import (
     TransactionEndRefused,
     track_setting_changes,
 )
-from saga_engine.settings import Settings
 from tests.kit.payments_participant import booking_rows
-
-
-@pytest.fixture
-async def database(database_url):
-    database = ParticipantDatabase(database_url, Settings())
-    await database.prepare(create_barrier=True)
-    yield database
-    await database.close()
-
 
 INSERT = text("INSERT INTO bookings VALUES ('o-1', 1)")
 
 
 @pytest.mark.parametrize("ending", ["commit", "rollback", "COMMIT", "END", "ABORT; SELECT 1"])
 async def test_an_end_by_a_handler_is_refused_and_nothing_is_committed(
-    database, user_engine, ending
+    url_database, user_engine, ending
 ):
     async def end(connection):
         if ending.islower():
@@ -37,7 +26,7 @@ async def test_an_end_by_a_handler_is_refused_and_nothing_is_committed(
             await (await connection.get_raw_connection()).driver_connection.execute(ending)
 
     async def end_it():
-        async with database.shared_transaction() as tx:
+        async with url_database.shared_transaction() as tx:
             connection = tx.open_connection()
             await connection.execute(INSERT)
             assert tx.is_usable
@@ -49,13 +38,13 @@ async def test_an_end_by_a_handler_is_refused_and_nothing_is_committed(
     with pytest.raises(LookupError):
         await end_it()
     assert await booking_rows(user_engine) == []
-    async with database.shared_transaction() as tx:
+    async with url_database.shared_transaction() as tx:
         await tx.open_connection().execute(INSERT)
     assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
-async def test_each_handler_gets_a_connection_of_its_own(database):
-    async with database.shared_transaction() as tx:
+async def test_each_handler_gets_a_connection_of_its_own(url_database):
+    async with url_database.shared_transaction() as tx:
         first = tx.open_connection()
         await first.begin_nested()
         tx.close_connection()
@@ -65,8 +54,8 @@ async def test_each_handler_gets_a_connection_of_its_own(database):
         assert await second.scalar(text("SELECT 1")) == 1
 
 
-async def test_effects_since_the_savepoint_are_rolled_back(database, user_engine):
-    async with database.shared_transaction() as tx:
+async def test_effects_since_the_savepoint_are_rolled_back(url_database, user_engine):
+    async with url_database.shared_transaction() as tx:
         await tx.set_savepoint()
         await tx.open_connection().execute(INSERT)
         await tx.set_savepoint()

@@ -9,8 +9,6 @@ from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import text
 
 from saga_engine.participant.barrier import CommandResult
-from saga_engine.participant.database import ParticipantDatabase
-from saga_engine.settings import Settings
 from saga_engine.vocabulary import Outcome
 from tests.kit.events import EventRecorder
 from tests.kit.misbehaving_participant import HandlerChoice, MisbehavingParticipant
@@ -31,25 +29,17 @@ DIVIDE_AT_COMMIT = (
 )
 
 
-@pytest.fixture
-async def database(database_url):
-    database = ParticipantDatabase(database_url, Settings())
-    await database.prepare(create_barrier=True)
-    yield database
-    await database.close()
-
-
 async def recorded_outcome(database, command):
     async with database.transaction() as tx:
         row = await tx.barrier.select_result(command)
         return row and row.outcome
 
 
-async def test_a_command_without_a_connection_costs_two_round_trips(database, monkeypatch):
+async def test_a_command_without_a_connection_costs_two_round_trips(url_database, monkeypatch):
     async def charge(_: HandlerChoice) -> str:
         return "charged"
 
-    executor = DirectExecutor(MisbehavingParticipant(charge), database, EventRecorder())
+    executor = DirectExecutor(MisbehavingParticipant(charge), url_database, EventRecorder())
     assert (await executor(make_command()))[0] is Outcome.SUCCEEDED  # prepares the statements
     calls: Counter[str] = Counter()
 
@@ -66,15 +56,15 @@ async def test_a_command_without_a_connection_costs_two_round_trips(database, mo
     assert (await executor(charge_again))[0] is Outcome.SUCCEEDED
     assert calls == {"fetch": 2}
     monkeypatch.undo()
-    assert await recorded_outcome(database, charge_again) == "succeeded"
+    assert await recorded_outcome(url_database, charge_again) == "succeeded"
 
 
 @pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
-async def test_nothing_is_committed_after_a_handler_has_ended_the_transaction(database, ending):
+async def test_nothing_is_committed_after_a_handler_has_ended_the_transaction(url_database, ending):
     charge = make_command()
 
     async def end_and_go_on():
-        async with database.transaction() as tx:
+        async with url_database.transaction() as tx:
             assert await tx.barrier.claim(charge)
             await tx.connection.execute(text(ending))
             await tx.connection.execute(text("BEGIN"))
@@ -84,16 +74,17 @@ async def test_nothing_is_committed_after_a_handler_has_ended_the_transaction(da
 
     with pytest.raises(LookupError):
         await end_and_go_on()
-    assert await recorded_outcome(database, charge) == ("failed" if ending == "COMMIT" else None)
-    async with database.transaction() as tx:
+    expected = "failed" if ending == "COMMIT" else None
+    assert await recorded_outcome(url_database, charge) == expected
+    async with url_database.transaction() as tx:
         assert await tx.connection.scalar(text("SELECT to_regclass('later')")) is None
 
 
-async def test_nothing_is_committed_if_the_row_of_the_command_is_gone(database):
+async def test_nothing_is_committed_if_the_row_of_the_command_is_gone(url_database):
     charge = make_command()
 
     async def lose_the_row():
-        async with database.transaction() as tx:
+        async with url_database.transaction() as tx:
             assert await tx.barrier.claim(charge)
             await tx.connection.execute(text("DELETE FROM saga_barrier"))
             assert not await tx.commit_result(charge, DONE)
@@ -101,38 +92,38 @@ async def test_nothing_is_committed_if_the_row_of_the_command_is_gone(database):
 
     with pytest.raises(LookupError):
         await lose_the_row()
-    assert await recorded_outcome(database, charge) is None
+    assert await recorded_outcome(url_database, charge) is None
 
 
-async def test_a_commit_that_divides_by_zero_is_an_error_of_the_commit(database):
+async def test_a_commit_that_divides_by_zero_is_an_error_of_the_commit(url_database):
     charge = make_command()
-    async with database.transaction() as tx:
+    async with url_database.transaction() as tx:
         for statement in DIVIDE_AT_COMMIT:
             await tx.connection.execute(text(statement))
 
     async def commit():
-        async with database.transaction() as tx:
+        async with url_database.transaction() as tx:
             assert await tx.barrier.claim(charge)
             await tx.connection.execute(text("INSERT INTO checked DEFAULT VALUES"))
             await tx.commit_result(charge, DONE)
 
     with pytest.raises(asyncpg.DivisionByZeroError):
         await commit()
-    assert await recorded_outcome(database, charge) is None
+    assert await recorded_outcome(url_database, charge) is None
 
 
-async def test_a_connection_with_an_interrupted_statement_is_not_used_again(database):
+async def test_a_connection_with_an_interrupted_statement_is_not_used_again(url_database):
     async def session(tx):
         return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
 
     found = []
 
     async def break_off():
-        async with asyncio.timeout(0.2), database.transaction() as tx:
+        async with asyncio.timeout(0.2), url_database.transaction() as tx:
             found.append(await session(tx))
             await tx.connection.execute(text("SELECT pg_sleep(60)"))
 
     with pytest.raises(TimeoutError):
         await break_off()
-    async with database.transaction() as tx:
+    async with url_database.transaction() as tx:
         assert await session(tx) not in found
