@@ -57,9 +57,8 @@ class AppendModel(KeyModel):
     async def _append_rows(self, arguments: Mapping[str, Any], new_keys: set[str]) -> set[str]:
         if not arguments["j_run_id"]:
             return set()
-        event_count = max(arguments["j_event_count"], 1)
-        first, *_ = [self.draw_position() for _ in range(event_count)]
-        columns = {**arguments, "j_event_count": ()}
+        first, *_ = [self.draw_position() for _ in range(arguments["j_position_count"])]
+        columns = {**arguments, "j_position_count": ()}
         appended = set()
         for row in _rows(columns, "j"):
             run_id, revision = row["run_id"], row["revision"]

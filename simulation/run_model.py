@@ -68,8 +68,7 @@ class RunModel(MemoryTransaction):
             for row in chosen:
                 self.lock_unlocked("run", row["run_id"])
                 self.put("run", row["run_id"], {**row, "wake_at": self.now + lease})
-        async with self.statement():
-            return DueRuns([row["run_id"] for row in chosen], self.now)
+            return DueRuns([row["run_id"] for row in chosen], self.now if chosen else None)
 
     async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
         async with self.statement():

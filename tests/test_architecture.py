@@ -127,6 +127,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/events/aggregates/source_hash.py": "test_fingerprint.py tests what it reads",
     "saga_engine/events/readers/stored_name.py": "test_projection_rules.py tests it",
     "saga_engine/events/projections/table_exchange.py": "test_projection_switch.py tests it",
+    "saga_engine/participant/driver_barrier_table.py": "test_sql_barrier_table.py tests both",
     "saga_engine/participant/failure_codes.py": "it declares an enum",
     "saga_engine/participant/interfaces.py": "it declares an interface",
     "saga_engine/payload/annotations.py": "it declares a type",

@@ -40,7 +40,7 @@ class BatchSettings(BaseModel):
         67_108_864,
         description="Memory, in bytes, for the runs that a worker keeps between two of their steps,"
         " so that it need not read them again: about 15,000 runs of three small steps. 0 keeps"
-        " none",
+        " none. Behind a connection pooler none is kept: it may lead to another server unseen",
     )
     max_batch_json_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         20_000,

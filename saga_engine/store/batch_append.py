@@ -204,7 +204,7 @@ _STARTS_A_RUN = f"""
 _APPENDED_SQL = """
     INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
     SELECT j.run_id, j.revision, j.recorded_at, drawn.first + j.place, j.events::jsonb
-    FROM saga_engine.draw_positions(greatest(CAST(:j_event_count AS integer), 1)) AS drawn(first),
+    FROM saga_engine.draw_positions(CAST(:j_position_count AS integer)) AS drawn(first),
         unnest(CAST(:j_run_id AS uuid[]), CAST(:j_revision AS integer[]),
             CAST(:j_recorded_at AS timestamptz[]), CAST(:j_place AS integer[]),
             CAST(:j_events AS text[])) AS j(run_id, revision, recorded_at, place, events)

@@ -19,10 +19,10 @@ from saga_engine.postgres.statement import Transaction, text
 
 @dataclass(frozen=True, slots=True)
 class DueRuns:
-    """The runs that were claimed, and the time of the database: each of them was due then."""
+    """The runs that were claimed, and the time of the database; None if there were none."""
 
     run_ids: list[str]
-    now: datetime
+    now: datetime | None
 
 
 async def claim_due(
@@ -43,8 +43,7 @@ async def claim_due(
     """
     arguments = {"definition_ids": list(definition_ids), "limit": limit, "lease": lease}
     rows = (await tx.execute(_CLAIM_DUE, {**arguments, "excluding": sorted(excluding)})).all()
-    now: datetime = (await tx.execute(_NOW)).scalar_one()
-    return DueRuns([run_id for (run_id,) in rows], now)
+    return DueRuns([run_id for run_id, _ in rows], max((now for _, now in rows), default=None))
 
 
 async def due_within(
@@ -105,10 +104,8 @@ _CLAIM_DUE = text(
                 ORDER BY r.wake_at LIMIT s.due_runs FOR UPDATE OF r SKIP LOCKED) AS r)
     UPDATE saga_engine.run AS r SET wake_at = clock_timestamp() + CAST(:lease AS interval)
     WHERE r.run_id = ANY (ARRAY(SELECT c.run_id FROM claimed AS c))
-    RETURNING r.run_id::text"""  # noqa: S608 - a constant
+    RETURNING r.run_id::text, clock_timestamp()"""  # noqa: S608 - a constant
 )
-
-_NOW = text("SELECT clock_timestamp()")
 
 _DUE_WITHIN = text(
     """

@@ -65,17 +65,18 @@ def journal_columns(rows: Sequence[NewJournalRow]) -> dict[str, Any]:
     """
     Write rows as columns, in order.
 
-    `event_count` is the number of all their events, `place` of a row that of the events before it.
+    `position_count` is how many positions they take, `place` of a row how many those before it
+    take: one for each event, and one for a row without events, so that no two rows share one.
     """
     events = [_events_data(row) for row in rows]
-    *places, event_count = accumulate(map(len, events), initial=0)
+    *places, position_count = accumulate((max(len(each), 1) for each in events), initial=0)
     return {
         "run_id": [row.run_id for row in rows],
         "revision": [row.revision for row in rows],
         "recorded_at": [row.recorded_at for row in rows],
         "place": places,
         "events": [dumps(each) for each in events],
-        "event_count": event_count,
+        "position_count": position_count,
     }
 
 

@@ -94,9 +94,10 @@ _STILL_UNFINISHED = text(f"SELECT r.run_id::text {_STILL_UNFINISHED_SQL}")
 _FENCE = text(
     f"""
     INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
-    SELECT f.run_id, f.revision + 1, clock_timestamp(), drawn.first, '[]'
-    FROM saga_engine.draw_positions(1) AS drawn(first), (
-        SELECT r.run_id, r.revision {_STILL_UNFINISHED_SQL} ORDER BY r.run_id) AS f
+    SELECT f.run_id, f.revision + 1, clock_timestamp(), drawn.first + f.place, '[]'
+    FROM saga_engine.draw_positions(cardinality(CAST(:run_ids AS uuid[]))) AS drawn(first), (
+        SELECT r.run_id, r.revision, row_number() OVER (ORDER BY r.run_id) - 1 AS place
+        {_STILL_UNFINISHED_SQL}) AS f
     ORDER BY f.run_id
     ON CONFLICT (run_id, revision) DO NOTHING
     RETURNING run_id::text"""  # noqa: S608 - a constant

@@ -75,7 +75,7 @@ class SqlStoreTransaction:
     async def begin(self) -> None:
         await self._tx.begin()
 
-    async def _started(self) -> Transaction:
+    async def _in_transaction(self) -> Transaction:
         await self._tx.begin()
         return self._tx
 
@@ -83,7 +83,7 @@ class SqlStoreTransaction:
         return await runs.database_now(self._tx)
 
     async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
-        return await runs.lockable(await self._started(), run_ids)
+        return await runs.lockable(await self._in_transaction(), run_ids)
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
@@ -105,7 +105,7 @@ class SqlStoreTransaction:
         excluding: Collection[str] = (),
     ) -> DueRuns:
         return await due_runs.claim_due(
-            await self._started(), definition_ids, limit, lease=lease, excluding=excluding
+            await self._in_transaction(), definition_ids, limit, lease=lease, excluding=excluding
         )
 
     async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
@@ -117,23 +117,23 @@ class SqlStoreTransaction:
         return await due_runs.due_within(self._tx, horizons, count_limit)
 
     async def defer_wake(self, run_id: str, delay: timedelta) -> None:
-        await due_runs.defer_wake(await self._started(), run_id, delay)
+        await due_runs.defer_wake(await self._in_transaction(), run_id, delay)
 
     async def reserve_keys(
         self, requests: Sequence[KeyRequest], encryption: PayloadEncryption = NO_ENCRYPTION
     ) -> list[KeyOwner | None]:
-        return await business_keys.try_reserve(await self._started(), requests, encryption)
+        return await business_keys.try_reserve(await self._in_transaction(), requests, encryption)
 
     async def release_key(self, saga: str, key: str, run_id: str) -> None:
-        await business_keys.release(await self._started(), saga, key, run_id)
+        await business_keys.release(await self._in_transaction(), saga, key, run_id)
 
     async def record_requests(self, requests: Sequence[NewRequest]) -> None:
-        await pending_requests.record(await self._started(), requests)
+        await pending_requests.record(await self._in_transaction(), requests)
 
     async def find_starts(
         self, run_ids: Collection[str], count_limit: int = 0
     ) -> dict[str, PendingStart]:
-        tx = await self._started() if count_limit else self._tx
+        tx = await self._in_transaction() if count_limit else self._tx
         return await pending_requests.find_starts(tx, run_ids, count_limit)
 
     async def existing_runs(self, run_ids: Collection[str]) -> set[str]:
@@ -153,7 +153,7 @@ class SqlStoreTransaction:
         max_bytes: int = UNLIMITED_BYTES,
     ) -> list[PendingRequest]:
         return await request_queue.take(
-            await self._started(),
+            await self._in_transaction(),
             definition_ids=definition_ids,
             limit=limit,
             body_limits=body_limits,
@@ -170,7 +170,7 @@ class SqlStoreTransaction:
         max_bytes: int = UNLIMITED_BYTES,
     ) -> list[PendingRequest]:
         return await request_queue.take_starts(
-            await self._started(),
+            await self._in_transaction(),
             slots,
             definition_ids=definition_ids,
             limit=limit,
@@ -179,7 +179,7 @@ class SqlStoreTransaction:
         )
 
     async def defer_requests(self, ids: Sequence[int], delay: timedelta) -> None:
-        await request_queue.defer(await self._started(), ids, delay)
+        await request_queue.defer(await self._in_transaction(), ids, delay)
 
     async def sagas_with_starts(
         self, sagas: Sequence[str], definition_ids: Sequence[int]
@@ -193,24 +193,26 @@ class SqlStoreTransaction:
         self, min_age: timedelta, limit: int, body_limits: ReadLimits
     ) -> list[PendingRequest]:
         return await stranded_starts.take_without_definition(
-            await self._started(), min_age, limit, body_limits
+            await self._in_transaction(), min_age, limit, body_limits
         )
 
     async def claim_stale_commands(
         self, age: timedelta, limit: int, *, max_bytes: int = UNLIMITED_BYTES
     ) -> StaleCommands:
-        return await outbox.claim_stale(await self._started(), age, limit, max_bytes=max_bytes)
+        return await outbox.claim_stale(
+            await self._in_transaction(), age, limit, max_bytes=max_bytes
+        )
 
     async def record_incidents(self, events: Sequence[tuple[str, Event]]) -> None:
-        await incidents.record(await self._started(), events)
+        await incidents.record(await self._in_transaction(), events)
 
     async def record_dead_letters(
         self, letters: Sequence[DeadLetter], max_body_bytes: int, quota: int
     ) -> None:
-        await dead_letters.record(await self._started(), letters, max_body_bytes, quota)
+        await dead_letters.record(await self._in_transaction(), letters, max_body_bytes, quota)
 
     async def record_outcomes(self, outcomes: Sequence[ActionOutcome]) -> None:
-        await audit.record_outcomes(await self._started(), outcomes)
+        await audit.record_outcomes(await self._in_transaction(), outcomes)
 
     async def count_backlog(self, count_limit: int) -> BacklogCounts:
         return await backlog_counts.count_backlog(self._tx, count_limit)
@@ -218,18 +220,18 @@ class SqlStoreTransaction:
     async def register_definitions(
         self, sagas: Sequence[Saga], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
     ) -> dict[tuple[str, int], int]:
-        return await definitions.register(await self._started(), sagas, policy)
+        return await definitions.register(await self._in_transaction(), sagas, policy)
 
     async def refresh_presence(
         self, ids: Collection[int], policy: PresencePolicy = DEFAULT_PRESENCE_POLICY
     ) -> None:
-        await definitions.refresh_presence(await self._started(), ids, policy)
+        await definitions.refresh_presence(await self._in_transaction(), ids, policy)
 
     async def known_versions(self, names: Collection[str]) -> set[tuple[str, int]]:
         return await definitions.known_versions(self._tx, names)
 
     async def token_keys(self) -> TokenKeys:
-        return await engine_identity.token_keys(await self._started())
+        return await engine_identity.token_keys(await self._in_transaction())
 
     async def read_suspects(self) -> dict[str, CrashSuspect]:
         return await crash_suspects.read_all(self._tx)
@@ -241,19 +243,19 @@ class SqlStoreTransaction:
         return await crash_suspects.read_among(self._tx, run_ids)
 
     async def clear_suspects(self, run_ids: Collection[str]) -> None:
-        await crash_suspects.clear(await self._started(), run_ids)
+        await crash_suspects.clear(await self._in_transaction(), run_ids)
 
     async def allow_retry(self, run_id: str) -> None:
-        await crash_suspects.allow_retry(await self._started(), run_id)
+        await crash_suspects.allow_retry(await self._in_transaction(), run_id)
 
     async def delete_expired_suspects(self) -> None:
-        await crash_suspects.delete_expired(await self._started())
+        await crash_suspects.delete_expired(await self._in_transaction())
 
     async def take_oldest_request(
         self, run_id: str, definition_ids: Sequence[int], body_limits: ReadLimits
     ) -> list[PendingRequest]:
         return await crash_suspects.take_oldest_request(
-            await self._started(), run_id, definition_ids, body_limits
+            await self._in_transaction(), run_id, definition_ids, body_limits
         )
 
 

@@ -64,6 +64,7 @@ class DueRunDuties:
                 lease=self._lease,
                 excluding=self._registry.suspect_run_ids,
             )
-        self._transactions.clock.observe(due.now)
+        if due.now is not None:
+            self._transactions.clock.observe(due.now)
         run_ids.extend(due.run_ids)
         return len(due.run_ids)

@@ -56,13 +56,14 @@ class RunCache:
             self.clear()
             self._epoch = epoch
 
-    def keep_as_of(self, epoch: int | None, stored: StoredRun) -> None:
-        """Keep a run that a batch of this epoch has read or appended, unless it is over."""
-        if epoch is not None and epoch == self._epoch:
-            self.keep(stored)
+    def keep(self, stored: StoredRun, epoch: int | None) -> None:
+        """
+        Keep a run as a batch has read or appended it, unless the epoch of that batch is over.
 
-    def keep(self, stored: StoredRun) -> None:
-        """Keep a run as it is now; a finished run is forgotten, because it hardly gets messages."""
+        A finished run is forgotten, because it hardly gets messages.
+        """
+        if epoch is None or epoch != self._epoch:
+            return
         run_id = stored.run.run_id
         known = self._runs.get(run_id)
         if known is not None and known.revision > stored.revision:

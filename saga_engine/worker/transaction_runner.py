@@ -172,7 +172,7 @@ class TransactionRunner:
             self.clock.observe(result.now)
         for run_id, stored in changes.runs.items():
             if run_id not in lost:
-                self._cache.keep_as_of(epoch, stored)
+                self._cache.keep(stored, epoch)
         self._cache.discard(lost)
         return lost
 

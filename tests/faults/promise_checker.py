@@ -138,7 +138,7 @@ class PromiseChecker:
                 continue
             findings.statuses[request.saga, detail.stored_run.run.status.value] += 1
             try:
-                check_run(detail, detail.runs_with_incident)  # P1, P2, P3, P5
+                check_run(detail, detail.revisions, detail.runs_with_incident)  # P1, P2, P3, P5
             except AssertionError as error:
                 findings.violations.append((str(error)[:600], _run_interval(detail.stored_run.run)))
             _check_no_incident(findings, detail, request)
@@ -181,9 +181,14 @@ class PromiseChecker:
 
 @dataclass
 class RunDetails:
-    """A run, its journal, its saga's document, its incidents, and all runs with open incidents."""
+    """
+    A run, its journal, its saga's document, its incidents, and all runs with open incidents.
+
+    `revisions` are those of the rows of its journal; a row may have no events.
+    """
 
     stored_run: runs.StoredRun
+    revisions: list[int]
     journal: list[journal.StoredEvent]
     document: dict
     incidents: list[incidents.StoredIncident]
@@ -195,7 +200,9 @@ async def _details(database: Database, run_ids):
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         stored = await runs.read(tx, run_ids)
         events = defaultdict[str, list[journal.StoredEvent]](list)
+        revisions = defaultdict[str, list[int]](list)
         for run_id, *values in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
+            revisions[run_id].append(values[0])
             events[run_id].extend(journal.stored_events(*values))
         by_run = defaultdict(list)
         for each in await incidents.read_page(
@@ -208,6 +215,7 @@ async def _details(database: Database, run_ids):
     return {
         run_id: RunDetails(
             each,
+            revisions[run_id],
             events[run_id],
             _document(SAGAS[each.run.saga]),
             by_run[run_id],

@@ -156,7 +156,7 @@ _INSERT_JOURNAL = text(
     """
     INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
     SELECT j.run_id, j.revision, j.recorded_at, drawn.first + j.place, j.events::jsonb
-    FROM saga_engine.draw_positions(CAST(:event_count AS integer)) AS drawn(first),
+    FROM saga_engine.draw_positions(CAST(:position_count AS integer)) AS drawn(first),
         unnest(CAST(:run_id AS uuid[]), CAST(:revision AS integer[]),
             CAST(:recorded_at AS timestamptz[]), CAST(:place AS integer[]),
             CAST(:events AS text[])) AS j(run_id, revision, recorded_at, place, events)"""

@@ -36,6 +36,7 @@ async def test_a_claimed_run_is_due_again_after_the_lease(
         claimed = await tx.claim_due_runs([definition_id], 9, lease=LEASE)
     async with store.transaction() as tx:
         assert claimed.run_ids == [run.run_id]
+        assert claimed.now is not None
         assert claimed.now <= await tx.database_now()
         assert (await tx.claim_due_runs([definition_id], 9, lease=LEASE)).run_ids == []
         await make_due(tx, run.run_id)

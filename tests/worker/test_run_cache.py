@@ -15,6 +15,7 @@ from tests.kit.promises import check_promises
 from tests.kit.stored_runs import ORDERS, RESERVED, decide_start, stored_run
 
 NOW = datetime(2026, 11, 15, tzinfo=UTC)
+EPOCH = 1
 ONE_RUN = RUN_OVERHEAD_BYTES + MEMORY_FACTOR * 100
 
 
@@ -24,61 +25,67 @@ def cached(size: int = 100) -> StoredRun:
     return replace(stored_run(run, 1), size=size)
 
 
+def cache_of(max_bytes: int) -> RunCache:
+    cache = RunCache(max_bytes)
+    cache.enter(EPOCH)
+    return cache
+
+
 def ids_in(cache: RunCache, *runs: StoredRun) -> list[int]:
     """Which of the runs are in the cache, by their numbers."""
     return [number for number, each in enumerate(runs) if cache.find([each.run.run_id])]
 
 
 def test_the_run_that_was_not_used_for_the_longest_time_is_forgotten_first():
-    cache, runs = RunCache(2 * ONE_RUN), [cached() for _ in range(3)]
-    cache.keep(runs[0])
-    cache.keep(runs[1])
+    cache, runs = cache_of(2 * ONE_RUN), [cached() for _ in range(3)]
+    cache.keep(runs[0], EPOCH)
+    cache.keep(runs[1], EPOCH)
     cache.find([runs[0].run.run_id])
-    cache.keep(runs[2])
+    cache.keep(runs[2], EPOCH)
     assert ids_in(cache, *runs) == [0, 2]
 
 
 def test_a_cache_is_bounded_by_bytes():
-    cache = RunCache(10 * ONE_RUN)
+    cache = cache_of(10 * ONE_RUN)
     small, large = [cached() for _ in range(5)], cached(size=10 * ONE_RUN)
     for each in small:
-        cache.keep(each)
-    cache.keep(large)
+        cache.keep(each, EPOCH)
+    cache.keep(large, EPOCH)
     assert (ids_in(cache, *small), len(cache)) == ([], 0), "one run alone exceeds the bound"
-    cache.keep(small[0])
+    cache.keep(small[0], EPOCH)
     assert ids_in(cache, *small) == [0]
 
 
 def test_a_run_is_replaced_by_its_next_revision():
-    cache, run = RunCache(ONE_RUN), cached()
+    cache, run = cache_of(ONE_RUN), cached()
     decision = decide(ORDERS, run.run, RESERVED, NOW)
     assert decision.run is not None
     later = replace(run, run=decision.run, revision=2)
-    cache.keep(run)
-    cache.keep(later)
+    cache.keep(run, EPOCH)
+    cache.keep(later, EPOCH)
     assert cache.find([run.run.run_id]) == {run.run.run_id: later}
-    cache.keep(replace(later, run=replace(later.run, status=Status.COMPLETED)))
+    cache.keep(replace(later, run=replace(later.run, status=Status.COMPLETED)), EPOCH)
     assert len(cache) == 0, "a finished run needs no place"
 
 
 def test_nothing_is_remembered_when_the_server_may_be_another_one():
-    cache, run = RunCache(ONE_RUN), cached()
+    cache, run = cache_of(ONE_RUN), cached()
     cache.enter(3)
-    cache.keep_as_of(3, run)
+    cache.keep(run, 3)
     cache.enter(3)
     assert ids_in(cache, run) == [0]
     cache.enter(4)  # a connection was opened
     assert ids_in(cache, run) == []
-    cache.keep_as_of(3, run)  # of a batch on an older connection
+    cache.keep(run, 3)  # of a batch on an older connection
     assert ids_in(cache, run) == []
     cache.enter(None)  # a pooler
-    cache.keep_as_of(None, run)
+    cache.keep(run, None)
     assert ids_in(cache, run) == []
 
 
 def test_without_bytes_nothing_is_kept():
-    cache, run = RunCache(0), cached()
-    cache.keep(run)
+    cache, run = cache_of(0), cached()
+    cache.keep(run, EPOCH)
     assert not cache.find([run.run.run_id])
     cache.clear()
     cache.discard([run.run.run_id])

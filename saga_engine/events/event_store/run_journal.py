@@ -3,7 +3,8 @@ The journals of runs as events: each run is a stream, `run-<run id>`.
 
 Only the engine's database has them. A row of the journal has the events of one transaction, with
 consecutive positions; no other row has a position between them. So the only row that can begin at
-or before a position and end after it is the last one that begins there.
+or before a position and end after it is the last one that begins there. A row may have no events:
+readers pass over it, or a page of such rows would be the end of a stream.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +111,7 @@ _READ = text(
         FROM (
             SELECT run_id::text AS run_id, revision, recorded_at, position, events::text AS events
             FROM saga_engine.journal
-            WHERE run_id = CAST(:run_id AS uuid) AND revision > :after
+            WHERE run_id = CAST(:run_id AS uuid) AND revision > :after AND events <> '[]'
             ORDER BY revision LIMIT :max_events) AS r) AS page
     WHERE before < :max_bytes ORDER BY revision"""
 )
@@ -138,6 +139,7 @@ _READ_RANGE = text(
                             WHERE first.position <= :after ORDER BY first.position DESC LIMIT 1), 0)
                         AND position <= :until
                         AND position + jsonb_array_length(events) > CAST(:after AS bigint) + 1
+                        AND events <> '[]'
                         AND (CAST(:types AS text[]) IS NULL OR EXISTS (
                             SELECT FROM jsonb_array_elements(events) AS event
                             WHERE event->>'type' = ANY (CAST(:types AS text[]))))

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from saga_engine.decider.triggers import WakeUp
 from saga_engine.events import Append, Events, Recorded
 from saga_engine.events.event_store import positions, run_journal
 from saga_engine.events.event_store.event_log import EventLog
@@ -15,6 +16,7 @@ from tests.kit.event_database import connected, placed
 from tests.kit.stored_runs import CHARGED, RESERVED, apply_trigger, insert_run
 from tests.kit.stores import SqlRequesterStore
 
+WAKE_UP = WakeUp()
 ROWS = "SELECT run_id::text, revision, position, events FROM saga_engine.journal ORDER BY position"
 
 
@@ -28,13 +30,17 @@ async def events(migrated_url: str) -> AsyncIterator[Events]:
 async def store_runs_and_events(
     store: SqlRequesterStore, definition_id: int, events: Events
 ) -> list[str]:
-    """Two runs and the stream of an order, one after another; the names of their streams."""
+    """
+    Two runs and the stream of an order, one after another; the names of their streams.
+
+    Each run is woken in vain a few times, which appends rows without events.
+    """
     runs = []
     for number in range(2):
         async with store.transaction() as tx:
             runs.append((await insert_run(tx, definition_id)).run_id)
         await events.append(Append("order-1", [placed(number)]))
-    for trigger in (RESERVED, CHARGED):
+    for trigger in (WAKE_UP, WAKE_UP, RESERVED, WAKE_UP, CHARGED):
         for run_id in runs:
             async with store.transaction() as tx:
                 await apply_trigger(tx, run_id, trigger)
@@ -48,7 +54,7 @@ async def test_a_run_is_read_as_a_stream(
     first, *_ = await store_runs_and_events(sql_store, definition_id, events)
     found = [event async for event in events.read(first)]
     assert [event.type for event in found[:2]] == ["run_started", "attempt_started"]
-    assert [(event.version, event.place) for event in found[:3]] == [(1, 0), (1, 1), (2, 0)]
+    assert [(event.version, event.place) for event in found[:3]] == [(1, 0), (1, 1), (4, 0)]
     assert all(earlier.position < later.position for earlier, later in pairwise(found))
     assert {event.correlation_id for event in found} == {first.removeprefix("run-")}
     assert {event.causation_id for event in found} == {"m-1"}
