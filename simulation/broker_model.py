@@ -98,7 +98,8 @@ class BrokerModel:
         bindings = self._bindings[message.exchange]
         if self._exchange_kinds.get(message.exchange) is ExchangeKind.FANOUT:
             return [queue for queues in bindings.values() for queue in queues]
-        return [*bindings.get(message.routing_key, ()), *bindings.get("#", ())]
+        keys = (message.routing_key, *message.other_routing_keys, "#")
+        return list(dict.fromkeys(queue for key in keys for queue in bindings.get(key, ())))
 
     def enqueue(self, queue: QueueModel, queued: QueuedMessage, *, delay: float = 0.0) -> None:
         """Add a message to a queue; it becomes ready after its transit."""

@@ -14,7 +14,12 @@ from uuid import UUID
 
 import orjson
 
-from saga_engine.protocol.answer import ANSWER_TYPE, RUN_FINISHED_TYPE, AnswerOutcome
+from saga_engine.protocol.answer import (
+    ANSWER_TYPE,
+    LISTENER_PROBE_TYPE,
+    RUN_FINISHED_TYPE,
+    AnswerOutcome,
+)
 from saga_engine.protocol.command import (
     ATTEMPT_HEADER,
     DIRECTION_HEADER,
@@ -186,12 +191,11 @@ class Monitor:
                 self._confirmed_replies.add(message.correlation_id)
 
     def _check_client_message(self, message: Message) -> None:
-        """Check a message to a client: the end of a run, or the answer to a request."""
-        if message.type == RUN_FINISHED_TYPE:
-            if message.routing_key.split(".")[1] not in self._finished_runs:
-                self.record_violation(
-                    "P6", f"{message.routing_key} was published before it was committed"
-                )
+        """Check a message to a client: the end of a run, a probe, or the answer to a request."""
+        if message.type in (RUN_FINISHED_TYPE, LISTENER_PROBE_TYPE):
+            for key in (message.routing_key, *message.other_routing_keys):
+                if key.split(".")[1] not in self._finished_runs:
+                    self.record_violation("P6", f"{key} was published before it was committed")
             return
         answer = orjson.loads(message.body)
         outcome, run_id, version = answer["outcome"], message.correlation_id, answer["version"]

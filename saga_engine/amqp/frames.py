@@ -8,6 +8,7 @@ Source: AMQP 0-9-1 specification, 2.3 and 4.2.
 """
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 from pamqp.constants import FRAME_END_CHAR
@@ -167,11 +168,19 @@ def _encode_table(message: Message) -> bytes:
         _cached_shortstr(name, "header's name") + _encode_value(name, value)
         for name, value in message.headers.items()
     )
+    if message.other_routing_keys:
+        table += _encode_other_routing_keys(message.other_routing_keys)
     if len(table) > MAX_HEADER_BYTES:
         raise UnpublishableMessage(
             f"Its headers have {len(table)} bytes; {MAX_HEADER_BYTES} are allowed."
         )
     return struct.pack(">I", len(table)) + table
+
+
+def _encode_other_routing_keys(keys: Sequence[str]) -> bytes:
+    """The header BCC: an array of texts, which RabbitMQ removes before it delivers the message."""
+    items = b"".join(_encode_value("BCC", each) for each in keys)
+    return b"\x03BCC" + _LONGSTR_HEAD.pack(b"A", len(items)) + items
 
 
 # A process uses a few dozen names of headers, exchanges and commands over and over.

@@ -1,12 +1,13 @@
 """
-The messages for clients: the answer to a request, and the end of a run.
+The messages for clients: the answer to a request, the end of a run, and the question who listens.
 
-Both are published to the exchange `saga.events`, which routes only to queues that clients bound to
+All are published to the exchange `saga.events`, which routes only to queues that clients bound to
 it. A forged reply_to therefore cannot make the engine write to a participant's queue. Delivery is
 best effort: a client that missed a message asks for the status. The contract is docs/protocol.md.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +29,10 @@ from saga_engine.vocabulary import Direction, Failure, Json, Status
 
 ANSWER_TYPE = "answer"
 RUN_FINISHED_TYPE = "finished"
+LISTENER_PROBE_TYPE = "probe"
+
+MAX_PROBED_RUNS = 60
+"""Routing keys of one probe: of 255 bytes each, they fit into the headers of a message."""
 
 _RUN_FIELDS = ("status", "saga", "version", "key", "result", "open_incidents", "incident")
 _VALID_REPLY_TO = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
@@ -117,7 +122,7 @@ def encode_run_finished(run: RunResult) -> Message:
     """Encode the message that a run is finished; it has no incidents."""
     return Message(
         exchange=EVENTS,
-        routing_key=f"{RUN_FINISHED_TYPE}.{run.run_id}.{run.saga}",
+        routing_key=_finished_key(run),
         body=write_json(
             {
                 "run_id": str(run.run_id),
@@ -133,6 +138,30 @@ def encode_run_finished(run: RunResult) -> Message:
         type=RUN_FINISHED_TYPE,
         mandatory=False,
     )
+
+
+def encode_listener_probes(runs: Sequence[RunResult]) -> list[Message]:
+    """
+    Encode messages that the broker returns if no queue is bound for the end of any of *runs*.
+
+    Each asks for up to `MAX_PROBED_RUNS` runs. A queue that is bound receives it; it says nothing.
+    """
+    keys = [_finished_key(run) for run in runs]
+    return [
+        Message(
+            exchange=EVENTS,
+            routing_key=keys[start],
+            other_routing_keys=tuple(keys[start + 1 : start + MAX_PROBED_RUNS]),
+            body=b"{}",
+            message_id=new_message_id(),
+            type=LISTENER_PROBE_TYPE,
+        )
+        for start in range(0, len(keys), MAX_PROBED_RUNS)
+    ]
+
+
+def _finished_key(run: RunResult) -> str:
+    return f"{RUN_FINISHED_TYPE}.{run.run_id}.{run.saga}"
 
 
 def decode_client_message(

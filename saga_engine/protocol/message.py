@@ -19,7 +19,9 @@ class Message:
     A message to publish: persistent, JSON, with `app_id` saga-engine.
 
     `message_id` must be unique for each publish: a `basic.return` is matched to its message by it.
-    A `mandatory` message is returned when no queue is bound. `timestamp` is informational.
+    A `mandatory` message is returned when no queue is bound. A message with `other_routing_keys` is
+    routed as if it had been published with each of them too; receivers do not see them (RabbitMQ
+    guide "Sender-selected Distribution"). `timestamp` is informational.
     """
 
     exchange: str
@@ -30,6 +32,7 @@ class Message:
     correlation_id: str = ""
     reply_to: str = ""
     headers: Mapping[str, str | int | bool] = field(default_factory=dict)
+    other_routing_keys: tuple[str, ...] = ()
     mandatory: bool = True
     timestamp: datetime | None = None
 

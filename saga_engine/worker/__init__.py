@@ -60,6 +60,7 @@ Starts
 After the commit
     emit                    telemetry events of what was committed
     outbox_publisher        publishes commands, answers and run-finished messages
+    listeners               whether a client listens for the ends of runs
 
 Duties
     duties                  every duty, its interval, and which file it is in

@@ -8,9 +8,10 @@ becomes a work item for its run.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, starmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Self
 
 from saga_engine.amqp.interfaces import MessagePublisher
 from saga_engine.decider.events import RunAbandoned, RunCompensated, RunCompleted
@@ -18,6 +19,7 @@ from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived, Trigger
 from saga_engine.payload.limits import DEFAULT_LIMITS, BodyLimits, find_violation
 from saga_engine.protocol.answer import (
+    LISTENER_PROBE_TYPE,
     Answer,
     AnswerAddress,
     encode_answer,
@@ -32,6 +34,7 @@ from saga_engine.store.outbox import OutboxRow
 from saga_engine.telemetry.events import Emitter, MessagesPublished
 from saga_engine.vocabulary import Command, EngineFailureCode, Failure, Outcome
 from saga_engine.worker import change_set
+from saga_engine.worker.listeners import Listeners
 from saga_engine.worker.work_item import WorkItem
 
 MAX_ERROR_CHARS = 1000
@@ -68,6 +71,7 @@ class OutboxPublisher:
         self._limits = limits
         self.token_keys = token_keys
         self._emit = emit
+        self._listeners = Listeners()
         self._confirmed_ids: list[int] = []
         self._unroutable: list[tuple[int, WorkItem]] = []
 
@@ -106,37 +110,44 @@ class OutboxPublisher:
         """
         Publish everything that a committed batch sends, in one write unless it is large.
 
-        Commands come before answers: a run waits for its command, and answers may be large.
+        Commands come before answers: a run waits for its command, and answers may be large. Of
+        many finished runs it first learns whether a client listens: see `listeners`.
         """
-        answers = [(each.address, each.answer) for each in after_commit.answers]
+        answers = [
+            _Notification.of_answer(each.address, each.answer) for each in after_commit.answers
+        ]
         finished_runs = list(map(result_of_run, _finished_runs(after_commit.decisions)))
-        notifications = chain(
-            starmap(self._encode_answer, answers), map(self._encode_finished, finished_runs)
-        )
-        results = await self.publish_commands(after_commit.commands, notifications)
-        if PublishOutcome.UNPUBLISHABLE in results:
+        finished = [_Notification.of_finished_run(each) for each in finished_runs]
+        probes = self._listeners.probes(finished_runs)
+        if not probes:
+            await self._notify(after_commit.commands, answers + finished)
+            return
+        outcomes = await self._notify(after_commit.commands, answers, probes)
+        if self._listeners.have_answered(outcomes):
+            await self._notify((), finished)
+
+    async def _notify(
+        self,
+        rows: Sequence[OutboxRow],
+        notifications: Sequence["_Notification"],
+        probes: Sequence[Message] = (),
+    ) -> Sequence[PublishOutcome]:
+        """Publish rows and notifications; the outcomes of *probes*, which are published last."""
+        messages = (each.encode(self._limits) for each in notifications)
+        results = await self.publish_commands(rows, chain(messages, probes))
+        count = len(notifications)
+        if PublishOutcome.UNPUBLISHABLE in results[:count]:
             # A result combines replies, so it can exceed the size limit that each of them meets.
-            without_results = [
-                encode_answer(address, _shortened(answer)) for address, answer in answers
-            ]
-            without_results += [encode_run_finished(_without_result(run)) for run in finished_runs]
-            pairs = zip(without_results, results, strict=True)
+            pairs = zip(notifications, results[:count], strict=True)
             await self.publish_commands(
-                (), [each for each, result in pairs if result is PublishOutcome.UNPUBLISHABLE]
+                (),
+                [
+                    each.shortened()
+                    for each, result in pairs
+                    if result is PublishOutcome.UNPUBLISHABLE
+                ],
             )
-
-    def _encode_answer(self, address: AnswerAddress, answer: Answer) -> Message:
-        """Encode an answer, without its result if the client would refuse to read that much."""
-        message = encode_answer(address, answer)
-        if find_violation(message.body, self._limits) is None:
-            return message
-        return encode_answer(address, _shortened(answer))
-
-    def _encode_finished(self, run: RunResult) -> Message:
-        message = encode_run_finished(run)
-        if find_violation(message.body, self._limits) is None:
-            return message
-        return encode_run_finished(_without_result(run))
+        return results[count:]
 
     async def publish_commands(
         self,
@@ -172,14 +183,44 @@ class OutboxPublisher:
     def _emit_published(
         self, messages: Sequence[Message], results: Sequence[PublishOutcome]
     ) -> None:
-        pairs = zip(messages, results, strict=True)
-        counts = Counter((message.exchange, result) for message, result in pairs)
+        counts = Counter(
+            (message.exchange, result)
+            for message, result in zip(messages, results, strict=True)
+            if message.type != LISTENER_PROBE_TYPE  # that it is returned is not a fault
+        )
         for (exchange, outcome), count in counts.items():
             self._emit(MessagesPublished(exchange=exchange, outcome=outcome, messages=count))
 
     def _encode_command(self, command: Command) -> Message:
         ref = CommandRef(command.run_id, command.step, command.direction, command.attempt)
         return encode_command(command, sign_token(self.token_keys.signing, ref))
+
+
+@dataclass(frozen=True, slots=True)
+class _Notification:
+    """A message for clients, which is encoded when it is written."""
+
+    full: Callable[[], Message]
+    shortened: Callable[[], Message]
+
+    @classmethod
+    def of_answer(cls, address: AnswerAddress, answer: Answer) -> Self:
+        return cls(
+            lambda: encode_answer(address, answer),
+            lambda: encode_answer(address, _shortened(answer)),
+        )
+
+    @classmethod
+    def of_finished_run(cls, run: RunResult) -> Self:
+        return cls(
+            lambda: encode_run_finished(run),
+            lambda: encode_run_finished(_without_result(run)),
+        )
+
+    def encode(self, limits: BodyLimits) -> Message:
+        """Encode it, without its result if the client would refuse to read that much."""
+        message = self.full()
+        return message if find_violation(message.body, limits) is None else self.shortened()
 
 
 def _chunks(messages: Iterable[Message], max_bytes: int) -> Iterator[list[Message]]:

@@ -70,6 +70,24 @@ class TestPublishing:
         assert returned.body == b"who"
         assert returned.header.properties.message_id == "m-1"
 
+    async def test_a_message_reaches_the_queues_of_all_its_keys_once(self, channel):
+        queues = [await channel.declare_queue(name) for name in ("one", "two", "three")]
+        keys = {"CC": ["two", "nowhere"], "BCC": ["three", "one"]}
+        await publish(channel, "one", b"x", headers=keys)
+        for queue in queues:
+            arrived = await queue.get(no_ack=True)
+            assert arrived.headers == {"CC": ["two", "nowhere"]}
+            assert await queue.get(no_ack=True, fail=False) is None
+
+    async def test_a_message_is_routed_if_any_of_its_keys_is_bound(self, channel):
+        await channel.declare_queue("bound")
+        keys = {"BCC": ["bound"]}
+        assert isinstance(await publish(channel, "unbound", headers=keys), commands.Basic.Ack)
+
+    async def test_a_header_of_keys_must_be_a_list(self, channel):
+        with pytest.raises(ChannelPreconditionFailed):
+            await publish(channel, "orders", headers={"BCC": "orders"})
+
     async def test_an_unroutable_message_that_is_not_mandatory_is_confirmed(self, channel):
         message = aio_pika.Message(b"x")
         exchange = channel.default_exchange

@@ -7,12 +7,14 @@ from uuid import UUID
 import pytest
 
 from saga_engine.protocol.answer import (
+    MAX_PROBED_RUNS,
     Answer,
     AnswerAddress,
     AnswerOutcome,
     answer_address,
     decode_client_message,
     encode_answer,
+    encode_listener_probes,
     encode_run_finished,
     run_finished_binding,
 )
@@ -104,6 +106,18 @@ def test_finished_run_has_the_routing_key_that_its_client_bound():
     assert message.routing_key == f"finished.{RUN}.place-order"
     assert run_finished_binding("q", RUN).binding_key == f"finished.{RUN}.#"
     assert decode_client_message(deliver(message), SETTINGS) == finished
+
+
+def test_a_probe_has_the_routing_key_of_each_run_and_says_nothing_of_it():
+    runs = [
+        RunResult(run_id=UUID(int=number), saga="s", version=1, key="k", status=Status.COMPLETED)
+        for number in range(MAX_PROBED_RUNS + 1)
+    ]
+    first, second = encode_listener_probes(runs)
+    keys = (first.routing_key, *first.other_routing_keys, second.routing_key)
+    assert keys == tuple(encode_run_finished(each).routing_key for each in runs)
+    assert (first.body, first.headers) == (b"{}", {})
+    assert isinstance(decode_client_message(deliver(first), SETTINGS), UnreadableMessage)
 
 
 @pytest.mark.parametrize("kind", ["answer", "finished", ""])

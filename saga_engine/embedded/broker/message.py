@@ -31,12 +31,13 @@ _QUEUED_MESSAGE_OVERHEAD = (
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedMessage:
-    """A message as it was published, byte by byte."""
+    """A message as it was published, byte by byte, without a header BCC."""
 
     exchange: str
     routing_key: str
     raw_properties: EncodedProperties
     body: bytes
+    other_routing_keys: tuple[str, ...] = ()
 
     @property
     def destination(self) -> Destination:

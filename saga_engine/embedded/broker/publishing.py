@@ -15,7 +15,7 @@ from pamqp import base, commands
 from saga_engine.embedded.broker.channel import Channel, IncomingPublish
 from saga_engine.embedded.broker.frames import read_publish, write_return
 from saga_engine.embedded.broker.message import PublishedMessage
-from saga_engine.embedded.broker.properties import EncodedProperties
+from saga_engine.embedded.broker.properties import EncodedProperties, read_array
 from saga_engine.embedded.broker.refusal import (
     ConnectionException,
     not_implemented,
@@ -117,7 +117,8 @@ def _complete_publish(
     message = PublishedMessage(
         exchange=publish.exchange,
         routing_key=publish.routing_key,
-        raw_properties=properties,
+        other_routing_keys=_read_other_routing_keys(properties),
+        raw_properties=_without_bcc(properties),
         body=bytes(incoming.body),
     )
     operation = PublishOperation(channel, message, mandatory=publish.mandatory)
@@ -135,6 +136,25 @@ def _validate_properties(channel: Channel, properties: EncodedProperties) -> Non
     expiration = properties.expiration
     if expiration is not None and not _is_valid_expiration(expiration):
         raise precondition_failed(f"invalid expiration '{expiration}'")
+
+
+def _read_other_routing_keys(properties: EncodedProperties) -> tuple[str, ...]:
+    """The routing keys of the headers CC and BCC; RabbitMQ refuses (406) other types."""
+    keys: list[str] = []
+    for name in (b"CC", b"BCC"):
+        value = properties.headers.get(name)
+        if value is None:
+            continue
+        items = read_array(value)
+        if value[:1] != b"A" or any(item[:1] != b"S" for item in items):
+            raise precondition_failed(f"header '{name.decode()}' is not a list of routing keys")
+        keys += [item[5:].decode("utf-8", "surrogateescape") for item in items]
+    return tuple(keys)
+
+
+def _without_bcc(properties: EncodedProperties) -> EncodedProperties:
+    headers = properties.headers
+    return properties.with_headers(headers) if headers.pop(b"BCC", None) else properties
 
 
 def _is_valid_expiration(text: str) -> bool:

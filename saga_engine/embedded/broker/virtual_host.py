@@ -116,9 +116,18 @@ class VirtualHost:
 
     def route(self, message: PublishedMessage) -> RoutingResult:
         """Add a message to every queue that is bound for it."""
-        queues = self._target_queues(message.destination)
+        queues = self._queues_of(message)
         accepted = [queue.enqueue(message) for queue in queues]
         return RoutingResult(len(queues), all(accepted))
+
+    def _queues_of(self, message: PublishedMessage) -> list[Queue]:
+        """The queues of all its routing keys, each once."""
+        queues = {
+            queue.name: queue
+            for key in (message.routing_key, *message.other_routing_keys)
+            for queue in self._target_queues(Destination(message.exchange, key))
+        }
+        return list(queues.values())
 
     def _target_queues(self, destination: Destination) -> list[Queue]:
         if not destination.exchange:
