@@ -24,6 +24,8 @@ RabbitMQ: supervised connections; messages published and consumed in batches.
     headers             the headers of a message within limits, or the reason why not
     batch_budget        how many buffered deliveries are taken into one batch
     consumer_watchdog   checks the queues over another channel than the consuming one
+    optional_queues     finds queues that are consumed if they exist
+    queue_sharing       shares queues out among the processes that consume them
     driver              the errors, cancellations and private hooks of aiormq, in one place
     tolerant_decoding   decoders for pamqp that raise no error on what a peer sent
 """

@@ -18,6 +18,8 @@ from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer_watchdog import ConsumerWatchdog
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.amqp.driver import AmqpConnection
+from saga_engine.amqp.optional_queues import OptionalQueues
+from saga_engine.amqp.queue_sharing import QueueSharing, SharedQueues
 from saga_engine.errors import BrokerError, BrokerUnavailable
 from saga_engine.lifecycle import AsyncResource
 from saga_engine.protocol.message import Delivery
@@ -42,6 +44,8 @@ class Consumer(AsyncResource):
         prefetch: the most unacknowledged deliveries of each queue, or a number for each queue; the
             setting `reply_prefetch` when it is left out.
         urgent: the queues whose deliveries are taken before those of the others.
+        optional: more queues, in this order, which are consumed as far as they exist.
+        shared: queues that are shared out among the processes that consume them.
     """
 
     def __init__(
@@ -51,10 +55,17 @@ class Consumer(AsyncResource):
         *,
         prefetch: int | Mapping[str, int] | None = None,
         urgent: Collection[str] = (),
+        optional: Sequence[str] = (),
+        shared: SharedQueues | None = None,
     ) -> None:
         self._supervised = connection
-        self._queues = tuple(queues)
-        self._prefetch = _prefetch_by_queue(queues, prefetch or connection.settings.reply_prefetch)
+        self._required_queues = tuple(queues)
+        self._optional_queues = OptionalQueues(connection, optional)
+        self._sharing = QueueSharing(connection, shared) if shared else None
+        self._consumers_changing = asyncio.Lock()
+        self._prefetch = _prefetch_by_queue(
+            (*queues, *optional), prefetch or connection.settings.reply_prefetch
+        )
         self._extra_bindings: dict[Binding, None] = {}
         self._generation = 0
         self._connection: AmqpConnection | None = None
@@ -80,6 +91,10 @@ class Consumer(AsyncResource):
         channel, self._channel = self._channel, None
         if channel:
             await driver.close(channel, driver.CLOSE_TIMEOUT)
+
+    @property
+    def _queues(self) -> tuple[str, ...]:
+        return self._required_queues + self._optional_queues.found
 
     @property
     def generation(self) -> int:
@@ -150,14 +165,15 @@ class Consumer(AsyncResource):
     async def stop(self) -> None:
         """Stop consuming; buffered deliveries can still be taken, and taken ones acknowledged."""
         self._mark_stopped()
-        channel = self._channel
-        if channel:
-            with (
-                suppress(BrokerUnavailable),
-                driver.translate_errors("Consuming could not be cancelled"),
-            ):
-                for tag in channel.queue_by_consumer_tag:
-                    await channel.basic_cancel(tag, timeout=driver.CLOSE_TIMEOUT)
+        async with self._consumers_changing:
+            channel = self._channel
+            if channel:
+                with (
+                    suppress(BrokerUnavailable),
+                    driver.translate_errors("Consuming could not be cancelled"),
+                ):
+                    for tag in channel.queue_by_consumer_tag:
+                        await channel.basic_cancel(tag, timeout=driver.CLOSE_TIMEOUT)
 
     async def bind(self, binding: Binding) -> None:
         """
@@ -189,16 +205,41 @@ class Consumer(AsyncResource):
                 )
 
     async def _supervise(self) -> None:
-        watchdog = ConsumerWatchdog(self._supervised, self._queues)
+        watchdog = ConsumerWatchdog(self._supervised)
+        optional_queues = self._optional_queues
         while not self._stopped:
             interval = self._supervised.settings.broker_topology_check_interval
             if await wait_for_event(self._consuming_lost, interval):
                 await self._resubscribe()
             else:
                 channel = self._channel
-                problem = await watchdog.check(channel) if channel else ""
+                problem = await watchdog.check(channel, self._queues) if channel else ""
+                if channel and not problem and not self._stopped:
+                    changed = watchdog.consumers_changed
+                    search = optional_queues.should_search(consumers_changed=changed)
+                    problem = await self._change_consumers(channel, search=search)
                 if problem and channel and not self._stopped:
                     self._stop_consuming(channel, problem)
+
+    async def _change_consumers(self, channel: DeliveryChannel, *, search: bool) -> str:
+        """Consume queues that exist now, and adjust the share; return what prevents it."""
+        async with self._consumers_changing:
+            if self._stopped or channel is not self._channel:
+                return ""
+            try:
+                if search:
+                    await self._consume_new_queues(channel)
+                if self._sharing:
+                    await self._sharing.adjust(channel)
+            except BrokerUnavailable as error:
+                return str(error)
+        return ""
+
+    async def _consume_new_queues(self, channel: DeliveryChannel) -> None:
+        seconds = self._supervised.settings.broker_connect_timeout
+        for queue in await self._optional_queues.search():
+            with driver.translate_errors("A new queue could not be consumed"):
+                await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])
 
     async def _resubscribe(self) -> None:
         failures = 0
@@ -219,6 +260,8 @@ class Consumer(AsyncResource):
         if connection is self._connection:  # A new connection has just declared it.
             await self._supervised.redeclare_topology(connection)
         self._connection = connection
+        self._optional_queues.forget()
+        await self._optional_queues.search()
         channel = await driver.open_channel(connection, DeliveryChannel, seconds)
         try:
             await self._start_consuming(channel, seconds)
@@ -247,13 +290,11 @@ class Consumer(AsyncResource):
                 await channel.queue_bind(
                     binding.queue, binding.exchange, binding.binding_key, timeout=seconds
                 )
-            current_prefetch = None
             for queue in self._queues:
-                prefetch = self._prefetch[queue]
-                if prefetch != current_prefetch:  # it applies to the consumers that start after it
-                    await channel.basic_qos(prefetch_count=prefetch, timeout=seconds)
-                    current_prefetch = prefetch
-                await channel.consume_queue(queue, seconds)
+                await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])
+        if self._sharing:
+            self._sharing.reset()
+            await self._sharing.adjust(channel)
 
     def _buffer_delivery(self, delivery: Delivery) -> None:
         if self._channel and delivery.generation == self._generation:

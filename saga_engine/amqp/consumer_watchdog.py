@@ -56,19 +56,24 @@ async def queue_depth(connection: SupervisedConnection, queue: str) -> int | Non
 
 
 class ConsumerWatchdog:
-    """Checks `queues` over a channel of its own."""
+    """
+    Checks queues over a channel of its own.
 
-    def __init__(self, connection: SupervisedConnection, queues: Sequence[str]) -> None:
+    `consumers_changed` is whether the numbers of their consumers differ from the check before.
+    """
+
+    def __init__(self, connection: SupervisedConnection) -> None:
         self._supervised = connection
-        self._queues = queues
+        self._consumer_counts: dict[str, int] = {}
+        self.consumers_changed = False
         self._last_received_count = -1
         self._was_stalled = False
 
-    async def check(self, channel: DeliveryChannel) -> str:
-        """Return the problem of the consuming `channel` in a sentence; empty when there is none."""
-        ready_count = 0
+    async def check(self, channel: DeliveryChannel, queues: Sequence[str]) -> str:
+        """Return the problem of the *channel* that consumes *queues*; empty when there is none."""
+        ready_count, consumer_counts = 0, {}
         connection = await self._supervised.wait_connected()
-        for queue in self._queues:
+        for queue in queues:
             try:
                 messages, consumers = await count_messages_and_consumers(connection, queue)
             except ChannelNotFoundEntity:
@@ -83,6 +88,9 @@ class ConsumerWatchdog:
             if messages and not consumers:
                 return f"Queue {queue!r} has messages and no consumer."
             ready_count += messages
+            consumer_counts[queue] = consumers
+        self.consumers_changed = consumer_counts != self._consumer_counts
+        self._consumer_counts = consumer_counts
         await self._redeclare_topology()
         return self._stall_problem(channel, ready_count)
 

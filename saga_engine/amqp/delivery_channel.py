@@ -35,6 +35,8 @@ class DeliveryChannel(ContentChannel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.queue_by_consumer_tag: dict[str, str] = {}
+        self._consumer_count = 0
+        self._prefetch: int | None = None
         self.received_count = 0
         self._first_unacked_tag = 1
         self._acked_out_of_order: set[int] = set()
@@ -54,13 +56,35 @@ class DeliveryChannel(ContentChannel):
         self._generation, self._on_delivery, self._settings = generation, on_delivery, settings
         self.kept_body_bytes = max(settings.max_body_bytes, settings.max_dead_letter_body_bytes)
 
-    async def consume_queue(self, queue: str, seconds: float) -> None:
-        """Start to consume one queue."""
-        consumer_tag = f"saga-engine.{self._generation}.{len(self.queue_by_consumer_tag)}"
+    async def consume_queue(
+        self, queue: str, seconds: float, *, prefetch: int | None = None, priority: int = 0
+    ) -> str:
+        """
+        Start to consume one queue; return the consumer's tag.
+
+        Args:
+            prefetch: the most unacknowledged deliveries; by default that of the last consumer.
+            priority: a consumer with a lower one gets messages only while no higher one takes them.
+        """
+        if prefetch not in (None, self._prefetch):
+            await self.basic_qos(prefetch_count=prefetch, timeout=seconds)
+            self._prefetch = prefetch
+        consumer_tag = f"saga-engine.{self._generation}.{self._consumer_count}"
+        self._consumer_count += 1
         self.queue_by_consumer_tag[consumer_tag] = queue
         await self.basic_consume(
-            queue, _unused_callback, consumer_tag=consumer_tag, timeout=seconds
+            queue,
+            _unused_callback,
+            consumer_tag=consumer_tag,
+            arguments={"x-priority": priority} if priority else None,
+            timeout=seconds,
         )
+        return consumer_tag
+
+    async def cancel_consumer(self, consumer_tag: str, seconds: float) -> None:
+        """Stop one consumer; its deliveries can still be acknowledged."""
+        await self.basic_cancel(consumer_tag, timeout=seconds)
+        del self.queue_by_consumer_tag[consumer_tag]  # after the response no delivery follows
 
     async def acknowledge(self, tags: Iterable[int]) -> None:
         """Acknowledge each tag once; a tag that is acknowledged already is left out."""

@@ -157,6 +157,30 @@ class TestPublishing:
             await publish(channel, "small")
 
 
+class TestPriorities:
+    async def test_the_consumer_with_the_highest_priority_gets_messages_until_it_is_full(
+        self, channel
+    ):
+        await channel.set_qos(prefetch_count=2)
+        queue = await channel.declare_queue("orders")
+        arrived: dict[str, asyncio.Queue] = {}
+        for name, priority in (("low", 0), ("high", 5), ("middle", 1)):
+            arrived[name] = asyncio.Queue()
+            await queue.consume(arrived[name].put, arguments={"x-priority": priority})
+        for number in range(5):
+            await publish(channel, "orders", str(number).encode())
+        bodies = {
+            name: [(await next_of(arrived[name])).body for _ in range(count)]
+            for name, count in (("high", 2), ("middle", 2), ("low", 1))
+        }
+        assert bodies == {"high": [b"0", b"1"], "middle": [b"2", b"3"], "low": [b"4"]}
+
+    async def test_a_priority_must_be_an_integer(self, channel):
+        queue = await channel.declare_queue("orders")
+        with pytest.raises(ChannelPreconditionFailed):
+            await queue.consume(print, arguments={"x-priority": "high"})
+
+
 class TestRouting:
     @pytest.mark.parametrize(
         ("binding", "key", "expected"),

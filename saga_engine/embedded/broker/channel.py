@@ -68,8 +68,15 @@ class Subscription:
     """A consumer of a queue on a channel."""
 
     def __init__(
-        self, channel: "Channel", queue: Queue, consumer_tag: str, *, no_ack: bool
+        self,
+        channel: "Channel",
+        queue: Queue,
+        consumer_tag: str,
+        *,
+        no_ack: bool,
+        priority: int = 0,
     ) -> None:
+        self.priority = priority
         self.channel = channel
         self.queue = queue
         self.consumer_tag = consumer_tag

@@ -12,6 +12,7 @@ from saga_engine.embedded.broker.refusal import (
     ConnectionException,
     access_refused,
     not_implemented,
+    precondition_failed,
 )
 
 
@@ -34,7 +35,12 @@ def _consume(channel: Channel, method: commands.Basic.Consume) -> None:
         )
     if queue.has_exclusive_consumer or (method.exclusive and queue.consumers):
         raise access_refused(f"queue '{queue.name}' in vhost '/' in exclusive use")
-    subscription = Subscription(channel, queue, consumer_tag, no_ack=method.no_ack)
+    priority = (method.arguments or {}).get("x-priority", 0)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise precondition_failed(f"invalid arg 'x-priority': {priority!r}")
+    subscription = Subscription(
+        channel, queue, consumer_tag, no_ack=method.no_ack, priority=priority
+    )
     channel.subscriptions[consumer_tag] = subscription
     if not method.nowait:
         channel.send(commands.Basic.ConsumeOk(consumer_tag))

@@ -25,7 +25,11 @@ _SECONDS_PER_MILLISECOND: Final = 0.001
 
 
 class QueueConsumer(Protocol):
-    """A consumer of a queue."""
+    """A consumer of a queue; those with the highest priority get messages first."""
+
+    @property
+    def priority(self) -> int:
+        """0 unless the consumer has named one."""
 
     def has_capacity(self) -> bool:
         """Whether the consumer can take another message now."""
@@ -158,12 +162,13 @@ class Queue:
         if self.declaration.has_single_active_consumer:
             active = self.consumers[0] if self.consumers else None
             return active if active and active.has_capacity() else None
-        for consumer in self.consumers:
-            if consumer.has_capacity():
-                self.consumers.remove(consumer)
-                self.consumers.append(consumer)
-                return consumer
-        return None
+        with_capacity = [each for each in self.consumers if each.has_capacity()]
+        if not with_capacity:
+            return None
+        consumer = max(with_capacity, key=lambda each: each.priority)  # the first of equal ones
+        self.consumers.remove(consumer)
+        self.consumers.append(consumer)
+        return consumer
 
     def _would_exceed_limit(self, message: PublishedMessage) -> bool:
         length = self.declaration.integer_argument("x-max-length")

@@ -1,0 +1,85 @@
+"""A queue that another process may have made is consumed while it exists."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from saga_engine.amqp.consumer import Consumer
+from saga_engine.amqp.optional_queues import CHECKS_BETWEEN_SEARCHES, OptionalQueues
+from tests.kit.connections import (
+    QUEUE,
+    StateRecorder,
+    open_connection,
+    open_publisher,
+    raw_channel,
+    take_exactly,
+)
+from tests.kit.messages import make_message, numbered_messages
+
+NAMES = ("optional.1", "optional.2")
+
+
+@asynccontextmanager
+async def consuming(url, observer=None):
+    async with (
+        open_connection(url, observer=observer, broker_topology_check_interval=0.05) as connection,
+        Consumer(connection, [QUEUE], optional=NAMES) as consumer,
+    ):
+        yield consumer
+
+
+async def next_queue(consumer):
+    """The queue of the next delivery, which is acknowledged."""
+    [delivery] = await take_exactly(consumer, 1)
+    await consumer.acknowledge([delivery])
+    return delivery.queue
+
+
+async def test_an_optional_queue_is_consumed_once_it_exists_and_until_it_is_deleted(broker_url):
+    observer = StateRecorder()
+    async with (
+        raw_channel(broker_url) as channel,
+        consuming(broker_url, observer) as consumer,
+        open_publisher(broker_url) as publisher,
+    ):
+        for name in NAMES:
+            await channel.queue_declare(name, durable=True)
+            await publisher.publish([make_message(name, exchange="")])
+            assert await next_queue(consumer) == name
+        await channel.queue_delete(NAMES[-1])
+        await observer.wait_for(lambda state: "gone" in state.problem)
+        await observer.wait_for(lambda state: not state.problem)
+        await publisher.publish([make_message(NAMES[0], exchange="")])
+        assert await next_queue(consumer) == NAMES[0]
+
+
+@pytest.mark.rabbitmq
+async def test_an_optional_queue_that_may_not_be_read_is_reported_and_stops_nothing(
+    rabbitmq, rabbitmq_url
+):
+    vhost = rabbitmq_url.rpartition("/")[2]
+    observer, user = StateRecorder(), "reader"
+    await rabbitmq.rabbitmqctl("add_user", user, "opensesame")
+    try:
+        await rabbitmq.rabbitmqctl("set_permissions", "-p", vhost, user, ".*", ".*", r"^saga\..*")
+        url = rabbitmq_url.replace("guest:guest@", f"{user}:opensesame@")
+        async with (
+            raw_channel(rabbitmq_url) as channel,
+            open_publisher(rabbitmq_url) as publisher,
+        ):
+            await channel.queue_declare(NAMES[0], durable=True)
+            async with consuming(url, observer) as consumer:
+                await observer.wait_for(lambda state: f"{NAMES[0]!r} may not" in state.problem)
+                await publisher.publish(numbered_messages(1))
+                assert await next_queue(consumer) == QUEUE
+                assert consumer.generation == 1
+    finally:
+        await rabbitmq.rabbitmqctl("delete_user", user)
+
+
+async def test_queues_are_looked_for_when_a_consumer_came_or_went_and_now_and_then(broker_url):
+    async with open_connection(broker_url) as connection:
+        optional = OptionalQueues(connection, NAMES)
+        assert optional.should_search(consumers_changed=True)
+        checks = range(CHECKS_BETWEEN_SEARCHES)
+        assert sum(optional.should_search(consumers_changed=False) for _ in checks) == 1
