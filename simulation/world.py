@@ -18,6 +18,7 @@ from saga_engine.participant.dispatcher import Dispatcher
 from saga_engine.participant.executor import Executor
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.protocol.topology import (
+    DEAD_LETTERS,
     ENGINE_TOPOLOGY,
     REPLIES,
     REQUESTS,
@@ -26,7 +27,7 @@ from saga_engine.protocol.topology import (
 )
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.vocabulary import Direction
-from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
+from saga_engine.worker.loops import WorkerLoops, register_sagas
 from simulation import virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
 from simulation.client import Client
@@ -203,9 +204,8 @@ class World:
         emitter = Emitter(self._on_worker_event)
         sagas = [workload.saga for workload in workloads]
         registered = await register_sagas(store, sagas, NO_ENCRYPTION, emitter, self._settings)
-        publisher, consumer = self._broker_clients(
-            process, WORKER_QUEUES, self._settings.reply_prefetch
-        )
+        queues = (REPLIES, REQUESTS, DEAD_LETTERS)
+        publisher, consumer = self._broker_clients(process, queues, self._settings.reply_prefetch)
         worker_loops = WorkerLoops(registered, store, publisher, consumer, self._settings, emitter)
         await worker_loops.run(process.stop)
 

@@ -30,6 +30,9 @@ from benchmarks.servers import SharedServers, connect
 TRANSACTIONS = 4
 """Of a run with three steps, one at a time: the start, and one for each reply."""
 
+REPLY_QUEUES = 4
+"""Queues of replies of two workers: twice as many as workers."""
+
 _ROW_BYTES = 1000
 
 
@@ -156,24 +159,34 @@ async def measure_barrier(
 async def measure_two_workers(
     servers: SharedServers, report: Report, *, runs: int, rounds: int
 ) -> None:
-    """Measure two workers against one."""
-    async with _engine(servers) as one, _engine(servers, workers=2) as two:
+    """Measure two workers against one, with one queue of replies and with several."""
+    async with (
+        _engine(servers) as one,
+        _engine(servers, workers=2) as two,
+        _engine(servers, workers=2, reply_queues=REPLY_QUEUES) as sharing,
+    ):
         segments = [
             Segment(name="one-worker", side=one, runs=runs),
             Segment(name="two-workers", side=two, runs=runs),
+            Segment(name="two-workers-sharing-queues", side=sharing, runs=runs),
         ]
         measured = await take_turns(segments, rounds)
     measured.print_to(report, "two-workers")
     ratio = measured.ratio("two-workers", "one-worker", runs_per_s)
     report.add("two-workers", "two_workers", ratio)
+    ratio = measured.ratio("two-workers-sharing-queues", "two-workers", runs_per_s)
+    report.print(case="two-workers", figure="sharing_queues", **ratio.rounded)
 
 
 @asynccontextmanager
 async def _engine(
-    servers: SharedServers, *, workers: int = 1, barrier: bool = False
+    servers: SharedServers, *, workers: int = 1, barrier: bool = False, reply_queues: int = 1
 ) -> AsyncIterator[EngineSide]:
+    environment = {"SAGA_ENGINE_REPLY_QUEUES": str(reply_queues)}
     async with (
         servers.isolated_urls() as urls,
-        run_engine_side(urls, workers=workers, barrier=barrier) as side,
+        run_engine_side(
+            urls, workers=workers, barrier=barrier, worker_environment=environment
+        ) as side,
     ):
         yield side

@@ -15,7 +15,7 @@ from saga_engine.amqp.single_publisher import SinglePublisher
 from saga_engine.amqp.tolerant_decoding import UNDECODABLE_HEADER
 from saga_engine.protocol.command import new_message_id
 from saga_engine.protocol.message import Message, PublishOutcome
-from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
+from saga_engine.protocol.topology import DEAD_LETTERS, REQUESTS, is_reply_queue, participant_queue
 from saga_engine.store import dead_letter_actions, dead_letter_queries
 from saga_engine.store.database import Database
 from saga_engine.store.dead_letter_queries import StoredDeadLetter
@@ -156,9 +156,8 @@ def _dead_lettering_queue(headers: Mapping[str, Any]) -> str:
     x_death = headers.get("x-death")
     latest_death = x_death[0] if isinstance(x_death, list) and x_death else None
     queue = latest_death.get("queue") if isinstance(latest_death, dict) else None
-    engine_queues = (REPLIES, REQUESTS)
     if isinstance(queue, str) and (
-        queue in engine_queues or queue.startswith(participant_queue(""))
+        queue == REQUESTS or is_reply_queue(queue) or queue.startswith(participant_queue(""))
     ):
         return queue
     return ""

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.url import vhost_of
 from saga_engine.cli.output import AsJson, print_json, print_line, print_stderr, print_table
-from saga_engine.protocol.topology import SHARED_TOPOLOGY, queue_policy
+from saga_engine.protocol.topology import queue_policy, shared_topology
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole
 
@@ -28,13 +28,14 @@ async def show_topology(
     as_json: AsJson = False,
 ) -> None:
     """Show the exchanges, queues and bindings of workers and feeds, without connecting."""
+    settings = Settings.load()
+    topology = shared_topology(settings.reply_queues)
     if declare:
-        settings = Settings.load()
         async with SupervisedConnection(
             settings.require_broker_url(),
             role=ConnectionRole.PUBLISH,
             settings=settings,
-            topology=SHARED_TOPOLOGY,
+            topology=topology,
         ):
             print_stderr("Everything that workers and feeds need is declared.")
         return
@@ -45,23 +46,21 @@ async def show_topology(
         print_json(
             {
                 "exchanges": [
-                    {"name": each.name, "kind": each.kind} for each in SHARED_TOPOLOGY.exchanges
+                    {"name": each.name, "kind": each.kind} for each in topology.exchanges
                 ],
-                "queues": [
-                    {"name": each.name, "type": "quorum"} for each in SHARED_TOPOLOGY.queues
-                ],
+                "queues": [{"name": each.name, "type": "quorum"} for each in topology.queues],
                 "bindings": [
                     {"queue": each.queue, "exchange": each.exchange, "key": each.binding_key}
-                    for each in SHARED_TOPOLOGY.bindings
+                    for each in topology.bindings
                 ],
             }
         )
         return
-    rows = [("exchange", each.name, each.kind.value) for each in SHARED_TOPOLOGY.exchanges]
-    rows += [("queue", each.name, "quorum") for each in SHARED_TOPOLOGY.queues]
+    rows = [("exchange", each.name, each.kind.value) for each in topology.exchanges]
+    rows += [("queue", each.name, "quorum") for each in topology.queues]
     rows += [
         ("binding", each.queue, f"{each.exchange} {each.binding_key}".strip())
-        for each in SHARED_TOPOLOGY.bindings
+        for each in topology.bindings
     ]
     print_table(("kind", "name", "details"), rows, empty="")
 

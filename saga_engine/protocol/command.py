@@ -58,11 +58,18 @@ def encode_command(
     command: Command,
     token: str,
     *,
+    reply_to: str = REPLIES,
     traceparent: str = "",
     message_id: str = "",
     sent_at: datetime | None = None,
 ) -> Message:
-    """Encode a command; `token` is its `token.sign_token`, which the reply copies."""
+    """
+    Encode a command.
+
+    Args:
+        token: its `token.sign_token`, which the reply copies.
+        reply_to: the queue of its reply, one of `topology.reply_queue`.
+    """
     headers: dict[str, str | int | bool] = {
         RUN_ID_HEADER: command.run_id,
         SAGA_HEADER: command.saga,
@@ -82,7 +89,7 @@ def encode_command(
         message_id=message_id or new_message_id(),
         type=command.name,
         correlation_id=token,
-        reply_to=REPLIES,
+        reply_to=reply_to,
         headers=headers,
         timestamp=sent_at,
     )

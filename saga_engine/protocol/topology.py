@@ -6,9 +6,11 @@ policy, which an operator can change while the queues exist (RabbitMQ guide "Pol
 module builds the name of a queue or an exchange. `amqp.declare` declares a topology.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from zlib import crc32
 
 from saga_engine.vocabulary import Json
 
@@ -18,6 +20,8 @@ REQUESTS = "saga.requests"
 EVENTS = "saga.events"
 FEED = "saga.feed"
 DEAD_LETTERS = "saga.dead-letters"
+
+_REPLY_QUEUE_NAME = re.compile(rf"{re.escape(REPLIES)}(\.[1-9][0-9]*)?", re.ASCII)
 
 
 class ExchangeKind(StrEnum):
@@ -74,29 +78,53 @@ _REQUESTS_EXCHANGE = Exchange(REQUESTS, ExchangeKind.TOPIC)
 _EVENTS_EXCHANGE = Exchange(EVENTS, ExchangeKind.TOPIC)
 _DEAD_LETTERS_EXCHANGE = Exchange(DEAD_LETTERS, ExchangeKind.FANOUT)
 
-ENGINE_TOPOLOGY = Topology(
-    exchanges=(
-        _COMMANDS_EXCHANGE,
-        _REPLIES_EXCHANGE,
-        _REQUESTS_EXCHANGE,
-        _EVENTS_EXCHANGE,
-        _DEAD_LETTERS_EXCHANGE,
-    ),
-    queues=(Queue(REPLIES), Queue(REQUESTS), Queue(DEAD_LETTERS)),
-    bindings=(
-        Binding(REPLIES, REPLIES, REPLIES),
-        Binding(REQUESTS, REQUESTS, "#"),
-        Binding(DEAD_LETTERS, DEAD_LETTERS, ""),
-    ),
-)
+
+def reply_queue(number: int) -> str:
+    """The queue of replies with a number from 0; the first has no number in its name."""
+    return f"{REPLIES}.{number}" if number else REPLIES
+
+
+def is_reply_queue(name: str) -> bool:
+    """Whether this is the name of a queue of replies."""
+    return _REPLY_QUEUE_NAME.fullmatch(name) is not None
+
+
+def reply_queue_of(run_id: str, count: int) -> str:
+    """The queue of replies to a run, of *count* ones; every version of the engine agrees on it."""
+    return reply_queue(crc32(run_id.encode()) % count) if count > 1 else REPLIES
+
+
+def engine_topology(reply_queues: int) -> Topology:
+    """What the engine declares, with a number of queues of replies."""
+    names = [reply_queue(number) for number in range(reply_queues)]
+    return Topology(
+        exchanges=(
+            _COMMANDS_EXCHANGE,
+            _REPLIES_EXCHANGE,
+            _REQUESTS_EXCHANGE,
+            _EVENTS_EXCHANGE,
+            _DEAD_LETTERS_EXCHANGE,
+        ),
+        queues=(*map(Queue, names), Queue(REQUESTS), Queue(DEAD_LETTERS)),
+        bindings=(
+            *(Binding(name, REPLIES, name) for name in names),
+            Binding(REQUESTS, REQUESTS, "#"),
+            Binding(DEAD_LETTERS, DEAD_LETTERS, ""),
+        ),
+    )
+
+
+ENGINE_TOPOLOGY = engine_topology(1)
+"""The topology of an engine with one queue of replies."""
 
 FEED_TOPOLOGY = Topology(exchanges=(Exchange(FEED, ExchangeKind.TOPIC),))
 """The topology of a process that publishes feeds. Consumers declare their queues and bindings."""
 
-SHARED_TOPOLOGY = replace(
-    ENGINE_TOPOLOGY, exchanges=(*ENGINE_TOPOLOGY.exchanges, *FEED_TOPOLOGY.exchanges)
-)
-"""What `saga-engine topology` declares: all that no participant and no client owns."""
+
+def shared_topology(reply_queues: int) -> Topology:
+    """What `saga-engine topology` declares: all that no participant and no client owns."""
+    engine = engine_topology(reply_queues)
+    return replace(engine, exchanges=(*engine.exchanges, *FEED_TOPOLOGY.exchanges))
 
 
 def participant_queue(name: str) -> str:
@@ -157,7 +185,7 @@ def queue_policy() -> dict[str, Json]:
     """
     return {
         "name": "saga-engine",
-        "pattern": r"^saga\.(replies|requests|participant\..+)$",
+        "pattern": r"^saga\.(replies(\.[0-9]+)?|requests|participant\..+)$",
         "apply-to": "queues",
         "priority": 10,
         "definition": {

@@ -6,15 +6,25 @@ from pydantic import BaseModel, Field
 
 from saga_engine.settings.field_types import Bytes, Count, Seconds
 
+MAX_REPLY_QUEUES = 32
+
 
 class BatchSettings(BaseModel):
     """What bounds a worker's memory, its transactions and the runs in flight."""
 
     reply_prefetch: Count = Field(
         500,
-        description="Maximum number of unacknowledged replies of one worker. Multiplied by"
+        description="Maximum number of unacknowledged replies of one worker, of all its"
+        " queues. Multiplied by"
         " max_body_bytes it bounds the worker's memory. The default exceeds what its concurrent"
         " batches take",
+    )
+    reply_queues: Annotated[int, Field(ge=1, le=MAX_REPLY_QUEUES)] = Field(
+        1,
+        description="Number of queues of replies. The replies to a run always come to the same one,"
+        " and each queue has one worker as its owner, which has the run in its memory. With 1 all"
+        " workers share one queue. Choose a multiple of the number of workers, for example twice as"
+        " many; every worker must have the same: see docs/operations.md",
     )
     request_prefetch: Count = Field(
         200,

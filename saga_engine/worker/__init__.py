@@ -25,6 +25,7 @@ path at step 3. What happens to a work item that cannot be decided is listed in 
 The process
     worker                  connects, reports readiness, and shuts down gracefully when it
                             is asked to (by a signal: cli/graceful_shutdown)
+    worker_queues           the queues that a worker consumes, and how many deliveries of each
     loops                   the consume loop, and the tasks that run the duties
     message_schemas         registers the schemas of commands and replies
     periodic                calls one duty until the worker stops

@@ -25,7 +25,7 @@ from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.reply import decode_reply, read_outcome
 from saga_engine.protocol.request import CancelRequest, StartRequest, StatusRequest, decode_request
 from saga_engine.protocol.token import redact_token, verify_with_any
-from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, participant_queue
+from saga_engine.protocol.topology import DEAD_LETTERS, is_reply_queue, participant_queue
 from saga_engine.protocol.unreadable import UnreadableMessage
 from saga_engine.settings import Settings
 from saga_engine.worker.timeslice import Timeslice
@@ -75,7 +75,7 @@ def _decode(
     settings: Settings,
     encryption: PayloadEncryption,
 ) -> None:
-    if delivery.queue == REPLIES:
+    if is_reply_queue(delivery.queue):
         _decode_reply(work_batch, delivery, token_keys, settings, encryption)
     elif delivery.queue == DEAD_LETTERS:
         work_batch.dead_letters.append(_broker_dead_letter(delivery, token_keys, settings))
@@ -184,7 +184,7 @@ def _work_item(
         version=version,
         message_id=delivery.message_id,
         correlation_id=redact_token(delivery.correlation_id),
-        answer_to=None if delivery.queue == REPLIES else answer_address(delivery),
+        answer_to=None if is_reply_queue(delivery.queue) else answer_address(delivery),
         delivery=delivery,
         sender=delivery.user_id,
     )

@@ -19,7 +19,6 @@ from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.protocol.limits import body_limits
 from saga_engine.protocol.message import Delivery
-from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.definitions import presence_policy
@@ -43,8 +42,6 @@ from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.token_keys import TokenKeyReader, has_unknown_token
 from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import WorkBatch
-
-WORKER_QUEUES = (REPLIES, REQUESTS, DEAD_LETTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +101,7 @@ class WorkerLoops:
             settings.max_batch_bytes,
             emit,
             limits=registry.limits,
+            reply_queues=settings.reply_queues,
         )
         self._token_key_reader = TokenKeyReader(store, outbox_publisher, emit)
         self._encryption = registry.encryption

@@ -29,6 +29,7 @@ from saga_engine.protocol.command import encode_command
 from saga_engine.protocol.message import Message, PublishOutcome
 from saga_engine.protocol.run_result import RunResult, result_of_run
 from saga_engine.protocol.token import CommandRef, sign_token
+from saga_engine.protocol.topology import reply_queue_of
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.telemetry.events import Emitter, MessagesPublished
@@ -56,6 +57,7 @@ class OutboxPublisher:
         max_write_bytes: how many bytes of bodies are written at once. A larger message is written
             alone.
         limits: what a client reads; an answer beyond them is sent without its result.
+        reply_queues: how many queues of replies there are.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class OutboxPublisher:
         max_write_bytes: int,
         emit: Emitter,
         limits: BodyLimits = DEFAULT_LIMITS,
+        reply_queues: int = 1,
     ) -> None:
+        self._reply_queues = reply_queues
         self._publisher = publisher
         self._max_write_bytes = max_write_bytes
         self._limits = limits
@@ -193,7 +197,11 @@ class OutboxPublisher:
 
     def _encode_command(self, command: Command) -> Message:
         ref = CommandRef(command.run_id, command.step, command.direction, command.attempt)
-        return encode_command(command, sign_token(self.token_keys.signing, ref))
+        return encode_command(
+            command,
+            sign_token(self.token_keys.signing, ref),
+            reply_to=reply_queue_of(command.run_id, self._reply_queues),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
-from saga_engine.amqp.connection import SupervisedConnection
-from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.call_time_limit import TimeLimitedCodec
 from saga_engine.encryption.configuration import encryption_from
@@ -19,7 +17,7 @@ from saga_engine.engine_process import EngineProcess, Readiness
 from saga_engine.errors import SagaEngineError
 from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
-from saga_engine.protocol.topology import DEAD_LETTERS, ENGINE_TOPOLOGY, REPLIES, REQUESTS
+from saga_engine.protocol.topology import engine_topology
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
 from saga_engine.store.database import Database
@@ -30,9 +28,10 @@ from saga_engine.telemetry.events import (
     ProcessStopped,
 )
 from saga_engine.vocabulary import Program
-from saga_engine.worker.loops import WORKER_QUEUES, WorkerLoops, register_sagas
+from saga_engine.worker.loops import WorkerLoops, register_sagas
 from saga_engine.worker.message_schemas import register_message_schemas
 from saga_engine.worker.registry import validated
+from saga_engine.worker.worker_queues import create_consumer
 
 
 class Worker(EngineProcess):
@@ -83,8 +82,8 @@ class Worker(EngineProcess):
         await register_message_schemas(
             self._database.transaction, self._sagas, settings, self._emit
         )
-        connections = await self._connect(resources, ENGINE_TOPOLOGY)
-        consumer = await resources.enter_async_context(_create_consumer(connections.consume))
+        connections = await self._connect(resources, engine_topology(settings.reply_queues))
+        consumer = await resources.enter_async_context(create_consumer(connections.consume))
         publisher = Publisher(connections.publish)
         self._loops = WorkerLoops(registration, store, publisher, consumer, settings, self._emit)
 
@@ -108,13 +107,3 @@ class Worker(EngineProcess):
         except SagaEngineError as error:
             return str(error)
         return None
-
-
-def _create_consumer(connection: SupervisedConnection) -> Consumer:
-    settings = connection.settings
-    prefetch = {
-        REPLIES: settings.reply_prefetch,
-        REQUESTS: settings.request_prefetch,
-        DEAD_LETTERS: settings.dead_letter_prefetch,
-    }
-    return Consumer(connection, WORKER_QUEUES, prefetch=prefetch, urgent=(REPLIES,))

@@ -23,6 +23,15 @@ async def test_topology_prints_the_queues_and_the_policy():
     assert json.dumps(policy["definition"], separators=(",", ":")) in command
 
 
+async def test_topology_has_each_queue_of_replies():
+    shown = (await saga_engine("topology", "--json", reply_queues="3")).json
+    names = {each["name"] for each in shown["queues"]}
+    expected = {"saga.replies", "saga.replies.1", "saga.replies.2"}
+    assert {each for each in names if each.startswith("saga.replies")} == expected
+    bound = {each["queue"] for each in shown["bindings"] if each["exchange"] == "saga.replies"}
+    assert bound == expected
+
+
 @pytest.mark.parametrize(
     ("path", "vhost"), [("", "/"), ("/", "/"), ("/shop", "shop"), ("/%2F", "/"), ("/a%20b", "a b")]
 )

@@ -10,7 +10,7 @@ from saga_engine.amqp.frames import MAX_HEADER_BYTES
 from saga_engine.protocol import command
 from saga_engine.protocol.answer import AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
-from saga_engine.protocol.topology import SHARED_TOPOLOGY, queue_policy
+from saga_engine.protocol.topology import queue_policy, shared_topology
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Outcome, Status
 
@@ -35,8 +35,8 @@ HEADERS = (
         *(outcome.value for outcome in AnswerOutcome),
         *(status.value for status in Status),
         *(outcome.value for outcome in Outcome if outcome is not Outcome.UNKNOWN),
-        *(queue.name for queue in SHARED_TOPOLOGY.queues),
-        *(exchange.name for exchange in SHARED_TOPOLOGY.exchanges),
+        *(queue.name for queue in shared_topology(1).queues),
+        *(exchange.name for exchange in shared_topology(1).exchanges),
         *HEADERS,
     ],
 )
