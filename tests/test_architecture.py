@@ -145,6 +145,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/store/partition_tables.py": "test_partitions.py tests what the statements do",
     "saga_engine/store/sql_store.py": "each method calls a function of a module that has tests",
     "saga_engine/telemetry/consumer_metrics.py": "test_metrics.py tests every event",
+    "saga_engine/telemetry/exposition.py": "test_metrics.py and test_merged_metrics.py render it",
     "saga_engine/telemetry/metric_catalogue.py": "it declares metrics; test_document.py reads them",
     "saga_engine/telemetry/operations.py": "it declares an enum",
 }

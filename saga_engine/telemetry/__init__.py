@@ -9,6 +9,8 @@ Telemetry events, and what is made of them: log lines, metrics and the HTTP port
     throttle            limits repeated lines, and counts the suppressed ones
     metric_catalogue    every metric: name, kind, labels and their values, buckets, help
     metrics             an observer that counts events in Prometheus metrics
+    merged_metrics      the metrics of several processes as one exposition
+    exposition          the text for /metrics
     consumer_metrics    the part of it for consumers
     metric_series       the series of a registry, and the names that may be label values
     backlog_gauges      the gauges of what is in PostgreSQL

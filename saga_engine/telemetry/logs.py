@@ -53,6 +53,8 @@ LOG_EVENTS: Mapping[type[TelemetryEvent], tuple[str, int]] = {
     events.SchemaBroken: ("schema.broken", logging.WARNING),
     events.WatchdogLost: ("watchdog.lost", logging.WARNING),
     events.WatchdogRestarted: ("watchdog.restarted", logging.INFO),
+    events.ProcessStarted: ("process.started", logging.INFO),
+    events.ProcessLost: ("process.lost", logging.WARNING),
     events.ProcessReady: ("process.ready", logging.INFO),
     events.ProcessStopping: ("process.stopping", logging.INFO),
     events.ProcessStopped: ("process.stopped", logging.INFO),

@@ -199,11 +199,9 @@ _PROCESS_METRICS = (
         "saga_user_code_contained_total",
         "Attempts of user code to stop more than its own work.",
     ),
-    _counter(
-        "saga_schema_breaks_total",
-        "Schemas that were registered and that another version cannot read.",
-    ),
+    _counter("saga_schema_breaks_total", "Registered schemas that another version cannot read."),
     _counter("saga_watchdogs_lost_total", "Watchdogs that ended or could not be started."),
+    _counter("saga_processes_lost_total", "Processes that a supervisor had to start again."),
     _histogram(
         "saga_event_loop_lag_seconds",
         "How late a timer of the event loop fires.",

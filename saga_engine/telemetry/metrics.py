@@ -1,5 +1,5 @@
 """
-An observer that counts telemetry events in Prometheus metrics, and the text for /metrics.
+An observer that counts telemetry events in Prometheus metrics.
 
 `metric_catalogue` has the names and meanings; this module says which event changes which metric. A
 label value is a member of an enum or a name that was registered (`register_saga`). Everything else
@@ -7,19 +7,16 @@ counts as `other`, so that no message can create a series.
 """
 
 import platform
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version as version_of
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.registry import Collector
 
 from saga_engine.telemetry import events, metric_catalogue
 from saga_engine.telemetry.backlog_gauges import update_backlog_gauges
 from saga_engine.telemetry.consumer_metrics import ConsumerMetrics
 from saga_engine.telemetry.events import TelemetryEvent
+from saga_engine.telemetry.exposition import render_exposition
 from saga_engine.telemetry.metric_series import (
     EventHandlers,
     Key,
@@ -83,12 +80,8 @@ class Metrics:
                 increment("saga_step_attempts_total", *labels, outcome, amount=0)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The metrics and their content type: OpenMetrics if *accept* has it, else text 0.0.4."""
-        collector = _RegistryWithoutCreated(self._registry)
-        if "application/openmetrics-text" in accept:
-            text = openmetrics.generate_latest(collector)  # type: ignore[no-untyped-call]  # of theirs
-            return text, openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(collector), CONTENT_TYPE_PLAIN_0_0_4
+        """The metrics and their content type; see `render_exposition`."""
+        return render_exposition(self._registry, accept)
 
     def _initialize_series(self) -> None:
         versions = (version_of("saga-engine"), platform.python_version())
@@ -176,6 +169,7 @@ class Metrics:
             events.UserCodeContained: lambda _: increment("saga_user_code_contained_total"),
             events.SchemaBroken: lambda _: increment("saga_schema_breaks_total"),
             events.WatchdogLost: lambda _: increment("saga_watchdogs_lost_total"),
+            events.ProcessLost: lambda _: increment("saga_processes_lost_total"),
             events.EventLoopLagMeasured: lambda e: observe("saga_event_loop_lag_seconds", e.lag_s),
             events.RetentionMeasured: self._retention_measured,
             events.BacklogCounted: lambda e: update_backlog_gauges(self._series, self._names, e),
@@ -333,16 +327,3 @@ class Metrics:
         if connected and event.generation > self._generations.get(connection, 1):
             self._series.increment("saga_broker_reconnects_total", connection)
             self._generations[connection] = event.generation
-
-
-class _RegistryWithoutCreated(Collector):
-    """A registry without the `_created` series, which double every counter and add no news."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Family]:
-        for family in self._registry.collect():
-            copy = Family(family.name, family.documentation, family.type, family.unit)
-            copy.samples = [each for each in family.samples if not each.name.endswith("_created")]
-            yield copy

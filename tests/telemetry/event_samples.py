@@ -98,6 +98,8 @@ SAMPLES: tuple[TelemetryEvent, ...] = (
     ),
     events.WatchdogLost(problem="It ended with -9."),
     events.WatchdogRestarted(),
+    events.ProcessStarted(process=2, pid=4711),
+    events.ProcessLost(process=2, problem="It exited with code 9.", delay_s=1.0),
     events.ProcessReady(program=Program.WORKER),
     events.ProcessStopping(program=Program.WORKER),
     events.ProcessStopped(program=Program.WORKER, clean=True),

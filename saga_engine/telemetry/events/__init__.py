@@ -6,7 +6,7 @@ Telemetry events: what happened in a process, as frozen records.
     connection_events  the connections to RabbitMQ and PostgreSQL
     consumer_events    which process runs a consumer, and what it cannot apply
     code_events        bugs of the engine, and code of the user that fails or hangs
-    process_events     start and stop, the watchdog, the event loop, and the backlog in PostgreSQL
+    process_events     start and stop, supervised processes, the watchdog, lag, and the backlog
     event_failure      an event that cannot be processed: what the next two have in common
     feed_events        which process runs a feed, and events that it cannot publish
     projection_events  projections: who runs them, how far they are, what they cannot apply
@@ -78,7 +78,9 @@ from saga_engine.telemetry.events.message_events import (
 from saga_engine.telemetry.events.process_events import (
     BacklogCounted,
     EventLoopLagMeasured,
+    ProcessLost,
     ProcessReady,
+    ProcessStarted,
     ProcessStopped,
     ProcessStopping,
     WatchdogLost,
@@ -159,7 +161,9 @@ __all__ = [
     "Observer",
     "ObserverFailed",
     "OperatorActionProcessed",
+    "ProcessLost",
     "ProcessReady",
+    "ProcessStarted",
     "ProcessStopped",
     "ProcessStopping",
     "ProjectionAcquired",

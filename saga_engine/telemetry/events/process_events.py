@@ -41,6 +41,27 @@ class WatchdogRestarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStarted:
+    """A supervisor started one of its processes, which are numbered from 1."""
+
+    process: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLost:
+    """
+    A process of a supervisor ended without a request, or could not be started.
+
+    Another one is started after `delay_s`.
+    """
+
+    process: int
+    problem: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventLoopLagMeasured:
     """A timer of the event loop fired `lag_s` late."""
 

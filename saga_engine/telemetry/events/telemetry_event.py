@@ -44,6 +44,8 @@ TelemetryEvent: TypeAlias = (
     | code_events.SchemaBroken
     | process_events.WatchdogLost
     | process_events.WatchdogRestarted
+    | process_events.ProcessStarted
+    | process_events.ProcessLost
     | process_events.ProcessReady
     | process_events.ProcessStopping
     | process_events.ProcessStopped
