@@ -14,8 +14,8 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
     return True
 
 
-async def wait_for_any(events: Iterable[asyncio.Event], seconds: float) -> None:
-    """Wait until one of some events is set, for at most `seconds`."""
+async def wait_for_any(events: Iterable[asyncio.Event], seconds: float | None) -> None:
+    """Wait until one of some events is set, for at most `seconds` (None: without a limit)."""
     async with asyncio.TaskGroup() as tasks:
         waits = [tasks.create_task(each.wait()) for each in events]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

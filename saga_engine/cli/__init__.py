@@ -3,7 +3,12 @@ The command line: `saga-engine`, with one module for each group of commands.
 
     main                 the commands, and how each of them ends
     usage_error          a command line that cannot be run, and what to type instead
-    services             worker, participant, projector, consume
+    process_commands     worker, participant
+    services             projector, consume; runs each process until it is stopped
+    service_options      what these commands have in common
+    supervisor           `--processes`: several processes with one HTTP port
+    supervised_process   one of them: started, asked, started again, stopped
+    process_report       what it reports to the supervisor
     worker_with_read_models  `worker --events`: a worker and the read models in one process
     start                start, wait
     runs                 list, show

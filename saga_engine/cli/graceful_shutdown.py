@@ -81,6 +81,15 @@ def exit_on_stop_signals() -> None:
             signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
+def handled_signals() -> list[signal.Signals]:
+    """The stop signals; SIGHUP only if it is not ignored, as it is under `nohup`."""
+    return [
+        number
+        for number in _STOP_SIGNALS
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+
 class ForcedExit:
     """
     Exits the process from a thread that is started early, before a thread limit can prevent it.
@@ -150,6 +159,7 @@ async def run_until_signaled(
     shutdown_timeout: float | None = None,
     on_timeout: Callable[[], None] = lambda: None,
     on_signal: Callable[[], None] = lambda: None,
+    exit_at_second_signal: bool = True,
 ) -> None:
     """
     Run until *run* returns; the first signal sets the event that *run* gets.
@@ -159,6 +169,9 @@ async def run_until_signaled(
             the signal number; None: no limit.
         on_timeout: called in another thread before that exit, to log it.
         on_signal: called at the first signal.
+        exit_at_second_signal: False for a supervised process. The first signal to all processes of
+            a service, such as systemd sends, reaches it twice: also through its supervisor, which
+            kills it at the second one.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -170,26 +183,23 @@ async def run_until_signaled(
     def handle_signal(number: int, _frame: FrameType | None) -> None:
         nonlocal signaled
         if signaled:
-            os._exit(128 + number)
+            if exit_at_second_signal:
+                os._exit(128 + number)
+            return
         signaled = True
         forced_exit.on_signal(number)
         on_signal()
         loop.call_soon_threadsafe(stop.set)
 
-    previous_handlers = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-    handled_signals = [
-        each
-        for each in _STOP_SIGNALS
-        if each != signal.SIGHUP or previous_handlers[each] != signal.SIG_IGN
-    ]
-    for number in handled_signals:
+    previous_handlers = {number: signal.getsignal(number) for number in handled_signals()}
+    for number in previous_handlers:
         signal.signal(number, handle_signal)
     try:
         await run(stop)
     finally:
         forced_exit.exit_after(SHUTDOWN_RESERVE, *_exit_code_and_report(sys.exc_info()[1]))
-        for number in handled_signals:
-            signal.signal(number, previous_handlers[number])
+        for number, previous_handler in previous_handlers.items():
+            signal.signal(number, previous_handler)
 
 
 def _exit_code_and_report(error: BaseException | None) -> tuple[int, Callable[[], None]]:

@@ -34,8 +34,8 @@ be written; 124 timed out; 129, 130, 143 ended by a signal; 137 killed by the wa
 """
 
 _COMMANDS = (
-    ("worker", "services:worker", "Run a worker for the sagas of some modules."),
-    ("participant", "services:participant", "Run the participants of some modules."),
+    ("worker", "process_commands:worker", "Run a worker for the sagas of some modules."),
+    ("participant", "process_commands:participant", "Run the participants of some modules."),
     ("projector", "services:projector", "Run the projections and feeds of some modules."),
     ("consume", "services:consume", "Run the consumers of some modules."),
     ("start", "start:start", "Start a run."),

@@ -1,13 +1,12 @@
-"""`saga-engine worker`, `participant`, `projector` and `consume`: they run until stopped."""
+"""`saga-engine projector` and `consume`, and what runs any process until it is stopped."""
 
 import asyncio
 import gc
 import logging
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from saga_engine.call_time_limit import SignalTimeLimit
 from saga_engine.cli.graceful_shutdown import (
@@ -15,6 +14,8 @@ from saga_engine.cli.graceful_shutdown import (
     run_contained,
     run_until_signaled,
 )
+from saga_engine.cli.process_report import ReportAnswers
+from saga_engine.cli.service_options import Host, Port, load_settings
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
 from saga_engine.errors import ConfigurationError
@@ -33,7 +34,7 @@ from saga_engine.payload.guard import CallTimeLimit, UserCodeCall
 from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.telemetry.endpoint import MonitoringServer
+from saga_engine.telemetry.endpoint import MonitoringServer, ReadinessCheck
 from saga_engine.telemetry.events import Emitter, ProcessStopped, UserCodeContained, UserCodeHung
 from saga_engine.telemetry.logs import configure_logging
 from saga_engine.telemetry.metrics import Metrics
@@ -50,32 +51,19 @@ Objects that a projector makes until Python looks for cycles, which 700 start by
 objects of a batch live until its end, and looking at them takes a quarter of the processor time.
 """
 
-Port = Annotated[
-    int | None, Parameter(help="Port of /livez, /readyz and /metrics; 0 chooses a free one.")
-]
-Host = Annotated[str | None, Parameter(help="Address that this port is bound to.")]
 
-
-def worker(
-    *modules: str,
-    port: Port = None,
-    host: Host = None,
-    events: Annotated[
-        bool, Parameter(help="Keep the engine's read models up to date, for statistics.")
-    ] = False,
+def run_worker(
+    modules: Sequence[str], settings: Settings, *, events: bool, supervisor_fd: int | None
 ) -> None:
     """
-    Run a worker for the sagas of some modules, until it is stopped.
-
-    The first SIGTERM or SIGINT finishes the work in progress and exits 0; the second exits at once.
+    Run a worker for the sagas of some modules until it is stopped.
 
     Args:
-        modules: Any number of MODULE or MODULE:SAGA.
+        modules: each MODULE or MODULE:SAGA.
+        settings: with the URLs of both servers.
+        events: whether it keeps the read models up to date.
+        supervisor_fd: of a supervised process; see `process_report`.
     """
-    exit_on_stop_signals()
-    settings = _load_settings(port, host)
-    settings.require_database_url()
-    settings.require_broker_url()
     sagas = _load_all(modules, Saga, settings)
 
     def create(emit: Emitter, time_limit: CallTimeLimit) -> Worker | WorkerWithReadModels:
@@ -84,26 +72,26 @@ def worker(
             return created
         return WorkerWithReadModels(created, ReadModels(settings, emit), emit)
 
-    _run_service(settings, Program.WORKER, create)
+    _run_service(settings, Program.WORKER, create, supervisor_fd)
 
 
-def participant(*modules: str, port: Port = None, host: Host = None) -> None:
+def run_participants(
+    modules: Sequence[str], settings: Settings, *, supervisor_fd: int | None
+) -> None:
     """
-    Run the participants of some modules, until the process is stopped.
-
-    The first SIGTERM or SIGINT finishes the work in progress and exits 0; the second exits at once.
+    Run the participants of some modules until the process is stopped.
 
     Args:
-        modules: Any number of MODULE or MODULE:PARTICIPANT.
+        modules: each MODULE or MODULE:PARTICIPANT.
+        settings: with the URL of the broker.
+        supervisor_fd: of a supervised process; see `process_report`.
     """
-    exit_on_stop_signals()
-    settings = _load_settings(port, host)
-    settings.require_broker_url()
     participants = _load_all(modules, Participant, settings)
     _run_service(
         settings,
         Program.PARTICIPANT,
         lambda emit, _: ParticipantService(participants, settings, emit),
+        supervisor_fd,
     )
 
 
@@ -121,7 +109,7 @@ def projector(*modules: str, port: Port = None, host: Host = None) -> None:
         modules: Any number of MODULE or MODULE:NAME.
     """
     exit_on_stop_signals()
-    settings = _load_settings(port, host)
+    settings = load_settings(port, host)
     settings.require_database_url()
     loaded = _load_all(modules, (Projection, Feed, Aggregate), settings)
     projections = [each for each in loaded if isinstance(each, Projection)]
@@ -155,7 +143,7 @@ def consume(*modules: str, port: Port = None, host: Host = None) -> None:
         modules: Any number of MODULE or MODULE:CONSUMER.
     """
     exit_on_stop_signals()
-    settings = _load_settings(port, host)
+    settings = load_settings(port, host)
     settings.require_database_url()
     consumers = _load_all(modules, Consumer, settings)
     _run_service(
@@ -172,23 +160,24 @@ def _run_service(
         [Emitter, CallTimeLimit],
         Worker | WorkerWithReadModels | ParticipantService | ProjectorService | ConsumerService,
     ],
+    supervisor_fd: int | None = None,
 ) -> None:
-    """Connect the service, serve its HTTP port and run it, until it is stopped."""
+    """
+    Connect the service and run it until it is stopped.
+
+    Its readiness and metrics are on its HTTP port, or with *supervisor_fd* on that of a supervisor.
+    """
     metrics = Metrics()
 
     async def run(stop: asyncio.Event) -> None:
         supervision = asyncio.get_running_loop().create_task(watchdog.supervise(emit))
-        async with create_service(emit, time_limit) as service:
-            endpoint = MonitoringServer(
-                settings.http_host,
-                settings.http_port,
-                service.readiness,
-                metrics.render,
-                cache_ttl=settings.http_cache_ttl,
-            )
-            async with endpoint:
-                LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
-                await service.run(stop)
+        async with (
+            create_service(emit, time_limit) as service,
+            _http_port(settings, service.readiness, metrics)
+            if supervisor_fd is None
+            else _reports(supervisor_fd, service.readiness, metrics, stop),
+        ):
+            await service.run(stop)
         supervision.cancel()
 
     def on_timeout() -> None:
@@ -207,9 +196,35 @@ def _run_service(
                     shutdown_timeout=settings.shutdown_timeout,
                     on_timeout=on_timeout,
                     on_signal=watchdog.on_shutdown,
+                    exit_at_second_signal=supervisor_fd is None,
                 ),
                 ContainmentReporter(emit, settings.log_throttle_interval),
             )
+
+
+@asynccontextmanager
+async def _http_port(
+    settings: Settings, check_readiness: ReadinessCheck, metrics: Metrics
+) -> AsyncIterator[None]:
+    async def render_metrics(accept: str) -> tuple[bytes, str]:
+        return metrics.render(accept)
+
+    endpoint = MonitoringServer(
+        settings.http_host,
+        settings.http_port,
+        check_readiness,
+        render_metrics,
+        cache_ttl=settings.http_cache_ttl,
+    )
+    async with endpoint:
+        LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
+        yield
+
+
+def _reports(
+    supervisor_fd: int, check_readiness: ReadinessCheck, metrics: Metrics, stop: asyncio.Event
+) -> ReportAnswers:
+    return ReportAnswers(supervisor_fd, check_readiness, lambda: metrics.render()[0], stop.set)
 
 
 class ContainmentReporter:
@@ -254,13 +269,8 @@ def _stuck_event(call: UserCodeCall, limit: float) -> UserCodeHung:
     )
 
 
-def _load_settings(port: int | None, host: str | None) -> Settings:
-    overrides: dict[str, Any] = {"http_port": port, "http_host": host}
-    return Settings.load(**{name: value for name, value in overrides.items() if value is not None})
-
-
 def _load_all(
-    modules: tuple[str, ...], kind: type[Any] | tuple[type[Any], ...], settings: Settings
+    modules: Sequence[str], kind: type[Any] | tuple[type[Any], ...], settings: Settings
 ) -> list[Any]:
     """Load the objects of some modules in order, each once."""
     if not modules:

@@ -39,3 +39,13 @@ class ProcessSettings(BaseModel):
         description="Seconds for a graceful shutdown after SIGTERM; below Kubernetes' default"
         " terminationGracePeriodSeconds of 30",
     )
+    process_restart_backoff: Seconds = Field(
+        1.0,
+        description="Seconds before a supervisor (--processes) starts a process again that ended;"
+        " doubles with each one that ends. A start takes about a second of processor time",
+    )
+    process_restart_backoff_max: Seconds = Field(
+        30.0,
+        description="Maximum number of these seconds. After a process that ran for longer, the"
+        " delays begin again",
+    )

@@ -29,7 +29,7 @@ from saga_engine.telemetry.redaction import redact_secrets, sanitize_line
 ReadinessCheck: TypeAlias = Callable[[], Awaitable[Mapping[str, str | None]]]
 """Each dependency of a process, by name, and its problem; None: it has none."""
 
-MetricsRenderer: TypeAlias = Callable[[str], tuple[bytes, str]]
+MetricsRenderer: TypeAlias = Callable[[str], Awaitable[tuple[bytes, str]]]
 """From an Accept header to the metrics and their content type."""
 
 CONNECTION_TIMEOUT = 15.0
@@ -60,6 +60,7 @@ class MonitoringServer(AsyncResource):
         check_readiness: called for /readyz and /startupz, never concurrently.
         render_metrics: called for /metrics.
         cache_ttl: seconds for which the result of either is reused.
+        check_liveness: called for /livez; by default a running event loop is all that counts.
 
     Raises:
         ConfigurationError: on entering, if it cannot listen on this address and port.
@@ -73,10 +74,12 @@ class MonitoringServer(AsyncResource):
         render_metrics: MetricsRenderer,
         *,
         cache_ttl: float = 0.0,
+        check_liveness: ReadinessCheck | None = None,
     ) -> None:
         self.port = port
         self._host = host
         self._check_readiness = check_readiness
+        self._check_liveness = check_liveness
         self._render_metrics = render_metrics
         self._cache_ttl = cache_ttl
         self._check_task: asyncio.Task[dict[str, str | None]] | None = None
@@ -120,7 +123,7 @@ class MonitoringServer(AsyncResource):
             case "/livez":
                 # A running event loop is all that counts: a check of the broker here would restart
                 # processes during an outage of the broker.
-                return 200, _json_body(status="ok"), _JSON_TYPE
+                return await self._liveness_response()
             case "/readyz":
                 return await self._readiness_response(verbose=b"verbose" in scope["query_string"])
             case "/startupz":
@@ -129,11 +132,18 @@ class MonitoringServer(AsyncResource):
                 return await self._readiness_response(verbose=False)
             case "/metrics":
                 accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
-                return 200, *self._cached_metrics(
+                return 200, *await self._cached_metrics(
                     _OPENMETRICS_TYPE if _OPENMETRICS_TYPE in accept else ""
                 )
             case _:
                 return 404, _json_body(error="Not found.", paths=_PATHS), _JSON_TYPE
+
+    async def _liveness_response(self) -> tuple[int, bytes, str]:
+        checks = await self._check_liveness() if self._check_liveness else {}
+        problems = {name: problem for name, problem in checks.items() if problem}
+        if problems:
+            return 503, _json_body(status="unavailable", problems=problems), _JSON_TYPE
+        return 200, _json_body(status="ok"), _JSON_TYPE
 
     async def _readiness_response(self, *, verbose: bool) -> tuple[int, bytes, str]:
         checks = await self._cached_checks()
@@ -146,11 +156,11 @@ class MonitoringServer(AsyncResource):
             document["problems"] = problems
         return 503 if problems else 200, _json_body(**document), _JSON_TYPE
 
-    def _cached_metrics(self, accept: str) -> tuple[bytes, str]:
+    async def _cached_metrics(self, accept: str) -> tuple[bytes, str]:
         now = asyncio.get_running_loop().time()
         rendered_at, rendered = self._rendered_metrics.get(accept, (float("-inf"), (b"", "")))
         if now - rendered_at >= self._cache_ttl:
-            rendered = self._render_metrics(accept)
+            rendered = await self._render_metrics(accept)
             self._rendered_metrics[accept] = (now, rendered)
         return rendered
 
@@ -163,19 +173,21 @@ class MonitoringServer(AsyncResource):
 
     async def _run_checks(self) -> dict[str, str | None]:
         try:
-            return await self._checks_with_timeout()
+            return await run_checks(self._check_readiness, READINESS_TIMEOUT)
         finally:
             self._checked_at = asyncio.get_running_loop().time()
 
-    async def _checks_with_timeout(self) -> dict[str, str | None]:
-        try:
-            async with asyncio.timeout(READINESS_TIMEOUT):
-                checks = await self._check_readiness()
-        except TimeoutError:
-            return {"readiness": f"no answer within {READINESS_TIMEOUT:g} s"}
-        except Exception as error:  # noqa: BLE001 - a check that fails is a result too
-            return {"readiness": _sanitized_problem(describe_error(error))}
-        return {name: problem and _sanitized_problem(problem) for name, problem in checks.items()}
+
+async def run_checks(check_readiness: ReadinessCheck, seconds: float) -> dict[str, str | None]:
+    """Check the readiness within a time; a check that fails or hangs is a result too."""
+    try:
+        async with asyncio.timeout(seconds):
+            checks = await check_readiness()
+    except TimeoutError:
+        return {"readiness": f"no answer within {seconds:g} s"}
+    except Exception as error:  # noqa: BLE001 - see above
+        return {"readiness": _sanitized_problem(describe_error(error))}
+    return {name: problem and _sanitized_problem(problem) for name, problem in checks.items()}
 
 
 class _UvicornServer(uvicorn.Server):

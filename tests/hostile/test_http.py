@@ -5,12 +5,10 @@ import tracemalloc
 from contextlib import AsyncExitStack, suppress
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from saga_engine.telemetry import endpoint as module
 from saga_engine.telemetry.endpoint import MonitoringServer
-from saga_engine.telemetry.metrics import Metrics
-from tests.kit.http import HOST, ProcessStub, connected, get, send_raw
+from tests.kit.http import HOST, ProcessStub, connected, get, render_metrics, send_raw
 
 START = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /livez HTTP/1.1\r\nHost: x\r\n"
@@ -53,10 +51,9 @@ REQUESTS = {
 
 @pytest.fixture
 async def port():
-    render = Metrics(CollectorRegistry()).render
     async with (
         asyncio.timeout(60),
-        MonitoringServer(HOST, 0, ProcessStub().readiness, render) as endpoint,
+        MonitoringServer(HOST, 0, ProcessStub().readiness, render_metrics) as endpoint,
     ):
         yield endpoint.port
 

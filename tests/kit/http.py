@@ -4,7 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
+from prometheus_client import CollectorRegistry
+
+from saga_engine.telemetry.metrics import Metrics
+
 HOST = "127.0.0.1"
+
+
+async def render_metrics(accept: str) -> tuple[bytes, str]:
+    """The metrics of a process in which nothing has happened."""
+    return Metrics(CollectorRegistry()).render(accept)
 
 
 class ProcessStub:

@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from saga_engine.errors import ConfigurationError, StoreUnavailable
 from saga_engine.telemetry import endpoint as module
 from saga_engine.telemetry.endpoint import MonitoringServer
-from saga_engine.telemetry.metrics import Metrics
-from tests.kit.http import HOST, ProcessStub, connected, get, send_raw
+from tests.kit.http import HOST, ProcessStub, connected, get, render_metrics, send_raw
 
 
 @pytest.fixture
@@ -24,10 +22,9 @@ def process() -> ProcessStub:
 
 @pytest.fixture
 async def port(process: ProcessStub) -> AsyncIterator[int]:
-    render = Metrics(CollectorRegistry()).render
     async with (
         asyncio.timeout(30),
-        MonitoringServer(HOST, 0, process.readiness, render) as endpoint,
+        MonitoringServer(HOST, 0, process.readiness, render_metrics) as endpoint,
     ):
         yield endpoint.port
 
@@ -94,9 +91,7 @@ async def test_concurrent_probes_share_one_check(process):
     process.hold = asyncio.Event()
     async with (
         asyncio.timeout(60),
-        MonitoringServer(
-            HOST, 0, process.readiness, lambda _: (b"", ""), cache_ttl=LONG
-        ) as endpoint,
+        MonitoringServer(HOST, 0, process.readiness, render_metrics, cache_ttl=LONG) as endpoint,
         asyncio.TaskGroup() as group,
     ):
         paths = ["/readyz", "/readyz?verbose", "/startupz"] * (FLOOD // 3)
@@ -110,7 +105,7 @@ async def test_concurrent_probes_share_one_check(process):
 async def test_results_are_cached_for_the_ttl(process):
     renders = []
 
-    def render(accept):
+    async def render(accept):
         renders.append(accept)
         return b"%d" % len(renders), "text/plain"
 
@@ -128,6 +123,20 @@ async def test_liveness_calls_no_check(port, process):
     process.hold = asyncio.Event()
 
     assert (await get(port, "/livez"))[0] == 200
+
+
+async def test_a_problem_of_a_liveness_check_is_named(process):
+    async def check_liveness():
+        return {"process 1": None, "process 2": "it does not answer"}
+
+    server = MonitoringServer(
+        HOST, 0, process.readiness, render_metrics, check_liveness=check_liveness
+    )
+    async with server as endpoint:
+        status, _, body = await get(endpoint.port, "/livez")
+
+    assert status == 503
+    assert json.loads(body)["problems"] == {"process 2": "it does not answer"}
 
 
 async def test_startup_stays_complete_after_the_first_success(port, process):
@@ -203,8 +212,7 @@ async def test_the_oldest_connection_is_cut_above_the_limit(port, monkeypatch):
 
 async def test_shutdown_does_not_wait_for_clients(process, monkeypatch):
     monkeypatch.setattr(module, "READINESS_TIMEOUT", 600)
-    render = Metrics(CollectorRegistry()).render
-    endpoint = MonitoringServer(HOST, 0, process.readiness, render)
+    endpoint = MonitoringServer(HOST, 0, process.readiness, render_metrics)
     process.hold = asyncio.Event()
     async with asyncio.timeout(60), AsyncExitStack() as clients, endpoint:
         await clients.enter_async_context(connected(endpoint.port))
@@ -214,18 +222,16 @@ async def test_shutdown_does_not_wait_for_clients(process, monkeypatch):
 
 
 async def test_the_port_is_free_after_shutdown(process):
-    render = Metrics(CollectorRegistry()).render
-    async with MonitoringServer(HOST, 0, process.readiness, render) as endpoint:
+    async with MonitoringServer(HOST, 0, process.readiness, render_metrics) as endpoint:
         port = endpoint.port
 
-    async with MonitoringServer(HOST, port, process.readiness, render) as again:
+    async with MonitoringServer(HOST, port, process.readiness, render_metrics) as again:
         assert again.port == port
 
 
 async def test_an_error_in_the_body_is_not_wrapped(process):
-    render = Metrics(CollectorRegistry()).render
     with pytest.raises(StoreUnavailable):
-        async with MonitoringServer(HOST, 0, process.readiness, render):
+        async with MonitoringServer(HOST, 0, process.readiness, render_metrics):
             raise StoreUnavailable("PostgreSQL is unavailable.")
 
 
@@ -245,15 +251,13 @@ async def test_the_server_leaves_signal_handlers_of_the_program_alone(port):
 
 async def test_the_server_installs_no_signal_handler(process):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    render = Metrics(CollectorRegistry()).render
-    async with MonitoringServer(HOST, 0, process.readiness, render):
+    async with MonitoringServer(HOST, 0, process.readiness, render_metrics):
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 async def test_a_port_in_use_is_reported_with_the_setting(port, process):
-    render = Metrics(CollectorRegistry()).render
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_PORT") as raised:
-        async with MonitoringServer(HOST, port, process.readiness, render):
+        async with MonitoringServer(HOST, port, process.readiness, render_metrics):
             pass
 
     assert f"port {port}: address already in use." in str(raised.value)
@@ -262,7 +266,5 @@ async def test_a_port_in_use_is_reported_with_the_setting(port, process):
 async def test_a_foreign_address_is_reported_with_the_setting(process):
     foreign_address = "203.0.113.7"  # RFC 5737: reserved for documentation
     with pytest.raises(ConfigurationError, match="SAGA_ENGINE_HTTP_HOST"):
-        async with MonitoringServer(
-            foreign_address, 0, process.readiness, Metrics(CollectorRegistry()).render
-        ):
+        async with MonitoringServer(foreign_address, 0, process.readiness, render_metrics):
             pass

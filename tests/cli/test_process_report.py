@@ -1,0 +1,92 @@
+"""A supervised process reports to its supervisor, and notices the end of it."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+from saga_engine.cli.process_report import ReportAnswers, ReportQuestions
+from tests.kit.http import ProcessStub
+
+METRICS = "# of a process\n" * 100_000
+
+
+@asynccontextmanager
+async def questions_to(process, stopped=None):
+    """The supervisor's end; the other end answers for *process*."""
+    ours, theirs = socket.socketpair()
+    on_supervisor_lost = (stopped or asyncio.Event()).set
+    answers = ReportAnswers(theirs.detach(), process.readiness, METRICS.encode, on_supervisor_lost)
+    questions = ReportQuestions(*await asyncio.open_unix_connection(sock=ours))
+    async with asyncio.timeout(30):
+        async with answers:
+            yield questions
+        questions.close()
+
+
+async def test_a_process_reports_its_readiness_and_all_of_its_metrics():
+    process = ProcessStub()
+    async with questions_to(process) as questions:
+        for problem in ("unavailable", None):
+            process.checks["database"] = problem
+            report = await questions.ask(None)
+            assert report is not None
+            assert report.readiness == {"database": problem, "publishing": None}
+            assert report.metrics == METRICS
+
+
+async def test_a_late_answer_is_that_of_the_question_it_belongs_to():
+    process = ProcessStub()
+    process.hold = asyncio.Event()
+    async with questions_to(process) as questions:
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(questions.ask(0.05)) for _ in range(10)]
+        assert {task.result() for task in asked} == {None}
+        await process.readiness_requested.wait()
+        process.hold.set()
+        assert await questions.ask(None)
+        assert process.request_count == 1
+        assert await questions.ask(None)
+        assert process.request_count == 2
+
+
+async def test_a_process_that_has_ended_gives_no_report():
+    ours, theirs = socket.socketpair()
+    questions = ReportQuestions(*await asyncio.open_unix_connection(sock=ours))
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        asked = group.create_task(questions.ask(None))
+        theirs.close()
+    assert asked.result() is None
+    assert await questions.ask(None) is None
+    questions.close()
+
+
+async def test_a_process_stops_when_its_supervisor_has_ended():
+    stopped = asyncio.Event()
+    async with questions_to(ProcessStub(), stopped) as questions:
+        await questions.ask(None)
+        questions.close()
+        await stopped.wait()
+
+
+async def test_a_process_that_stops_first_does_not_mistake_that_for_the_end_of_its_supervisor():
+    stopped = asyncio.Event()
+    async with questions_to(ProcessStub(), stopped) as questions:
+        await questions.ask(None)
+    assert not stopped.is_set()
+
+
+SUPERVISED = """
+import socket
+from saga_engine.cli.process_report import stop_with_supervisor
+
+_, own = socket.socketpair()
+own.set_inheritable(True)
+stop_with_supervisor(own.fileno())
+assert not own.get_inheritable()
+"""
+
+
+def test_programs_that_a_process_executes_do_not_get_its_socket():
+    subprocess.run([sys.executable, "-c", SUPERVISED], check=True, timeout=60)
