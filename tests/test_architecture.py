@@ -53,7 +53,7 @@ CLOCK_FUNCTIONS = ("time", "monotonic", "perf_counter", "process_time", "thread_
 MAY_SKIP = {
     "tests/kit/servers.py": "RabbitMQ may be missing; on CI that is a failure",
     "tests/environments/pgbouncer.py": "PgBouncer may be missing; on CI that is a failure",
-    "tests/cli/test_watchdog_process.py": "PID namespaces may be forbidden; not on CI",
+    "tests/kit/pid_namespace.py": "PID namespaces may be forbidden; not on CI",
     "tests/embedded/test_postgres.py": "some tests require root",
     "tests/telemetry/test_endpoint.py": "a machine may have no IPv6",
     "tests/telemetry/exposition.py": "promtool may be missing; on CI that is a failure",

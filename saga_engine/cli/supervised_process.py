@@ -102,6 +102,8 @@ class SupervisedProcess:
         self.name = f"process {number}"
         self.started = asyncio.Event()
         """Set when a process has reported for the first time."""
+        self.pid: int | None = None
+        """The process id of the last one."""
         self._number = number
         self._command = command
         self._shutdown = shutdown
@@ -179,6 +181,7 @@ class SupervisedProcess:
         except OSError as error:
             self._problem = f"it cannot be started: {type(error).__name__}: {error}"
             return None
+        self.pid = process.pid
         self._emit(ProcessStarted(process=self._number, pid=process.pid))
         self._problem = "it is starting"
         self._questions = questions

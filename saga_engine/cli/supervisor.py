@@ -9,9 +9,11 @@ SIGTERM to its processes.
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from saga_engine.cli.graceful_shutdown import handled_signals
@@ -32,6 +34,12 @@ LOG = logging.getLogger("saga_engine")
 
 MAX_PROCESSES = 256
 """More than the processors of most machines; a typing error must not fill the machine."""
+
+REAPING_DELAY = 0.2
+"""
+Seconds until orphans are reaped: the system shows only the first ended child, and meanwhile asyncio
+reaps the supervisor's own ones.
+"""
 
 _Checks: TypeAlias = Mapping[str, str | None]
 
@@ -82,7 +90,7 @@ async def _supervise(
         cache_ttl=settings.http_cache_ttl,
         check_liveness=lambda: _merged(each.liveness() for each in supervised),
     )
-    with _stop_signals_handled(shutdown):
+    with _stop_signals_handled(shutdown), _orphans_reaped(supervised):
         async with endpoint:
             LOG.info("http.listening %s:%s", settings.http_host, endpoint.port)
             return await _run(supervised, shutdown)
@@ -124,3 +132,33 @@ def _stop_signals_handled(shutdown: ShutdownRequest) -> Iterator[None]:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _orphans_reaped(supervised: Sequence[SupervisedProcess]) -> Iterator[None]:
+    """
+    As process 1 of a container, reap what a killed process leaves, such as its watchdog.
+
+    The kernel makes process 1 their parent; each that is not reaped keeps its process id, and a
+    container has a limited number of them.
+    """
+    if os.getpid() != 1:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(
+        signal.SIGCHLD, lambda: loop.call_later(REAPING_DELAY, _reap_orphans, supervised)
+    )
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGCHLD)
+
+
+def _reap_orphans(supervised: Sequence[SupervisedProcess]) -> None:
+    own = {each.pid for each in supervised}  # asyncio reaps these
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in own:
+                return
+            os.waitpid(ended.si_pid, 0)

@@ -17,7 +17,8 @@ from tests.kit.command_line import (
     saga_engine,
 )
 from tests.kit.http import get
-from tests.kit.processes import child_pids, wait_for_exit
+from tests.kit.pid_namespace import first_process
+from tests.kit.processes import child_pids, child_states, wait_for_exit
 from tests.kit.programs import wait_until_true
 
 SAGAS = """
@@ -48,14 +49,14 @@ async def do(command: dict) -> None:
 
 
 @asynccontextmanager
-async def supervised(program, folder, urls, processes=2, **settings):
+async def supervised(program, folder, urls, wrapper=(), **settings):
     """Run a command with several processes; yield it when all are ready, with its port."""
     (folder / "sagas.py").write_text(SAGAS)
     (folder / "services.py").write_text(SERVICES)
     module = {"worker": "sagas", "participant": "services"}[program]
-    command = (program, module, "--processes", str(processes), "--port", "0")
+    command = (program, module, "--processes", "2", "--port", "0")
     settings = {"http_cache_ttl": "0.001", **urls, **settings}
-    async with executed_command(*command, cwd=folder, **settings) as supervisor:
+    async with executed_command(*command, cwd=folder, wrapper=wrapper, **settings) as supervisor:
         supervisor.port = await listening_port(supervisor)
         await wait_until_ready(supervisor.port)
         yield supervisor
@@ -252,6 +253,26 @@ async def test_the_start_is_repeated_with_growing_delays_until_the_broker_is_the
         assert (await problems(port))["process 2"] == "it waits until process 1 has started"
         supervisor.send_signal(signal.SIGTERM)
         assert await exit_code_of(supervisor) in (0, 128 + signal.SIGTERM)
+
+
+async def test_process_1_of_a_container_reaps_what_a_killed_process_leaves(tmp_path, urls):
+    """The watchdog of the killed process becomes a child of process 1."""
+    with first_process() as wrapper:
+        async with supervised("participant", tmp_path, urls, wrapper=wrapper) as unshare:
+            (first,) = child_pids(unshare.pid)
+            killed, _ = child_pids(first)
+            (watchdog,) = child_pids(killed)
+            os.kill(killed, signal.SIGKILL)
+            await wait_for_exit(watchdog)
+
+            async def is_reaped():
+                return "Z" not in child_states(first).values()
+
+            await wait_until_true(is_reaped)
+            await read_log_until(unshare, "process.lost")
+            await wait_until_ready(unshare.port)
+            os.kill(first, signal.SIGTERM)
+            assert await exit_code_of(unshare) == 0
 
 
 @pytest.mark.long

@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from tests.kit.hanging_code import (
     run_worker,
     wait_until_called,
 )
+from tests.kit.pid_namespace import first_process
 from tests.kit.processes import child_states
 
 
@@ -157,19 +157,6 @@ async def read_lines_until(process, event):
     while not lines or lines[-1]["event"] != event:
         lines.append(await read_log_until(process, ""))
     return lines
-
-
-@contextmanager
-def first_process():
-    """A command that runs another one as process 1 of a new PID namespace."""
-    command = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
-    ran = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
-    if ran.returncode:
-        reason = f"no PID namespace can be created here: {ran.stderr.strip()}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    yield command
 
 
 @pytest.mark.parametrize(
