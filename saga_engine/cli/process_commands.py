@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from saga_engine.cli.graceful_shutdown import exit_on_stop_signals
-from saga_engine.cli.process_report import stop_with_supervisor
+from saga_engine.cli.process_report import SupervisorLink
 from saga_engine.cli.service_options import Host, Port, load_settings
 from saga_engine.cli.supervised_process import SupervisedCommand
 from saga_engine.cli.supervisor import MAX_PROCESSES, supervise
@@ -23,8 +23,8 @@ Processes = Annotated[
         help="How many processes to run, with one supervisor and one port for all.",
     ),
 ]
-SupervisorFd = Annotated[int | None, Parameter(show=False)]
-"""Set by the supervisor only: the descriptor over which this process reports to it."""
+Link = Annotated[tuple[int, int] | None, Parameter(show=False)]
+"""Given by a supervisor only: the fields of a SupervisorLink."""
 
 
 def worker(
@@ -35,7 +35,7 @@ def worker(
         bool, Parameter(help="Keep the engine's read models up to date, for statistics.")
     ] = False,
     processes: Processes = 1,
-    supervisor_fd: SupervisorFd = None,
+    supervisor_link: Link = None,
 ) -> int:
     """
     Run a worker for the sagas of some modules, until it is stopped.
@@ -52,11 +52,10 @@ def worker(
     if processes > 1:
         arguments = ["--events", *modules] if events else modules
         return supervise(SupervisedCommand(Program.WORKER, arguments), processes, settings)
-    if supervisor_fd is not None:
-        stop_with_supervisor(supervisor_fd)
+    link = _supervisor_link(supervisor_link)
     from saga_engine.cli.services import run_worker  # noqa: PLC0415 - see above
 
-    run_worker(modules, settings, events=events, supervisor_fd=supervisor_fd)
+    run_worker(modules, settings, events=events, link=link)
     return 0
 
 
@@ -65,7 +64,7 @@ def participant(
     port: Port = None,
     host: Host = None,
     processes: Processes = 1,
-    supervisor_fd: SupervisorFd = None,
+    supervisor_link: Link = None,
 ) -> int:
     """
     Run the participants of some modules, until the process is stopped.
@@ -80,9 +79,16 @@ def participant(
     settings.require_broker_url()
     if processes > 1:
         return supervise(SupervisedCommand(Program.PARTICIPANT, modules), processes, settings)
-    if supervisor_fd is not None:
-        stop_with_supervisor(supervisor_fd)
+    link = _supervisor_link(supervisor_link)
     from saga_engine.cli.services import run_participants  # noqa: PLC0415 - see above
 
-    run_participants(modules, settings, supervisor_fd=supervisor_fd)
+    run_participants(modules, settings, link=link)
     return 0
+
+
+def _supervisor_link(fields: tuple[int, int] | None) -> SupervisorLink | None:
+    if fields is None:
+        return None
+    link = SupervisorLink(*fields)
+    link.stop_with_supervisor()
+    return link

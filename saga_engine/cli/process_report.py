@@ -36,6 +36,31 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True, slots=True)
+class SupervisorLink:
+    """
+    What a process needs to know of its supervisor.
+
+    Args:
+        process: the number of the process, from 1.
+        descriptor: of its end of the pair of sockets.
+    """
+
+    process: int
+    descriptor: int
+
+    def stop_with_supervisor(self) -> None:
+        """
+        Let this process get SIGTERM when its supervisor ends, even while its event loop is blocked.
+
+        Linux only; on other systems only `ReportAnswers` notices the end. Programs that this
+        process executes do not inherit the socket.
+        """
+        os.set_inheritable(self.descriptor, False)  # noqa: FBT003 - it has no other form
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessReport:
     """
     What a process reports.
@@ -84,7 +109,7 @@ class ReportAnswers(AsyncResource):
     The end of a supervised process: answers while the context is entered.
 
     Args:
-        supervisor_fd: the descriptor of its socket.
+        link: to the supervisor.
         check_readiness: called for each report.
         render_metrics: returns them in the text format 0.0.4.
         on_supervisor_lost: called when the supervisor has ended.
@@ -92,18 +117,18 @@ class ReportAnswers(AsyncResource):
 
     def __init__(
         self,
-        supervisor_fd: int,
+        link: SupervisorLink,
         check_readiness: ReadinessCheck,
         render_metrics: Callable[[], bytes],
         on_supervisor_lost: Callable[[], None],
     ) -> None:
-        self._supervisor_fd = supervisor_fd
+        self._link = link
         self._check_readiness = check_readiness
         self._render_metrics = render_metrics
         self._on_supervisor_lost = on_supervisor_lost
 
     async def _open(self, resources: AsyncExitStack) -> None:
-        connection = socket.socket(fileno=self._supervisor_fd)
+        connection = socket.socket(fileno=self._link.descriptor)
         reader, writer = await asyncio.open_unix_connection(sock=connection)
         resources.callback(writer.close)
         tasks = await resources.enter_async_context(asyncio.TaskGroup())
@@ -120,15 +145,3 @@ class ReportAnswers(AsyncResource):
                 writer.write(len(document).to_bytes(_SIZE_BYTES, "big") + document)
                 await writer.drain()
         self._on_supervisor_lost()
-
-
-def stop_with_supervisor(supervisor_fd: int) -> None:
-    """
-    Let this process get SIGTERM when its supervisor ends, even while its event loop is blocked.
-
-    Linux only; on other systems only `ReportAnswers` notices the end. Programs that this process
-    executes do not inherit the socket.
-    """
-    os.set_inheritable(supervisor_fd, False)  # noqa: FBT003 - it has no other form
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -14,7 +14,7 @@ from saga_engine.cli.graceful_shutdown import (
     run_contained,
     run_until_signaled,
 )
-from saga_engine.cli.process_report import ReportAnswers
+from saga_engine.cli.process_report import ReportAnswers, SupervisorLink
 from saga_engine.cli.service_options import Host, Port, load_settings
 from saga_engine.cli.watchdog_process import watchdog_process
 from saga_engine.cli.worker_with_read_models import WorkerWithReadModels
@@ -53,7 +53,7 @@ objects of a batch live until its end, and looking at them takes a quarter of th
 
 
 def run_worker(
-    modules: Sequence[str], settings: Settings, *, events: bool, supervisor_fd: int | None
+    modules: Sequence[str], settings: Settings, *, events: bool, link: SupervisorLink | None
 ) -> None:
     """
     Run a worker for the sagas of some modules until it is stopped.
@@ -62,7 +62,7 @@ def run_worker(
         modules: each MODULE or MODULE:SAGA.
         settings: with the URLs of both servers.
         events: whether it keeps the read models up to date.
-        supervisor_fd: of a supervised process; see `process_report`.
+        link: to its supervisor, if it has one.
     """
     sagas = _load_all(modules, Saga, settings)
 
@@ -72,11 +72,11 @@ def run_worker(
             return created
         return WorkerWithReadModels(created, ReadModels(settings, emit), emit)
 
-    _run_service(settings, Program.WORKER, create, supervisor_fd)
+    _run_service(settings, Program.WORKER, create, link)
 
 
 def run_participants(
-    modules: Sequence[str], settings: Settings, *, supervisor_fd: int | None
+    modules: Sequence[str], settings: Settings, *, link: SupervisorLink | None
 ) -> None:
     """
     Run the participants of some modules until the process is stopped.
@@ -84,14 +84,14 @@ def run_participants(
     Args:
         modules: each MODULE or MODULE:PARTICIPANT.
         settings: with the URL of the broker.
-        supervisor_fd: of a supervised process; see `process_report`.
+        link: to its supervisor, if it has one.
     """
     participants = _load_all(modules, Participant, settings)
     _run_service(
         settings,
         Program.PARTICIPANT,
         lambda emit, _: ParticipantService(participants, settings, emit),
-        supervisor_fd,
+        link,
     )
 
 
@@ -160,22 +160,23 @@ def _run_service(
         [Emitter, CallTimeLimit],
         Worker | WorkerWithReadModels | ParticipantService | ProjectorService | ConsumerService,
     ],
-    supervisor_fd: int | None = None,
+    link: SupervisorLink | None = None,
 ) -> None:
     """
     Connect the service and run it until it is stopped.
 
-    Its readiness and metrics are on its HTTP port, or with *supervisor_fd* on that of a supervisor.
+    Its readiness and metrics are on its HTTP port, or with *link* on that of its supervisor.
     """
     metrics = Metrics()
+    process = link.process if link else None
 
     async def run(stop: asyncio.Event) -> None:
         supervision = asyncio.get_running_loop().create_task(watchdog.supervise(emit))
         async with (
             create_service(emit, time_limit) as service,
             _http_port(settings, service.readiness, metrics)
-            if supervisor_fd is None
-            else _reports(supervisor_fd, service.readiness, metrics, stop),
+            if link is None
+            else _reports(link, service.readiness, metrics, stop),
         ):
             await service.run(stop)
         supervision.cancel()
@@ -186,8 +187,8 @@ def _run_service(
         emit(ProcessStopped(program=program, clean=False))
         flush_before_exit(stream)
 
-    with nonblocking_writer(sys.stderr) as stream, watchdog_process(settings) as watchdog:
-        emit = Emitter(configure_logging(settings, stream), metrics)
+    with nonblocking_writer(sys.stderr) as stream, watchdog_process(settings, process) as watchdog:
+        emit = Emitter(configure_logging(settings, stream, process=process), metrics)
         time_limit = SignalTimeLimit(settings.mapping_timeout, watchdog.memory)
         with time_limit.install():
             run_contained(
@@ -196,7 +197,7 @@ def _run_service(
                     shutdown_timeout=settings.shutdown_timeout,
                     on_timeout=on_timeout,
                     on_signal=watchdog.on_shutdown,
-                    exit_at_second_signal=supervisor_fd is None,
+                    exit_at_second_signal=link is None,
                 ),
                 ContainmentReporter(emit, settings.log_throttle_interval),
             )
@@ -222,9 +223,9 @@ async def _http_port(
 
 
 def _reports(
-    supervisor_fd: int, check_readiness: ReadinessCheck, metrics: Metrics, stop: asyncio.Event
+    link: SupervisorLink, check_readiness: ReadinessCheck, metrics: Metrics, stop: asyncio.Event
 ) -> ReportAnswers:
-    return ReportAnswers(supervisor_fd, check_readiness, lambda: metrics.render()[0], stop.set)
+    return ReportAnswers(link, check_readiness, lambda: metrics.render()[0], stop.set)
 
 
 class ContainmentReporter:

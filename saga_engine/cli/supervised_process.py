@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from saga_engine.backoff import Backoff
-from saga_engine.cli.process_report import ANSWER_TIMEOUT, ProcessReport, ReportQuestions
+from saga_engine.cli.process_report import (
+    ANSWER_TIMEOUT,
+    ProcessReport,
+    ReportQuestions,
+    SupervisorLink,
+)
 from saga_engine.errors import ConfigurationError
 from saga_engine.settings import Settings
 from saga_engine.shutdown import WATCHDOG_MARGIN
@@ -57,22 +62,22 @@ class SupervisedCommand:
         self._before = [sys.executable, *own, program, *debug]
         self._after = arguments
 
-    async def start(self, supervisor_fd: int) -> asyncio.subprocess.Process:
+    async def start(self, link: SupervisorLink) -> asyncio.subprocess.Process:
         """
         Start it, in a session of its own: signals of a terminal reach it through the supervisor.
 
         Args:
-            supervisor_fd: the descriptor of its end of the socket pair of `process_report`.
+            link: what the process gets of this one.
 
         Raises:
             OSError: the system cannot start it now.
         """
         return await asyncio.create_subprocess_exec(
             *self._before,
-            *("--supervisor-fd", str(supervisor_fd)),
+            *("--supervisor-link", str(link.process), str(link.descriptor)),
             *self._after,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(supervisor_fd,),
+            pass_fds=(link.descriptor,),
             start_new_session=True,
         )
 
@@ -201,7 +206,7 @@ class SupervisedProcess:
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as if_it_fails:
             if_it_fails.enter_context(ours)
-            process = await self._command.start(theirs.fileno())
+            process = await self._command.start(SupervisorLink(self._number, theirs.fileno()))
             if_it_fails.pop_all()
         return process, ReportQuestions(*await asyncio.open_unix_connection(sock=ours))
 

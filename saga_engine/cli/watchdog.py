@@ -73,7 +73,8 @@ class Watchdog:
     Args:
         config: `code_limit` and `shutdown_timeout` in seconds; `shutdown_elapsed`, the seconds
             since the parent's first signal, or None; `signal_fd`, the descriptor from which signals
-            are read; `settings` for the database and the log.
+            are read; `settings` for the database and the log; `process`, the number for the log,
+            or None.
         parent: its process id.
         memory: where the parent notes its calls of user code; None: nowhere.
     """
@@ -221,6 +222,8 @@ class StuckCallReport:
         )
         names = ("saga", "run_id", "step", "direction", "command", "function")
         line: dict[str, object] = {"level": "error", "event": "user_code.hung"}
+        if self._config["process"] is not None:
+            line["process"] = self._config["process"]
         line |= dict(zip(names, values, strict=False)) | {"recorded": self._record_task.succeeded}
         stderr_poll = select.poll()
         stderr_poll.register(2, select.POLLOUT)
@@ -304,7 +307,7 @@ def _log_stuck_call(config: dict[str, Any], snapshot: bytes, *, recorded: bool) 
 
     saga, run_id, step, direction, command, function, _ = _read_call(snapshot)
     with nonblocking_writer(sys.stderr) as stream:
-        configure_logging(_settings(config), stream)(
+        configure_logging(_settings(config), stream, process=config["process"])(
             UserCodeHung(
                 saga=saga,
                 run_id=run_id,

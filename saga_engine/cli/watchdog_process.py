@@ -41,11 +41,20 @@ class WatchdogProcess:
     The watchdog process of this process.
 
     `memory` is where calls of user code are noted; see `call_time_limit`.
+
+    Args:
+        settings: of the process.
+        process: its number, if it has a supervisor.
+        memory_fd: the descriptor of the memory.
+        signal_fd: the descriptor from which its signals are read.
     """
 
-    def __init__(self, settings: Settings, memory_fd: int, signal_fd: int) -> None:
+    def __init__(
+        self, settings: Settings, process: int | None, memory_fd: int, signal_fd: int
+    ) -> None:
         self.memory = mmap.mmap(memory_fd, CALL_NOTE_BYTES)
         self._settings = settings
+        self._number = process
         self._memory_fd, self._signal_fd = memory_fd, signal_fd
         self._process: subprocess.Popen[bytes] | None = None
         self._shutdown_started_at: float | None = None
@@ -116,6 +125,7 @@ class WatchdogProcess:
             "shutdown_elapsed": None
             if self._shutdown_started_at is None
             else time.monotonic() - self._shutdown_started_at,
+            "process": self._number,
             "settings": {
                 "database_url": url.get_secret_value() if url else None,
                 "log_format": settings.log_format,
@@ -137,13 +147,19 @@ class WatchdogProcess:
 
 
 @contextmanager
-def watchdog_process(settings: Settings) -> Iterator[WatchdogProcess]:
-    """Run a watchdog beside this process until the block ends."""
+def watchdog_process(settings: Settings, process: int | None = None) -> Iterator[WatchdogProcess]:
+    """
+    Run a watchdog beside this process until the block ends.
+
+    Args:
+        settings: of this process.
+        process: its number, if it has a supervisor, for the log.
+    """
     with ExitStack() as stack:
         memory_fd = stack.enter_context(_shared_memory_fd(CALL_NOTE_BYTES))
         signal_read_fd, signal_write_fd = os.pipe()
         stack.callback(os.close, signal_read_fd)
-        watchdog = WatchdogProcess(settings, memory_fd, signal_read_fd)
+        watchdog = WatchdogProcess(settings, process, memory_fd, signal_read_fd)
         stack.callback(watchdog.memory.close)
         stack.callback(watchdog.wait_or_kill)
         stack.callback(os.close, signal_write_fd)

@@ -132,9 +132,13 @@ _FIELD_NAMES = {
 _OMITTED_VALUES: tuple[object, ...] = (None, "")
 
 
-def configure_logging(settings: Settings, stream: TextIO | None = None) -> Observer:
+def configure_logging(
+    settings: Settings, stream: TextIO | None = None, *, process: int | None = None
+) -> Observer:
     """
     Send `logging` to *stream* (default: stderr), and return the observer that logs events to it.
+
+    Each line has the key `process` if this is one of several processes of a supervisor.
 
     `log_level` and `log_format` apply to both. This replaces the handlers of the root logger, so
     only programs call it; code that embeds the engine observes the events instead.
@@ -147,7 +151,12 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> Obser
     renderer = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty()) if use_console else _render_json
     )
-    _configure_standard_logging(stream, min_level, renderer)
+    keys = {} if process is None else {"process": process}
+
+    def render(logger: object, method: str, event_dict: Mapping[str, Any]) -> Any:
+        return renderer(logger, method, {**event_dict, **keys})
+
+    _configure_standard_logging(stream, min_level, render)
     return LogSink(
         structlog.wrap_logger(
             structlog.WriteLogger(stream),
@@ -155,7 +164,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> Obser
                 sanitize_values,
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper("iso", utc=True),
-                renderer,
+                render,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(min_level),
         ),

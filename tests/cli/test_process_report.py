@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 
-from saga_engine.cli.process_report import ReportAnswers, ReportQuestions
+from saga_engine.cli.process_report import ReportAnswers, ReportQuestions, SupervisorLink
 from tests.kit.http import ProcessStub
 
 METRICS = "# of a process\n" * 100_000
@@ -17,7 +17,9 @@ async def questions_to(process, stopped=None):
     """The supervisor's end; the other end answers for *process*."""
     ours, theirs = socket.socketpair()
     on_supervisor_lost = (stopped or asyncio.Event()).set
-    answers = ReportAnswers(theirs.detach(), process.readiness, METRICS.encode, on_supervisor_lost)
+    answers = ReportAnswers(
+        SupervisorLink(1, theirs.detach()), process.readiness, METRICS.encode, on_supervisor_lost
+    )
     questions = ReportQuestions(*await asyncio.open_unix_connection(sock=ours))
     async with asyncio.timeout(30):
         async with answers:
@@ -79,11 +81,11 @@ async def test_a_process_that_stops_first_does_not_mistake_that_for_the_end_of_i
 
 SUPERVISED = """
 import socket
-from saga_engine.cli.process_report import stop_with_supervisor
+from saga_engine.cli.process_report import SupervisorLink
 
 _, own = socket.socketpair()
 own.set_inheritable(True)
-stop_with_supervisor(own.fileno())
+SupervisorLink(process=2, descriptor=own.fileno()).stop_with_supervisor()
 assert not own.get_inheritable()
 """
 

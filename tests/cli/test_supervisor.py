@@ -177,6 +177,7 @@ async def test_sigterm_lets_every_process_finish_its_work(tmp_path, urls, signal
         done.touch()
         stopped = [await read_log_until(participant, "process.stopped") for _ in range(2)]
         assert [line["clean"] for line in stopped] == [True, True]
+        assert {line["process"] for line in stopped} == {1, 2}
         assert await exit_code_of(participant) == 0
 
 

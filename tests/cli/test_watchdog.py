@@ -34,6 +34,7 @@ class WatchdogHarness:
             "code_limit": limit,
             "shutdown_timeout": shutdown_timeout,
             "shutdown_elapsed": None,
+            "process": None,
             "signal_fd": os.open(os.devnull, os.O_RDONLY),
             "settings": settings,
         }

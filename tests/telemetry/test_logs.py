@@ -45,9 +45,10 @@ def configure() -> Iterator[Configure]:
     handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
     levels = {name: logging.getLogger(name).level for name in logs.LIBRARY_LOG_LEVELS}
 
-    def configured(stream: io.StringIO | None = None, **settings: str):
+    def configured(stream: io.StringIO | None = None, process: int | None = None, **settings: str):
         written = io.StringIO() if stream is None else stream
-        return logs.configure_logging(Settings(**settings), written), written
+        observer = logs.configure_logging(Settings(**settings), written, process=process)
+        return observer, written
 
     yield configured
     root.handlers[:], logging.raiseExceptions = handlers, raising
@@ -365,3 +366,14 @@ def test_a_throttled_line_has_the_number_of_suppressed_ones(configure):
     assert [line["level"] for line in logged] == ["warning"] * 5 + ["debug"] * 3 + ["warning"]
     assert [line.get("throttled") for line in logged[5:8]] == [True] * 3
     assert logged[8]["suppressed_count"] == 3
+
+
+def test_each_line_of_a_supervised_process_has_its_number(configure):
+    observer, written = configure(process=2, log_format="json")
+    observer(events.WatchdogRestarted())
+    logging.getLogger("a library").warning("slow")
+
+    assert [(line["event"], line["process"]) for line in lines(written)] == [
+        ("watchdog.restarted", 2),
+        ("slow", 2),
+    ]
