@@ -45,6 +45,13 @@ class ParticipantDatabase:
             self._lost_statements = LostStatementMonitor(engine, database, settings)
             self._transactions = UrlTransactions(engine, self._lost_statements, settings)
             event.listen(engine.sync_engine, "before_cursor_execute", track_setting_changes)
+            # In front of the monitor's: what is refused is not sent, so it cannot be lost.
+            event.listen(
+                engine.sync_engine,
+                "before_cursor_execute",
+                pgbouncer.check_prepared_statement,
+                insert=True,
+            )
         else:
             self._transactions = EngineTransactions(engine, settings)
         event.listen(engine.sync_engine, "before_cursor_execute", track_session_changes)

@@ -65,7 +65,7 @@ class SharedTransaction(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether no handler has tried to end it, and its connection is open."""
+        """Whether no handler has ended it or has tried to, and its connection is open."""
 
     @property
     def settings_changed(self) -> bool:

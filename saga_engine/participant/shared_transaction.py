@@ -64,9 +64,10 @@ class SharedUrlTransaction(UrlTransaction):
 
     @property
     def is_usable(self) -> bool:
-        """Whether no handler has tried to end it, and its connection is open."""
-        proxied = self._session.proxied
-        return not self._end_was_tried and proxied.is_valid and not self.is_connection_lost
+        """Whether no handler has ended it or has tried to, and its connection is open."""
+        session = self._session
+        is_open = session.proxied.is_valid and session.driver.is_in_transaction()
+        return is_open and not self._end_was_tried
 
     @property
     def settings_changed(self) -> bool:
@@ -99,6 +100,7 @@ class SharedUrlTransaction(UrlTransaction):
         """Record the results and commit, in one round trip; see SharedTransaction."""
         self._allow_end()
         if not self._session.driver.is_in_transaction():
+            self._session.is_broken = True
             return False
         await self._restore_role()
         statement = self._database.statements.record_all_or_fail

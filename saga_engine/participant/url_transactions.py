@@ -38,7 +38,8 @@ class Session:
     One connection, checked out of the pool.
 
     `is_broken` is true after an error that PostgreSQL has not sent: the connection may be in the
-    middle of a response. `has_timed_out` is true if that error was a timeout.
+    middle of a response. It is also true after a handler has ended the transaction, because what it
+    has started instead is unknown. `has_timed_out` is true if that error was a timeout.
     """
 
     def __init__(
@@ -116,13 +117,16 @@ class UrlTransaction:
     async def commit_result(self, command: Command, result: CommandResult) -> bool:
         """Record the result and commit, in one round trip; see CommandTransaction."""
         driver = self._session.driver
-        if not driver.is_in_transaction():
-            return False  # the handler has ended it with a statement
-        await self._restore_role()
-        if driver.uses_pooler():
-            return await self.barrier.record_result(command, result)
-        statement = self._database.statements.record_result_or_fail
-        return await self._commit_with(statement, result_columns(command, result))
+        is_recorded = False
+        if driver.is_in_transaction():  # the handler has not ended it with a statement
+            await self._restore_role()
+            if driver.uses_pooler():
+                is_recorded = await self.barrier.record_result(command, result)
+            else:
+                statement = self._database.statements.record_result_or_fail
+                is_recorded = await self._commit_with(statement, result_columns(command, result))
+        self._session.is_broken |= not is_recorded
+        return is_recorded
 
     async def _commit_with(self, statement: Statement, columns: Mapping[str, str]) -> bool:
         """Execute a statement and commit; False if it had nothing to record."""
@@ -153,6 +157,8 @@ class UrlTransaction:
     async def roll_back(self) -> None:
         """Roll back; a connection on which this fails is closed, so PostgreSQL rolls back."""
         driver = self._session.driver
+        if not driver.is_in_transaction() and not self._commit_failed:
+            self._session.is_broken = True  # the handler has ended it
         if driver.is_closed() or self._session.is_broken:
             return
         try:

@@ -14,6 +14,7 @@ from secrets import token_hex
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Connection
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.postgres.errors import is_stale_statement
@@ -75,7 +76,7 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
         """Execute as asyncpg does, with the settings after a BEGIN."""
-        self._refuse_end(query, is_script=not args)
+        self.check_statement(query, is_script=not args)
         if not self._begin_settings or not query.startswith("BEGIN"):
             return str(await super().execute(query, *args, timeout=timeout))
         try:
@@ -111,10 +112,20 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
 
     async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
         """Prepare for every method of asyncpg that executes one statement."""
-        self._refuse_end(query, is_script=False)
+        self.check_statement(query, is_script=False)
         return await super()._get_statement(query, *args, **options)
 
-    def _refuse_end(self, query: str, *, is_script: bool) -> None:
+    def check_statement(self, query: str, *, is_script: bool) -> None:
+        """
+        Check a statement before it is sent, as every method of this class does.
+
+        Args:
+            query: the statement, or several.
+            is_script: whether it may be several.
+
+        Raises:
+            Exception: that of `end_of_transaction`, for a statement that ends it.
+        """
         error = self.end_of_transaction
         if error is not None and ends_transaction(query, is_script=is_script):
             raise error()
@@ -152,6 +163,19 @@ async def connect(
         connection.terminate()
         raise
     return connection
+
+
+def check_prepared_statement(
+    connection: Connection, _: object, statement: str, *__: object
+) -> None:
+    """
+    Check a statement of SQLAlchemy (`before_cursor_execute`).
+
+    SQLAlchemy keeps prepared statements of its own. It executes them without a method of the
+    connection that would check them.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.check_statement(statement, is_script=False)
 
 
 async def leads_through_pooler(driver: asyncpg.Connection) -> bool:

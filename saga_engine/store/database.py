@@ -174,7 +174,8 @@ class Database(AsyncResource):
         self._engine = _create_pool(url, settings)
         self._pool = ConnectionPool(self._engine, settings)
         if runs_user_sql:
-            event.listen(self._engine.sync_engine, "before_cursor_execute", track_session_changes)
+            for listener in (pgbouncer.check_prepared_statement, track_session_changes):
+                event.listen(self._engine.sync_engine, "before_cursor_execute", listener)
 
     async def _open(self, resources: AsyncExitStack) -> None:
         resources.push_async_callback(self._engine.dispose)

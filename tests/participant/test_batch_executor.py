@@ -300,6 +300,21 @@ async def test_a_handler_that_breaks_the_transaction_breaks_no_other_command(
     assert (await tenants.outcomes(tenant_command("o-4"))) == [OK]
 
 
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+async def test_an_end_that_an_earlier_command_has_prepared_breaks_no_other_command(
+    tenants, user_engine, ending
+):
+    earlier = tenant_command("o-0", ending, "BEGIN", "SELECT 1/0")
+    assert (await tenants.alone(earlier))[0] == "failed"
+    kept = [("o-0", 1)] if ending == "COMMIT" else []
+    commands = [tenant_command("o-1"), tenant_command("o-2", ending), tenant_command("o-3")]
+    assert await tenants.outcomes(*commands) == ["alone"] * 3
+    assert await booking_rows(user_engine) == kept
+    assert [(await tenants.alone(each))[0] for each in commands] == [OK, "failed", OK]
+    rows = await booking_rows(user_engine)
+    assert rows.count(("o-1", 1)) == rows.count(("o-3", 1)) == 1
+
+
 async def test_handlers_that_cannot_share_a_transaction_succeed_alone(database_url, user_engine):
     async def handle(asked: HandlerChoice, tx: AsyncConnection) -> None:
         await tx.execute(text("CREATE TEMP TABLE scratch () ON COMMIT DROP"))

@@ -43,6 +43,57 @@ async def test_an_end_by_a_handler_is_refused_and_nothing_is_committed(
     assert await booking_rows(user_engine) == [("o-1", 1)]
 
 
+async def session_of(tx):
+    return await tx.scalar(text("SELECT pg_backend_pid()"))
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+async def test_an_end_that_is_prepared_on_the_session_is_refused_too(
+    url_database, user_engine, ending
+):
+    async def prepare_it():
+        async with url_database.transaction() as tx:
+            for statement in (ending, "BEGIN"):
+                await tx.connection.execute(text(statement))
+            sessions.append(await session_of(tx.connection))
+            raise LookupError
+
+    async def end_it():
+        async with url_database.shared_transaction() as tx:
+            connection = tx.open_connection()
+            sessions.append(await session_of(connection))
+            await connection.execute(INSERT)
+            with pytest.raises(TransactionEndRefused):
+                await connection.execute(text(ending))
+            assert not tx.is_usable
+            raise LookupError
+
+    sessions: list[int] = []
+    for use in (prepare_it, end_it):
+        with pytest.raises(LookupError):
+            await use()
+    assert sessions == sessions[:1] * 2
+    assert await booking_rows(user_engine) == []
+
+
+async def test_a_transaction_that_was_ended_below_the_driver_is_not_usable(url_database):
+    async def end_it():
+        async with url_database.shared_transaction() as tx:
+            connection = tx.open_connection()
+            sessions.append(await session_of(connection))
+            assert tx.is_usable
+            driver = (await connection.get_raw_connection()).driver_connection
+            await driver._protocol.query("COMMIT", None)
+            assert not tx.is_usable
+            raise LookupError
+
+    sessions: list[int] = []
+    with pytest.raises(LookupError):
+        await end_it()
+    async with url_database.shared_transaction() as tx:
+        assert await session_of(tx.open_connection()) not in sessions
+
+
 async def test_each_handler_gets_a_connection_of_its_own(url_database):
     async with url_database.shared_transaction() as tx:
         first = tx.open_connection()

@@ -127,3 +127,27 @@ async def test_a_connection_with_an_interrupted_statement_is_not_used_again(url_
         await break_off()
     async with url_database.transaction() as tx:
         assert await session(tx) not in found
+
+
+@pytest.mark.parametrize("statements", [["COMMIT"], ["ROLLBACK"], ["COMMIT", "BEGIN"]])
+async def test_a_connection_whose_transaction_a_handler_has_ended_is_not_used_again(
+    url_database, statements
+):
+    async def session(tx):
+        return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
+
+    async def end_it():
+        async with url_database.transaction() as tx:
+            charge = make_command()
+            assert await tx.barrier.claim(charge)
+            found.append(await session(tx))
+            for statement in statements:
+                await tx.connection.execute(text(statement))
+            assert not await tx.commit_result(charge, DONE)
+            raise LookupError
+
+    found: list[int] = []
+    with pytest.raises(LookupError):
+        await end_it()
+    async with url_database.transaction() as tx:
+        assert await session(tx) not in found
