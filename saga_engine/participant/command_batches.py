@@ -110,6 +110,8 @@ class CommandBatches:
         try:
             await self._slots.acquire()
             batch = self._take_batch()
+            if self._waiting:
+                self._check_soon()  # what this batch has no room for must not wait for its end
             abandoned_task: Task | None = None
             try:
                 if batch:

@@ -118,6 +118,27 @@ async def test_a_slow_batch_does_not_hold_other_commands_back(batches, reason):
         assert await replies([slow]) == [Outcome.SUCCEEDED]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_a_slow_batch_does_not_hold_back_what_arrived_with_it(batches, size):
+    async with batches(slots=5, participant_batch_size=size) as (participant, send):
+        slow, *others = [send("slow"), *(send() for _ in range(4))]
+        await participant.entered.wait()
+        # All but those in the batch of the slow one.
+        assert await replies(others[size - 1 :]) == [Outcome.SUCCEEDED] * (5 - size)
+        assert not slow.done()
+        participant.may_finish.set()
+        assert await replies([slow, *others]) == [Outcome.SUCCEEDED] * 5
+
+
+async def test_full_batches_that_arrive_together_are_executed_at_once(batches):
+    async with batches(slots=5, participant_batch_size=2, **NO_WAIT_ENDS) as (participant, send):
+        slow, *others = [send("slow"), *(send() for _ in range(5))]
+        assert await replies(others[1:]) == [Outcome.SUCCEEDED] * 4
+        assert not slow.done()
+        participant.may_finish.set()
+        assert await replies([slow, others[0]]) == [Outcome.SUCCEEDED] * 2
+
+
 async def test_a_command_that_must_not_start_any_more_is_not_executed(batches):
     async with batches() as (participant, send):
         assert await replies([send(can_start=lambda: False), send()]) == [None, Outcome.SUCCEEDED]
