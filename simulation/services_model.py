@@ -33,7 +33,7 @@ class ServicesTransaction(EventModel):
     """
 
     is_connection_lost = False  # A handler's error is its own: no outage is simulated.
-    settings_changed = False  # The handlers of the simulation change none.
+    state_changed = False  # The handlers of the simulation change none.
     _saved: Mapping[str, Mapping[Any, Row | None]] = MappingProxyType({})
 
     @property

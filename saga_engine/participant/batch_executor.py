@@ -198,7 +198,7 @@ class BatchExecutor:
             await self._execute_member(tx, each, has_savepoints=has_savepoints)
             now = monotonic()
             self._seconds_per_command += (now - started_at - self._seconds_per_command) * _SMOOTHING
-            is_full = tx.settings_changed or now >= ends_at
+            is_full = tx.state_changed or now >= ends_at
         results = [(each.claim.command, each.recorded_result()) for each in claimed]
         if claimed and not await tx.commit_results(results):
             raise _BatchBroken

@@ -8,18 +8,18 @@ The user gives an engine of SQLAlchemy, which stays theirs to dispose of, or a U
 import asyncio
 from contextlib import AbstractAsyncContextManager
 
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from saga_engine.errors import ConfigurationError, SagaEngineError, SchemaMismatch
 from saga_engine.participant import barrier
 from saga_engine.participant.engine_transactions import EngineTransaction, EngineTransactions
 from saga_engine.participant.lost_statements import LostStatementMonitor
-from saga_engine.participant.shared_transaction import SharedUrlTransaction, track_setting_changes
+from saga_engine.participant.shared_transaction import SharedUrlTransaction
 from saga_engine.participant.sqlalchemy_engine import create_engine, display_url
 from saga_engine.participant.url_transactions import UrlTransaction, UrlTransactions
 from saga_engine.postgres import encoding, pgbouncer
-from saga_engine.postgres.session_changes import track_session_changes
+from saga_engine.postgres.session_changes import track_changes, track_changes_by_sqlalchemy
 from saga_engine.postgres.sqlalchemy_errors import sqlstate_of, translate_error
 from saga_engine.settings import Settings
 from saga_engine.telemetry.events import Observer, describe_error
@@ -44,17 +44,10 @@ class ParticipantDatabase:
         if isinstance(database, str):
             self._lost_statements = LostStatementMonitor(engine, database, settings)
             self._transactions = UrlTransactions(engine, self._lost_statements, settings)
-            event.listen(engine.sync_engine, "before_cursor_execute", track_setting_changes)
-            # In front of the monitor's: what is refused is not sent, so it cannot be lost.
-            event.listen(
-                engine.sync_engine,
-                "before_cursor_execute",
-                pgbouncer.check_prepared_statement,
-                insert=True,
-            )
+            track_changes(engine)
         else:
             self._transactions = EngineTransactions(engine, settings)
-        event.listen(engine.sync_engine, "before_cursor_execute", track_session_changes)
+            track_changes_by_sqlalchemy(engine)
 
     async def prepare(self, *, create_barrier: bool, schema: str | None = None) -> None:
         """

@@ -68,8 +68,8 @@ class SharedTransaction(Protocol):
         """Whether no handler has ended it or has tried to, and its connection is open."""
 
     @property
-    def settings_changed(self) -> bool:
-        """Whether a handler has changed a setting, such as the role, until the end of it."""
+    def state_changed(self) -> bool:
+        """Whether a handler may have changed what the next one finds, apart from rows."""
 
     def open_connection(self) -> object:
         """Make what the next handler gets for its parameter of type AsyncConnection."""

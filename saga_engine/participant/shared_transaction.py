@@ -3,17 +3,15 @@ The transaction that the commands of a batch share: one claim and one COMMIT for
 
 Handlers are called one after another, each behind a savepoint and with a connection of its own. A
 handler that ends the transaction would commit the effects of the others without their results, so
-COMMIT and ROLLBACK are refused, and the commands are then executed alone. A setting that a handler
-changes, such as the role or the search path, would reach the handlers behind it: `settings_changed`
-ends the batch there. What a function or a procedure changes is not seen.
+COMMIT and ROLLBACK are refused, and the commands are then executed alone. What else a handler
+leaves in the transaction would reach the others: a setting such as the search path, a temporary
+table, a cursor. So `state_changed` ends the batch. What a function or a procedure changes is not
+seen.
 """
 
-import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from saga_engine.participant.barrier import CommandResult
@@ -24,18 +22,8 @@ from saga_engine.participant.url_transactions import (
     UrlTransaction,
     UrlTransactions,
 )
-from saga_engine.postgres.session_changes import (
-    ROLE_CHANGED_KEY,
-    SCAN_CACHE_SIZE,
-    SCANNED_CHARACTERS,
-)
+from saga_engine.postgres.session_changes import ROLE_CHANGED_KEY, STATE_CHANGED_KEY
 from saga_engine.vocabulary import Command
-
-_SETTING_CHANGED_KEY = "saga_engine_setting_changed"
-"""A key of a connection's `info`: whether a handler may have changed a setting."""
-
-_SETTING_CHANGE = re.compile(r"(?i)(?:^|;)\s*(?:set|reset|discard|do|call)\b|\bset_config\s*\(")
-_COMMENT = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
 
 
 class TransactionEndRefused(Exception):
@@ -50,7 +38,7 @@ class SharedUrlTransaction(UrlTransaction):
         self._end_was_tried = False
         self._has_savepoint = False
         session.driver.end_of_transaction = self._refuse_end
-        session.proxied.info[_SETTING_CHANGED_KEY] = False
+        session.proxied.info[STATE_CHANGED_KEY] = False
         session.proxied.info[ROLE_CHANGED_KEY] = database.role_unknown
 
     def _refuse_end(self) -> Exception:
@@ -70,9 +58,9 @@ class SharedUrlTransaction(UrlTransaction):
         return is_open and not self._end_was_tried
 
     @property
-    def settings_changed(self) -> bool:
-        """Whether a handler has changed a setting until the end of the transaction."""
-        return bool(self._session.proxied.info.get(_SETTING_CHANGED_KEY))
+    def state_changed(self) -> bool:
+        """Whether a handler may have changed what the next one finds, apart from rows."""
+        return bool(self._session.proxied.info.get(STATE_CHANGED_KEY))
 
     def open_connection(self) -> AsyncConnection:
         """Make what the next handler gets."""
@@ -125,14 +113,3 @@ class SharedUrlTransaction(UrlTransaction):
     async def _execute(self, sql: str) -> None:
         with self._session:
             await self._session.driver.execute(sql)
-
-
-def track_setting_changes(connection: Connection, _: object, statement: str, *__: object) -> None:
-    """Record in a connection's `info` that a statement may change a setting."""
-    if _may_change_setting(statement[:SCANNED_CHARACTERS]):
-        connection.info[_SETTING_CHANGED_KEY] = True
-
-
-@lru_cache(maxsize=SCAN_CACHE_SIZE)
-def _may_change_setting(prefix: str) -> bool:
-    return bool(_SETTING_CHANGE.search(_COMMENT.sub(" ", prefix)))

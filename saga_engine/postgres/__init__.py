@@ -9,8 +9,9 @@ Connecting to PostgreSQL, for the engine's store and for the participants' own d
     keepalive           how soon a connection to a lost host is found
     pgbouncer           connections that may go through a pooler such as PgBouncer
     encoding            whether a database can store every text
-    session_changes     which statements may change the role, or what outlives the transaction
+    session_changes     which statements may change the role, the transaction or the session
     transaction_end     which SQL ends the transaction
+    script              the statements of a script, without comments and quotes
     session_limits      the limits that PostgreSQL enforces on a session of the engine
     statement           a statement as text, and the transactions that execute it
     rows                the rows that the driver returns for a statement

@@ -47,6 +47,9 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
     end_of_transaction: Callable[[], Exception] | None = None
     """Makes the error for a statement that ends the transaction; None: it is executed."""
 
+    on_statement: Callable[[str, bool], None] | None = None
+    """Called with the SQL that is about to be sent, and whether it may be several statements."""
+
     session_name: str | None = None
     _begin_settings: str = ""
 
@@ -117,7 +120,7 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
 
     def check_statement(self, query: str, *, is_script: bool) -> None:
         """
-        Check a statement before it is sent, as every method of this class does.
+        Check and report a statement before it is sent, as every method of this class does.
 
         Args:
             query: the statement, or several.
@@ -129,6 +132,8 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
         error = self.end_of_transaction
         if error is not None and ends_transaction(query, is_script=is_script):
             raise error()
+        if self.on_statement is not None:
+            self.on_statement(query, is_script)
 
     def _cache_prepared(self, sql: str, prepared: Any) -> None:
         if len(self._prepared_by_sql) >= _PREPARED_MAX:
@@ -172,7 +177,7 @@ def check_prepared_statement(
     Check a statement of SQLAlchemy (`before_cursor_execute`).
 
     SQLAlchemy keeps prepared statements of its own. It executes them without a method of the
-    connection that would check them.
+    driver's connection that would check them.
     """
     driver: Any = connection.connection.driver_connection
     driver.check_statement(statement, is_script=False)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import orjson
-from sqlalchemy import Executable, event
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from saga_engine.errors import SagaEngineError, StoreUnavailable
@@ -22,7 +22,7 @@ from saga_engine.lifecycle import AsyncResource
 from saga_engine.postgres import pgbouncer
 from saga_engine.postgres.connect import create_database_engine
 from saga_engine.postgres.pool import ConnectionPool, discard, release
-from saga_engine.postgres.session_changes import track_session_changes
+from saga_engine.postgres.session_changes import track_changes
 from saga_engine.postgres.session_limits import session_arguments
 from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, translate_error
 from saga_engine.postgres.statement import Rows, Statement
@@ -174,8 +174,7 @@ class Database(AsyncResource):
         self._engine = _create_pool(url, settings)
         self._pool = ConnectionPool(self._engine, settings)
         if runs_user_sql:
-            for listener in (pgbouncer.check_prepared_statement, track_session_changes):
-                event.listen(self._engine.sync_engine, "before_cursor_execute", listener)
+            track_changes(self._engine)
 
     async def _open(self, resources: AsyncExitStack) -> None:
         resources.push_async_callback(self._engine.dispose)

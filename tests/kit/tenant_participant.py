@@ -58,11 +58,14 @@ class TenantParticipant:
         self.participant.compensation("payment.refund", of="payment.charge")(refund)
 
     async def run(self, statement, tx):
-        """Execute a statement, or do to the connection what its name says."""
+        """Execute a statement, over the driver after `driver:`, or do what its name says."""
         if statement == "close":
             await tx.close()
         elif statement == "terminate":
             (await tx.get_raw_connection()).driver_connection.terminate()
+        elif statement.startswith("driver:"):
+            driver = (await tx.get_raw_connection()).driver_connection
+            await driver.execute(statement.removeprefix("driver:"))
         elif statement == "nested":
             await tx.begin_nested()
         elif statement == "swallow":

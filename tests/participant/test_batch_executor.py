@@ -238,7 +238,14 @@ async def tenants(database_url, user_engine):
 
 @pytest.mark.parametrize(
     "statement",
-    ["SET LOCAL search_path = tenant", "SELECT set_config('search_path', 'tenant', true)"],
+    [
+        "SET LOCAL search_path = tenant",
+        "SELECT set_config('search_path', 'tenant', true)",
+        "SELECT '--', \"set_config\"('search_path', 'tenant', true)",
+        "UPDATE pg_settings SET setting = 'tenant' WHERE name = 'search_path'",
+        "driver:SET LOCAL search_path = tenant",
+        "driver:SET search_path = tenant",
+    ],
 )
 async def test_a_setting_of_a_handler_does_not_reach_the_next_one(tenants, user_engine, statement):
     first, second = tenant_command("o-1", statement), tenant_command("o-2")
@@ -246,6 +253,24 @@ async def test_a_setting_of_a_handler_does_not_reach_the_next_one(tenants, user_
     assert await tenants.outcomes(second) == [OK]
     seen_first, seen_second = tenants.payments.seen
     assert seen_second == seen_first
+    assert await booking_rows(user_engine) == [("o-1", 1), ("o-2", 1)]
+
+
+async def test_a_handler_does_not_find_the_temporary_table_of_another_one(
+    database_url, user_engine
+):
+    async def handle(asked: HandlerChoice, tx: AsyncConnection) -> None:
+        for statement in (
+            "CREATE TEMP TABLE IF NOT EXISTS scratch (order_id text) ON COMMIT DROP",
+            f"INSERT INTO scratch VALUES ('{asked.order_id}')",
+            "INSERT INTO bookings SELECT order_id, 1 FROM scratch",
+        ):
+            await tx.execute(text(statement))
+
+    first, second = charge("o-1"), charge("o-2")
+    async with batch_runner(MisbehavingParticipant(handle, database_url), database_url) as runner:
+        assert await runner.outcomes(first, second) == [OK, "later"]
+        assert await runner.outcomes(second) == [OK]
     assert await booking_rows(user_engine) == [("o-1", 1), ("o-2", 1)]
 
 
@@ -316,8 +341,16 @@ async def test_an_end_that_an_earlier_command_has_prepared_breaks_no_other_comma
 
 
 async def test_handlers_that_cannot_share_a_transaction_succeed_alone(database_url, user_engine):
+    async with user_engine.begin() as tx:
+        await tx.execute(
+            text(
+                "CREATE FUNCTION make_scratch() RETURNS void LANGUAGE sql AS"
+                " 'CREATE TEMP TABLE scratch () ON COMMIT DROP'"
+            )
+        )
+
     async def handle(asked: HandlerChoice, tx: AsyncConnection) -> None:
-        await tx.execute(text("CREATE TEMP TABLE scratch () ON COMMIT DROP"))
+        await tx.execute(text("SELECT make_scratch()"))
         await tx.execute(text("INSERT INTO bookings VALUES (:o, 1)"), {"o": asked.order_id})
 
     participant = MisbehavingParticipant(handle, database_url)

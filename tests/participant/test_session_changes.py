@@ -1,12 +1,14 @@
 """What a handler changes of its transaction or session: it works, or fails with a reason."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 from sqlalchemy import event, text
 
-from saga_engine.postgres.session_changes import SESSION_CHANGED_KEY, track_session_changes
+from saga_engine.postgres.session_changes import (
+    ROLE_CHANGED_KEY,
+    SESSION_CHANGED_KEY,
+    STATE_CHANGED_KEY,
+    record_changes,
+)
 from saga_engine.telemetry.events import DatabaseUnavailable, InternalErrorCaught
 from saga_engine.vocabulary import Outcome
 from tests.kit.payments_participant import (
@@ -50,6 +52,26 @@ async def test_a_handler_may_change_schema_and_role_without_affecting_others(exe
     first, second = executor.tenant.seen
     assert second == first
     assert not executor.events.matching(InternalErrorCaught)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET search_path = tenant",
+        "SELECT 1; SET search_path = tenant",
+        "SET ROLE TENANT",
+        "SET LOCAL ROLE TENANT",
+    ],
+)
+async def test_what_a_handler_changes_over_the_driver_does_not_affect_others(
+    database_url, statement
+):
+    async with tenants(database_url, "a URL") as executor:
+        asked = make_tenant_command(f"driver:{statement}", executor=executor)
+        for again in (asked, make_tenant_command()):
+            assert (await executor(again))[0] is Outcome.SUCCEEDED
+        first, second = executor.tenant.seen
+        assert second == first
 
 
 async def test_a_role_that_changes_inside_a_function_costs_one_attempt_and_then_works(executor):
@@ -138,6 +160,12 @@ async def test_a_missing_barrier_is_reported_without_the_advice_for_the_engines_
     assert "migrate" not in trouble.problem
 
 
+def changes_of(sql, *, is_script=False):
+    info: dict[str, bool] = {}
+    record_changes(info, sql, is_script=is_script)
+    return info
+
+
 @pytest.mark.parametrize(
     ("statement", "changes"),
     [
@@ -145,22 +173,90 @@ async def test_a_missing_barrier_is_reported_without_the_advice_for_the_engines_
         ("/* app */ SET search_path = tenant", True),
         ("-- who asks\nSET ROLE tenant", True),
         ("SELECT 1; /* then */ set search_path = t", True),
+        ("SELECT '--'; SET search_path = t", True),
+        ("SELECT '--'; /* then */ SET search_path = t", True),
+        ("SELECT '--', set_config('search_path', 't', false)", True),
         ("SELECT set_config('search_path', 't', false)", True),
         ("SELECT set_config('search_path', coalesce('t', 'u'), false)", True),
+        ("SELECT set_config('search_path', ', true)', false)", True),
+        ("SELECT pg_catalog.\"set_config\"('search_path', 't', false)", True),
+        ("UPDATE pg_settings SET setting = 't' WHERE name = $1", True),
+        ("UPDATE pg_catalog.\"pg_settings\" SET setting = 't' WHERE name = $1", True),
+        ("SET  LOCAL search_path = tenant", False),
         ("SET LOCAL search_path = tenant", False),
         ("/* app */ SET LOCAL search_path = tenant", False),
         ("SELECT set_config('search_path', 't', true)", False),
         ("SELECT set_config('search_path', coalesce('t', 'u'), true)", False),
         ("SELECT set_config('a.b', %(milliseconds)s, true)", False),
+        ("SELECT setting FROM pg_settings", False),
         ("UPDATE t SET role = 'x'", False),
         ("CREATE TEMP TABLE orders (id text)", True),
+        ("CREATE OR REPLACE TEMP VIEW orders AS SELECT 1", True),
         ("CREATE LOCAL TEMPORARY TABLE orders (id text) ON COMMIT DELETE ROWS", True),
+        ("CREATE TABLE pg_temp.orders (id text)", True),
+        ('CREATE TABLE IF NOT EXISTS "pg_temp".orders (id text)', True),
         ("SELECT 1 AS n INTO TEMP orders", True),
+        ("SELECT 1 AS n INTO pg_temp.orders", True),
+        ("CREATE TEMP TABLE a (); CREATE TEMP TABLE b () ON COMMIT DROP", True),
         ("CREATE TEMP TABLE orders (id text) ON COMMIT DROP", False),
+        ("INSERT INTO pg_temp.orders VALUES (1)", False),
         ("CREATE TABLE temp (id text)", False),
+        ("PREPARE plan AS SELECT 1", True),
+        ("DEALLOCATE ALL", True),
+        ("/* all */ deallocate plan", True),
+        ("LISTEN orders", True),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", True),
+        ("DECLARE c CURSOR FOR SELECT 1", False),
+        ("SELECT pg_advisory_lock(1)", True),
+        ("SELECT pg_try_advisory_lock_shared(1)", True),
+        ("SELECT pg_advisory_xact_lock(1)", False),
     ],
 )
 def test_a_change_that_outlives_its_transaction_is_detected(statement, changes):
-    connection: Any = SimpleNamespace(info={})
-    track_session_changes(connection, None, statement)
-    assert bool(connection.info.get(SESSION_CHANGED_KEY)) is changes
+    assert (SESSION_CHANGED_KEY in changes_of(statement)) is changes
+
+
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("SET LOCAL search_path = tenant", True),
+        ("/* who */ set role tenant", True),
+        ("SELECT '/*'; SET LOCAL search_path = t; SELECT '*/'", True),
+        ("RESET ROLE", True),
+        ("SELECT set_config('search_path', 't', true)", True),
+        ("SELECT \"set_config\"('search_path', 't', true)", True),
+        ("UPDATE pg_settings SET setting = 't'", True),
+        ("DO $$ BEGIN PERFORM 1; END $$", True),
+        ("CALL enter_tenant()", True),
+        ("CREATE TEMP TABLE orders (id text) ON COMMIT DROP", True),
+        ("CREATE TABLE pg_temp.orders (id text) ON COMMIT DROP", True),
+        ("SELECT 1 AS n INTO TEMPORARY orders", True),
+        ("DECLARE c CURSOR FOR SELECT 1", True),
+        ("PREPARE plan AS SELECT 1", True),
+        ("DEALLOCATE ALL", True),
+        ("UPDATE t SET x = 1", False),
+        ("SELECT offset_config FROM t", False),
+        ("INSERT INTO t VALUES ('; set')", True),  # too many, not too few
+    ],
+)
+def test_a_change_that_a_later_statement_of_the_transaction_sees_is_detected(statement, changes):
+    assert (STATE_CHANGED_KEY in changes_of(statement)) is changes
+
+
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("SET LOCAL ROLE tenant", True),
+        ("SELECT '--'; SET LOCAL ROLE tenant", True),
+        ('SET LOCAL "role" TO tenant', True),
+        ("UPDATE pg_settings SET setting = 'tenant' WHERE name = $1", True),
+        ("SET LOCAL search_path = tenant", False),
+    ],
+)
+def test_a_change_of_the_role_is_detected(statement, changes):
+    assert (ROLE_CHANGED_KEY in changes_of(statement)) is changes
+
+
+def test_a_long_script_is_searched_to_its_end():
+    long_script = f"{'INSERT INTO t VALUES (1);' * 1000} SET search_path = tenant"
+    assert SESSION_CHANGED_KEY in changes_of(long_script, is_script=True)

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import asyncpg
 import pytest
@@ -370,3 +371,22 @@ async def test_a_cancelled_transaction_returns_its_connection(database: Database
             task.cancel()
     async with database.transaction() as tx:
         assert (await tx.execute(IDLE)).scalar_one() == 0
+
+
+@pytest.mark.parametrize("over_the_driver", [False, True])
+async def test_a_session_that_a_user_has_changed_is_not_used_again(
+    migrated_url: str, over_the_driver: bool
+):
+    change = "SET search_path = other"
+    settings = Settings(database_pool_size=1)
+    async with Database(migrated_url, settings, runs_user_sql=True) as database:
+        async with database.transaction() as tx:
+            first = (await tx.execute(PID)).scalar()
+            if over_the_driver:
+                raw = await tx.connection.get_raw_connection()
+                driver: Any = raw.driver_connection
+                await driver.execute(change)
+            else:
+                await tx.connection.exec_driver_sql(change)
+        async with database.transaction() as tx:
+            assert (await tx.execute(PID)).scalar() != first
