@@ -9,12 +9,15 @@ does reaches no other command:
   other results; a failure is not recorded.
 - refused by the database: the same, and it is executed alone, because another command may be the
   reason, by a lock or a temporary table.
+- a handler that changes a setting, or leaves a temporary table or a cursor: the batch ends behind
+  it. Unless its command is the first one, its effects are rolled back to the savepoint, and it
+  starts the next batch: COMMIT would run with its settings, such as synchronous_commit.
 - a handler that breaks the shared transaction, or exceeds its timeout: everything is rolled back,
   and the other commands are executed alone.
 
 Setting a savepoint costs a round trip for each command, as much as the statement of most handlers.
-So a batch has none until a handler fails; then the batch is rolled back and executed again with
-savepoints, and so are the batches of the next SAVEPOINT_COMMANDS commands.
+So a batch has none until a handler's effects must be undone; then the batch is rolled back and
+executed again with savepoints, and so are the batches of the next SAVEPOINT_COMMANDS commands.
 
 A batch is committed as a whole, or not at all: after an error of the commit the commands are
 executed alone too, and the barrier repeats the results of those that were committed.
@@ -66,7 +69,7 @@ class _BatchBroken(Exception):
 
 
 class _SavepointNeeded(Exception):
-    """A handler failed whose effects cannot be undone without those of the others."""
+    """The effects of a handler cannot be undone without those of the others."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,7 +198,9 @@ class BatchExecutor:
                 each.result = NotExecuted.LATER
                 continue
             started_at = monotonic()
-            await self._execute_member(tx, each, has_savepoints=has_savepoints)
+            await self._execute_member(
+                tx, each, is_first=each is claimed[0], has_savepoints=has_savepoints
+            )
             now = monotonic()
             self._seconds_per_command += (now - started_at - self._seconds_per_command) * _SMOOTHING
             is_full = tx.state_changed or now >= ends_at
@@ -204,7 +209,7 @@ class BatchExecutor:
             raise _BatchBroken
 
     async def _execute_member(
-        self, tx: SharedTransaction, member: _Member, *, has_savepoints: bool
+        self, tx: SharedTransaction, member: _Member, *, is_first: bool, has_savepoints: bool
     ) -> None:
         """Call the handler of one command, and keep its effects if it has succeeded."""
         started_at = monotonic()
@@ -215,9 +220,14 @@ class BatchExecutor:
         error = member.state.handler_error
         member.result = NotExecuted.ALONE if error and sqlstate_of(error) else result
         if member.handler.takes_connection:
-            if not has_savepoints and result.outcome is not Outcome.SUCCEEDED:
+            succeeded = result.outcome is Outcome.SUCCEEDED
+            must_start_a_batch = tx.state_changed and not is_first
+            if not has_savepoints and (must_start_a_batch or not succeeded):
                 raise _SavepointNeeded
-            if has_savepoints and not await _keep_effects(tx, result):
+            if must_start_a_batch and succeeded:
+                await tx.roll_back_to_savepoint()
+                member.result = NotExecuted.LATER
+            elif has_savepoints and not await _keep_effects(tx, result):
                 member.result = NotExecuted.ALONE
         if error is not None and member.result is result:
             self.events.handler_failed(member.handler, member.state)

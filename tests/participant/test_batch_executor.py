@@ -256,6 +256,40 @@ async def test_a_setting_of_a_handler_does_not_reach_the_next_one(tenants, user_
     assert await booking_rows(user_engine) == [("o-1", 1), ("o-2", 1)]
 
 
+RECORD_AT_COMMIT = (
+    "CREATE TABLE commits (order_id text, synchronous_commit text)",
+    """
+    CREATE FUNCTION record_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO commits VALUES (NEW.order_id, current_setting('synchronous_commit'));
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON bookings DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION record_commit()
+    """,
+)
+
+
+@pytest.mark.parametrize("savepoints", [False, True])
+async def test_a_setting_of_a_handler_does_not_apply_to_the_commit_of_others(
+    tenants, user_engine, savepoints
+):
+    async with user_engine.begin() as tx:
+        for statement in RECORD_AT_COMMIT:
+            await tx.execute(text(statement))
+    if savepoints:
+        await tenants.outcomes(tenant_command("o-0", "swallow"))
+    asynchronous = "SET LOCAL synchronous_commit = off"
+    commands = [tenant_command("o-1"), tenant_command("o-2", asynchronous), tenant_command("o-3")]
+    assert await tenants.outcomes(*commands) == [OK, "later", "later"]
+    assert await tenants.outcomes(*commands[1:]) == [OK, "later"]
+    assert await tenants.outcomes(*commands[2:]) == [OK]
+    async with user_engine.connect() as tx:
+        commits = (await tx.execute(text("SELECT * FROM commits ORDER BY 1"))).all()
+    assert [tuple(each) for each in commits] == [("o-1", "on"), ("o-2", "off"), ("o-3", "on")]
+
+
 async def test_a_handler_does_not_find_the_temporary_table_of_another_one(
     database_url, user_engine
 ):

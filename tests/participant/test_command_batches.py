@@ -147,9 +147,10 @@ async def test_a_command_that_must_not_start_any_more_is_not_executed(batches):
 
 async def test_commands_behind_one_that_ends_its_batch_join_the_next_one(batches):
     async with batches() as (participant, send):
-        tasks = [send(), send("local"), send(), send()]
-        assert await replies(tasks) == [Outcome.SUCCEEDED] * 4
-        assert participant.sizes == [2, 2]
+        tasks = [send("local"), send(), send("local"), send(), send()]
+        assert await replies(tasks) == [Outcome.SUCCEEDED] * 5
+        # The second one calls its two handlers twice: without savepoints, then with them.
+        assert participant.sizes == [1, 2, 2, 1, 2]
 
 
 async def test_no_batch_starts_when_the_process_is_killed(batches):
