@@ -40,7 +40,7 @@ from saga_engine.participant.handler_runner import (
 )
 from saga_engine.participant.interfaces import BatchDatabase, SharedTransaction
 from saga_engine.participant.outage import OutageMonitor
-from saga_engine.postgres.sqlalchemy_errors import is_unavailable, sqlstate_of
+from saga_engine.postgres.sqlalchemy_errors import is_stale_statement, is_unavailable, sqlstate_of
 from saga_engine.protocol.command import ReceivedCommand
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Direction, Outcome
@@ -218,6 +218,8 @@ class BatchExecutor:
         if not tx.is_usable:
             raise _BatchBroken
         error = member.state.handler_error
+        if is_stale_statement(error):
+            tx.abandon()
         member.result = NotExecuted.ALONE if error and sqlstate_of(error) else result
         if member.handler.takes_connection:
             succeeded = result.outcome is Outcome.SUCCEEDED

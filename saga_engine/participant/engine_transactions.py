@@ -13,10 +13,11 @@ from saga_engine.participant.barrier_statements import (
     WRONG_ROLE_SQLSTATES,
     BarrierStatements,
 )
+from saga_engine.participant.interfaces import original_error_of
 from saga_engine.participant.sql_barrier_table import SqlBarrierTable
 from saga_engine.postgres.pool import discard, release
 from saga_engine.postgres.session_changes import ROLE_CHANGED_KEY
-from saga_engine.postgres.sqlalchemy_errors import sqlstate_of
+from saga_engine.postgres.sqlalchemy_errors import is_stale_statement, sqlstate_of
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Command
 
@@ -98,6 +99,8 @@ class EngineTransactions:
             if sqlstate_of(error) in WRONG_ROLE_SQLSTATES and not connection.closed:
                 self._role_unknown = True
                 await discard(connection)  # its role may come from an earlier command
+            elif is_stale_statement(original_error_of(error)) and not connection.closed:
+                await discard(connection)  # other prepared statements may be lost too
             raise
         finally:
             await release(connection)

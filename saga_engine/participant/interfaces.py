@@ -20,6 +20,11 @@ class HandlerRolledBack(Exception):
         self.result = result
 
 
+def original_error_of(error: BaseException) -> BaseException | None:
+    """Return what ended a transaction: the handler's error, if it is one, or else the error."""
+    return error.__cause__ if isinstance(error, HandlerRolledBack) else error
+
+
 class CommandTransaction(Protocol):
     """The transaction of one command: of its row in the barrier and of all its handler writes."""
 
@@ -78,7 +83,7 @@ class SharedTransaction(Protocol):
         """Close it, after the handler."""
 
     def abandon(self) -> None:
-        """Close the connection at the end of the block: a handler may still be using it."""
+        """Close the connection at the end of the block: it is still in use, or of no more use."""
 
     async def set_savepoint(self) -> None:
         """Set a savepoint in the place of the one before, which must not have failed."""

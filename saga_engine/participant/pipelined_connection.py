@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import asyncpg
+
 from saga_engine.postgres.pgbouncer import PoolerAwareConnection
 from saga_engine.postgres.rows import DriverRows
 from saga_engine.postgres.statement import Statement
@@ -70,6 +72,9 @@ class PipelinedConnection(PoolerAwareConnection):
         self._sent_with_commit = _execution(prepared.get_name(), values)
         try:
             await transaction.commit()
+        except asyncpg.PostgresError as error:
+            self.forget_stale_statements(error)
+            raise
         finally:
             self._sent_with_commit = b""
 

@@ -71,7 +71,7 @@ class SharedUrlTransaction(UrlTransaction):
         self.close()
 
     def abandon(self) -> None:
-        """Close the connection at the end of the block: a handler may still be using it."""
+        """Close the connection at the end of the block: it is still in use, or of no more use."""
         self._session.is_broken = True
 
     async def set_savepoint(self) -> None:

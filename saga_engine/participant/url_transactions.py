@@ -19,13 +19,17 @@ from saga_engine.participant.barrier_statements import WRONG_ROLE_SQLSTATES
 from saga_engine.participant.driver_barrier_table import DriverBarrierTable, result_columns
 from saga_engine.participant.driver_statements import DriverStatements
 from saga_engine.participant.handler_connection import close_connection, open_connection
-from saga_engine.participant.interfaces import HandlerRolledBack
+from saga_engine.participant.interfaces import original_error_of
 from saga_engine.participant.lost_statements import LostStatementMonitor
 from saga_engine.participant.pipelined_connection import PipelinedConnection
 from saga_engine.postgres import keepalive
 from saga_engine.postgres.pool import ConnectionPool, discard, release
 from saga_engine.postgres.session_changes import ROLE_CHANGED_KEY, SESSION_CHANGED_KEY
-from saga_engine.postgres.sqlalchemy_errors import is_stale_connection, sqlstate_of
+from saga_engine.postgres.sqlalchemy_errors import (
+    is_stale_connection,
+    is_stale_statement,
+    sqlstate_of,
+)
 from saga_engine.postgres.statement import Statement
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import Command
@@ -39,7 +43,8 @@ class Session:
 
     `is_broken` is true after an error that PostgreSQL has not sent: the connection may be in the
     middle of a response. It is also true after a handler has ended the transaction, because what it
-    has started instead is unknown. `has_timed_out` is true if that error was a timeout.
+    has started instead is unknown, and if the session has lost a prepared statement: others may be
+    lost too. `has_timed_out` is true if that error was a timeout.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class Session:
         self._monitor.stop_watching(self.driver)
         if error is not None and not sqlstate_of(error):
             self.is_broken, self.has_timed_out = True, isinstance(error, TimeoutError)
+        elif error is not None and is_stale_statement(error):
+            self.is_broken = True
 
     def is_reusable(self) -> bool:
         """Whether another command can use it, after its transaction has ended."""
@@ -242,7 +249,7 @@ class UrlTransactions:
         if sqlstate_of(error) in WRONG_ROLE_SQLSTATES:
             self.role_unknown = True
             return False  # its role may come from an earlier command
-        return True
+        return not is_stale_statement(original_error_of(error))
 
     async def _take_session(self) -> Session:
         """Take the session that was used last, or open one."""
@@ -273,7 +280,7 @@ class UrlTransactions:
 
 def _is_stale_connection(error: Exception) -> bool:
     """Whether an error shows that the connections of the pool are stale."""
-    original_error = error.__cause__ if isinstance(error, HandlerRolledBack) else error
+    original_error = original_error_of(error)
     # A handler's timeout, for example on another service, says nothing about this database.
     if original_error is None or isinstance(original_error, TimeoutError):
         return False

@@ -108,10 +108,14 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
         try:
             rows = await prepared.fetch(*[values[name] for name in names])
         except (asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-            if is_stale_statement(error):
-                self._prepared_by_sql.clear()
+            self.forget_stale_statements(error)
             raise
         return DriverRows(rows, prepared.get_statusmsg())
+
+    def forget_stale_statements(self, error: BaseException) -> None:
+        """Prepare every statement again, if an error shows that one is stale."""
+        if is_stale_statement(error):
+            self._prepared_by_sql.clear()
 
     async def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:
         """Prepare for every method of asyncpg that executes one statement."""

@@ -24,6 +24,12 @@ def is_stale_connection(error: BaseException) -> bool:
     return errors.is_stale_connection(_driver_error(error))
 
 
+def is_stale_statement(error: BaseException | None) -> bool:
+    """As `errors.is_stale_statement`; None: it is not."""
+    driver_error = None if error is None else _driver_error(error)
+    return driver_error is not None and errors.is_stale_statement(driver_error)
+
+
 def sqlstate_of(error: BaseException) -> str:
     """As `errors.sqlstate_of`."""
     return errors.sqlstate_of(_driver_error(error))

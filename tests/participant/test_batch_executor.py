@@ -308,6 +308,12 @@ async def test_a_handler_does_not_find_the_temporary_table_of_another_one(
     assert await booking_rows(user_engine) == [("o-1", 1), ("o-2", 1)]
 
 
+async def test_a_session_that_has_lost_a_prepared_statement_executes_no_other_batch(tenants):
+    assert await tenants.outcomes(tenant_command("o-1", "SELECT 1")) == [OK]
+    drop = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+    assert await tenants.outcomes(tenant_command("o-2", drop, "SELECT 1")) == [OK]
+
+
 async def test_the_role_of_a_handler_does_not_record_the_results(tenants, user_engine):
     async with user_engine.begin() as tx:
         for statement in ("CREATE ROLE poor_tenant", "GRANT USAGE ON SCHEMA public TO poor_tenant"):

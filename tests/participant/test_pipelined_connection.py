@@ -92,6 +92,20 @@ async def test_a_commit_that_fails_rolls_back_and_leaves_a_usable_connection(con
     assert await notes(connection) == [(0, "taken")]
 
 
+async def test_statements_that_the_server_has_dropped_are_prepared_again(connection):
+    for number in (1, 2, 3):
+        transaction = await insert(connection, number)
+        parameters = {"number": f"{number}", "note": f"{number}"}
+        if number == 2:
+            await connection.execute("DEALLOCATE ALL")
+            with pytest.raises(asyncpg.InvalidSQLStatementNameError):
+                await connection.commit_with(transaction, UPDATE, parameters)
+            await connection.execute("ROLLBACK")
+        else:
+            await connection.commit_with(transaction, UPDATE, parameters)
+    assert await notes(connection) == [(1, "1"), (3, "3")]
+
+
 async def test_any_other_statement_is_executed_in_the_transaction_too(connection):
     transaction = await connection.begin_with_next_statement()
     assert await connection.fetchval("SELECT 1") == 1

@@ -130,6 +130,24 @@ async def test_a_compensation_may_change_its_role_too(executor):
     assert await booking_rows(executor.user_engine) == []
 
 
+_DEALLOCATE_UNSEEN = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+
+
+async def test_prepared_statements_that_a_handler_drops_fail_no_later_command(executor):
+    for again in (make_tenant_command(), make_tenant_command("DEALLOCATE ALL")):
+        await executor(again)
+    assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("later", [[], ["SELECT 1"]])
+async def test_prepared_statements_that_were_dropped_unseen_fail_one_command(executor, later):
+    for again in (make_tenant_command("SELECT 1"), make_tenant_command("SELECT 1")):
+        assert (await executor(again))[0] is Outcome.SUCCEEDED
+    outcome, body = await executor(make_tenant_command(_DEALLOCATE_UNSEEN, *later))
+    assert (outcome, body["code"]) == (Outcome.FAILED, "26000")
+    assert (await executor(make_tenant_command()))[0] is Outcome.SUCCEEDED
+
+
 @pytest.mark.parametrize("given", ["a URL", "an engine"])
 async def test_an_ordinary_command_costs_no_round_trip_for_roles(database_url, given):
     async with tenants(database_url, given) as executor:

@@ -41,3 +41,9 @@ def test_a_pool_without_a_free_connection_is_unavailable():
 def test_another_error_is_not_translated():
     assert errors.translate_error(KeyError("x"), "db") is None
     assert not errors.is_stale_connection(KeyError("x"))
+
+
+async def test_a_statement_that_the_server_has_dropped_is_stale(database_url: str):
+    assert errors.is_stale_statement(await failure(database_url, "EXECUTE dropped"))
+    assert not errors.is_stale_statement(await failure(database_url, "SELECT 1/0"))
+    assert not errors.is_stale_statement(None)
