@@ -17,12 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from saga_engine.participant.barrier import CommandResult
 from saga_engine.participant.driver_barrier_table import batch_columns
 from saga_engine.participant.url_transactions import (
-    RESTORE_ROLE,
     Session,
     UrlTransaction,
     UrlTransactions,
 )
-from saga_engine.postgres.session_changes import ROLE_CHANGED_KEY, STATE_CHANGED_KEY
+from saga_engine.postgres.session_changes import STATE_CHANGED_KEY
 from saga_engine.vocabulary import Command
 
 
@@ -39,7 +38,6 @@ class SharedUrlTransaction(UrlTransaction):
         self._has_savepoint = False
         session.driver.end_of_transaction = self._refuse_end
         session.proxied.info[STATE_CHANGED_KEY] = False
-        session.proxied.info[ROLE_CHANGED_KEY] = database.role_unknown
 
     def _refuse_end(self) -> Exception:
         self._end_was_tried = True
@@ -90,14 +88,9 @@ class SharedUrlTransaction(UrlTransaction):
         if not self._session.driver.is_in_transaction():
             self._session.is_broken = True
             return False
-        await self._restore_role()
+        await self._restore_settings()
         statement = self._database.statements.record_all_or_fail
         return await self._commit_with(statement, batch_columns(results))
-
-    async def _restore_role(self) -> None:
-        """Restore the role of the session, if a handler may have changed it."""
-        if self._session.proxied.info.get(ROLE_CHANGED_KEY):
-            await self.barrier.execute(RESTORE_ROLE, {"role": None})
 
     async def commit(self) -> None:
         """Commit, unless `commit_results` has."""

@@ -98,6 +98,7 @@ class UrlTransaction:
         self._connection: AsyncConnection | None = None
         self._handler_transaction: Any = None
         self._commit_failed = False
+        session.proxied.info[ROLE_CHANGED_KEY] = database.role_unknown
 
     @property
     def connection(self) -> AsyncConnection:
@@ -107,7 +108,6 @@ class UrlTransaction:
             self._connection = open_connection(
                 self._database.engine, session.proxied, self._transaction
             )
-            session.proxied.info[ROLE_CHANGED_KEY] = self._database.role_unknown
             self._handler_transaction = self._connection.get_transaction()
         return self._connection
 
@@ -126,7 +126,7 @@ class UrlTransaction:
         driver = self._session.driver
         is_recorded = False
         if driver.is_in_transaction():  # the handler has not ended it with a statement
-            await self._restore_role()
+            await self._restore_settings()
             if driver.uses_pooler():
                 is_recorded = await self.barrier.record_result(command, result)
             else:
@@ -150,10 +150,14 @@ class UrlTransaction:
         self.is_committed = True
         return True
 
-    async def _restore_role(self) -> None:
-        """Restore the role of the session, if the handler may have changed it."""
-        if self._connection is not None and self._session.proxied.info.get(ROLE_CHANGED_KEY):
-            await self.barrier.execute(RESTORE_ROLE, {"role": None})
+    async def _restore_settings(self) -> None:
+        """Restore the role and the encoding for the result, if a handler may have changed them."""
+        session = self._session
+        if session.proxied.info.get(ROLE_CHANGED_KEY):
+            await self.barrier.execute(_RESTORE_ROLE, {"role": None})
+        if session.driver.get_settings().client_encoding != _ENCODING:  # PostgreSQL reports it
+            with session:
+                await session.driver.execute(f"SET LOCAL client_encoding = '{_ENCODING}'")
 
     async def commit(self) -> None:
         """Commit, unless `commit_result` has."""
@@ -294,4 +298,7 @@ def _is_stale_connection(error: Exception) -> bool:
 _NOTHING_RECORDED = "22012"
 """The SQLSTATE of the division by zero in `record_result_or_fail`."""
 
-RESTORE_ROLE = Statement(barrier_statements.RESTORE_ROLE.text)
+_ENCODING = "UTF8"
+"""A result is sent in the messages of `commit_with`, which do not depend on the session."""
+
+_RESTORE_ROLE = Statement(barrier_statements.RESTORE_ROLE.text)

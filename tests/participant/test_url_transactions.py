@@ -8,7 +8,7 @@ import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import text
 
-from saga_engine.participant.barrier import CommandResult
+from saga_engine.participant.barrier import BatchClaim, CommandResult
 from saga_engine.vocabulary import Outcome
 from tests.kit.events import EventRecorder
 from tests.kit.misbehaving_participant import HandlerChoice, MisbehavingParticipant
@@ -27,6 +27,12 @@ DIVIDE_AT_COMMIT = (
         FOR EACH ROW EXECUTE FUNCTION divide()
     """,
 )
+
+
+async def recorded_reply(database, command):
+    async with database.transaction() as tx:
+        row = await tx.barrier.select_result(command)
+        return row and row.reply
 
 
 async def recorded_outcome(database, command):
@@ -151,3 +157,29 @@ async def test_a_connection_whose_transaction_a_handler_has_ended_is_not_used_ag
         await end_it()
     async with url_database.transaction() as tx:
         assert await session(tx) not in found
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET LOCAL client_encoding = 'LATIN1'",
+        "SET client_encoding = 'LATIN1'",
+        "DO $$ BEGIN PERFORM set_config('client_encoding', 'LATIN1', true); END $$",
+    ],
+)
+async def test_a_result_is_recorded_unchanged_in_any_encoding_of_the_handler(
+    url_database, statement
+):
+    done = CommandResult(Outcome.SUCCEEDED, '"Zürich 5 €"'.encode())
+    alone, shared = make_command(), make_command()
+    async with url_database.transaction() as tx:
+        assert await tx.barrier.claim(alone)
+        await tx.connection.execute(text(statement))
+        assert await tx.commit_result(alone, done)
+    async with url_database.shared_transaction() as tx:
+        claim = BatchClaim(shared, compensates_local_action=False)
+        assert await tx.barrier.claim_all([claim]) == [0]
+        await tx.open_connection().execute(text(statement))
+        assert await tx.commit_results([(shared, done)])
+    for command in (alone, shared):
+        assert await recorded_reply(url_database, command) == done.body.decode()
