@@ -78,6 +78,10 @@ class PipelinedConnection(PoolerAwareConnection):
         finally:
             self._sent_with_commit = b""
 
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open, or its BEGIN is not sent yet; not if it is closed."""
+        return not self.is_closed() and (bool(self._unsent_begin) or super().is_in_transaction())
+
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
         """Execute as asyncpg does, except for the BEGIN and the COMMIT of this class."""
         if self._defers_begin and query.startswith("BEGIN"):

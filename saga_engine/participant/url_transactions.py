@@ -125,7 +125,8 @@ class UrlTransaction:
         """Record the result and commit, in one round trip; see CommandTransaction."""
         driver = self._session.driver
         is_recorded = False
-        if driver.is_in_transaction():  # the handler has not ended it with a statement
+        # Unless the handler has ended it with a statement; a lost connection raises its own error.
+        if driver.is_closed() or driver.is_in_transaction():
             await self._restore_settings()
             if driver.uses_pooler():
                 is_recorded = await self.barrier.record_result(command, result)
