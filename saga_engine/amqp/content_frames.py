@@ -7,7 +7,10 @@ Every other frame is handed back as it arrived, at its place between the others,
 
 A method with another layout leaves its channel to aiormq from there on. A frame that is malformed,
 too large, or not the next one of its message, is an error of the connection, as AMQP demands. A
-sender of messages can cause neither.
+sender of messages can cause neither: content headers may have any size. A broker neither splits nor
+checks them, and what it adds to a message, such as x-death, can make them larger than a frame may
+be; senders of other protocols than AMQP 0-9-1 can too. Of a content header that is longer than
+KEPT_HEADER_BYTES, only the beginning is kept.
 
 What is kept between two calls is less than one frame, and for each channel the beginning of one
 message, up to the bytes of its body that the channel keeps. The layouts are those of AMQP 0-9-1,
@@ -31,6 +34,13 @@ LEFT_TO_AIORMQ: Final = -1
 
 DEFAULT_FRAME_MAX: Final = 131_072
 """Bytes of a frame that are always accepted; the broker may have asked for a larger frame_max."""
+
+KEPT_HEADER_BYTES: Final = 2 * DEFAULT_FRAME_MAX
+"""
+The most bytes of a content header that are kept: what a sender may send by default, and as much
+again for what the broker adds. It is more than `max_header_bytes` can be, so a message whose header
+was cut is one with too many bytes of headers. To decode as many bytes takes up to 0.3 seconds.
+"""
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _FRAME_TYPES = frozenset((_METHOD, _HEADER, _BODY, _HEARTBEAT))
@@ -151,6 +161,7 @@ class ContentFrames:
         self._left_channels: set[int] = set()
         self._rest = bytearray()
         self._needed_bytes = 0
+        self._unkept_bytes = 0
         self._ended = False
 
     def feed(self, data: bytes) -> list[Received]:
@@ -158,17 +169,17 @@ class ContentFrames:
         if self._ended:
             return [] if self.problem else [data]
         received: list[Received] = []
+        if self._unkept_bytes:
+            data = self._drop_unkept(data)
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed_bytes:
                 return received
             data, self._rest = bytes(self._rest), bytearray()
         try:
-            end = self._read_frames(data, received)
+            self._rest += self._read_frames(data, received)
         except _FrameError as error:
             self.problem, self._ended = str(error), True
-        else:
-            self._rest += data[end:]
         return received
 
     def take_rest(self) -> bytes:
@@ -176,8 +187,8 @@ class ContentFrames:
         rest, self._rest = bytes(self._rest), bytearray()
         return rest
 
-    def _read_frames(self, data: bytes, received: list[Received]) -> int:
-        """Read the frames that are whole; return where they end."""
+    def _read_frames(self, data: bytes, received: list[Received]) -> bytes:
+        """Read the frames that are whole; return the bytes after them."""
         start, size = 0, len(data)
         self._needed_bytes = OVERHEAD_BYTES
         while size - start >= OVERHEAD_BYTES:
@@ -185,7 +196,14 @@ class ContentFrames:
             end = start + OVERHEAD_BYTES + length
             is_frame = frame_type in (_FRAME_TYPES if length else _EMPTY_FRAME_TYPES)
             if is_frame and length > DEFAULT_FRAME_MAX - OVERHEAD_BYTES:
-                self._check_size(end - start)
+                self._check_size(frame_type, end - start)
+                if frame_type == _HEADER and length > KEPT_HEADER_BYTES:
+                    if size - start < PREFIX_BYTES + KEPT_HEADER_BYTES:
+                        self._needed_bytes = PREFIX_BYTES + KEPT_HEADER_BYTES
+                        break
+                    data = self._shorten_header(data[start:], channel, length)
+                    start, size = 0, len(data)
+                    continue
             if is_frame and end > size:
                 self._needed_bytes = end - start
                 break
@@ -194,13 +212,25 @@ class ContentFrames:
                     raise _FrameError("the broker sent a malformed frame")
                 self._ended = True
                 received.append(data[start:])
-                return size
+                return b""
             self._read_frame(frame_type, channel, data[start:end], received)
             start = end
-        return start
+        return data[start:]
 
-    def _check_size(self, size: int) -> None:
-        if size > (frame_max := self._frame_max() or size):
+    def _shorten_header(self, data: bytes, channel: int, length: int) -> bytes:
+        """Make a shorter frame of a content header at the start of `data`."""
+        self._unkept_bytes = length - KEPT_HEADER_BYTES
+        prefix = FRAME_PREFIX.pack(_HEADER, channel, KEPT_HEADER_BYTES)
+        kept_end = PREFIX_BYTES + KEPT_HEADER_BYTES
+        return prefix + data[PREFIX_BYTES:kept_end] + self._drop_unkept(data[kept_end:])
+
+    def _drop_unkept(self, data: bytes) -> bytes:
+        dropped_bytes = min(len(data), self._unkept_bytes)
+        self._unkept_bytes -= dropped_bytes
+        return data[dropped_bytes:]
+
+    def _check_size(self, frame_type: int, size: int) -> None:
+        if frame_type != _HEADER and size > (frame_max := self._frame_max() or size):
             raise _FrameError(
                 f"the broker sent a frame of {size} bytes; {frame_max} were agreed on"
             )

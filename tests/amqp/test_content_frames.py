@@ -1,7 +1,7 @@
 """The frames of messages and confirms are read as pamqp reads them, however the bytes arrive."""
 
 import struct
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from saga_engine.amqp.content_frames import (
+    KEPT_HEADER_BYTES,
     LEFT_TO_AIORMQ,
+    OVERHEAD_BYTES,
     Confirm,
     Content,
     ContentFrames,
@@ -32,7 +34,8 @@ from tests.kit.amqp_frames import (
     returned,
     split,
 )
-from tests.kit.raw_amqp import BODY, METHOD
+from tests.kit.amqp_properties import HEADERS, MESSAGE_ID, content_header, header, longstr, shortstr
+from tests.kit.raw_amqp import BODY, HEADER, METHOD
 
 KEPT = 200
 FRAME_MAX = 150_000
@@ -202,6 +205,64 @@ def test_a_frame_above_the_size_that_was_agreed_on_is_not_read():
     assert frames.problem == "the broker sent a frame of 150001 bytes; 150000 were agreed on"
     assert frames.feed(heartbeat()) == []
     assert not frames._rest
+
+
+def header_frame(text_bytes, body_size):
+    """A content header with a table of one entry, whose value has this many bytes."""
+    table = header(b"k", b"S" + longstr(b"z" * text_bytes))
+    properties = table + shortstr(b"the message id")
+    return frame(HEADER, 1, content_header(HEADERS | MESSAGE_ID, properties, body_size))
+
+
+@pytest.mark.parametrize("above", [1, 8, 10_000])
+def test_a_content_header_above_the_size_that_was_agreed_on_is_read(above):
+    small = FRAME_MAX - len(header_frame(0, 2))
+    large = header_frame(small + above, 2)
+    assert len(large) == FRAME_MAX + above
+    body = frame(BODY, 1, b"{}")
+    for pieces in ([deliver(1, 1) + large + body], [deliver(1, 1), large[:-1], large[-1:] + body]):
+        (found,) = feed_all(content_frames(), pieces)
+        assert (found.header_frame, found.body) == (large, b"{}")
+
+
+@given(st.data())
+def test_a_very_long_content_header_is_cut_and_what_follows_it_is_read(data):
+    long = header_frame(KEPT_HEADER_BYTES + data.draw(st.integers(0, 100_000)), 2)
+    stream = b"".join([deliver(1, 1), long, frame(BODY, 1, b"{}"), message(1, 2), heartbeat()])
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5).map(sorted))
+    pieces = [stream[a:b] for a, b in pairwise([0, *cuts, len(stream)]) if a < b]
+    found, following, rest = feed_all(content_frames(), pieces)
+    kept = decoded(found.header_frame)
+    assert (found.body, kept.body_size) == (b"{}", 2)
+    assert kept.properties.headers.size_bytes > KEPT_HEADER_BYTES, "what it was"
+    assert len(found.header_frame) == KEPT_HEADER_BYTES + OVERHEAD_BYTES
+    assert (following.deliver.delivery_tag, rest) == (2, heartbeat())
+
+
+def test_the_bytes_of_a_long_content_header_do_not_stay_in_memory():
+    frames = content_frames()
+    start = struct.pack(">BHI", HEADER, 1, 2**32 - 1) + content_header(HEADERS, b"", 2)
+    assert frames.feed(deliver(1, 1) + start) == []
+    for _ in range(100):
+        assert frames.feed(b"z" * 100_000) == []
+        assert len(frames._rest) < KEPT_HEADER_BYTES + 100_000
+    assert frames.problem == ""
+
+
+def test_a_long_content_header_without_its_end_is_an_error():
+    frames = content_frames()
+    long = header_frame(KEPT_HEADER_BYTES, 2)
+    assert frames.feed(deliver(1, 1) + long[:-1] + b"\0") == []
+    assert frames.problem == "the broker sent a malformed frame"
+
+
+def test_a_long_content_header_of_a_channel_of_aiormq_is_left_to_it_in_short():
+    first, header_left, body = content_frames().feed(
+        deliver(9, 1) + b"\2\0\x09" + header_frame(KEPT_HEADER_BYTES, 2)[3:] + frame(BODY, 9, b"{}")
+    )
+    assert (first, body) == (deliver(9, 1), frame(BODY, 9, b"{}"))
+    assert decoded(header_left).body_size == 2
+    assert len(header_left) == KEPT_HEADER_BYTES + OVERHEAD_BYTES
 
 
 def test_the_size_of_frames_has_no_limit_if_none_is_agreed_on():

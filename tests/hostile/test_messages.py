@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pamqp import commands
 
+from saga_engine.amqp.content_frames import DEFAULT_FRAME_MAX, OVERHEAD_BYTES
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS
 from saga_engine.settings import Settings
@@ -25,10 +26,13 @@ from tests.hostile.raw_publisher import RawMessage
 from tests.kit.amqp_properties import (
     CORRELATION_ID,
     EXPECTED_REASONS,
+    HEADERS,
     MESSAGE_ID,
     PROPERTIES,
     REPLY_TO,
     content_header,
+    header,
+    longstr,
     shortstr,
 )
 from tests.kit.raw_amqp import BODY, HEADER, METHOD, RawAmqpClient
@@ -221,6 +225,50 @@ async def test_properties_of_commands_under_the_policy(harness_with_policy):
     assert all(
         dead_letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE for dead_letter in found
     )
+
+
+def with_large_header(message, frame_bytes):
+    """Add a header that makes the content header's frame this long."""
+    empty = len(message.with_properties(HEADERS, header(b"z", b"S" + longstr(b""))).content)
+    value = b"z" * (frame_bytes - OVERHEAD_BYTES - empty)
+    return message.with_properties(HEADERS, header(b"z", b"S" + longstr(value)))
+
+
+@pytest.mark.rabbitmq
+async def test_a_header_as_large_as_rabbitmq_accepts_is_dead_lettered(harness_with_policy):
+    """B38: RabbitMQ accepts and delivers 8 bytes more than was agreed on."""
+    messages = {
+        name: with_large_header(
+            RawMessage(REQUESTS, b"start", b"{%s" % name.encode(), {MESSAGE_ID: shortstr(b"m")}),
+            DEFAULT_FRAME_MAX + above,
+        )
+        for name, above in {"as agreed": 0, "one more": 1, "eight more": 8}.items()
+    }
+    assert await send_all(harness_with_policy, messages) == {}
+    found = await harness_with_policy.wait_for_dead_letters(REQUESTS, len(messages))
+    check_dead_letters(
+        found,
+        {name: (each.body, [DeadLetterReason.BAD_HEADERS]) for name, each in messages.items()},
+    )
+
+
+@pytest.mark.rabbitmq
+async def test_a_large_header_to_which_the_broker_adds_is_dead_lettered(harness_with_policy):
+    """B38: with x-death, the header that the worker gets is longer than a frame may be."""
+    messages = {
+        f"large {number}": with_large_header(
+            harness_with_policy.make_command({"n": number}), DEFAULT_FRAME_MAX
+        )
+        for number in range(3)
+    }
+    assert await send_all(harness_with_policy, messages) == {}
+    found = await harness_with_policy.wait_for_dead_letters(DEAD_LETTERS, len(messages))
+    check_dead_letters(
+        found,
+        {name: (each.body, [DeadLetterReason.BROKER_REJECTED]) for name, each in messages.items()},
+    )
+    for dead_letter in found:
+        assert dead_letter.headers["x-death"][0]["queue"] == PARTICIPANT_QUEUE
 
 
 FORGED = [name for name in PROPERTIES if name[:3] in ("B39", "B40", "B41")]
