@@ -47,7 +47,7 @@ SECONDS = 30
 class AiormqStreams(TCPTransportFactory):
     """The sockets of aiormq, without a FrameStream."""
 
-    last_read_at = float("inf")
+    last_progress_at = float("inf")
 
 
 def _command() -> tuple[Command, str]:

@@ -66,14 +66,16 @@ class AmqpConnection(aiormq.Connection):
     def __init__(self, url: str, **options: Any) -> None:
         self._streams = FrameStreamFactory(self)
         super().__init__(url, transport_factory=self._streams, **options)
-        self._opened_at = self.loop.time()
 
     @property
     def is_connection_was_stuck(self) -> bool:
-        """Whether no bytes arrived for three heartbeats; aiormq does not see all frames."""
+        """
+        Whether for three heartbeats no bytes arrived, or aiormq read none of those it has to read.
+
+        aiormq does not see all frames, so it cannot know the first; it does not check the second.
+        """
         seconds = (self.heartbeat_timeout + 1) * self.HEARTBEAT_GRACE_MULTIPLIER
-        last_read_at = max(self._opened_at, self._streams.last_read_at)
-        return self.loop.time() - last_read_at > seconds
+        return self.loop.time() - self._streams.last_progress_at > seconds
 
     async def _Connection__handle_connection_blocked(  # noqa: N802 - overrides aiormq's private hook
         self, frame: commands.Connection.Blocked

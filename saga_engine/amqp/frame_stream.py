@@ -13,6 +13,7 @@ that is closed gets no further ones, and no other response depends on them.
 """
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from aiormq.channel import Channel
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 STREAM_LIMIT = 65_536
 """Bytes for aiormq that are buffered before reading pauses at twice as many; asyncio's default."""
 
+ABORT_DELAY = 2.0
+"""Seconds that aiormq has for closing a connection on which the broker sent something forbidden."""
+
 
 class ContentChannel(Channel):
     """
@@ -52,30 +56,63 @@ class ContentChannel(Channel):
 
 
 class FrameStream(asyncio.StreamReader):
-    """The stream of one connection; what aiormq reads from it are the frames that are left."""
+    """
+    The stream of one connection; what aiormq reads from it are the frames that are left.
 
-    def __init__(self, connection: "Connection", factory: "FrameStreamFactory") -> None:
+    `last_progress_at` is the time of the event loop, in seconds, at which bytes arrived last, or
+    aiormq read last if it has not read all of its frames since.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
         super().__init__(STREAM_LIMIT, connection.loop)
         self._connection = connection
-        self._factory = factory
         self._frames = ContentFrames(self._kept_body_bytes, self._frame_max)
+        self._socket: asyncio.Transport
+        self._unread_bytes = 0
+        self.last_progress_at = connection.loop.time()
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # asyncio has bytes
         """Read bytes that arrived; the event loop calls it."""
-        self._factory.last_read_at = self._connection.loop.time()
+        if self.exception() is not None:
+            return
+        if not self._unread_bytes:
+            self.last_progress_at = self._connection.loop.time()
         for received in self._frames.feed(data):
             if isinstance(received, bytes):
+                self._unread_bytes += len(received)
                 super().feed_data(received)
             else:
                 self._hand_over(received)
-        if self._frames.problem and self.exception() is None:
-            self.set_exception(AMQPConnectionError(self._frames.problem))
+        if self._frames.problem:
+            self._end(self._frames.problem)
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read bytes of frames that are left; aiormq calls it."""
+        data = await super().readexactly(n)
+        self._unread_bytes -= n
+        self.last_progress_at = self._connection.loop.time()
+        return data
+
+    def set_transport(self, transport: asyncio.BaseTransport) -> None:
+        """Note the socket; asyncio calls it."""
+        super().set_transport(transport)
+        assert isinstance(transport, asyncio.Transport), "create() opens a socket"
+        self._socket = transport
 
     def feed_eof(self) -> None:
         """Note the end of the connection; aiormq reports a frame that was cut off."""
         if rest := self._frames.take_rest():  # asyncio calls this twice
             super().feed_data(rest)
         super().feed_eof()
+
+    def _end(self, problem: str) -> None:
+        """Have aiormq end the connection; abort it if aiormq, which may be stuck, does not."""
+        self.set_exception(AMQPConnectionError(problem))
+        self._connection.loop.call_later(ABORT_DELAY, self._abort)
+
+    def _abort(self) -> None:
+        self._socket.abort()
+        self.last_progress_at = -inf  # aiormq ends its tasks at the next heartbeat
 
     def _hand_over(self, received: Content | Confirm) -> None:
         channel = self._connection.channels.get(received.channel)
@@ -97,16 +134,16 @@ class FrameStream(asyncio.StreamReader):
 
 
 class FrameStreamFactory(TransportFactory):
-    """
-    Opens the socket of one connection and reads it with a FrameStream.
-
-    `last_read_at` is the time of the event loop, in seconds, at which bytes arrived last.
-    """
+    """Opens the socket of one connection and reads it with a FrameStream."""
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
         self.stream: FrameStream
-        self.last_read_at = 0.0
+
+    @property
+    def last_progress_at(self) -> float:
+        """That of the stream, which exists once the socket is open."""
+        return self.stream.last_progress_at
 
     async def create(
         self, url: URL, **kwargs: Any
@@ -117,7 +154,7 @@ class FrameStreamFactory(TransportFactory):
         assert url.host, "split_hosts refuses a URL without one"
         assert url.port, "aiormq adds the default port"
         context = await provider.get_context() if url.scheme == "amqps" else None
-        self.stream = stream = FrameStream(self._connection, self)
+        self.stream = stream = FrameStream(self._connection)
         protocol = asyncio.StreamReaderProtocol(stream, loop=loop)
         try:
             transport, _ = await loop.create_connection(

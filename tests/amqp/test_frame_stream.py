@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
 
-from saga_engine.amqp import driver
+from saga_engine.amqp import driver, frame_stream
 from saga_engine.amqp.confirm_channel import ConfirmChannel
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.protocol.message import Delivery, PublishOutcome
@@ -220,11 +220,47 @@ async def test_a_large_frame_within_the_limit_is_read():
 
 async def test_arriving_messages_prove_that_the_connection_is_alive():
     async with delivering_connection() as (_, connection, [(_, found)]):
-        connection._opened_at = connection._streams.last_read_at = -1000.0
+        connection._streams.stream.last_progress_at = -1000.0
         assert connection.is_connection_was_stuck
         feed(connection, message(1, 1))
         assert tags_of(found) == [1]
         assert not connection.is_connection_was_stuck
+
+
+async def test_frames_that_aiormq_does_not_read_are_a_stuck_connection():
+    async with delivering_connection() as (_, connection, [(_, found)]):
+        feed(connection, heartbeat())
+        connection._streams.stream.last_progress_at = -1000.0
+        feed(connection, heartbeat() + message(1, 1))
+        assert tags_of(found) == [1]
+        assert connection.is_connection_was_stuck
+        await wait_until(lambda: not connection.is_connection_was_stuck)
+
+
+async def test_bytes_after_a_forbidden_frame_do_not_keep_a_connection_alive():
+    async with delivering_connection() as (_, connection, _):
+        feed(connection, BREAKING["malformed"][0])
+        connection._streams.stream.last_progress_at = -1000.0
+        feed(connection, heartbeat())
+        assert connection.is_connection_was_stuck
+
+
+class StuckChannel(Channel):
+    """A channel that takes no further frame, so that aiormq stops to read at its 101st one."""
+
+    async def _on_deliver_frame(self, _):
+        await asyncio.Event().wait()
+
+
+async def test_a_forbidden_frame_ends_a_connection_whose_reader_is_stuck(monkeypatch):
+    monkeypatch.setattr(frame_stream, "ABORT_DELAY", 0.01)
+    async with scripted_connection() as (broker, connection):
+        await driver.open_channel(connection, StuckChannel, 30)
+        await broker.send(deliver(1, 1) * 200)
+        await wait_until(connection.channels[1].frames.full)
+        await broker.send(BREAKING["malformed"][0])
+        await wait_until(lambda: broker.has_ended)
+        await wait_until(lambda: connection.is_connection_was_stuck)
 
 
 def returned_message(message_id):

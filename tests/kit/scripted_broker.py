@@ -32,6 +32,8 @@ class ScriptedBroker:
     def __init__(self) -> None:
         self.received: list[str] = []
         """The names of the methods that the client sent."""
+        self.has_ended = False
+        """Whether the connection has ended."""
         self._connected = asyncio.Event()
         self._writer: asyncio.StreamWriter
 
@@ -63,6 +65,7 @@ class ScriptedBroker:
                     prefix = struct.pack(">BHI", kind, channel, size)
                     self._answer(channel, decoded(prefix + payload))
         except (asyncio.IncompleteReadError, ConnectionError):
+            self.has_ended = True
             writer.close()
 
     def _answer(self, channel: int, method: base.Frame) -> None:
