@@ -5,9 +5,10 @@ A frame is read here if it belongs to a message (basic.deliver or basic.return, 
 and the body) or is a confirm (basic.ack or basic.nack), on a channel whose content is read here.
 Every other frame is handed back as it arrived, at its place between the others, for aiormq.
 
-A method with another layout leaves its channel to aiormq from there on. A frame that is malformed,
-too large, or not the next one of its message, is an error of the connection, as AMQP demands. A
-sender of messages can cause neither: content headers may have any size. A broker neither splits nor
+A method with another layout leaves its channel to aiormq from there on. A method within a message
+ends it, as AMQP allows: the message is dropped. A frame that is malformed, too large, or content
+that is not the next of its message, is an error of the connection, as AMQP demands. A sender of
+messages can cause none of these: content headers may have any size. A broker neither splits nor
 checks them, and what it adds to a message, such as x-death, can make them larger than a frame may
 be; senders of other protocols than AMQP 0-9-1 can too. Of a content header that is longer than
 KEPT_HEADER_BYTES, only the beginning is kept.
@@ -238,6 +239,8 @@ class ContentFrames:
     def _read_frame(
         self, frame_type: int, channel: int, frame: bytes, received: list[Received]
     ) -> None:
+        if frame_type == _METHOD:
+            self._incomplete.pop(channel, None)
         content = self._incomplete.get(channel)
         if content is None:
             if frame_type != _METHOD or not self._read_method(channel, frame, received):

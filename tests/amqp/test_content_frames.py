@@ -136,9 +136,8 @@ def test_a_long_body_is_kept_up_to_the_limit_and_its_end_is_found():
 
 OUT_OF_ORDER = {
     "body before the header": [frame(BODY, 1, b"x")],
-    "method before the header": [deliver(1, 2)],
     "second header": [content(1, b"\0\0", b"xx")[0], content(1, b"\0\0", b"xx")[0]],
-    "method before the body": [content(1, b"\0\0", b"xx")[0], confirm(1, 1)],
+    "header within the body": [*content(1, b"\0\0", b"xx", 1)[:2], content(1, b"\0\0", b"x")[0]],
 }
 
 
@@ -150,6 +149,18 @@ def test_frames_out_of_order_are_an_error_after_what_came_before_them(name):
     assert found.deliver.delivery_tag == 1
     assert frames.problem == "the broker sent a frame out of order on channel 1"
     assert frames.feed(message(2, 4)) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_method_within_a_message_ends_it_and_is_read(count):
+    opened = b"".join([deliver(1, 2), *content(1, b"\0\0", b"xx", 1)[:count]])
+    close = frame(METHOD, 1, struct.pack(">HHHBHH", 20, 40, 404, 0, 0, 0))
+    for method_read in (confirm(1, 7), close):
+        read, following = content_frames().feed(opened + method_read + message(1, 3))
+        assert read == (Confirm(1, 7, False, True) if method_read != close else close)
+        assert (following.deliver.delivery_tag, following.body) == (3, b"{}")
+    (following,) = content_frames().feed(opened + message(1, 3))
+    assert following.deliver.delivery_tag == 3
 
 
 UNUSUAL = {

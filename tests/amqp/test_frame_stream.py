@@ -30,7 +30,7 @@ from tests.kit.amqp_frames import (
 )
 from tests.kit.amqp_properties import MESSAGE_ID, content_header, shortstr
 from tests.kit.connections import wait_until
-from tests.kit.raw_amqp import METHOD
+from tests.kit.raw_amqp import BODY, METHOD
 from tests.kit.scripted_broker import FRAME_MAX, scripted_connection
 
 SETTINGS = Settings(max_body_bytes=200, max_dead_letter_body_bytes=1000)
@@ -187,7 +187,7 @@ async def test_a_message_that_is_cut_off_is_not_handed_out(kept):
 
 BREAKING = {
     "malformed": (heartbeat()[:-1] + b"\0", "a malformed frame"),
-    "out of order": (deliver(1, 2) + confirm(1, 1), "a frame out of order on channel 1"),
+    "out of order": (deliver(1, 2) + frame(BODY, 1, b"x"), "a frame out of order on channel 1"),
     "too large": (
         b"\1\0\1" + (FRAME_MAX - 7).to_bytes(4) + b"x",
         f"a frame of {FRAME_MAX + 1} bytes; {FRAME_MAX} were agreed on",
