@@ -34,7 +34,7 @@ LEFT_TO_AIORMQ: Final = -1
 """Stands for the most bytes of a body that are kept: aiormq reads the frames of the channel."""
 
 DEFAULT_FRAME_MAX: Final = 131_072
-"""Bytes of a frame that are always accepted; the broker may have asked for a larger frame_max."""
+"""Bytes of a frame that are always accepted, and the most before a frame_max is agreed on."""
 
 KEPT_HEADER_BYTES: Final = 2 * DEFAULT_FRAME_MAX
 """
@@ -231,7 +231,13 @@ class ContentFrames:
         return data[dropped_bytes:]
 
     def _check_size(self, frame_type: int, size: int) -> None:
-        if frame_type != _HEADER and size > (frame_max := self._frame_max() or size):
+        frame_max = self._frame_max()
+        if frame_max is None and size > DEFAULT_FRAME_MAX:
+            raise _FrameError(
+                f"the broker sent a frame of {size} bytes before the end of the handshake;"
+                f" {DEFAULT_FRAME_MAX} are accepted"
+            )
+        if frame_max and frame_type != _HEADER and size > frame_max:
             raise _FrameError(
                 f"the broker sent a frame of {size} bytes; {frame_max} were agreed on"
             )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pamqp import commands
 
 from saga_engine.amqp.content_frames import (
+    DEFAULT_FRAME_MAX,
     KEPT_HEADER_BYTES,
     LEFT_TO_AIORMQ,
     OVERHEAD_BYTES,
@@ -278,8 +279,20 @@ def test_a_long_content_header_of_a_channel_of_aiormq_is_left_to_it_in_short():
 
 def test_the_size_of_frames_has_no_limit_if_none_is_agreed_on():
     large = frame(METHOD, 0, b"x" * 1_000_000)
-    for no_limit in (0, None):
-        assert content_frames(frame_max=no_limit).feed(large) == [large]
+    assert content_frames(frame_max=0).feed(large) == [large]
+
+
+@pytest.mark.parametrize("kind", [METHOD, HEADER, BODY])
+def test_a_handshake_has_a_limit_before_one_is_agreed_on(kind):
+    frames = content_frames(frame_max=None)
+    largest = frame(kind, 0, b"x" * (DEFAULT_FRAME_MAX - OVERHEAD_BYTES))
+    assert frames.feed(largest) == [largest]
+    assert frames.feed(struct.pack(">BHIB", kind, 0, 2**32 - 1, 0)) == []
+    assert frames.problem == (
+        "the broker sent a frame of 4294967303 bytes before the end of the handshake;"
+        " 131072 are accepted"
+    )
+    assert not frames._rest
 
 
 def test_the_rest_of_a_frame_that_was_cut_off_can_be_taken():
