@@ -25,6 +25,7 @@ from saga_engine.vocabulary import Status
 UNLIMITED_BYTES = 2**62
 """A limit that no sum of inputs and states reaches."""
 
+_TOO_LARGE = "The runs of this batch hold more than max_batch_bytes."
 
 FIRST_REVISION = 1
 """The revision of a run that is inserted."""
@@ -78,8 +79,8 @@ async def read(
     Read the runs that exist, without locking them.
 
     Args:
-        max_bytes: how many bytes of inputs and states are read at most, not counting the first
-            run.
+        max_bytes: how many bytes of inputs and states are read at most, not counting the last run.
+            Of 0 or less nothing is read.
 
     Raises:
         StoreReadTooLarge: the runs hold more.
@@ -88,6 +89,21 @@ async def read(
         return {}
     arguments = {**run_id_arguments(run_ids), "max_bytes": max_bytes}
     return to_stored_runs(await tx.execute(_READ, arguments))
+
+
+def bytes_within(stored_runs: Iterable[StoredRun], max_bytes: int) -> int:
+    """
+    Return how many bytes runs have that need not be read, under the limit of `read`.
+
+    Raises:
+        StoreReadTooLarge: they have more.
+    """
+    size = 0
+    for each in stored_runs:
+        if size >= max_bytes:
+            raise StoreReadTooLarge(_TOO_LARGE)
+        size += each.size
+    return size
 
 
 async def lockable(tx: Transaction, run_ids: Collection[str]) -> set[str]:
@@ -162,7 +178,7 @@ def to_stored_runs(rows: Iterable[RunRow]) -> dict[str, StoredRun]:
         finished_at,
     ) in rows:
         if state is None or input_json is None:
-            raise StoreReadTooLarge("The runs of this batch hold more than max_batch_bytes.")
+            raise StoreReadTooLarge(_TOO_LARGE)
         identity = Run(
             run_id=run_id,
             saga=saga,

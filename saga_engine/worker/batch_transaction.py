@@ -33,7 +33,7 @@ from saga_engine.settings import Settings
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.pending_requests import PendingStart, RequestKind
-from saga_engine.store.runs import StoredRun
+from saga_engine.store.runs import StoredRun, bytes_within
 from saga_engine.worker.admission import Admission
 from saga_engine.worker.authorization import sender_refusal
 from saga_engine.worker.change_set import ChangeSet
@@ -87,6 +87,7 @@ class BatchTransaction:
         self._settings = settings
         self._queued_starts: dict[str, PendingStart] = {}
         self._locked_elsewhere: Collection[str] = frozenset()
+        self._cached_bytes = 0
 
     async def process(self, work_batch: WorkBatch, mode: BatchMode = CAREFUL) -> None:
         """Decide everything in *work_batch*."""
@@ -155,17 +156,24 @@ class BatchTransaction:
                 self._changes.dead_letter_crash_suspect(work_item)
 
     async def _load_runs(self, run_ids: set[str]) -> None:
-        """Take runs from the cache, and read the others, or the starts that they wait for."""
+        """
+        Take runs from the cache, and read the others, or the starts that they wait for.
+
+        Raises:
+            StoreReadTooLarge: together they have more bytes than one transaction may have.
+        """
         runs = self._changes.runs
         run_ids = run_ids - runs.keys() - set(self._locked_elsewhere)
-        runs.update(self._cache.find(sorted(run_ids)))
+        cached = self._cache.find(sorted(run_ids))
+        self._cached_bytes = bytes_within(cached.values(), self._settings.max_batch_bytes)
+        runs.update(cached)
         await self._read_runs(run_ids - runs.keys())
         if missing := run_ids - runs.keys():
             await self._load_queued_starts(missing)
 
     async def _read_runs(self, run_ids: set[str]) -> None:
         if run_ids:
-            max_bytes = self._settings.max_batch_bytes
+            max_bytes = self._settings.max_batch_bytes - self._cached_bytes
             self._changes.runs.update(await self._tx.read_runs(run_ids, max_bytes=max_bytes))
 
     async def _load_queued_starts(self, missing_run_ids: set[str]) -> None:

@@ -18,7 +18,7 @@ from saga_engine.telemetry.events import (
 )
 from saga_engine.vocabulary import Outcome, Status
 from tests.kit.connections import wait_until
-from tests.kit.engine import no_reply
+from tests.kit.engine import no_reply, succeed
 from tests.kit.parcels import parcels
 from tests.worker.steps import SHORT_TIMEOUT, damage_run, delete_run
 
@@ -77,6 +77,27 @@ REFUSE_DELETES = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''No.''; END'",
     "CREATE TRIGGER stays BEFORE DELETE ON saga_engine.pending_request EXECUTE FUNCTION refuse()",
 )
+
+
+async def test_due_runs_beyond_the_byte_limit_are_all_processed(engine):
+    """They are claimed at once; their transactions are smaller."""
+    worker, participant, client = (
+        await engine.start_worker(),
+        await engine.start_participant(),
+        await engine.connect_client(),
+    )
+    participant.reply_makers["parcel.pack"] = no_reply
+    run_ids = [await client.start(input={"text": "x" * 30_000}) for _ in range(5)]
+    await participant.wait_for_commands("parcel.pack", 5)
+    await worker.stop()
+    async with engine.database.transaction() as tx:
+        for run_id in run_ids:
+            await tx.execute(OVERDUE, {"run_id": run_id})
+    worker = await engine.start_worker(max_batch_bytes=65_536, run_cache_bytes=0)
+    participant.reply_makers["parcel.pack"] = succeed
+    for run_id in run_ids:
+        assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    assert not worker.events.matching(InternalErrorCaught)
 
 
 LOCK_RUN = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")

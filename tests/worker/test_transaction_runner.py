@@ -3,12 +3,14 @@
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import pytest
+
 from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, engine_identity, journal, runs
 from saga_engine.store.sql_store import SqlStore
-from saga_engine.telemetry.events import Emitter
+from saga_engine.telemetry.events import BatchProcessed, Emitter, InternalErrorCaught
 from saga_engine.vocabulary import Direction, Outcome, Status
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.outbox_publisher import OutboxPublisher
@@ -59,9 +61,10 @@ class RecordingDatabase:
             yield RecordingBatch(batch, self.log)
 
 
-async def batch_runner(engine, database) -> BatchRunner:
+async def batch_runner(engine, database, recorder=None, **changes) -> BatchRunner:
     """A batch runner of a worker without loops."""
-    settings, saga, emit = Settings(), parcels(), Emitter(EventRecorder())
+    settings, saga = Settings(**changes), parcels()
+    emit = Emitter(EventRecorder() if recorder is None else recorder)
     async with engine.database.transaction() as tx:
         ids = await definitions.register(tx, [saga])
         keys = await engine_identity.token_keys(tx)
@@ -71,9 +74,10 @@ async def batch_runner(engine, database) -> BatchRunner:
     return BatchRunner(transactions, emit)
 
 
-def delivered_start(key=None) -> WorkItem:
+def delivered_start(key=None, parcel=None) -> WorkItem:
     run_id = str(uuid7())
-    item = WorkItem(run_id=run_id, trigger=Start(run_id, key, {}), saga="parcel", version=1)
+    start = Start(run_id, key, parcel or {})
+    item = WorkItem(run_id=run_id, trigger=start, saga="parcel", version=1)
     return replace(item, delivery=as_delivery(item))
 
 
@@ -97,6 +101,24 @@ async def test_an_ordinary_step_is_one_statement_without_begin_and_commit(engine
         assert len(database.log) == 1, database.log
         assert "INSERT INTO saga_engine.journal" in database.log[0]
         assert "FOR UPDATE" not in database.log[0].replace("FOR UPDATE SKIP LOCKED", "")
+
+
+@pytest.mark.parametrize("run_cache_bytes", [0, 300_000, 16_777_216])
+async def test_a_batch_has_no_more_bytes_of_runs_than_a_setting_says(engine, run_cache_bytes):
+    """Of five runs none, some or all are remembered; more than two are too large together."""
+    await engine.start_participant()
+    events, limits = EventRecorder(), {"max_batch_bytes": 65_536}
+    runner = await batch_runner(
+        engine, engine.database, events, run_cache_bytes=run_cache_bytes, **limits
+    )
+    starts = [delivered_start(parcel={"text": "x" * 30_000}) for _ in range(5)]
+    for each in starts:
+        await runner.process(WorkBatch([each]))
+    before = len(events.matching(BatchProcessed))
+    await runner.process(WorkBatch([succeeded(each.run_id, "pack") for each in starts]))
+    sizes = [each.triggers for each in events.matching(BatchProcessed)[before:]]
+    assert (sum(sizes), max(sizes)) == (5, 2)
+    assert not events.matching(InternalErrorCaught)
 
 
 async def test_a_run_that_another_worker_has_decided_is_read_again_and_decided_again(engine):
