@@ -237,6 +237,7 @@ async def _process(
     batch: BatchTransaction,
 ) -> int:
     count = len(work_batch.work_items)
+    batch.delete_unroutable(work_batch.work_items)
     if strategy is LockStrategy.DEFER_ALL:
         for work_item in work_batch.work_items:
             batch.defer(work_item)

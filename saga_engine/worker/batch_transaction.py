@@ -209,6 +209,11 @@ class BatchTransaction:
         if not is_timer(work_item):  # its run is due again after the lease
             self._changes.defer(work_item)
 
+    def delete_unroutable(self, work_items: Sequence[WorkItem]) -> None:
+        """Delete the outbox rows of work items that are decided or stored in this transaction."""
+        ids = [each.outbox_id for each in work_items if each.outbox_id is not None]
+        self._changes.unroutable_ids += ids
+
     def postpone(self, run_id: str) -> None:
         """Let a run whose timers hit a bug of the engine back off."""
         self._changes.postponed_run_ids.add(run_id)

@@ -112,6 +112,7 @@ class ChangeSet:
         woken_run_ids: the ids of those whose timers it has processed.
         new_keys: the business keys that are reserved with the start of a run, by its id.
         postponed_run_ids: runs whose timers hit a bug of the engine.
+        unroutable_ids: rows of the outbox that are deleted if nothing it has decided is lost.
         needing_care: starts that a careful batch has to process, see `starts`, and what is for
             their runs.
         unanswered: the status queries for these runs.
@@ -126,6 +127,7 @@ class ChangeSet:
         self.woken_run_ids: set[str] = set()
         self.new_keys: dict[str, NewKey] = {}
         self.postponed_run_ids: set[str] = set()
+        self.unroutable_ids: list[int] = []
         self.needing_care: list[WorkItem] = []
         self.unanswered: list[StatusQuery] = []
         self.operator_answers: list[OperatorAnswer] = []

@@ -89,12 +89,13 @@ async def flush_changes(
         What became of the runs; None if the change set has none.
 
     Raises:
-        RunsChanged: another worker was first, and the transaction has other rows.
+        RunsChanged: another worker was first, and the transaction has other rows or deletes
+            unroutable commands.
     """
-    other_rows = _other_rows(changes)
-    if other_rows:
+    other_rows, unroutable_ids = _other_rows(changes), changes.unroutable_ids
+    if other_rows or unroutable_ids:
         await tx.begin()
-    result = await _append_runs(tx, changes, confirmed_ids)
+    result = await _append_runs(tx, changes, [*confirmed_ids, *unroutable_ids])
     if result is not None and result.lost:
         if tx.has_started:
             raise RunsChanged(result.lost)

@@ -50,7 +50,9 @@ class OutboxPublisher:
 
     It keeps two lists between a publish and the next transaction: the ids of outbox rows that the
     broker has confirmed, which a transaction takes, deletes and, if it fails, gives back; and the
-    commands that no queue is bound for, which a batch takes as work items.
+    commands that no queue is bound for, which a batch takes as work items. The batch deletes their
+    rows in the transaction that decides them: a command that its run regards as not delivered must
+    never be published again, and one about which nothing is decided must not be lost.
 
     Args:
         token_keys: sign the correlation ids; replaced while the worker runs.
@@ -77,7 +79,7 @@ class OutboxPublisher:
         self._emit = emit
         self._listeners = Listeners()
         self._confirmed_ids: list[int] = []
-        self._unroutable: list[tuple[int, WorkItem]] = []
+        self._unroutable: list[WorkItem] = []
 
     @property
     def blocked(self) -> bool:
@@ -99,16 +101,10 @@ class OutboxPublisher:
         self._confirmed_ids.extend(confirmed_ids)
 
     def take_unroutable(self, limit: int) -> list[WorkItem]:
-        """
-        Take up to *limit* commands that no queue is bound for, as work items for their runs.
-
-        Their outbox rows count as confirmed from here on, so that the same transaction deletes
-        them: a command that its run regards as not delivered must never be published again.
-        """
+        """Take up to *limit* commands that no queue is bound for, as work items for their runs."""
         taken = self._unroutable[:limit]
         del self._unroutable[:limit]
-        self._confirmed_ids.extend(outbox_id for outbox_id, _ in taken)
-        return [work_item for _, work_item in taken]
+        return taken
 
     async def publish_batch(self, after_commit: change_set.AfterCommit) -> None:
         """
@@ -178,8 +174,7 @@ class OutboxPublisher:
                 case PublishOutcome.CONFIRMED:
                     self._confirmed_ids.append(row.id)
                 case PublishOutcome.UNROUTABLE | PublishOutcome.UNPUBLISHABLE:
-                    work_item = _unroutable_item(row.command, result, never_delivered=not resend)
-                    self._unroutable.append((row.id, work_item))
+                    self._unroutable.append(_unroutable_item(row, result, resend=resend))
                 case PublishOutcome.NACKED | PublishOutcome.UNKNOWN | PublishOutcome.WAITING:
                     pass  # the row stays, and the outbox_resend duty finds it
         return results[len(rows) :]
@@ -261,12 +256,11 @@ def _finished_runs(decisions: Iterable[change_set.AppliedDecision]) -> list[Run]
     ]
 
 
-def _unroutable_item(
-    command: Command, result: PublishOutcome, *, never_delivered: bool
-) -> WorkItem:
+def _unroutable_item(row: OutboxRow, result: PublishOutcome, *, resend: bool) -> WorkItem:
+    command = row.command
     if result is PublishOutcome.UNROUTABLE:
         trigger: Trigger = CommandUnroutable(
-            command.step, command.direction, command.attempt, never_delivered=never_delivered
+            command.step, command.direction, command.attempt, never_delivered=not resend
         )
     else:
         failure = Failure.by_engine(
@@ -280,7 +274,7 @@ def _unroutable_item(
             outcome=Outcome.FAILED,
             failure=failure,
         )
-    return WorkItem(run_id=command.run_id, trigger=trigger)
+    return WorkItem(run_id=command.run_id, trigger=trigger, outbox_id=row.id)
 
 
 def _shortened(answer: Answer) -> Answer:

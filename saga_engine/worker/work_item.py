@@ -40,6 +40,7 @@ class WorkItem:
         fingerprint: of a start: the fingerprint of the definition it was accepted for; None: it
             has not been accepted yet.
         start_problem: of an accepted start: why its run cannot go on; empty if it can.
+        outbox_id: of a command that no queue is bound for: its row of the outbox.
     """
 
     run_id: str
@@ -56,6 +57,7 @@ class WorkItem:
     role: str | None = None
     fingerprint: str | None = None
     start_problem: str = ""
+    outbox_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import pytest
 from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
-from saga_engine.store import definitions, engine_identity, journal, runs
+from saga_engine.store import definitions, engine_identity, journal, outbox, runs
 from saga_engine.store.sql_store import SqlStore
 from saga_engine.telemetry.events import BatchProcessed, Emitter, InternalErrorCaught
 from saga_engine.vocabulary import Direction, Outcome, Status
-from saga_engine.worker.batch_runner import BatchRunner
+from saga_engine.worker.batch_runner import BatchRunner, LockStrategy
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.transaction_runner import TransactionRunner
@@ -119,6 +119,28 @@ async def test_a_batch_has_no_more_bytes_of_runs_than_a_setting_says(engine, run
     sizes = [each.triggers for each in events.matching(BatchProcessed)[before:]]
     assert (sum(sizes), max(sizes)) == (5, 2)
     assert not events.matching(InternalErrorCaught)
+
+
+async def pending_commands(engine):
+    async with engine.database.transaction() as tx:
+        return (await outbox.backlog(tx)).pending
+
+
+async def test_an_unroutable_command_stays_in_the_outbox_until_it_is_decided(engine):
+    first = await batch_runner(engine, engine.database)
+    second = await batch_runner(engine, engine.database)
+    start = delivered_start()
+    await first.process(WorkBatch([start]))
+    unroutable = WorkBatch(first._transactions._outbox_publisher.take_unroutable(10))
+    assert len(unroutable.work_items) == await pending_commands(engine) == 1
+    cancel = WorkItem(run_id=start.run_id, trigger=Cancel("ada", "too late"))
+    await second.process(WorkBatch([cancel]))
+    # The first worker remembers the run before its cancel, and loses it.
+    remaining = await first._run_once(unroutable, LockStrategy.WAIT_FOR_LOCKS, 0)
+    assert remaining.work_items == unroutable.work_items
+    assert await pending_commands(engine) == 1, "this worker may end here"
+    await first.process(remaining)
+    assert await pending_commands(engine) == 0
 
 
 async def test_a_run_that_another_worker_has_decided_is_read_again_and_decided_again(engine):
