@@ -25,6 +25,7 @@ from saga_engine.telemetry.events import (
     RunStarted,
 )
 from saga_engine.vocabulary import Resolution, Status
+from saga_engine.worker.worker import MIN_POOL_SIZE
 from tests.kit.engine import no_reply, reject, succeed
 from tests.kit.parcels import COMMANDS
 from tests.kit.programs import wait_until_true
@@ -191,6 +192,16 @@ async def test_an_unreadable_request_is_dead_lettered_and_blocks_no_other(engine
     assert len(letters) == len(found)
     assert {each.type: json.loads(each.body) for each in letters} == malformed
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
+
+
+async def test_the_fewest_connections_that_a_worker_may_have_process_a_cancel(engine):
+    """It takes the request in one transaction and looks for locked runs in another one."""
+    worker = await engine.start_worker(database_pool_size=MIN_POOL_SIZE)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    [run_id], _ = await runs_in_flight(client, participant, 1)
+    participant.reply_makers["parcel.send"] = succeed
+    await record_operator_action(engine, run_id, Cancel("ada", "too late"))
+    await worker.events.wait_for(OperatorActionProcessed, run_id=str(run_id))
 
 
 async def test_locked_runs_do_not_block_pending_starts(engine):

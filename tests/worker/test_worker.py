@@ -1,9 +1,11 @@
-"""A worker's shutdown."""
+"""A worker's shutdown, and the settings that it refuses."""
 
 import asyncio
 
+import pytest
 from sqlalchemy import text
 
+from saga_engine.errors import ConfigurationError
 from saga_engine.telemetry.events import MessagesConsumed, ProcessStopped
 from tests.kit.engine import no_reply, succeed
 
@@ -28,3 +30,9 @@ async def test_the_shutdown_timeout_includes_closing_the_connections(engine):
             await worker.stop()
     [stopped] = worker.events.matching(ProcessStopped)
     assert not stopped.clean
+
+
+async def test_a_worker_with_one_connection_to_the_database_is_refused(engine):
+    wanted = "Set SAGA_ENGINE_DATABASE_POOL_SIZE to 2 or more"
+    with pytest.raises(ConfigurationError, match=wanted):
+        await engine.start_worker(database_pool_size=1)
