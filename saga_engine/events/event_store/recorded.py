@@ -18,7 +18,8 @@ class Recorded(StoredFields):
 
     Args:
         stream: `order-o-1` of an aggregate, `run-<run id>` of a run.
-        version: its number in the stream, from 1; of a run, the row of its journal.
+        version: its number in the stream, from 1; of a run, the row of its journal, with gaps where
+            rows have no events.
         place: which event of that row, from 0; 0 in every other stream.
         position: its number in the database. Positions rise in each stream, with gaps.
         type: its name, `order-placed`.
