@@ -72,7 +72,9 @@ async def test_a_database_url_with_an_impossible_address_is_a_sentence(url, word
     assert found == (True, False, 1), ran.err
 
 
-@pytest.mark.parametrize("address", ["h:99999", "h:0x1", "h:-1", f"{'h' * 64}.example", "h,:5672", ":5672"])
+@pytest.mark.parametrize(
+    "address", ["h:99999", "h:0x1", "h:-1", f"{'h' * 64}.example", "h,:5672", ":5672"]
+)
 async def test_a_broker_url_with_an_impossible_address_is_a_sentence(address):
     url = f"amqp://guest:hunter2@{address}/"
     ran = await saga_engine("start", "parcel", "--input", 1, broker_url=url)
