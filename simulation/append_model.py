@@ -76,19 +76,32 @@ class AppendModel(KeyModel):
     async def _start_runs(self, arguments: Mapping[str, Any], appended: set[str]) -> None:
         for row in _rows(arguments, "s"):
             if row["run_id"] in appended:
-                row |= {"input": jsonb(row["input"]), "state": jsonb(row["state"])}
+                row |= {"snapshot": None, "snapshot_revision": 0, **_jsonb_columns(row)}
                 await self.insert_or_fail("run", row["run_id"], row)
 
     async def _change_runs(self, arguments: Mapping[str, Any], appended: set[str]) -> None:
         for new in _rows(arguments, "c"):
-            wakes = new.pop("wakes")
-            if new["run_id"] not in appended:
-                continue
-            old = await self.lock("run", new["run_id"])
-            if old is not None:
-                wake_at = _next_wake_at(old["wake_at"], new, self.now, wakes=wakes)
-                stored = {"wake_at": wake_at, "state": jsonb(new["state"])}
-                self.put("run", new["run_id"], {**old, **new, **stored})
+            if new["run_id"] in appended and self._changed_row(new):
+                await self.lock("run", new["run_id"])
+                if changed := self._changed_row(new):
+                    self.put("run", new["run_id"], changed)
+
+    def _changed_row(self, new: Row) -> Row | None:
+        """The row after the change; None if it changes nothing."""
+        old = self.get("run", new["run_id"])
+        if old is None:
+            return None
+        columns = {**new, **_jsonb_columns(new)}
+        columns["wake_at"] = _next_wake_at(old["wake_at"], new, self.now)
+        if new["snapshot"] is None:
+            columns |= {name: old[name] for name in ("snapshot", "snapshot_revision")}
+        else:
+            columns["snapshot"] = jsonb(new["snapshot"])
+        del columns["wakes"]
+        is_changed = new["snapshot"] is not None or any(
+            old[name] != columns[name] for name in ("status", "finished_at", "cause", "wake_at")
+        )
+        return {**old, **columns} if is_changed else None
 
     def _queue_commands(self, arguments: Mapping[str, Any], appended: set[str]) -> list[int]:
         ids = []
@@ -124,10 +137,14 @@ def _rows(arguments: Mapping[str, Any], prefix: str) -> list[Row]:
     return list(rows_of(columns))
 
 
-def _next_wake_at(old: datetime | None, new: Row, now: datetime, *, wakes: bool) -> datetime | None:
+def _jsonb_columns(row: Row) -> Row:
+    return {name: None if row[name] is None else jsonb(row[name]) for name in ("result", "cause")}
+
+
+def _next_wake_at(old: datetime | None, new: Row, now: datetime) -> datetime | None:
     wake: datetime | None = new["wake_at"]
     if new["finished_at"] is not None:
         return None
-    if wakes or old is None or old <= now or (wake is not None and wake < old):
+    if new["wakes"] or old is None or old <= now or (wake is not None and wake < old):
         return wake
     return old

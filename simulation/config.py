@@ -32,6 +32,7 @@ class SimulationConfig:
         retention: whether the partitions of finished runs are dropped.
         batch_bytes: the setting `max_batch_bytes`; a small value tests large payloads.
         cache_bytes: the setting `run_cache_bytes`; with 0 every run is read again.
+        snapshot_interval: the setting `run_snapshot_interval`; a small value tests snapshots.
         freezes: whether processes stand still for a while, as after SIGSTOP.
         projectors: processes that run a projection and a feed over the events of the services;
             with none of them the services append no events.
@@ -50,6 +51,7 @@ class SimulationConfig:
     retention: bool = False
     batch_bytes: int = SETTINGS.max_batch_bytes
     cache_bytes: int = SETTINGS.run_cache_bytes
+    snapshot_interval: int = SETTINGS.run_snapshot_interval
     freezes: bool = False
     projectors: int = 0
     faulty_projection: bool = False

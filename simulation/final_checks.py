@@ -36,8 +36,8 @@ class FinalChecks:
         """Check P1 to P5 of each run, the accepted starts, and the number of runs."""
         monitor, open_incidents = self._monitor, self.open_incident_runs()
         for record in run_records(self._engine_db, monitor.effects, self._workloads):
-            run = stored_runs[record.row["run_id"]].run
-            monitor.violations.extend(promise_violations(record, run, open_incidents))
+            stored = stored_runs[record.row["run_id"]]
+            monitor.violations.extend(promise_violations(record, stored, open_incidents))
         monitor.violations.extend(audit_violations(self._engine_db))
         for run_id, version in monitor.accepted_versions.items():
             started = stored_runs[run_id].run.version if run_id in stored_runs else None

@@ -7,6 +7,7 @@ is committed at that moment.
 """
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from typing import Any
@@ -14,6 +15,8 @@ from uuid import UUID
 
 import orjson
 
+from saga_engine.decider.evolve import replay
+from saga_engine.decider.run import StepStatus
 from saga_engine.protocol.answer import (
     ANSWER_TYPE,
     LISTENER_PROBE_TYPE,
@@ -29,13 +32,14 @@ from saga_engine.protocol.command import (
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
 from saga_engine.protocol.reply import OUTCOME_HEADER
 from saga_engine.protocol.topology import COMMANDS, DEAD_LETTERS, EVENTS, REPLIES, REQUESTS
+from saga_engine.store.event_data import deserialize_event
 from saga_engine.vocabulary import Direction, Outcome
 from simulation.broker_model import BrokerModel
 from simulation.client import KNOWN_REPLY_TO
 from simulation.memory_database import MemoryDatabase, MemoryTransaction
 from simulation.partition_model import month_of_run
 from simulation.process import SimulatedProcess
-from simulation.rows import Row
+from simulation.rows import Row, stored_events_of
 
 _BARRIER_OUTCOMES = {
     Outcome.SUCCEEDED.value: (Outcome.SUCCEEDED.value,),
@@ -157,10 +161,15 @@ class Monitor:
             self.record_violation("P6", f"command {command} was deleted before it was confirmed")
 
     def _is_awaited(self, command: Row) -> bool:
-        run = orjson.loads(self._engine_db.rows["run"][command["run_id"]]["state"])
-        progress = run["steps"][command["step"]].get(command["direction"], {})
-        expected = ("in_flight", command["attempt"])
-        return (progress.get("status"), progress.get("attempts")) == expected
+        rows = self._engine_db.rows["journal"]
+        revisions = itertools.takewhile(
+            lambda key: key in rows, ((command["run_id"], number) for number in itertools.count(1))
+        )
+        stored_events = [event for key in revisions for event in stored_events_of(rows[key])]
+        run = replay(deserialize_event(each.type, each.data) for each in stored_events)
+        assert run is not None
+        progress = run.steps[command["step"]].progress_of(command["direction"])
+        return progress.status is StepStatus.IN_FLIGHT and progress.attempts == command["attempt"]
 
     def _on_services_commit(self, tx: MemoryTransaction) -> None:
         self._record("effect", tx.process.name, len(tx.writes.get("effect", ())))

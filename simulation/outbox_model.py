@@ -1,17 +1,19 @@
 """The outbox in the model."""
 
+from collections.abc import Sequence
 from datetime import timedelta
-
-import orjson
 
 from saga_engine.store.outbox import (
     CommandRow,
+    OutboxRow,
     StaleCommands,
-    to_stale_commands,
+    obsolete_row_ids,
+    to_outbox_rows,
 )
-from saga_engine.store.runs import UNLIMITED_BYTES
+from saga_engine.store.runs import UNLIMITED_BYTES, to_stored_runs
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, limit_bytes
+from simulation.run_model import run_row
 
 
 class OutboxModel(MemoryTransaction):
@@ -27,20 +29,22 @@ class OutboxModel(MemoryTransaction):
                 if (row["claimed_at"] or row["created_at"]) <= self.now - age
                 and self.is_lockable("outbox", number)
             ]
-            rows = [self._claim(row) for row in limit_bytes(old[:limit], "payload", max_bytes)]
-        obsolete_ids = [row.id for row in rows if not row.is_awaited]
+            found = to_outbox_rows(
+                self._claim(row) for row in limit_bytes(old[:limit], "payload", max_bytes)
+            )
+        async with self.statement():
+            obsolete_ids = self._obsolete_row_ids(found)
         if obsolete_ids:
             async with self.statement():
                 for number in obsolete_ids:
                     self.delete("outbox", number)
-        return to_stale_commands(rows)
+        return StaleCommands([each for each in found if each.id not in obsolete_ids], len(found))
 
     def _claim(self, row: Row) -> CommandRow:
         self.lock_unlocked("outbox", row["id"])
         self.put("outbox", row["id"], {**row, "claimed_at": self.now})
         return CommandRow(
             id=row["id"],
-            is_awaited=self._is_awaited(row),
             created_at=row["created_at"],
             run_id=row["run_id"],
             saga=row["saga"],
@@ -54,11 +58,9 @@ class OutboxModel(MemoryTransaction):
             due_at=row["due_at"],
         )
 
-    def _is_awaited(self, command: Row) -> bool:
-        run = self.get("run", command["run_id"])
-        if run is None:
-            return True
-        step = orjson.loads(run["state"]).get("steps", {}).get(command["step"], {})
-        progress = step.get(command["direction"], {})
-        expected = ("in_flight", command["attempt"])
-        return (progress.get("status"), progress.get("attempts")) == expected
+    def _obsolete_row_ids(self, found: Sequence[OutboxRow]) -> set[int]:
+        rows = [self.get("run", run_id) for run_id in {each.command.run_id for each in found}]
+        runs = to_stored_runs(run_row(self, row) for row in rows if row is not None)
+        return {
+            row_id for stored in runs.values() for row_id in obsolete_row_ids(stored.run, found)
+        }

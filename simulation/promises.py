@@ -13,7 +13,9 @@ import orjson
 
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
+from saga_engine.payload.serialization import to_data
 from saga_engine.store.event_data import deserialize_event
+from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Direction, Status
 from simulation.memory_database import MemoryDatabase
 from simulation.rows import Row, stored_events_of
@@ -85,18 +87,22 @@ def run_records(
     ]
 
 
-def promise_violations(record: RunRecord, run: Run, open_incident_runs: set[str]) -> Iterator[str]:
+def promise_violations(
+    record: RunRecord, stored: StoredRun, open_incident_runs: set[str]
+) -> Iterator[str]:
     """
     The promises that a run breaks, as sentences that begin with the promise.
 
     Args:
-        run: the run as the store reads it.
+        stored: the run as the store reads it.
         open_incident_runs: the runs with an open incident.
     """
+    run = stored.run
     run_label = f"run {run.run_id} of {run.saga}"
     for violation in (
-        *_check_finished(record, open_incident_runs),
-        *_check_replay(record, run),
+        *_check_finished(record, run, open_incident_runs),
+        *_check_replay(record, stored),
+        *_check_columns(record, run),
         *_check_effects_once(record),
     ):
         yield f"{violation} ({run_label})"
@@ -106,13 +112,12 @@ def promise_violations(record: RunRecord, run: Run, open_incident_runs: set[str]
         yield from (f"{violation} ({run_label})" for violation in _check_compensated(record))
 
 
-def _check_finished(record: RunRecord, open_incident_runs: set[str]) -> Iterator[str]:
-    open_incidents = bool(orjson.loads(record.row["state"]).get("incidents"))
+def _check_finished(record: RunRecord, run: Run, open_incident_runs: set[str]) -> Iterator[str]:
     has_incident_row = record.row["run_id"] in open_incident_runs
     if record.row["finished_at"] is None and not has_incident_row:
         yield f"P1: it stays {record.row['status']}"
-    if has_incident_row != open_incidents:
-        yield "P1: the incidents of its row differ from those in the table"
+    if has_incident_row != bool(run.incidents):
+        yield "P1: the incidents of its journal differ from those in the table"
 
 
 def _check_completed(record: RunRecord) -> Iterator[str]:
@@ -168,8 +173,8 @@ def _check_effects_once(record: RunRecord) -> Iterator[str]:
             yield f"P4: step {step} succeeded without its effect"
 
 
-def _check_replay(record: RunRecord, run: Run) -> Iterator[str]:
-    if record.revisions != list(range(1, record.row["revision"] + 1)):
+def _check_replay(record: RunRecord, stored: StoredRun) -> Iterator[str]:
+    if record.revisions != list(range(1, stored.revision + 1)):
         yield f"P5: its journal has the revisions {record.revisions}"
         return
     positions = [each.position for each in record.stored_events]
@@ -181,5 +186,16 @@ def _check_replay(record: RunRecord, run: Run) -> Iterator[str]:
     except (AssertionError, LookupError) as error:  # an event before it is missing
         yield f"P5: its journal cannot be replayed: {error!r}"
         return
-    if replayed != run:
-        yield "P5: its journal does not replay to its row"
+    if replayed != stored.run:
+        yield "P5: its journal does not replay to its snapshot and the rows after it"
+
+
+def _check_columns(record: RunRecord, run: Run) -> Iterator[str]:
+    row, cause = record.row, run.compensation_cause
+    columns = [
+        *(row["status"], row["finished_at"], row["key"]),
+        *(None if row[name] is None else orjson.loads(row[name]) for name in ("result", "cause")),
+    ]
+    expected = [run.status, run.finished_at, run.key, run.result, cause and to_data(cause)]
+    if columns != expected:
+        yield f"P5: the columns of its row are {columns}, and its journal says {expected}"

@@ -107,38 +107,22 @@ class RunModel(MemoryTransaction):
         return sorted(due, key=lambda row: row["wake_at"])
 
     def _limit_bytes(self, rows: Iterable[Row], max_bytes: int) -> Iterator[RunRow]:
-        """The runs; after `max_bytes` bytes without their state and input."""
+        """The runs; after `max_bytes` bytes without their snapshot and journal."""
         before = 0
         for row in rows:
-            yield self._run_row(row, with_payload=before < max_bytes)
-            before += len(row["state"].encode()) + len(row["input"].encode())
-
-    def _run_row(self, row: Row, *, with_payload: bool) -> RunRow:
-        saga, version, fingerprint = definition_of(self, row["definition_id"])
-        return RunRow(
-            definition_id=row["definition_id"],
-            wake_at=row["wake_at"],
-            state=row["state"] if with_payload else None,
-            input=row["input"] if with_payload else None,
-            status=row["status"],
-            run_id=row["run_id"],
-            saga=saga,
-            version=version,
-            fingerprint=fingerprint,
-            key=row["key"],
-            started_at=row["started_at"],
-            deadline=row["deadline"],
-            revision=row["revision"],
-            finished_at=row["finished_at"],
-        )
+            whole = run_row(self, row)
+            assert whole.snapshot is not None
+            assert whole.journal is not None
+            yield whole if before < max_bytes else whole._replace(snapshot=None, journal=None)
+            before += len(whole.snapshot.encode()) + len(whole.journal.encode())
 
     def _status_row(self, row: Row) -> StatusRow:
         saga, version, _ = definition_of(self, row["definition_id"])
-        state = orjson.loads(row["state"])
         open_incidents = [
             {"since": each["opened_at"]}
             | {field: each[field] for field in ("number", "step", "direction", "cause")}
-            for each in state.get("incidents", {}).values()
+            for (run_id, _), each in self.scan("incident")
+            if run_id == row["run_id"] and each["resolved_at"] is None
         ]
         return StatusRow(
             run_id=row["run_id"],
@@ -146,7 +130,31 @@ class RunModel(MemoryTransaction):
             saga=saga,
             version=version,
             key=row["key"],
-            result=orjson.dumps(state.get("result")).decode(),
-            compensation_cause=orjson.dumps(state.get("compensation_cause")).decode(),
+            result=row["result"] or "null",
+            cause=row["cause"] or "null",
             open_incidents=orjson.dumps(open_incidents).decode(),
         )
+
+
+def run_row(tx: MemoryTransaction, row: Row) -> RunRow:
+    """A run as its statement reads it: with its definition, and its journal after the snapshot."""
+    saga, version, fingerprint = definition_of(tx, row["definition_id"])
+    run_id, revision, journal = row["run_id"], row["snapshot_revision"], []
+    while (journal_row := tx.get("journal", (run_id, revision + 1))) is not None:
+        revision += 1
+        journal.append(journal_row["events"])
+    return RunRow(
+        definition_id=row["definition_id"],
+        wake_at=row["wake_at"],
+        snapshot=row["snapshot"] or "null",
+        snapshot_revision=row["snapshot_revision"],
+        journal=f"[{','.join(journal)}]",
+        revision=revision,
+        run_id=run_id,
+        saga=saga,
+        version=version,
+        fingerprint=fingerprint,
+        key=row["key"],
+        started_at=row["started_at"],
+        deadline=row["deadline"],
+    )

@@ -98,6 +98,7 @@ class World:
             "max_concurrent_runs": config.slots,
             "max_batch_bytes": config.batch_bytes,
             "run_cache_bytes": config.cache_bytes,
+            "run_snapshot_interval": config.snapshot_interval,
         }
         if config.retention:
             settings_changes |= RETENTION_SETTINGS

@@ -39,20 +39,22 @@ CREATE TABLE saga_engine.definition (
     CONSTRAINT definition_unique UNIQUE (name, version, fingerprint)
 )"""
 
+# A run is its journal. Its row has what is searched, and a snapshot once the journal is long, see
+# store/runs.py.
 _RUN = """
 CREATE TABLE saga_engine.run (
     run_id uuid PRIMARY KEY,
     started_at timestamptz NOT NULL,
-    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz,
     deadline timestamptz,
     wake_at timestamptz,
     definition_id integer NOT NULL,
-    revision integer NOT NULL,
     status text NOT NULL,
     key text,
-    input jsonb NOT NULL,
-    state jsonb NOT NULL
+    result jsonb,
+    cause jsonb,
+    snapshot jsonb,
+    snapshot_revision integer NOT NULL DEFAULT 0
 ) PARTITION BY RANGE (run_id)"""
 
 # The definition comes first, so that a worker reads only runs of definitions that it has.
@@ -90,16 +92,15 @@ CREATE TRIGGER announce_positions BEFORE INSERT ON saga_engine.journal
 _JOURNAL_ANNOUNCE_ALWAYS = """
 ALTER TABLE ONLY saga_engine.journal ENABLE ALWAYS TRIGGER announce_positions"""
 
-# A run is updated about five times, and runs that started together are updated together. With half
-# of each page free 85 of 100 updates of a batch were HOT, with a third of it free 65. At the
-# default
-# scale factor a partition of ten million runs would be vacuumed once every two million updates.
+# Most runs are updated once, when they finish. That changes an indexed column, so free space in the
+# page would not make it a HOT update. At the default scale factor a partition of ten million runs
+# would be vacuumed once every two million updates.
 _ADD_PARTITION = """
 CREATE FUNCTION saga_engine.add_partition(parent text, suffix text, bounds text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     storage text := CASE parent
-        WHEN 'run' THEN 'fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02,'
+        WHEN 'run' THEN 'autovacuum_vacuum_scale_factor = 0.02,'
             ' autovacuum_analyze_scale_factor = 0.02'
         ELSE 'autovacuum_vacuum_insert_scale_factor = 0.1' END;
 BEGIN

@@ -21,9 +21,15 @@ def evolve(run: Run | None, event: Event) -> Run:
     return after
 
 
-def replay(journal: Iterable[Event]) -> Run | None:
-    """Fold a journal; None when it is empty."""
-    run: Run | None = None
+def replay(journal: Iterable[Event], before: Run | None = None) -> Run | None:
+    """
+    Fold a journal; None when it is empty.
+
+    Args:
+        journal: the events after *before*, in order.
+        before: the run of a snapshot, which is changed; None: the journal begins with the run.
+    """
+    run = before
     for event in journal:
         if run is None:
             run = evolve(None, event)

@@ -52,6 +52,12 @@ class BatchSettings(BaseModel):
         " so that it need not read them again: about 15,000 runs of three small steps. 0 keeps"
         " none. Behind a connection pooler none is kept: it may lead to another server unseen",
     )
+    run_snapshot_interval: Count = Field(
+        100,
+        description="Number of rows of a run's journal after which a snapshot of the run is stored"
+        " with the next one. To read a run, a worker applies the rows after its snapshot: 100 rows"
+        " take about 3 milliseconds. Most runs finish before their first snapshot",
+    )
     max_batch_json_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         20_000,
         description="Maximum number of JSON values in the bodies of one transaction, counted as for"

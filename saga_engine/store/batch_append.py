@@ -42,7 +42,7 @@ class RunAppend:
 
     Args:
         stored_run: the run after the decisions, with the revision of its new row. FIRST_REVISION
-            starts the run.
+            starts the run. If its snapshot is of that revision too, the snapshot is written.
         journal_row: the new row. A wake-up at which nothing was due has a row without events.
         commands: what is sent because of it.
         new_key: the key that the start reserves; None: the run has none, or the transaction has
@@ -221,38 +221,51 @@ _IS_APPENDED = "= ANY (ARRAY(SELECT a.run_id FROM appended AS a))"
 
 _STARTED = f"""
     INSERT INTO saga_engine.run (run_id, started_at, finished_at, deadline, wake_at,
-        definition_id, revision, status, key, input, state)
+        definition_id, status, key, result, cause)
     SELECT s.run_id, s.started_at, s.finished_at, s.deadline, s.wake_at,
-        s.definition_id, s.revision, s.status, s.key, s.input::jsonb, s.state::jsonb
+        s.definition_id, s.status, s.key, s.result::jsonb, s.cause::jsonb
     FROM unnest(CAST(:s_run_id AS uuid[]), CAST(:s_started_at AS timestamptz[]),
         CAST(:s_finished_at AS timestamptz[]), CAST(:s_deadline AS timestamptz[]),
         CAST(:s_wake_at AS timestamptz[]), CAST(:s_definition_id AS integer[]),
-        CAST(:s_revision AS integer[]), CAST(:s_status AS text[]), CAST(:s_key AS text[]),
-        CAST(:s_input AS text[]), CAST(:s_state AS text[]))
+        CAST(:s_status AS text[]), CAST(:s_key AS text[]),
+        CAST(:s_result AS text[]), CAST(:s_cause AS text[]))
         AS s(run_id, started_at, finished_at, deadline, wake_at,
-            definition_id, revision, status, key, input, state)
+            definition_id, status, key, result, cause)
     WHERE s.run_id {_IS_APPENDED}"""  # noqa: S608 - constants
 
+# Times that move later are those of a winner of the fence.
+_NEXT_WAKE_AT = """
+    CASE
+        WHEN c.finished_at IS NOT NULL THEN NULL
+        WHEN c.wakes OR r.wake_at <= clock_timestamp() OR r.wake_at IS NULL
+            OR c.wake_at < r.wake_at THEN c.wake_at
+        ELSE r.wake_at END"""
+
+# Most steps change nothing here: then the row is neither locked nor written. If a claim of the
+# timer is committed meanwhile, the timer stays where the claim has moved it; its wake-up follows.
+#
 # The planner expects ten rows of an unnested parameter and would use a nested loop; the series
 # makes it expect a thousand, and hash them. The condition on the array is repeated, so that a plan
 # made while the table was empty reads only these rows when it is full.
 _CHANGED = f"""
     UPDATE saga_engine.run AS r
-    SET status = c.status, revision = c.revision, state = c.state::jsonb,
-        finished_at = c.finished_at, updated_at = clock_timestamp(),
-        wake_at = CASE
-            WHEN c.finished_at IS NOT NULL THEN NULL
-            WHEN c.wakes OR r.wake_at <= clock_timestamp() OR r.wake_at IS NULL
-                OR c.wake_at < r.wake_at THEN c.wake_at
-            ELSE r.wake_at END
+    SET status = c.status, finished_at = c.finished_at, wake_at = {_NEXT_WAKE_AT},
+        result = c.result::jsonb, cause = c.cause::jsonb,
+        snapshot = coalesce(c.snapshot::jsonb, r.snapshot),
+        snapshot_revision = CASE
+            WHEN c.snapshot IS NULL THEN r.snapshot_revision ELSE c.snapshot_revision END
     FROM ROWS FROM (
         unnest(CAST(:c_run_id AS uuid[]), CAST(:c_status AS text[]),
-            CAST(:c_revision AS integer[]), CAST(:c_state AS text[]),
             CAST(:c_finished_at AS timestamptz[]), CAST(:c_wake_at AS timestamptz[]),
-            CAST(:c_wakes AS boolean[])),
+            CAST(:c_result AS text[]), CAST(:c_cause AS text[]), CAST(:c_snapshot AS text[]),
+            CAST(:c_snapshot_revision AS integer[]), CAST(:c_wakes AS boolean[])),
         generate_series(1, cardinality(CAST(:c_run_id AS uuid[]))))
-        AS c(run_id, status, revision, state, finished_at, wake_at, wakes, ordinal)
+        AS c(run_id, status, finished_at, wake_at, result, cause, snapshot, snapshot_revision,
+            wakes, ordinal)
     WHERE r.run_id = c.run_id AND c.run_id {_IS_APPENDED}
+        AND (r.status <> c.status OR r.finished_at IS DISTINCT FROM c.finished_at
+            OR r.cause IS DISTINCT FROM c.cause::jsonb OR c.snapshot IS NOT NULL
+            OR r.wake_at IS DISTINCT FROM {_NEXT_WAKE_AT})
         AND r.run_id = ANY (CAST(:c_run_id AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""  # noqa: S608
 

@@ -12,14 +12,17 @@ A compensation was sent twice? Look at the journal of the run first (`saga-engin
 (decider/decision.py), or an operator's, after an `incident_resolved` (decider/operator.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import orjson
 
+from saga_engine.decider.commands import is_awaited
+from saga_engine.decider.run import Run
 from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store import runs
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Command, Direction
 
@@ -40,7 +43,6 @@ class CommandRow(NamedTuple):
     """The columns of a command that is claimed, in the order in which they are read."""
 
     id: int
-    is_awaited: bool
     created_at: datetime
     run_id: str
     saga: str
@@ -97,24 +99,38 @@ async def claim_stale(
     after its compensation has to refuse it.
 
     Args:
-        max_bytes: after that many bytes of payloads no further command is claimed.
+        max_bytes: after that many bytes of payloads no further command is claimed; their runs are
+            read in parts of that size.
     """
-    rows: Sequence[CommandRow] = (
-        await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "max_bytes": max_bytes})
-    ).all()
-    obsolete_ids = [row_id for row_id, is_awaited, *_ in rows if not is_awaited]
+    rows = await tx.execute(_CLAIM_STALE, {"age": age, "limit": limit, "max_bytes": max_bytes})
+    found = to_outbox_rows(rows)
+    run_ids = {each.command.run_id for each in found}
+    obsolete_ids = {
+        row_id
+        async for part in runs.read_readable(tx, run_ids, max_bytes=max_bytes)
+        for stored in part
+        for row_id in obsolete_row_ids(stored.run, found)
+    }
     if obsolete_ids:
         await tx.execute(_DELETE, {"ids": sorted(obsolete_ids)})
-    return to_stale_commands(rows)
+    return StaleCommands([each for each in found if each.id not in obsolete_ids], len(found))
 
 
-def to_stale_commands(rows: Sequence[CommandRow]) -> StaleCommands:
-    """Make commands, in the order of their ids, of the rows whose attempt the run awaits."""
-    claimed = [_outbox_row([row_id, *others]) for row_id, is_awaited, *others in rows if is_awaited]
-    return StaleCommands(sorted(claimed, key=lambda each: each.id), len(rows))
+def to_outbox_rows(rows: Iterable[CommandRow]) -> list[OutboxRow]:
+    """Make the rows of commands that were read, in the order of their ids."""
+    return sorted(map(_outbox_row, rows), key=lambda each: each.id)
 
 
-def _outbox_row(row: Sequence[Any]) -> OutboxRow:
+def obsolete_row_ids(run: Run, rows: Iterable[OutboxRow]) -> list[int]:
+    """Which of the rows are commands of this run that it no longer awaits."""
+    return [
+        each.id
+        for each in rows
+        if each.command.run_id == run.run_id and not is_awaited(run, each.command)
+    ]
+
+
+def _outbox_row(row: Iterable[Any]) -> OutboxRow:
     row_id, created_at, run_id, saga, version, step, direction, *others = row
     attempt, name, idempotency_key, payload, due_at = others
     command = Command(
@@ -149,11 +165,7 @@ _CLAIM_STALE = text(
         WHERE coalesce(claimed_at, created_at) <= clock_timestamp() - CAST(:age AS interval)
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) AS f) AS b
         WHERE b.before < :max_bytes))
-    RETURNING o.id, coalesce((
-            SELECT coalesce(r.state #> ARRAY['steps', o.step, o.direction]
-                @> jsonb_build_object('status', 'in_flight', 'attempts', o.attempt), false)
-            FROM saga_engine.run AS r WHERE r.run_id = o.run_id), true) AS awaited,
-        o.created_at, o.run_id::text, o.saga, o.version, o.step, o.direction,
+    RETURNING o.id, o.created_at, o.run_id::text, o.saga, o.version, o.step, o.direction,
         o.attempt, o.command, o.idempotency_key, o.payload::text, o.due_at"""
 )
 

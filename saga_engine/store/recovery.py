@@ -1,20 +1,28 @@
 """
 Sends commands in flight again, after the broker has lost messages or a backup was restored.
 
-Nothing is decided here: each attempt that a run awaits is added to the outbox once more, with the
-idempotency key that decider/commands.py makes (change both together). Each of these runs gets a row
-of its journal without events, because its timer is moved: a worker that decides about the run at
-the same time loses the race, or this transaction does and the run has its turn in the next one. The
-`outbox_resend` duty of a worker publishes the commands. A participant that has processed one before
-sends the same reply as then. Commands that were answered in the meantime are deleted.
+Nothing is decided here: each attempt that a run awaits is added to the outbox once more, as it was
+sent. Each of these runs gets a row of its journal without events, because its timer is moved: a
+worker that decides about the run at the same time loses the race, or this transaction does and the
+run has its turn in the next one. The `outbox_resend` duty of a worker publishes the commands. A
+participant that has processed one before sends the same reply as then. Commands that were answered
+in the meantime are deleted. A damaged run is left out.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from saga_engine.decider.commands import commands_in_flight
 from saga_engine.postgres.statement import Transaction, TransactionSource, text
+from saga_engine.store import runs
+from saga_engine.store.outbox import command_columns
+from saga_engine.store.runs import StoredRun
+from saga_engine.vocabulary import Command, Direction
 
 _PAGE_SIZE = 500  # runs in one transaction
+_PAGE_BYTES = 16 * 1024 * 1024  # of their journals that are read at once
 _NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -24,6 +32,9 @@ class ResendResult:
 
     runs: int
     commands: int
+
+    def plus(self, other: "ResendResult") -> "ResendResult":
+        return ResendResult(self.runs + other.runs, self.commands + other.commands)
 
 
 async def resend_in_flight(database: TransactionSource) -> ResendResult:
@@ -39,7 +50,7 @@ async def resend_in_flight(database: TransactionSource) -> ResendResult:
     Raises:
         StoreUnavailable: some commands may have been added; call it again.
     """
-    runs = commands = 0
+    resent = ResendResult(0, 0)
     after_run_id: str | None = _NIL_RUN_ID
     while after_run_id is not None:
         async with database.transaction() as tx:
@@ -47,9 +58,9 @@ async def resend_in_flight(database: TransactionSource) -> ResendResult:
         after_run_id = page[-1] if page else None
         while page:
             async with database.transaction() as tx:
-                resent, page = await _resend(tx, page)
-            runs, commands = runs + resent.runs, commands + resent.commands
-    return ResendResult(runs, commands)
+                resent_now, page = await _resend(tx, page)
+            resent = resent.plus(resent_now)
+    return resent
 
 
 async def _resend(tx: Transaction, run_ids: Sequence[str]) -> tuple[ResendResult, list[str]]:
@@ -60,9 +71,44 @@ async def _resend(tx: Transaction, run_ids: Sequence[str]) -> tuple[ResendResult
         return ResendResult(0, 0), sorted(unfinished)
     arguments = {"run_ids": fenced, "first": fenced[0], "last": fenced[-1]}
     await tx.execute(_DELETE_OUTBOX_ROWS, arguments)
-    runs = list((await tx.execute(_ADD_TO_OUTBOX, arguments)).scalars())
+    names = await _command_names(tx, fenced)
+    resent = ResendResult(0, 0)
+    async for part in runs.read_readable(tx, fenced, max_bytes=_PAGE_BYTES):
+        commands = [
+            command
+            for stored in part
+            for command in commands_in_flight(stored.run, names[stored.definition_id])
+        ]
+        await tx.execute(_ADD_TO_OUTBOX, _resent_columns(part, commands))
+        run_count = len({each.run_id for each in commands})
+        resent = resent.plus(ResendResult(run_count, len(commands)))
     await tx.execute(_POSTPONE_WAKE, arguments)
-    return ResendResult(len(set(runs)), len(runs)), sorted(unfinished.difference(fenced))
+    return resent, sorted(unfinished.difference(fenced))
+
+
+def _resent_columns(part: Collection[StoredRun], commands: Sequence[Command]) -> dict[str, Any]:
+    """Write the commands as rows of the outbox, with the whole timeout that each attempt had."""
+    runs_by_id = {stored.run.run_id: stored.run for stored in part}
+    progress = [
+        runs_by_id[each.run_id].steps[each.step].progress_of(each.direction) for each in commands
+    ]
+    timeouts = [each.due_at - each.sent_at for each in progress if each.due_at and each.sent_at]
+    return {**command_columns(commands), "timeout": timeouts}
+
+
+async def _command_names(
+    tx: Transaction, run_ids: Sequence[str]
+) -> dict[int, dict[tuple[str, Direction], str]]:
+    """The names of commands, by definition, of the definitions of these runs."""
+    names = defaultdict[int, dict[tuple[str, Direction], str]](dict)
+    for definition_id, step, action, compensation in await tx.execute(
+        _COMMAND_NAMES, {"run_ids": run_ids}
+    ):
+        names[definition_id] |= {
+            (step, Direction.ACTION): action,
+            (step, Direction.COMPENSATION): compensation,
+        }
+    return names
 
 
 async def unfinished_runs(tx: Transaction, after_run_id: str, limit: int) -> list[str]:
@@ -96,7 +142,9 @@ _FENCE = text(
     INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
     SELECT f.run_id, f.revision + 1, clock_timestamp(), drawn.first + f.place, '[]'
     FROM saga_engine.draw_positions(cardinality(CAST(:run_ids AS uuid[]))) AS drawn(first), (
-        SELECT r.run_id, r.revision, row_number() OVER (ORDER BY r.run_id) - 1 AS place
+        SELECT r.run_id, row_number() OVER (ORDER BY r.run_id) - 1 AS place, (
+            SELECT coalesce(max(j.revision), 0) FROM saga_engine.journal AS j
+            WHERE j.run_id = r.run_id) AS revision
         {_STILL_UNFINISHED_SQL}) AS f
     ORDER BY f.run_id
     ON CONFLICT (run_id, revision) DO NOTHING
@@ -108,41 +156,37 @@ _DELETE_OUTBOX_ROWS = text(
     "DELETE FROM saga_engine.outbox WHERE run_id = ANY (CAST(:run_ids AS uuid[]))"
 )
 
+_COMMAND_NAMES = text(
+    """
+    SELECT d.id, s.step ->> 'name', s.step ->> 'command', s.step ->> 'compensation'
+    FROM saga_engine.definition AS d, jsonb_array_elements(d.document -> 'steps') AS s(step)
+    WHERE d.id IN (
+        SELECT r.definition_id FROM saga_engine.run AS r
+        WHERE r.run_id = ANY (CAST(:run_ids AS uuid[])))"""
+)
+
 # `claimed_at` is -infinity: the duty claims the row at once, and the age of the outbox does not
 # rise.
 _ADD_TO_OUTBOX = text(
     """
     INSERT INTO saga_engine.outbox (run_id, due_at, version, attempt, saga, step, direction,
         command, idempotency_key, payload, claimed_at)
-    SELECT r.run_id,
-        clock_timestamp() + (
-            (w.progress ->> 'due_at')::timestamptz - (w.progress ->> 'sent_at')::timestamptz),
-        d.version, (w.progress ->> 'attempts')::integer, d.name, s.step ->> 'name', w.direction,
-        w.command,
-        concat_ws('/', r.run_id, s.step ->> 'name', w.direction,
-            coalesce(w.progress ->> 'round', '1')),
-        coalesce(w.progress -> 'payload', 'null')::json, '-infinity'
-    FROM saga_engine.run AS r
-    JOIN saga_engine.definition AS d ON d.id = r.definition_id,
-        jsonb_array_elements(d.document -> 'steps') AS s(step),
-        jsonb_extract_path(r.state, 'steps', s.step ->> 'name') AS at,
-        LATERAL (VALUES
-            ('action', s.step ->> 'command', at -> 'action'),
-            ('compensation', s.step ->> 'compensation', at -> 'compensation'))
-            AS w(direction, command, progress)
-    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
-        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)
-        AND w.progress ->> 'status' = 'in_flight'
-    ORDER BY r.run_id
-    RETURNING run_id::text"""
+    SELECT o.run_id, clock_timestamp() + o.timeout, o.version, o.attempt, o.saga, o.step,
+        o.direction, o.command, o.key, o.payload::json, '-infinity'
+    FROM unnest(CAST(:run_id AS uuid[]), CAST(:timeout AS interval[]),
+        CAST(:version AS integer[]), CAST(:attempt AS integer[]), CAST(:saga AS text[]),
+        CAST(:step AS text[]), CAST(:direction AS text[]), CAST(:command AS text[]),
+        CAST(:idempotency_key AS text[]), CAST(:payload AS text[])) WITH ORDINALITY
+        AS o(run_id, timeout, version, attempt, saga, step, direction, command, key, payload,
+            ordinal)
+    ORDER BY o.ordinal"""
 )
 
 # A minute more than the timeout, because the workers may have yet to be started.
 _POSTPONE_WAKE = text(
     """
     UPDATE saga_engine.run AS r
-    SET revision = r.revision + 1,
-        wake_at = greatest(r.wake_at, f.due_at + interval '1 minute')
+    SET wake_at = greatest(r.wake_at, f.due_at + interval '1 minute')
     FROM (
         SELECT u.run_id, min(o.due_at) AS due_at
         FROM unnest(CAST(:run_ids AS uuid[])) AS u(run_id)

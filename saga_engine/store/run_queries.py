@@ -72,8 +72,8 @@ async def list_runs(  # noqa: PLR0913 - one for each way to choose
     that time, and the primary key is the order.
 
     Args:
-        value_prefix: only runs with a text in their input or state that begins with it. It has no
-            index: with a status of unfinished runs it is fast, alone it reads every run.
+        value_prefix: only runs with a text in their journal that begins with it. It has no index:
+            with a status of unfinished runs it is fast, alone it reads every journal.
         before_run_id: the last run id of the previous page.
     """
     if value_prefix is None and key is None and (status is not None or saga is not None):
@@ -200,13 +200,15 @@ _FROM = """
     FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
 
 _SUMMARY = f"""
-    SELECT r.run_id::text AS run_id, d.name AS saga, d.version, r.key, r.revision,
-        r.started_at, r.updated_at, r.finished_at, r.deadline, r.status,
-        (SELECT count(*) FROM jsonb_object_keys(coalesce(r.state -> 'incidents', '{{}}')))
-            AS open_incidents,
-        coalesce(r.state -> 'result', 'null')::text AS result,
-        coalesce(r.state -> 'compensation_cause', 'null')::text AS cause
-    {_FROM}"""  # noqa: S608 - a constant
+    SELECT r.run_id::text AS run_id, d.name AS saga, d.version, r.key,
+        coalesce(last.revision, r.snapshot_revision) AS revision, r.started_at,
+        coalesce(last.recorded_at, r.started_at) AS updated_at, r.finished_at, r.deadline, r.status,
+        (SELECT count(*) FROM saga_engine.incident AS i
+            WHERE i.run_id = r.run_id AND i.resolved_at IS NULL) AS open_incidents,
+        coalesce(r.result, 'null')::text AS result, coalesce(r.cause, 'null')::text AS cause
+    {_FROM} LEFT JOIN LATERAL (
+        SELECT j.revision, j.recorded_at FROM saga_engine.journal AS j
+        WHERE j.run_id = r.run_id ORDER BY j.revision DESC LIMIT 1) AS last ON true"""  # noqa: S608 - a constant
 
 _FIND = text(f"{_SUMMARY} WHERE r.run_id = CAST(:run_id AS uuid)")
 
@@ -253,6 +255,6 @@ _COUNT = text(
         WHERE d.name = coalesce(CAST(:saga AS text), d.name) LIMIT :probe_limit) AS limited"""
 )
 
-_HAS_VALUE_PREFIX = (
-    "(strpos(r.input::text, :value_prefix) > 0 OR strpos(r.state::text, :value_prefix) > 0)"
-)
+_HAS_VALUE_PREFIX = """
+    EXISTS (SELECT FROM saga_engine.journal AS v
+        WHERE v.run_id = r.run_id AND strpos(v.events::text, :value_prefix) > 0)"""

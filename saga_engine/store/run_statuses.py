@@ -24,7 +24,7 @@ class StatusRow(NamedTuple):
     version: int
     key: str | None
     result: str
-    compensation_cause: str
+    cause: str
     open_incidents: str
 
 
@@ -58,7 +58,7 @@ def _run_status(run_id: str, columns: Sequence[Any]) -> RunResult:
 
 
 def failure_from_cause(cause: Any) -> Failure | None:
-    """Return why a run compensates, from `compensation_cause` in its state."""
+    """Return why a run compensates, from the column `cause`."""
     if cause is None:
         return None
     return from_data(CompensationCause, cause).as_failure
@@ -67,13 +67,11 @@ def failure_from_cause(cause: Any) -> Failure | None:
 _READ = text(
     """
     SELECT r.run_id::text, r.status, d.name, d.version, r.key,
-        coalesce(r.state -> 'result', 'null')::text,
-        coalesce(r.state -> 'compensation_cause', 'null')::text,
-        CASE WHEN r.state -> 'incidents' IS NULL THEN '[]' ELSE (
-            SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.value -> 'number',
-                'step', i.value -> 'step', 'direction', i.value -> 'direction',
-                'cause', i.value -> 'cause', 'since', i.value -> 'opened_at')), '[]')::text
-            FROM jsonb_each(r.state -> 'incidents') AS i) END
+        coalesce(r.result, 'null')::text, coalesce(r.cause, 'null')::text, (
+            SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.number, 'step', i.step,
+                'direction', i.direction, 'cause', i.cause, 'since', i.opened_at)), '[]')::text
+            FROM saga_engine.incident AS i
+            WHERE i.run_id = r.run_id AND i.resolved_at IS NULL)
     FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""

@@ -1,29 +1,34 @@
 """
-The rows of runs, read many at a time; `batch_append` writes them together with the journal.
+The runs, read many at a time from their journals; `batch_append` writes rows and journal together.
 
-No row is locked to be decided on: the journal is the fence between workers.
+A run is its journal: to read it is to apply its events. Its row has what runs are searched by, how
+it ended, and at times a snapshot, so that of a long journal only the rows after it are read. An
+ordinary step changes nothing in the row. No row is locked to be decided on: the journal is the
+fence between workers.
 
-`wake_at` is lazy: it moves to an earlier time, or when it has passed, and otherwise stays. So an
-ordinary step changes no indexed column and is a HOT update. A wake-up that comes too early computes
-the next one.
+`wake_at` is lazy: it moves to an earlier time, or when it has passed, and otherwise stays. A
+wake-up that comes too early computes the next one.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 
+from saga_engine.decider.events import Event
+from saga_engine.decider.evolve import replay
 from saga_engine.decider.run import Run
 from saga_engine.errors import StoreReadTooLarge
-from saga_engine.postgres.statement import Columns, Statement, Transaction, text
+from saga_engine.payload.serialization import to_data
+from saga_engine.postgres.statement import Columns, Transaction, text
+from saga_engine.store.event_data import deserialize_event
 from saga_engine.store.json_column import dumps
 from saga_engine.store.snapshot import restore_run, to_snapshot
-from saga_engine.vocabulary import Status
 
 UNLIMITED_BYTES = 2**62
-"""A limit that no sum of inputs and states reaches."""
+"""A limit that no sum of journals and snapshots reaches."""
 
 _TOO_LARGE = "The runs of this batch hold more than max_batch_bytes."
 
@@ -37,24 +42,32 @@ class StoredRun:
     A run, the definition it is pinned to, and when its next timer is due.
 
     `revision` is the number of rows of its journal: each batch that decides about the run appends
-    one. `size` is about how many bytes of JSON the run has.
+    one. `snapshot_revision` is that of the stored snapshot; 0: there is none. `size` is about how
+    many bytes of JSON the run has.
     """
 
     run: Run
     definition_id: int
     wake_at: datetime | None
     revision: int
+    snapshot_revision: int = 0
     size: int = field(default=0, compare=False)
 
 
 class RunRow(NamedTuple):
-    """The columns of a run, and of its definition, in the order in which they are read."""
+    """
+    The columns of a run, of its definition and its journal, in the order in which they are read.
+
+    `snapshot` is `null` without one, and `journal` a list of the rows after it, each a list of
+    events. Both are None beyond the limit of bytes.
+    """
 
     definition_id: int
     wake_at: datetime | None
-    state: str | None
-    input: str | None
-    status: str
+    snapshot: str | None
+    snapshot_revision: int
+    journal: str | None
+    revision: int
     run_id: str
     saga: str
     version: int
@@ -62,8 +75,6 @@ class RunRow(NamedTuple):
     key: str | None
     started_at: datetime
     deadline: datetime | None
-    revision: int
-    finished_at: datetime | None
 
 
 async def database_now(tx: Transaction) -> datetime:
@@ -79,8 +90,8 @@ async def read(
     Read the runs that exist, without locking them.
 
     Args:
-        max_bytes: how many bytes of inputs and states are read at most, not counting the last run.
-            Of 0 or less nothing is read.
+        max_bytes: how many bytes of journals and snapshots are read at most, not counting the last
+            run. Of 0 or less nothing is read.
 
     Raises:
         StoreReadTooLarge: the runs hold more.
@@ -104,6 +115,30 @@ def bytes_within(stored_runs: Iterable[StoredRun], max_bytes: int) -> int:
             raise StoreReadTooLarge(_TOO_LARGE)
         size += each.size
     return size
+
+
+async def read_readable(
+    tx: Transaction, run_ids: Collection[str], *, max_bytes: int
+) -> AsyncIterator[Collection[StoredRun]]:
+    """
+    Read the runs that exist, in parts; a damaged one is left out.
+
+    Args:
+        max_bytes: how many bytes of journals and snapshots are read at once, not counting the last
+            run; at least 1.
+    """
+    parts = [sorted(run_ids)] if run_ids else []
+    while parts:
+        part = parts.pop()
+        arguments = {**run_id_arguments(part), "max_bytes": max_bytes}
+        rows = (await tx.execute(_READ, arguments)).all()
+        try:
+            found = to_stored_runs(rows)
+        except Exception:  # noqa: BLE001 - too large together, or one is damaged
+            middle = len(part) // 2
+            parts += [part[middle:], part[:middle]] if middle else []
+        else:
+            yield found.values()
 
 
 async def lockable(tx: Transaction, run_ids: Collection[str]) -> set[str]:
@@ -136,101 +171,123 @@ def new_run_columns(new: Sequence[StoredRun]) -> Columns:
     """Write new runs as rows, in the order of their ids."""
     rows = sorted(new, key=_run_id)
     return {
-        **changed_run_columns(rows),
+        **_common_columns(rows),
         "definition_id": [row.definition_id for row in rows],
         "key": [row.run.key for row in rows],
-        "input": [dumps(row.run.input) for row in rows],
         "started_at": [row.run.started_at for row in rows],
         "deadline": [row.run.deadline for row in rows],
     }
 
 
 def changed_run_columns(changed: Sequence[StoredRun]) -> dict[str, list[Any]]:
-    """Write what changes in runs as rows, in the order of their ids."""
+    """
+    Write what may change in the rows of runs, in the order of their ids.
+
+    The snapshot of a run is written if it is that of its revision.
+    """
     rows = sorted(changed, key=_run_id)
     return {
+        **_common_columns(rows),
+        "snapshot": [
+            dumps(to_snapshot(row.run)) if row.snapshot_revision == row.revision else None
+            for row in rows
+        ],
+        "snapshot_revision": [row.snapshot_revision for row in rows],
+    }
+
+
+def _common_columns(rows: Sequence[StoredRun]) -> dict[str, list[Any]]:
+    return {
         "run_id": [row.run.run_id for row in rows],
-        "revision": [row.revision for row in rows],
         "status": [row.run.status.value for row in rows],
-        "state": [dumps(to_snapshot(row.run)) for row in rows],
         "finished_at": [row.run.finished_at for row in rows],
         "wake_at": [row.wake_at for row in rows],
+        "result": [None if row.run.result is None else dumps(row.run.result) for row in rows],
+        "cause": [
+            None if cause is None else dumps(to_data(cause))
+            for cause in (row.run.compensation_cause for row in rows)
+        ],
     }
 
 
 def to_stored_runs(rows: Iterable[RunRow]) -> dict[str, StoredRun]:
-    """Make runs, by run id, of rows that `within_bytes` has read."""
-    found = {}
-    for (
-        definition_id,
-        wake_at,
-        state,
-        input_json,
-        status,
-        run_id,
-        saga,
-        version,
-        fingerprint,
-        key,
-        started_at,
-        deadline,
-        revision,
-        finished_at,
-    ) in rows:
-        if state is None or input_json is None:
-            raise StoreReadTooLarge(_TOO_LARGE)
-        identity = Run(
-            run_id=run_id,
-            saga=saga,
-            version=version,
-            fingerprint=fingerprint,
-            key=key,
-            input=orjson.loads(input_json),
-            started_at=started_at,
-            deadline=deadline,
-            status=Status(status),
-            finished_at=finished_at,
-        )
-        run = restore_run(identity, orjson.loads(state))
-        size = len(state) + len(input_json)
-        found[run_id] = StoredRun(
-            run=run, definition_id=definition_id, wake_at=wake_at, revision=revision, size=size
-        )
-    return found
+    """
+    Make runs, by run id, of rows that `_READ` has read.
+
+    Raises:
+        StoreReadTooLarge: of one only the existence was read.
+    """
+    return {each.run.run_id: each for each in map(_to_stored_run, rows)}
+
+
+def _to_stored_run(row: Iterable[Any]) -> StoredRun:
+    definition_id, wake_at, snapshot, snapshot_revision, journal, revision, *identity = row
+    if snapshot is None or journal is None:
+        raise StoreReadTooLarge(_TOO_LARGE)
+    before = _restored_run(orjson.loads(snapshot), identity) if snapshot_revision else None
+    run = replay(_events(journal), before)
+    assert run is not None, "a run has a journal or a snapshot"
+    return StoredRun(
+        run=run,
+        definition_id=definition_id,
+        wake_at=wake_at,
+        revision=revision,
+        snapshot_revision=snapshot_revision,
+        size=len(snapshot) + len(journal),
+    )
+
+
+def _restored_run(snapshot: dict[str, Any], identity: Sequence[Any]) -> Run:
+    run_id, saga, version, fingerprint, key, started_at, deadline = identity
+    without_state = Run(
+        run_id=run_id,
+        saga=saga,
+        version=version,
+        fingerprint=fingerprint,
+        key=key,
+        input=None,
+        started_at=started_at,
+        deadline=deadline,
+    )
+    return restore_run(without_state, snapshot)
+
+
+def _events(journal: str) -> Iterator[Event]:
+    for row in orjson.loads(journal):
+        for event in row:
+            yield deserialize_event(event["type"], event["data"])
 
 
 _DATABASE_NOW = text("SELECT clock_timestamp()")
 
-RUN_COLUMNS = """
-    r.definition_id, r.wake_at, r.state::text AS state, r.input::text AS input, r.status,
-    r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline,
-    r.revision, r.finished_at"""
-
-_RUN_COLUMNS_FROM = f"""{RUN_COLUMNS}
-FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id"""
+# The bounds are repeated for the journal: they prune its partitions too.
+_RUN_COLUMNS = """
+    r.definition_id, r.wake_at, coalesce(r.snapshot::text, 'null') AS snapshot, r.snapshot_revision,
+    coalesce(j.rows, '[]') AS journal, coalesce(j.revision, r.snapshot_revision) AS revision,
+    r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline
+FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id,
+    LATERAL (
+        SELECT '[' || string_agg(t.events::text, ',' ORDER BY t.revision) || ']' AS rows,
+            max(t.revision) AS revision
+        FROM saga_engine.journal AS t
+        WHERE t.run_id = r.run_id AND t.revision > r.snapshot_revision
+            AND t.run_id >= CAST(:first AS uuid) AND t.run_id <= CAST(:last AS uuid)) AS j"""
 
 _RUN_ID_IN = """
     WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 
-# The first run is always read. Of a run beyond the limit only its existence is read, and its state
-# is null. The rows come in the order of the inner query, which locks them.
-_WITHIN_BYTES_SQL = """
-    SELECT definition_id, wake_at, CASE WHEN before < :max_bytes THEN state END,
-        CASE WHEN before < :max_bytes THEN input END, status,
-        run_id, name, version, fingerprint, key, started_at, deadline, revision, finished_at
+# A run is read while those before it are below the limit; of the others only the existence.
+_READ = text(
+    f"""
+    SELECT definition_id, wake_at, CASE WHEN before < :max_bytes THEN snapshot END,
+        snapshot_revision, CASE WHEN before < :max_bytes THEN journal END, revision,
+        run_id, name, version, fingerprint, key, started_at, deadline
     FROM (
-        SELECT *, coalesce(sum(octet_length(state) + octet_length(input)) OVER (
+        SELECT *, coalesce(sum(octet_length(snapshot) + octet_length(journal)) OVER (
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-        FROM ({}) AS found) AS counted"""
-
-
-def within_bytes(query: str) -> Statement:
-    """Make a statement of a query for `RUN_COLUMNS` that reads at most `:max_bytes`."""
-    return text(_WITHIN_BYTES_SQL.format(query))
-
-
-_READ = within_bytes(f"SELECT {_RUN_COLUMNS_FROM} {_RUN_ID_IN}")
+        FROM (SELECT {_RUN_COLUMNS} {_RUN_ID_IN}) AS found) AS counted"""  # noqa: S608 - constants
+)
 
 _LOCK_FREE = text(
     f"SELECT r.run_id::text FROM saga_engine.run AS r {_RUN_ID_IN} FOR UPDATE SKIP LOCKED"  # noqa: S608

@@ -1,8 +1,9 @@
 """
-The state of a run as one JSON document, beside the columns of its row.
+The state of a run at one revision, as one JSON document.
 
-A Run has fields with columns of their own (ids, input, revision, status, times); the others are its
-snapshot. `to_snapshot` and `restore_run` are the two directions.
+What never changes in a run (ids, key, deadline) has columns of its own; the other fields are its
+snapshot. `to_snapshot` and `restore_run` are the two directions. The events after that revision are
+applied to the restored run.
 """
 
 from collections.abc import Mapping
@@ -12,14 +13,17 @@ from saga_engine.decider.run import Run
 from saga_engine.payload.serialization import read_fields, replace_fields, to_data
 
 SNAPSHOT_FIELDS = (
+    "input",
+    "status",
     "steps",
     "stop_cause",
     "compensation_cause",
     "incidents",
     "incident_count",
     "result",
+    "finished_at",
 )
-"""The fields of a Run that are stored as its snapshot; the others have columns of their own."""
+"""The fields of a Run that are stored as its snapshot; the others never change."""
 
 
 def to_snapshot(run: Run) -> dict[str, Any]:
@@ -31,6 +35,6 @@ def restore_run(identity: Run, snapshot: Mapping[str, Any]) -> Run:
     """
     Give *identity* the state that `to_snapshot` made, after it was stored as JSON.
 
-    *identity* has the fields with columns of their own.
+    *identity* has the fields that never change.
     """
     return replace_fields(identity, **read_fields(Run, snapshot))

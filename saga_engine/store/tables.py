@@ -60,21 +60,20 @@ run = Table(
     metadata,
     Column("run_id", _uuid(), primary_key=True),
     Column("started_at", _timestamptz(), nullable=False),
-    Column("updated_at", _timestamptz(), nullable=False, server_default=func.clock_timestamp()),
     Column("finished_at", _timestamptz()),
     Column("deadline", _timestamptz()),
     Column("wake_at", _timestamptz()),
     Column("definition_id", Integer, nullable=False),
-    Column("revision", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("key", Text),
-    Column("input", JSONB, nullable=False),
-    Column("state", JSONB, nullable=False),
+    Column("result", JSONB),
+    Column("cause", JSONB),
+    Column("snapshot", JSONB),
+    Column("snapshot_revision", Integer, nullable=False, server_default=text("0")),
     postgresql_partition_by="RANGE (run_id)",
 )
-# Neither index has a column that an ordinary step changes, so an ordinary step is a HOT update
-# (PostgreSQL manual, 73.7). Both begin with the definition, so that runs of other definitions are
-# not read.
+# An ordinary step changes no column of a run. Both indexes begin with the definition, so that runs
+# of other definitions are not read.
 Index(
     "run_wake",
     run.c.definition_id,

@@ -95,7 +95,7 @@ async def flush_changes(
     other_rows, unroutable_ids = _other_rows(changes), changes.unroutable_ids
     if other_rows or unroutable_ids:
         await tx.begin()
-    result = await _append_runs(tx, changes, [*confirmed_ids, *unroutable_ids])
+    result = await _append_runs(tx, changes, settings, [*confirmed_ids, *unroutable_ids])
     if result is not None and result.lost:
         if tx.has_started:
             raise RunsChanged(result.lost)
@@ -106,9 +106,9 @@ async def flush_changes(
 
 
 async def _append_runs(
-    tx: StoreTransaction, changes: ChangeSet, confirmed_ids: Sequence[int]
+    tx: StoreTransaction, changes: ChangeSet, settings: Settings, confirmed_ids: Sequence[int]
 ) -> AppendResult | None:
-    appends = _run_appends(changes)
+    appends = _run_appends(changes, settings.run_snapshot_interval)
     appended_ids = {each.journal_row.run_id for each in appends}
     unchanged = {
         run_id: changes.runs[run_id].revision
@@ -126,18 +126,25 @@ async def _append_runs(
     return result
 
 
-def _run_appends(changes: ChangeSet) -> list[RunAppend]:
+def _run_appends(changes: ChangeSet, snapshot_interval: int) -> list[RunAppend]:
     """One entry for each run with a decision, or whose timers were processed."""
     by_run: dict[str, list[AppliedDecision]] = {
         run_id: [] for run_id in sorted(changes.woken_run_ids)
     }
     for decision in changes.after_commit.decisions:
         by_run.setdefault(decision.after.run_id, []).append(decision)
-    return [_run_append(run_id, decisions, changes) for run_id, decisions in by_run.items()]
+    return [
+        _run_append(
+            _next_revision(changes.runs[run_id], decisions, snapshot_interval), decisions, changes
+        )
+        for run_id, decisions in by_run.items()
+    ]
 
 
-def _run_append(run_id: str, decisions: Sequence[AppliedDecision], changes: ChangeSet) -> RunAppend:
-    stored = _with_next_revision(changes.runs[run_id], decisions)
+def _run_append(
+    stored: StoredRun, decisions: Sequence[AppliedDecision], changes: ChangeSet
+) -> RunAppend:
+    run_id = stored.run.run_id
     return RunAppend(
         stored_run=stored,
         journal_row=NewJournalRow(
@@ -154,10 +161,16 @@ def _run_append(run_id: str, decisions: Sequence[AppliedDecision], changes: Chan
     )
 
 
-def _with_next_revision(stored: StoredRun, decisions: Sequence[AppliedDecision]) -> StoredRun:
-    """A run that starts in this batch has its first revision already."""
-    is_started_here = bool(decisions) and decisions[0].before is None
-    return stored if is_started_here else replace(stored, revision=stored.revision + 1)
+def _next_revision(
+    stored: StoredRun, decisions: Sequence[AppliedDecision], snapshot_interval: int
+) -> StoredRun:
+    """The run with the revision of its new row; one that starts in this batch has it already."""
+    if decisions and decisions[0].before is None:
+        return stored
+    revision, snapshot_revision = stored.revision + 1, stored.snapshot_revision
+    if revision - snapshot_revision > snapshot_interval and not stored.run.status.is_finished:
+        snapshot_revision = revision
+    return replace(stored, revision=revision, snapshot_revision=snapshot_revision)
 
 
 def _other_rows(changes: ChangeSet) -> _OtherRows:

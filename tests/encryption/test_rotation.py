@@ -287,7 +287,7 @@ async def test_a_plain_recorded_start_is_encrypted_when_it_is_accepted(services)
         again = await start_in_transaction(
             tx.connection, "order", Order(), key="o-1", settings=services.own("k1")
         )
-        columns = await tx.execute(text("SELECT input::text FROM saga_engine.run"))
+        columns = await tx.execute(text("SELECT r::text FROM saga_engine.run AS r"))
         assert not contains_secret([*map(repr, recorded), *columns.scalars()])
     assert again.existing
 

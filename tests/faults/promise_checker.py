@@ -19,7 +19,7 @@ from saga_engine.errors import BrokerError
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
-from saga_engine.store import incidents, journal, outbox, runs
+from saga_engine.store import incidents, journal, outbox, run_queries, runs
 from saga_engine.store.database import Database
 from saga_engine.vocabulary import Status
 from tests.faults import workload
@@ -138,7 +138,8 @@ class PromiseChecker:
                 continue
             findings.statuses[request.saga, detail.stored_run.run.status.value] += 1
             try:
-                check_run(detail, detail.revisions, detail.runs_with_incident)  # P1, P2, P3, P5
+                # P1, P2, P3, P5
+                check_run(detail, detail.summary, detail.revisions, detail.runs_with_incident)
             except AssertionError as error:
                 findings.violations.append((str(error)[:600], _run_interval(detail.stored_run.run)))
             _check_no_incident(findings, detail, request)
@@ -182,12 +183,13 @@ class PromiseChecker:
 @dataclass
 class RunDetails:
     """
-    A run, its journal, its saga's document, its incidents, and all runs with open incidents.
+    A run, its columns, its journal, its saga's document, its incidents; all runs with open ones.
 
     `revisions` are those of the rows of its journal; a row may have no events.
     """
 
     stored_run: runs.StoredRun
+    summary: run_queries.RunSummary
     revisions: list[int]
     journal: list[journal.StoredEvent]
     document: dict
@@ -199,6 +201,8 @@ async def _details(database: Database, run_ids):
     async with database.transaction() as tx:
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
         stored = await runs.read(tx, run_ids)
+        found = [await run_queries.find(tx, run_id) for run_id in stored]
+        summaries = {each.run_id: each for each in found if each is not None}
         events = defaultdict[str, list[journal.StoredEvent]](list)
         revisions = defaultdict[str, list[int]](list)
         for run_id, *values in await tx.execute(_JOURNAL, {"run_ids": list(run_ids)}):
@@ -215,6 +219,7 @@ async def _details(database: Database, run_ids):
     return {
         run_id: RunDetails(
             each,
+            summaries[run_id],
             revisions[run_id],
             events[run_id],
             _document(SAGAS[each.run.saga]),

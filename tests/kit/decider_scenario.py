@@ -222,6 +222,9 @@ def assert_replays(journal: list[Event], run: Run) -> None:
     assert replay(deserialize_event(name, data) for name, data in pages) == run
     blank = replace(
         run,
+        input=None,
+        status=Status.RUNNING,
+        finished_at=None,
         steps={},
         stop_cause=None,
         compensation_cause=None,

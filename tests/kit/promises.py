@@ -33,7 +33,7 @@ async def check_promises(database, *, settled=True):
         for summary in await run_queries.list_runs(tx, limit=_MAX_RUNS):
             detail = await run_queries.read_detail(tx, summary.run_id)
             runs[summary.run_id] = detail
-            check_run(detail, revisions[summary.run_id], waiting if settled else None)
+            check_run(detail, summary, revisions[summary.run_id], waiting if settled else None)
     return runs
 
 
@@ -43,11 +43,12 @@ _REVISIONS = text(
 )
 
 
-def check_run(detail, revisions, open_incidents=None):
+def check_run(detail, summary, revisions, open_incidents=None):
     """
     Assert the promises of one run.
 
     Args:
+        summary: its columns, as `run_queries` reads them.
         detail: with `stored`, `journal` and `document`, as `reading.show` gives them.
         revisions: of the rows of its journal; a row may have no events.
         waiting: the runs with an open incident, once nothing is in flight any more: then P1 is
@@ -56,6 +57,7 @@ def check_run(detail, revisions, open_incidents=None):
     if open_incidents is not None:
         _check_finished_or_incident(detail, open_incidents)
     _check_replay(detail, revisions)
+    _check_columns(detail.stored_run, summary)
     _check_effects(detail)
 
 
@@ -74,6 +76,25 @@ def _check_replay(detail, revisions):
     assert positions == sorted(set(positions)), f"P5: {positions}"
     replayed = replay(deserialize_event(each.type, each.data) for each in detail.journal)
     assert replayed == run, f"P5:\n{replayed}\n{run}"
+
+
+def _check_columns(stored, summary):
+    """P5: what runs are searched by, and how they ended, is as their journal says."""
+    run, cause = stored.run, stored.run.compensation_cause
+    columns = [summary.status, summary.key, summary.started_at, summary.finished_at]
+    columns += [summary.deadline, summary.result, summary.failure, summary.open_incidents]
+    expected = [run.status, run.key, run.started_at, run.finished_at]
+    expected += [run.deadline, run.result, cause and cause.as_failure, len(run.incidents)]
+    assert columns == expected, f"P5: the columns {columns} of {run}"
+    assert not (run.status.is_finished and stored.wake_at), f"P5: a finished run wakes up: {run}"
+    due = [
+        progress.due_at
+        for step in run.steps.values()
+        for progress in (step.action, step.compensation)
+        if progress.due_at is not None
+    ]
+    if due and not run.status.is_finished:
+        assert stored.wake_at is not None, f"P5: no timer of {run}"
 
 
 def _check_effects(detail):

@@ -164,7 +164,7 @@ _INSERT_JOURNAL = text(
 
 _INSERT_RUNS = text(
     """
-    INSERT INTO saga_engine.run (run_id, started_at, definition_id, revision, status, input, state)
-    SELECT r.run_id, now(), CAST(:definition_id AS integer), 1, r.status, '{}', '{}'
+    INSERT INTO saga_engine.run (run_id, started_at, definition_id, status)
+    SELECT r.run_id, now(), CAST(:definition_id AS integer), r.status
     FROM unnest(CAST(:run_id AS uuid[]), CAST(:status AS text[])) AS r(run_id, status)"""
 )

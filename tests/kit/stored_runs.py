@@ -154,7 +154,12 @@ async def insert_run(
 
 
 async def apply_trigger(
-    tx: StoreTransaction, run_id: str, trigger: Trigger, *, with_commands: bool = False
+    tx: StoreTransaction,
+    run_id: str,
+    trigger: Trigger,
+    *,
+    with_commands: bool = False,
+    with_snapshot: bool = False,
 ) -> Decision:
     """Decide a trigger of a run and store the result, as a worker does."""
     now = await tx.database_now()
@@ -167,7 +172,11 @@ async def apply_trigger(
         revision=before.revision + 1,
         commands=sends(decision) if with_commands else (),
     )
+    if with_snapshot:
+        stored = replace(append.stored_run, snapshot_revision=append.stored_run.revision)
+        append = replace(append, stored_run=stored)
     await append_run(tx, append)
+    await tx.record_incidents([(run_id, event) for event in decision.events])
     return decision
 
 

@@ -78,6 +78,7 @@ def config_for(seed, runs):
         retention=seed % 6 == 0,
         batch_bytes=1000 if seed % 7 == 0 else SETTINGS.max_batch_bytes,
         cache_bytes=0 if seed % 7 == 0 else 20_000 if seed % 3 == 1 else SETTINGS.run_cache_bytes,
+        snapshot_interval=(1, 3, SETTINGS.run_snapshot_interval)[seed % 3],
         freezes=seed % 8 in EVENT_SEEDS,
         projectors=2 if seed % 8 in EVENT_SEEDS else 0,
         faulty_projection=seed % 8 == EVENT_SEEDS[1],

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -38,6 +39,7 @@ from saga_engine.protocol.message import Delivery
 from saga_engine.protocol.run_result import result_of_run
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
+from saga_engine.store import runs as store_runs
 from saga_engine.store.batch_append import AppendResult, BatchAppend, RunAppend
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
 from saga_engine.store.interfaces import StoreTransaction
@@ -45,6 +47,7 @@ from saga_engine.store.journal import NewDecision, NewJournalRow
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.pending_requests import NewRequest, PendingRequest, PendingStart
 from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
+from saga_engine.store.snapshot import to_snapshot
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
 from saga_engine.vocabulary import Command, Direction, IgnoredReason, Outcome, Status
@@ -77,6 +80,7 @@ from saga_engine.worker.work_item import (
     is_timer,
     start_of,
 )
+from simulation.append_model import AppendModel
 from simulation.barrier_model import BarrierModel
 from simulation.memory_store import MemoryStoreTransaction
 from simulation.partition_model import month_of_run
@@ -261,6 +265,30 @@ def _at_revision(append: RunAppend, current: StoredRun | None) -> RunAppend:
         stored_run=replace(append.stored_run, revision=revision),
         journal_row=replace(append.journal_row, revision=revision),
     )
+
+
+@planted_bug("P5")
+def leave_the_status_out_of_a_snapshot(plant: BugPatcher) -> None:
+    """A snapshot has no status, as if the column of the run were that of the snapshot."""
+
+    def without_status(run: Run) -> dict[str, Any]:
+        return {name: each for name, each in to_snapshot(run).items() if name != "status"}
+
+    plant.replace(store_runs, "to_snapshot", without_status)
+
+
+@planted_bug("P5")
+def leave_the_row_of_a_finished_run(plant: BugPatcher) -> None:
+    """The row of a run is written only if its timer moves."""
+    change = AppendModel._changed_row
+
+    def only_timers(self: AppendModel, new: Row) -> Row | None:
+        old, changed = self.get("run", new["run_id"]), change(self, new)
+        if old is None or changed is None or old["wake_at"] == changed["wake_at"]:
+            return None
+        return {**old, "wake_at": changed["wake_at"]}
+
+    plant.replace(AppendModel, "_changed_row", only_timers)
 
 
 @planted_bug("P6")

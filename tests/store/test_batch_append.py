@@ -5,13 +5,18 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
+from sqlalchemy import text
+
 from saga_engine.decider.decide import decide
-from saga_engine.decider.triggers import WakeUp
+from saga_engine.decider.triggers import ReplyReceived, WakeUp
+from saga_engine.protocol.run_result import result_of_run
 from saga_engine.store.batch_append import BatchAppend, NewKey, RunAppend
 from saga_engine.store.business_keys import KeyRequest
+from saga_engine.store.database import Database
 from saga_engine.store.journal import NewDecision
 from saga_engine.store.pending_requests import NewRequest, RequestKind
-from saga_engine.vocabulary import Status
+from saga_engine.store.sql_store import SqlStoreTransaction
+from saga_engine.vocabulary import Direction, Outcome, Status
 from tests.kit.stored_runs import (
     CHARGED,
     DECLINED,
@@ -29,6 +34,10 @@ from tests.kit.stored_runs import (
 from tests.kit.stores import RequesterStore, RequesterTransaction, read_events
 
 NOW = timedelta(0)
+
+RELEASED = ReplyReceived(
+    step="reserve", direction=Direction.COMPENSATION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
+)
 
 
 async def start_append(
@@ -273,3 +282,51 @@ async def test_the_position_and_the_time_follow_from_the_database(
         assert all(result.written_bytes[run_of(each)] > 0 for each in appends)
         stored = await tx.read_runs(list(map(run_of, appends)))
     assert {each.run.status for each in stored.values()} == {Status.RUNNING}
+
+
+async def test_an_ordinary_step_writes_no_row_of_a_run(database: Database, definition_id: int):
+    async with database.transaction() as tx:
+        run = await insert_run(SqlStoreTransaction(tx), definition_id)
+    async with database.transaction() as tx:
+        await apply_trigger(SqlStoreTransaction(tx), run.run_id, RESERVED)
+        assert (await tx.execute(UPDATED_RUNS)).scalar_one() == 0
+        await apply_trigger(SqlStoreTransaction(tx), run.run_id, CHARGED)
+        assert (await tx.execute(UPDATED_RUNS)).scalar_one() == 1
+
+
+UPDATED_RUNS = text(
+    "SELECT sum(n_tup_upd)::int FROM pg_stat_xact_user_tables"
+    " WHERE schemaname = 'saga_engine' AND relname LIKE 'run\\_%'"
+)
+
+
+async def test_a_run_that_ends_and_goes_on_in_one_batch_has_the_columns_of_its_journal(
+    store: RequesterStore, definition_id: int
+):
+    """Its status is the same as before, and why it compensates is not."""
+    async with store.transaction() as tx:
+        run = (await insert_run(tx, definition_id)).run_id
+        for trigger in (RESERVED, DECLINED):
+            await apply_trigger(tx, run, trigger)
+        before, now = (await tx.read_runs([run]))[run], await tx.database_now()
+        compensated = decide(ORDERS, before.run, RELEASED, now)
+        late = decide(ORDERS, compensated.run, CHARGED, now)
+        assert late.run is not None
+        assert [each and each.status for each in (before.run, compensated.run, late.run)] == [
+            Status.COMPENSATING,
+            Status.COMPENSATED,
+            Status.COMPENSATING,
+        ]
+        await append_run(
+            tx,
+            run_append(
+                compensated,
+                late,
+                definition_id=definition_id,
+                recorded_at=now,
+                revision=before.revision + 1,
+            ),
+        )
+        status = (await tx.read_statuses([run]))[run]
+    assert status == result_of_run(late.run)
+    assert status.error != result_of_run(before.run).error

@@ -35,11 +35,11 @@ AT_MOST = 500  # Rows read for one page or one batch.
 
 MANY = text(
     """
-    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, deadline, wake_at,
-        definition_id, revision, status, key, input, state)
+    INSERT INTO saga_engine.run (run_id, started_at, finished_at, deadline, wake_at, definition_id,
+        status, key, result, cause)
     SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
-        r.started_at, r.updated_at, r.finished_at, r.deadline, r.wake_at,
-        r.definition_id, r.revision, r.status, 'key-' || n, r.input, r.state
+        r.started_at, r.finished_at, r.deadline, r.wake_at, r.definition_id,
+        r.status, 'key-' || n, r.result, r.cause
     FROM saga_engine.run AS r, generate_series(1, :number) AS n
     WHERE r.run_id = CAST(:run_id AS uuid)"""
 )

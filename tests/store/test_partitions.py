@@ -64,7 +64,7 @@ async def test_no_partition_is_added_while_the_default_partition_is_large(
     """PostgreSQL would read all of it, and block every worker meanwhile."""
     async with database.transaction() as tx:
         run = await insert_run(SqlStoreTransaction(tx), definition_id)
-        await tx.execute(STRAYS, {"run_id": run.run_id, "number": 9_000})
+        await tx.execute(STRAYS, {"run_id": run.run_id, "number": 18_000})
         await add_past_month(tx)
         locks = text(
             "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
@@ -337,11 +337,9 @@ async def test_without_a_retention_nothing_is_dropped(database: Database, defini
 
 MANY_OF_ITS_MONTH = text(
     """
-    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
-        revision, status, input, state)
+    INSERT INTO saga_engine.run (run_id, started_at, finished_at, definition_id, status, result)
     SELECT (left(r.run_id::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, r.started_at,
-        r.updated_at, r.finished_at, r.definition_id, r.revision, 'completed',
-        to_jsonb(repeat(md5(n::text), 30)), '{}'
+        r.finished_at, r.definition_id, 'completed', to_jsonb(repeat(md5(n::text), 30))
     FROM saga_engine.run AS r, generate_series(1, :number) AS n
     WHERE r.run_id = CAST(:run_id AS uuid)"""
 )
@@ -355,10 +353,9 @@ UNSUMMARIZED = text(
 
 STRAYS = text(
     """
-    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
-        revision, status, input, state)
-    SELECT gen_random_uuid(), r.started_at, r.updated_at, clock_timestamp(), r.definition_id,
-        r.revision, 'completed', to_jsonb(repeat(md5(n::text), 30)), '{}'
+    INSERT INTO saga_engine.run (run_id, started_at, finished_at, definition_id, status, result)
+    SELECT gen_random_uuid(), r.started_at, clock_timestamp(), r.definition_id,
+        'completed', to_jsonb(repeat(md5(n::text), 30))
     FROM saga_engine.run AS r, generate_series(1, :number) AS n
     WHERE r.run_id = CAST(:run_id AS uuid)"""
 )

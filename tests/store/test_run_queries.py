@@ -5,7 +5,6 @@ from saga_engine.decider.triggers import MalformedReply
 from saga_engine.store import (
     audit,
     business_keys,
-    incidents,
     run_queries,
 )
 from saga_engine.store.audit import ActionKind, OperatorAction
@@ -67,7 +66,6 @@ async def test_the_detail_of_a_run_has_everything_that_is_stored(
                 step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON"
             ),
         )
-        await incidents.record(tx, [(run.run_id, event) for event in decision.events])
         act = OperatorAction(
             id="5f0f8a5e-0000-4000-8000-000000000000",
             operator="ada",

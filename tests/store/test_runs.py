@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
+from saga_engine.protocol.run_result import result_of_run
 from saga_engine.store.batch_append import RunAppend
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.store.journal import NewJournalRow
@@ -29,6 +31,7 @@ RELEASED = ReplyReceived(
 MALFORMED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1, problem="not JSON")
 
 
+@pytest.mark.parametrize("snapshot_at", [None, 0, 1], ids=lambda each: f"snapshot-{each}")
 @pytest.mark.parametrize(
     "story",
     [
@@ -42,18 +45,24 @@ MALFORMED = MalformedReply(step="charge", direction=Direction.ACTION, attempt=1,
     ids=["started", "stepped", "completed", "compensating", "compensated", "malformed"],
 )
 async def test_folding_the_journal_gives_the_stored_run(
-    store: RequesterStore, definition_id: int, story
+    store: RequesterStore, definition_id: int, story, snapshot_at
 ):
     async with store.transaction() as tx:
         run = await insert_run(tx, definition_id, key="k")
-        for trigger in story:
-            after = (await apply_trigger(tx, run.run_id, trigger)).run
-            assert after is not None
-            run = after
+        for place, trigger in enumerate(story):
+            with_snapshot = place == snapshot_at
+            decision = await apply_trigger(tx, run.run_id, trigger, with_snapshot=with_snapshot)
+            assert decision.run is not None
+            run = decision.run
     async with store.transaction() as tx:
-        row = (await tx.read_runs([run.run_id]))[run.run_id].run
+        stored = (await tx.read_runs([run.run_id]))[run.run_id]
         events = [deserialize_event(e.type, e.data) for e in await read_events(tx, run.run_id)]
-    assert row == replay(events) == run
+        status = (await tx.read_statuses([run.run_id]))[run.run_id]
+    assert stored.run == replay(events) == run
+    assert stored.revision == len(story) + 1
+    has_snapshot = snapshot_at is not None and snapshot_at < len(story)
+    assert stored.snapshot_revision == (snapshot_at + 2 if has_snapshot else 0)
+    assert status == result_of_run(run)
 
 
 async def test_runs_that_do_not_exist_are_left_out(store: RequesterStore, definition_id: int):
@@ -82,8 +91,11 @@ async def test_a_time_is_stored_to_the_microsecond(
         now = await tx.database_now()
         decision = decide_start(now)
         assert decision.run is not None
-        append = run_append(decision, definition_id=definition_id, recorded_at=now)
+        started, *others = decision.events
+        assert isinstance(started, RunStarted)
         run = replace(decision.run, deadline=moment)
+        decision = replace(decision, run=run, events=(replace(started, deadline=moment), *others))
+        append = run_append(decision, definition_id=definition_id, recorded_at=now)
         stored = replace(append.stored_run, run=run, wake_at=moment)
         await append_run(tx, replace(append, stored_run=stored))
         found = (await tx.read_runs([run.run_id]))[run.run_id]

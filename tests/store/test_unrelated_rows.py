@@ -30,11 +30,9 @@ OTHER = text(
 )
 OVERDUE = text(
     """
-    INSERT INTO saga_engine.run (run_id, started_at, updated_at, wake_at, definition_id, revision,
-        status, key, input, state)
+    INSERT INTO saga_engine.run (run_id, started_at, wake_at, definition_id, status, key)
     SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
-        r.started_at, r.updated_at, clock_timestamp() - interval '1 hour', :other, r.revision,
-        r.status, 'key-' || n, r.input, r.state
+        r.started_at, clock_timestamp() - interval '1 hour', :other, r.status, 'key-' || n
     FROM saga_engine.run AS r, generate_series(1, :number) AS n
     WHERE r.run_id = CAST(:run_id AS uuid)"""
 )
@@ -58,13 +56,21 @@ WAITING = text(
 
 FINISHED = text(
     """
-    INSERT INTO saga_engine.run (run_id, started_at, updated_at, finished_at, definition_id,
-        revision, status, input, state)
+    INSERT INTO saga_engine.run (run_id, started_at, finished_at, definition_id, status)
     SELECT CAST(overlay(CAST(r.run_id AS text) PLACING lpad(to_hex(n), 12, '0') FROM 25) AS uuid),
-        r.started_at, r.updated_at, clock_timestamp(), r.definition_id, 9, 'completed', r.input,
-        r.state
+        r.started_at, clock_timestamp(), r.definition_id, 'completed'
     FROM saga_engine.run AS r, generate_series(1, :number) AS n
     WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+
+JOURNALS = text(
+    """
+    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
+    SELECT r.run_id, j.revision, j.recorded_at, saga_engine.draw_positions(2),
+        jsonb_set(j.events, '{0,data,run_id}', to_jsonb(r.run_id))
+    FROM saga_engine.journal AS j, saga_engine.run AS r
+    WHERE j.run_id = CAST(:run_id AS uuid) AND r.run_id <> j.run_id
+    ORDER BY r.run_id LIMIT 20"""
 )
 
 
@@ -154,7 +160,7 @@ async def test_unfinished_runs_are_found_without_reading_finished_ones(
         ours = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
         await tx.execute(FINISHED, {"run_id": ours, "number": LEFT})
     async with database.transaction() as tx:
-        await tx.execute(text("ANALYZE saga_engine.run"))
+        await tx.execute(text("ANALYZE saga_engine.run, saga_engine.journal"))
         before = (await tx.execute(BLOCKS)).scalar_one()
         assert (await run_queries.count_runs(tx, 1000, status=Status.RUNNING)).count == 1
         counted = (await tx.execute(BLOCKS)).scalar_one()
@@ -171,8 +177,9 @@ async def test_the_unfinished_are_read_a_page_at_a_time(database: Database, defi
     async with database.transaction() as tx:
         ours = (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id
         await tx.execute(OVERDUE, {"run_id": ours, "number": LEFT, "other": definition_id})
+        await tx.execute(JOURNALS, {"run_id": ours})
     async with database.transaction() as tx:
-        await tx.execute(text("ANALYZE saga_engine.run"))
+        await tx.execute(text("ANALYZE saga_engine.run, saga_engine.journal"))
         before = (await tx.execute(BLOCKS)).scalar_one()
         page = await recovery.unfinished_runs(tx, recovery._NIL_RUN_ID, 10)
         done, _ = await recovery._resend(tx, page)

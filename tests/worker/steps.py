@@ -85,8 +85,7 @@ async def damage_run(engine, run_id):
     async with engine.database.transaction() as tx:
         await tx.execute(
             text(
-                "UPDATE saga_engine.run SET state = '{\"steps\": 7}'"
-                " WHERE run_id = CAST(:run_id AS uuid)"
+                "UPDATE saga_engine.journal SET events = '[7]' WHERE run_id = CAST(:run_id AS uuid)"
             ),
             {"run_id": run_id},
         )
@@ -108,6 +107,9 @@ async def check_a_run_completes(engine, worker, participant, client):
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
     await check_promises(engine.database, settled=False)
 
+
+HOLD_BATCHES = text("LOCK TABLE saga_engine.journal IN EXCLUSIVE MODE")
+"""Until the end of the transaction a batch reads, and waits before it appends."""
 
 LOCK_RUNS = text(
     "SELECT FROM saga_engine.run WHERE run_id = ANY (CAST(:run_ids AS uuid[])) FOR UPDATE"

@@ -20,7 +20,7 @@ from tests.kit.connections import wait_until
 from tests.kit.engine import no_reply, reject, reply_twice, succeed
 from tests.kit.parcels import COMMANDS, parcels
 from tests.kit.promises import check_promises
-from tests.worker.steps import audit_outcome, record_operator_action
+from tests.worker.steps import HOLD_BATCHES, audit_outcome, record_operator_action
 
 PEOPLE = 50
 
@@ -45,7 +45,7 @@ async def test_two_workers_with_replies_to_one_attempt_serialize(
         run_id = await client.start()
         command = (await participant.wait_for_commands("parcel.send", number))[-1]
         async with engine_on_any_broker.database.transaction() as tx:
-            await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+            await tx.execute(HOLD_BATCHES)
             before = [len(each.events.matching(MessagesConsumed)) for each in workers]
             await participant.publish(*reply_twice(command))
             for worker, count in zip(workers, before, strict=True):

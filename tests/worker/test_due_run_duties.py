@@ -67,9 +67,13 @@ async def test_timers_fire_while_every_batch_of_requests_fails(engine):
 
 
 OVERDUE = text(
-    "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour', state = jsonb_set("
-    "state, '{steps,pack,action,due_at}', '\"2020-01-01T00:00:00+00:00\"')"
-    " WHERE run_id = CAST(:run_id AS uuid)"
+    """
+    WITH waiting AS (
+        UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'
+        WHERE run_id = CAST(:run_id AS uuid))
+    UPDATE saga_engine.journal
+    SET events = jsonb_set(events, '{1,data,due_at}', '"2020-01-01T00:00:00+00:00"')
+    WHERE run_id = CAST(:run_id AS uuid)"""
 )
 
 

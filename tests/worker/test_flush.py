@@ -1,20 +1,25 @@
-"""Dead letters within the quota of each source."""
+"""Dead letters within the quota of each source, and snapshots of runs with long journals."""
 
 from collections import Counter
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel, Start
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.settings import Settings
-from saga_engine.store import dead_letters
+from saga_engine.store import dead_letters, runs
 from saga_engine.store.pending_requests import PendingRequest, RequestKind
 from saga_engine.store.sql_store import SqlStoreTransaction
+from saga_engine.vocabulary import Status
 from saga_engine.worker.change_set import ChangeSet
 from saga_engine.worker.flush import flush_changes
 from saga_engine.worker.work_item import WorkItem
+from tests.kit.engine import no_reply, succeed
+from tests.kit.parcels import parcels
+from tests.kit.promises import check_promises
 
 SENDERS = text("SELECT sender, count(*) FROM saga_engine.dead_letter GROUP BY sender")
 
@@ -84,3 +89,21 @@ async def test_an_accepted_start_is_kept_beyond_the_quota(engine):
     ]
     kept = await dead_letter_all(engine, *work_items, start(fingerprint="f"), start(), start())
     assert kept == {"role:shop": 3, "": 2}
+
+
+@pytest.mark.parametrize(("interval", "snapshots"), [(1, (2, 2)), (2, (0, 3)), (3, (0, 0))])
+async def test_a_snapshot_is_written_after_as_many_rows_as_are_set(engine, interval, snapshots):
+    """A worker that remembers nothing reads the run from its snapshot and the rows after it."""
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    for command in ("parcel.send", "parcel.notify"):
+        participant.reply_makers[command] = no_reply
+    worker = await engine.start_worker(parcels(), run_cache_bytes=0, run_snapshot_interval=interval)
+    run_id = await client.start()
+    for command, expected in zip(("parcel.send", "parcel.notify"), snapshots, strict=True):
+        [sent] = await participant.wait_for_commands(command)
+        async with engine.database.transaction() as tx:
+            stored = (await runs.read(tx, [run_id]))[run_id]
+        assert stored.snapshot_revision == expected
+        await participant.publish(*succeed(sent))
+    assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
+    await check_promises(engine.database)

@@ -4,7 +4,6 @@ import asyncio
 import json
 
 import pytest
-from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel
 from saga_engine.identifiers import uuid7
@@ -29,6 +28,7 @@ from saga_engine.vocabulary import Outcome, Status
 from saga_engine.worker import decode, loops
 from tests.kit.engine import no_reply, reject, succeed
 from tests.kit.promises import check_promises
+from tests.worker.steps import HOLD_BATCHES
 
 LARGE = "é" * 5_000
 """About 10,000 bytes."""
@@ -182,7 +182,7 @@ async def test_nothing_is_acknowledged_before_the_commit(engine_on_any_broker):
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
     async with engine_on_any_broker.database.transaction() as tx:
-        await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+        await tx.execute(HOLD_BATCHES)
         before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
         await participant.publish(*succeed(command))
         await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")
@@ -271,7 +271,7 @@ async def test_unfinished_deliveries_go_to_another_worker_after_the_shutdown_tim
     run_id = await client.start()
     [command] = await participant.wait_for_commands("parcel.send")
     async with engine.database.transaction() as tx:
-        await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+        await tx.execute(HOLD_BATCHES)
         before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
         await participant.publish(*succeed(command))
         await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")

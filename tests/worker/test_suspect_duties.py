@@ -79,7 +79,10 @@ async def test_due_suspects_do_not_block_other_due_runs(engine):
     await participant.wait_for_commands("box.pack", 2)
     await worker.stop()
     async with engine.database.transaction() as tx:
-        past = "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"
+        past = (
+            "UPDATE saga_engine.run SET wake_at = clock_timestamp() - interval '1 hour'"
+            " WHERE finished_at IS NULL"
+        )
         await tx.execute(text(past))
         ids = list((await tx.execute(text("SELECT id FROM saga_engine.definition"))).scalars())
         lease = timedelta(minutes=1)

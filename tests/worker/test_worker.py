@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.telemetry.events import MessagesConsumed, ProcessStopped
 from tests.kit.engine import no_reply, succeed
+from tests.worker.steps import HOLD_BATCHES
 
 DRAIN = 3.0
 
@@ -22,7 +22,7 @@ async def test_the_shutdown_timeout_includes_closing_the_connections(engine):
     await client.start()
     [command] = await participant.wait_for_commands("parcel.pack")
     async with engine.database.transaction() as tx:
-        await tx.execute(text("SELECT run_id FROM saga_engine.run FOR UPDATE"))
+        await tx.execute(HOLD_BATCHES)
         before = len(worker.events.matching(MessagesConsumed, queue="saga.replies"))
         await participant.publish(*succeed(command))
         await worker.events.wait_for(MessagesConsumed, before + 1, queue="saga.replies")
