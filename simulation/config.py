@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from saga_engine.settings import Settings
 from simulation.faults import Fault
@@ -55,6 +56,19 @@ class SimulationConfig:
     freezes: bool = False
     projectors: int = 0
     faulty_projection: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of every process."""
+        changes: dict[str, Any] = {
+            "max_concurrent_runs": self.slots,
+            "max_batch_bytes": self.batch_bytes,
+            "run_cache_bytes": self.cache_bytes,
+            "run_snapshot_interval": self.snapshot_interval,
+        }
+        if self.retention:
+            changes |= {"run_retention_days": 1, "maintenance_interval": 15.0}
+        return SETTINGS.model_copy(update=changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
@@ -31,7 +30,7 @@ from saga_engine.worker.loops import WorkerLoops, register_sagas
 from simulation import virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
 from simulation.client import Client
-from simulation.config import SETTINGS, SimulationConfig, SimulationResult
+from simulation.config import SimulationConfig, SimulationResult
 from simulation.event_checks import FEED_QUEUE, FEED_QUEUE_TOPOLOGY, EventChecks
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
@@ -56,8 +55,6 @@ RUN_ID_ACCEPTED_S = 120.0
 
 FULL_ROLLOUT_S, RETENTION_TAIL_S = 200.0, 60.0
 """Seconds until such a world loads all versions, and for which it then drops partitions."""
-
-RETENTION_SETTINGS: dict[str, Any] = {"run_retention_days": 1, "maintenance_interval": 15.0}
 
 FAULT_PHASE_S = 30.0
 """Seconds in which runs are started and faults are injected."""
@@ -94,15 +91,7 @@ class World:
         self, config: SimulationConfig, workloads: Sequence[Workload], faults: FaultInjector
     ) -> None:
         self._config = config
-        settings_changes: dict[str, Any] = {
-            "max_concurrent_runs": config.slots,
-            "max_batch_bytes": config.batch_bytes,
-            "run_cache_bytes": config.cache_bytes,
-            "run_snapshot_interval": config.snapshot_interval,
-        }
-        if config.retention:
-            settings_changes |= RETENTION_SETTINGS
-        self._settings = SETTINGS.model_copy(update=settings_changes)
+        self._settings = config.settings
         rollout_s = FULL_ROLLOUT_S if config.retention else FAULT_PHASE_S * 0.9
         self._rollout, self._workloads = Rollout(workloads, rollout_s), workloads
         self._faults = faults
