@@ -168,7 +168,7 @@ class Monitor:
         stored_events = [event for key in revisions for event in stored_events_of(rows[key])]
         run = replay(deserialize_event(each.type, each.data) for each in stored_events)
         assert run is not None
-        progress = run.steps[command["step"]].progress_of(command["direction"])
+        progress = run.steps[command["step"]].progress_of(Direction(command["direction"]))
         return progress.status is StepStatus.IN_FLIGHT and progress.attempts == command["attempt"]
 
     def _on_services_commit(self, tx: MemoryTransaction) -> None:

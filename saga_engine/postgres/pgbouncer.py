@@ -11,10 +11,9 @@ are unnamed. That costs one more round trip for each statement, and nothing else
 
 from collections.abc import Callable, Mapping
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy import Connection
 
 from saga_engine.errors import ConfigurationError
 from saga_engine.postgres.errors import is_stale_statement
@@ -22,6 +21,9 @@ from saga_engine.postgres.failover import connect_to_primary
 from saga_engine.postgres.rows import DriverRow, DriverRows
 from saga_engine.postgres.statement import Statement
 from saga_engine.postgres.transaction_end import ends_transaction
+
+if TYPE_CHECKING:  # commands that only read the database do not load it
+    from sqlalchemy import Connection
 
 _SOCKET_SETTINGS = ("tcp_keepalives_", "tcp_user_timeout")
 """Settings of the socket: a pooler has a socket of its own, and Unix sockets have none."""
@@ -175,7 +177,7 @@ async def connect(
 
 
 def check_prepared_statement(
-    connection: Connection, _: object, statement: str, *__: object
+    connection: "Connection", _: object, statement: str, *__: object
 ) -> None:
     """
     Check a statement of SQLAlchemy (`before_cursor_execute`).
