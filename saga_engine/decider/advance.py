@@ -1,10 +1,15 @@
 """
 What follows a trigger: the run goes forward, stops, or compensates.
 
-Forward, each step starts whose predecessors have passed. A stop lets the steps in flight settle and
-starts no new one; then the run compensates, or goes forward if the pivot succeeded meanwhile.
-Backward, a step is compensated when every step that depended on it is: in a sequence this is the
-reverse order, and in a graph independent branches compensate side by side.
+    running                              go forward: start each step whose predecessors have passed
+    running, and a cause to compensate   stop: start nothing, let the steps in flight settle; then
+                                         compensate, or go forward if the pivot succeeded meanwhile
+    compensating                         compensate each step on which no other still depends
+    compensated, and a late success      compensate again
+    completed, abandoned                 nothing
+
+In a sequence, steps are compensated in reverse order; in a graph, independent branches side by
+side.
 """
 
 from saga_engine.decider import events
@@ -15,7 +20,7 @@ from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, 
 
 def advance(builder: DecisionBuilder) -> None:
     """Record what follows from where the run is now."""
-    status, cause = builder.run.status, builder.stop_cause
+    status, cause = builder.run.status, builder.new_stop or builder.run.stop_cause
     if status is Status.RUNNING and cause is None:
         _go_forward(builder)
     elif status is Status.RUNNING and cause is not None:
@@ -38,21 +43,30 @@ def _go_forward(builder: DecisionBuilder) -> None:
 
 
 def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
-    """When no action is in flight any more, compensate, or go forward if the pivot succeeded."""
-    for name in builder.saga.steps:
-        action = builder.step(name, Direction.ACTION)
-        if action.progress.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
-            _give_up(action)
+    """
+    When no action is in flight any more, compensate, or go forward if the pivot succeeded.
+
+    Going forward leaves nothing undone: no step runs beside the pivot (`rules._one_pivot`). So the
+    pivot was the only step in flight, and all steps before it have passed. A stop does not begin
+    past the pivot: `operator.cancel`, `active_deadline` and `StepInDirection` exclude it.
+    """
+    _give_up_waiting_actions(builder)
     steps = builder.run.steps.values()
     if any(state.action.status is StepStatus.IN_FLIGHT for state in steps):
-        if builder.run.stop_cause is None:  # otherwise an earlier decision recorded it
-            builder.record(events.RunStopping(cause))
+        if builder.new_stop is not None:  # one of an earlier decision is recorded already
+            builder.record(events.RunStopping(builder.new_stop))
     elif is_past_pivot(builder.saga, builder.run):
-        # Past the pivot nothing stops a run: the pivot was in flight then, and has succeeded since.
         builder.record(events.StopSuperseded("The pivot had succeeded."))
         _go_forward(builder)
     else:
         _begin_compensation(builder, cause)
+
+
+def _give_up_waiting_actions(builder: DecisionBuilder) -> None:
+    for name in builder.saga.steps:
+        action = builder.step(name, Direction.ACTION)
+        if action.progress.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
+            _give_up(action)
 
 
 def _give_up(action: StepInDirection) -> None:

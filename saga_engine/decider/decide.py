@@ -168,7 +168,7 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
     for step in timed_out:
         text = f"No reply within {step.spec.timeout.total_seconds():g} s."
         step.fail_attempt(Outcome.UNKNOWN, Failure.by_engine(EngineFailureCode.TIMEOUT, text))
-    if builder.stop_cause is None:  # if the run stops, `advance` gives up what awaits a retry
+    if not builder.is_stopping:  # if it is, `advance` gives up what awaits a retry
         for step in awaiting_retry:
             step.start_attempt()
     return None

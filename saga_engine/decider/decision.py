@@ -76,9 +76,9 @@ class DecisionBuilder:
     """
     One decision about a run at *now*, under *saga*; the only mutable object of the decider.
 
-    `run` has every recorded event applied. `stop_cause` is why the run must compensate, as the run
-    says or as this decision has found; `advance` carries it out. While the run stops, no
-    compensation is in flight, awaits a retry or is blocked.
+    `run` has every recorded event applied. `new_stop` is why the run must compensate, if this
+    decision has found that; `advance` carries it out, and records it in the run if the run has to
+    wait first. So a run is stopping because of either this decision or an earlier one.
     """
 
     def __init__(self, saga: Saga, run: Run, now: datetime, ports: PayloadPorts) -> None:
@@ -87,7 +87,7 @@ class DecisionBuilder:
         self.now = now
         self.payloads = DecisionPayloads(saga, run.run_id, ports)
         self.events: list[Event] = []
-        self.stop_cause = run.stop_cause
+        self.new_stop: CompensationCause | None = None
 
     def record(self, event: Event) -> None:
         """Add an event and apply it to the run, which the first event copies."""
@@ -96,9 +96,15 @@ class DecisionBuilder:
         event.apply(self.run)
         self.events.append(event)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the run is to compensate once its steps in flight have settled."""
+        return self.new_stop is not None or self.run.stop_cause is not None
+
     def stop(self, cause: CompensationCause) -> None:
-        """Make the run compensate; it must not be stopping already."""
-        self.stop_cause = cause
+        """Make the run compensate."""
+        assert not self.is_stopping, "the first cause counts"
+        self.new_stop = cause
 
     def step(self, name: str, direction: Direction) -> "StepInDirection":
         return StepInDirection(self, name, direction)
@@ -219,14 +225,14 @@ class StepInDirection:
         """When the next attempt is due; None: the budget is spent, or the run is stopping."""
         builder, progress, policy = self.builder, self.progress, self.spec.retry
         attempts_used = progress.attempts - progress.attempts_before_budget
-        if attempts_used >= policy.attempts or builder.stop_cause is not None:
+        if attempts_used >= policy.attempts or builder.is_stopping:
             return None
         seed = f"{builder.run.run_id}/{self.name}/{self.direction}/{progress.attempts}"
         return builder.now + policy.delay(attempts_used, seed)
 
     def _stop_or_block(self, outcome: Outcome, failure: Failure) -> None:
         """After it ended without a success: stop the run, or open an incident."""
-        if self.builder.stop_cause is not None:
+        if self.builder.is_stopping:
             assert self.direction is Direction.ACTION, "a run stops before it compensates"
             return  # it stops already, and compensates this step if it must
         installation = _INSTALLATION_INCIDENTS.get(failure.engine_code)

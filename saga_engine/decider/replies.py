@@ -72,7 +72,7 @@ def _on_other_message(step: StepInDirection, message: StepMessage) -> IgnoredRea
 
 
 def _on_malformed_reply(step: StepInDirection, reply: MalformedReply) -> None:
-    if step.builder.stop_cause is not None:
+    if step.builder.is_stopping:
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, reply.problem)
         step.fail_attempt(Outcome.UNKNOWN, failure)
     else:
@@ -114,7 +114,7 @@ def _on_awaited_success(step: StepInDirection, reply: ReplyReceived) -> None:
     problem = _body_problem(step, body)
     if problem is None:
         step.succeed(reply.attempt, body)
-    elif builder.stop_cause is None and not builder.run.status.is_finished:
+    elif not builder.is_stopping and not builder.run.status.is_finished:
         kept_reply = KeptReply(reply.attempt, body, reply.outcome)
         step.open_incident(IncidentCause.REPLY_INVALID, problem, kept_reply)
     else:

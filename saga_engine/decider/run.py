@@ -151,7 +151,7 @@ class Run:
     deadline: datetime | None
     status: Status = Status.RUNNING
     steps: Mapping[str, StepState] = field(default_factory=dict)
-    stop_cause: CompensationCause | None = None  # set while it waits for steps in flight
+    stop_cause: CompensationCause | None = None  # set while it stops: waits for steps in flight
     compensation_cause: CompensationCause | None = None  # set once it compensates
     incidents: Mapping[int, Incident] = field(default_factory=dict)  # the open ones
     incident_count: int = 0  # all of them
