@@ -46,7 +46,7 @@ _INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
     (Direction.COMPENSATION, Outcome.UNKNOWN): IncidentCause.COMPENSATION_UNKNOWN,
     (Direction.COMPENSATION, Outcome.REJECTED): IncidentCause.COMPENSATION_REJECTED,
 }
-"""The incident of a step that did not succeed, if the run may not compensate because of it."""
+"""The incident of a step that did not succeed, if the run does not compensate because of it."""
 
 _INSTALLATION_INCIDENTS: Mapping[EngineFailureCode | None, IncidentCause] = {
     EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
@@ -231,24 +231,45 @@ class StepInDirection:
         return builder.now + policy.delay(attempts_used, seed)
 
     def _stop_or_block(self, outcome: Outcome, failure: Failure) -> None:
-        """After it ended without a success: stop the run, or open an incident."""
+        """
+        After it ended without a success: stop the run, or block this direction of the step.
+
+        The first row that applies:
+
+            the run stops already               neither: it compensates this step if it must
+            no queue, or no key to decrypt      block: a person corrects the installation
+            a compensation                      block: nothing else can undo the step
+            a step after the pivot              block: the run can only go forward
+            a step before the pivot             stop: it is read-only or has a compensation
+            a pivot that did nothing            stop: it was rejected, or is read-only
+            a pivot with a compensation         stop
+            another pivot                       block: it may have an effect that cannot be undone
+        """
         if self.builder.is_stopping:
             assert self.direction is Direction.ACTION, "a run stops before it compensates"
-            return  # it stops already, and compensates this step if it must
-        installation = _INSTALLATION_INCIDENTS.get(failure.engine_code)
-        if installation is not None and outcome is not Outcome.REJECTED:
-            self.open_incident(installation, failure.text)
-        elif self._run_may_compensate(outcome):
+            return
+        incident_cause = self._incident_cause(outcome, failure)
+        if incident_cause is not None:
+            self.open_incident(incident_cause, failure.text)
+        else:
             code = CompensationCode(outcome)
             self.builder.stop(CompensationCause(code=code, step=self.name, failure=failure))
-        else:
-            self.open_incident(_INCIDENT_CAUSES[self.direction, outcome], failure.text)
 
-    def _run_may_compensate(self, outcome: Outcome) -> bool:
-        """Whether the run compensates because of this outcome, instead of waiting for a person."""
+    def _incident_cause(self, outcome: Outcome, failure: Failure) -> IncidentCause | None:
+        """Why this direction of the step is blocked; None: the run stops instead."""
+        installation = _INSTALLATION_INCIDENTS.get(failure.engine_code)
+        if installation is not None and outcome is not Outcome.REJECTED:
+            return installation
+        if self._must_block(outcome):
+            return _INCIDENT_CAUSES[self.direction, outcome]
+        return None
+
+    def _must_block(self, outcome: Outcome) -> bool:
+        """The rows of a compensation and of each kind of step in `_stop_or_block`."""
         kind = self.builder.saga.step_kind(self.name)
         if self.direction is Direction.COMPENSATION or kind is StepKind.RETRIABLE:
+            return True
+        if kind is StepKind.COMPENSATABLE:
             return False
-        did_nothing = self.declared.read_only or outcome is Outcome.REJECTED
-        undoable = self.declared.compensation_spec is not None
-        return kind is StepKind.COMPENSATABLE or did_nothing or undoable
+        did_nothing = outcome is Outcome.REJECTED or self.declared.read_only
+        return not did_nothing and self.declared.compensation_spec is None

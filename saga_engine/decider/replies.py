@@ -27,11 +27,14 @@ from saga_engine.vocabulary import (
 
 StepMessage: TypeAlias = ReplyReceived | MalformedReply | CommandUnroutable
 
-_AWAITED = (StepStatus.IN_FLIGHT, StepStatus.AWAITING_RETRY)
-
 
 def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason | None:
-    """Record what a message says of an attempt; return why that changes nothing, or None."""
+    """
+    Record what a message says of an attempt; return why that changes nothing, or None.
+
+    A success counts for any attempt, because it proves that the command was done. Another message
+    counts for the last attempt only, as long as the step awaits it.
+    """
     if message.step not in builder.run.steps:
         return IgnoredReason.UNCORRELATED
     step = builder.step(message.step, message.direction)
@@ -47,12 +50,14 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
 
 def _on_other_message(step: StepInDirection, message: StepMessage) -> IgnoredReason | None:
     """
-    The message is of the last attempt, and no success.
+    Record what a message of the last attempt says that is not a success.
 
-    A failure counts in flight only: once the attempt has failed, another failure says nothing new.
+        a rejection, an unreadable reply      count in flight and while a retry is awaited
+        a failure, a command without a queue  count in flight: later they say nothing new
     """
     status = step.progress.status
-    in_flight, awaited = status is StepStatus.IN_FLIGHT, status in _AWAITED
+    in_flight = status is StepStatus.IN_FLIGHT
+    awaited = in_flight or status is StepStatus.AWAITING_RETRY
     match message:
         case ReplyReceived(outcome=Outcome.REJECTED) if awaited:
             failure = message.failure or Failure.by_engine(EngineFailureCode.REJECTED)
@@ -82,34 +87,31 @@ def _on_malformed_reply(step: StepInDirection, reply: MalformedReply) -> None:
 
 def _on_success(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
     """
-    A success counts for any attempt: it proves that the command was done.
+    Record a success. What it does follows from the status of the step.
 
-    It settles a step that is awaited or blocked. Later it counts only if it proves an effect that
-    no compensation sent so far covers.
+        succeeded                  nothing: it is a duplicate
+        in flight, awaiting retry  the step succeeds
+        blocked                    the step succeeds and its incident closes, if the body fits
+        skipped                    nothing: an operator went on without the step
+        rejected, failed, unknown  the step succeeds late, if no compensation covers its effect
+        pending, after a retry     the same: only a compensation can be, and it changes nothing
     """
-    status = step.progress.status
-    if status is StepStatus.SUCCEEDED:
-        return IgnoredReason.DUPLICATE
-    if status in _AWAITED:
-        _on_awaited_success(step, reply)
-    elif status is StepStatus.BLOCKED:
-        if _body_problem(step, reply.body) is not None:
-            return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
-        step.close_obsolete_incident("its reply arrived")
-        step.succeed(reply.attempt, reply.body)
-    elif _is_uncovered_effect(step):
-        fits = _body_problem(step, reply.body) is None
-        step.succeed(reply.attempt, reply.body if fits else None, late=True)
-        if step.builder.run.status is Status.COMPENSATED:
-            code = CompensationCode.LATE_SUCCESS
-            step.builder.stop(CompensationCause(code=code, step=step.name))
-    else:
-        return IgnoredReason.LATE
-    return None
+    match step.progress.status:
+        case StepStatus.SUCCEEDED:
+            return IgnoredReason.DUPLICATE
+        case StepStatus.IN_FLIGHT | StepStatus.AWAITING_RETRY:
+            _succeed_awaited(step, reply)
+            return None
+        case StepStatus.BLOCKED:
+            return _succeed_blocked(step, reply)
+        case StepStatus.SKIPPED:
+            return IgnoredReason.LATE
+        case _:
+            return _succeed_late(step, reply)
 
 
-def _on_awaited_success(step: StepInDirection, reply: ReplyReceived) -> None:
-    """Settle the step, or open an incident if its reply is needed and does not fit."""
+def _succeed_awaited(step: StepInDirection, reply: ReplyReceived) -> None:
+    """The step succeeds; if the run needs its value and that does not fit, a person must look."""
     builder, body = step.builder, reply.body
     problem = _body_problem(step, body)
     if problem is None:
@@ -123,13 +125,32 @@ def _on_awaited_success(step: StepInDirection, reply: ReplyReceived) -> None:
         step.succeed(reply.attempt, body if step.declared.pivot else None)
 
 
+def _succeed_blocked(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
+    if _body_problem(step, reply.body) is not None:
+        return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
+    step.close_obsolete_incident("its reply arrived")
+    step.succeed(reply.attempt, reply.body)
+    return None
+
+
+def _succeed_late(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
+    """The step had ended, so the run compensates: the late effect has to be compensated too."""
+    if not _is_uncovered_effect(step):
+        return IgnoredReason.LATE
+    fits = _body_problem(step, reply.body) is None
+    step.succeed(reply.attempt, reply.body if fits else None, late=True)
+    if step.builder.run.status is Status.COMPENSATED:  # otherwise `advance` includes it
+        cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step.name)
+        step.builder.stop(cause)
+    return None
+
+
 def _is_uncovered_effect(step: StepInDirection) -> bool:
-    """Whether no compensation was sent that covers the effect of a late success."""
-    state = step.builder.run.steps[step.name]
+    """Whether the step has changed something, and no compensation was sent that covers it."""
+    compensation = step.builder.run.steps[step.name].compensation
     return (
         step.direction is Direction.ACTION
-        and state.action.status is not StepStatus.SKIPPED
-        and state.compensation.status is StepStatus.PENDING
+        and compensation.status is StepStatus.PENDING
         and not step.declared.read_only
     )
 
