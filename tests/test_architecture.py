@@ -76,6 +76,7 @@ TESTED_ELSEWHERE = {
     "saga_engine/cli/service_options.py": "test_services.py and test_projector.py set them",
     "saga_engine/cli/supervised_process.py": "test_supervisor.py starts and ends them",
     "saga_engine/client/handle.py": "it declares a record",
+    "saga_engine/decider/decision.py": "test_decide.py tests what it builds",
     "saga_engine/decider/events.py": "it declares the events of decide",
     "saga_engine/decider/triggers.py": "it declares the inputs of decide",
     "saga_engine/events/projections/event_batch.py": "it declares records",

@@ -13,8 +13,9 @@ side.
 """
 
 from saga_engine.decider import events
-from saga_engine.decider.decision import DecisionBuilder, StepInDirection
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.run import ACTION, PASSED, CompensationCause, StepStatus, is_past_pivot
+from saga_engine.decider.step_in_direction import StepInDirection
 from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, Outcome, Status
 
 
@@ -36,7 +37,7 @@ def _go_forward(builder: DecisionBuilder) -> None:
     passed = {name for name, state in steps.items() if state.action.status in PASSED}
     for name, predecessors in builder.saga.predecessors.items():
         if steps[name].action.status is pending and passed.issuperset(predecessors):
-            builder.step(name, ACTION).start_attempt()
+            StepInDirection(builder, name, ACTION).start_attempt()
     if len(passed) == len(steps):
         replies = {name: steps[name].action.reply for name in builder.saga.steps}
         builder.record(events.RunCompleted(builder.now, replies))
@@ -64,7 +65,7 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
 
 def _give_up_waiting_actions(builder: DecisionBuilder) -> None:
     for name in builder.saga.steps:
-        action = builder.step(name, Direction.ACTION)
+        action = StepInDirection(builder, name, Direction.ACTION)
         if action.progress.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
             _give_up(action)
 
@@ -88,7 +89,7 @@ def _compensate(builder: DecisionBuilder) -> None:
     for name in remaining:
         if not _can_start_compensation(builder, name, remaining):
             continue
-        step = builder.step(name, Direction.COMPENSATION)
+        step = StepInDirection(builder, name, Direction.COMPENSATION)
         if step.declared.compensation_spec is None:
             text = f"Step {name} may have taken effect and declares no compensation."
             step.open_incident(IncidentCause.NOT_COMPENSATABLE, text)

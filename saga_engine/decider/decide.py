@@ -24,14 +24,22 @@ follows outside, the commands to send and the time to wake up, is computed from 
 commands.py. After each decision of an unfinished run some step waits until its `due_at`, or for a
 person: promise P1, "never silently stuck".
 
-Four facts decide what happens to a step that does not succeed:
+Each rule is a table or a docstring beside its code:
 
-- Whether the installation is at fault (no queue, no key): then an operator must look.
-- Its kind. Before the pivot the run compensates, after it an operator must look. The pivot is
-  like a step before it if it did nothing (rejected, read-only) or can be undone, else like one
-  after it.
-- Its status, for each direction: transitions.py, drawn in docs/semantics.md.
-- `StepState.may_have_effect`: whether there is something to compensate.
+    which status may follow which                         transitions.py, drawn in docs/semantics.md
+    what a success, or another message, does              replies.py
+    when a step is blocked, and when the run compensates  StepInDirection._stop_or_block
+    what a run does next                                  advance.py
+    which steps there are to compensate                   StepState.may_have_effect in run.py
+
+The words of these rules:
+
+    blocked   a direction of a step has an open incident: an operator must act
+    stopping  a running run has a cause to compensate, and waits for its steps in flight
+    given up  an action that awaited a retry or was blocked when the run stopped
+    late      what arrives after a step has ended
+    budget    the attempts of a retry policy; an operator's retry gives another
+    round     the attempts that share an idempotency key; a retry of a rejection begins another
 
 What to change together: docs/internals.md, "Extension guide".
 """
@@ -40,14 +48,10 @@ from datetime import datetime
 
 from saga_engine.decider import operator, replies, triggers
 from saga_engine.decider.advance import advance
-from saga_engine.decider.decision import (
-    MAX_MESSAGE_LENGTH,
-    Decision,
-    DecisionBuilder,
-    StepInDirection,
-)
+from saga_engine.decider.decision import MAX_MESSAGE_LENGTH, Decision, DecisionBuilder
 from saga_engine.decider.events import RunStarted
 from saga_engine.decider.run import CompensationCause, Run, StepStatus, active_deadline
+from saga_engine.decider.step_in_direction import StepInDirection
 from saga_engine.payload.ports import NO_PORTS, PayloadPorts
 from saga_engine.payload.reader import READ_ERRORS
 from saga_engine.saga.definition import Saga
@@ -107,7 +111,7 @@ def start_blocked(
     builder = _new_run(saga, start, now, NO_PORTS)
     for name, predecessors in saga.predecessors.items():
         if not predecessors:
-            builder.step(name, Direction.ACTION).open_incident(cause, message)
+            StepInDirection(builder, name, Direction.ACTION).open_incident(cause, message)
     return builder.decision()
 
 
@@ -176,11 +180,11 @@ def _on_wake_up(builder: DecisionBuilder) -> IgnoredReason | None:
 
 def _due_directions(builder: DecisionBuilder, status: StepStatus) -> list[StepInDirection]:
     """The directions of steps with this status whose time has come, in declaration order."""
-    return [
-        step
-        for name in builder.saga.steps
-        for direction in Direction
-        if (progress := (step := builder.step(name, direction)).progress).status is status
-        and progress.due_at is not None
-        and progress.due_at <= builder.now
-    ]
+    due = []
+    for name in builder.saga.steps:
+        for direction in Direction:
+            step = StepInDirection(builder, name, direction)
+            due_at = step.progress.due_at
+            if step.progress.status is status and due_at is not None and due_at <= builder.now:
+                due.append(step)
+    return due

@@ -7,9 +7,10 @@ Each function records events, or raises RequestRefused with a sentence for the o
 from dataclasses import replace
 
 from saga_engine.decider import events
-from saga_engine.decider.decision import DecisionBuilder, StepInDirection
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.replies import accept_kept_reply
 from saga_engine.decider.run import CompensationCause, KeptReply, is_past_pivot
+from saga_engine.decider.step_in_direction import StepInDirection
 from saga_engine.decider.triggers import Cancel, ResolveIncident
 from saga_engine.payload.reader import READ_ERRORS
 from saga_engine.vocabulary import (
@@ -48,7 +49,7 @@ def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
     incident = builder.run.incidents.get(request.incident_number)
     if incident is None:
         raise RequestRefused(f"The run has no open incident {request.incident_number}.")
-    step = builder.step(incident.step, incident.direction)
+    step = StepInDirection(builder, incident.step, incident.direction)
     match request.resolution:
         case Resolution.RETRY:
             _retry(step, request, incident.kept_reply)

@@ -8,8 +8,9 @@ incident, or the attempt ends as unknown if the run stops. A late one changes no
 
 from typing import TypeAlias
 
-from saga_engine.decider.decision import DecisionBuilder, StepInDirection
+from saga_engine.decider.decision import DecisionBuilder
 from saga_engine.decider.run import CompensationCause, KeptReply, StepStatus
+from saga_engine.decider.step_in_direction import StepInDirection
 from saga_engine.decider.triggers import CommandUnroutable, MalformedReply, ReplyReceived
 from saga_engine.payload.encryption import EncryptionError
 from saga_engine.payload.reader import READ_ERRORS
@@ -37,7 +38,7 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
     """
     if message.step not in builder.run.steps:
         return IgnoredReason.UNCORRELATED
-    step = builder.step(message.step, message.direction)
+    step = StepInDirection(builder, message.step, message.direction)
     attempts = step.progress.attempts
     if not 1 <= message.attempt <= attempts:
         return IgnoredReason.UNCORRELATED

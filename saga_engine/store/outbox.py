@@ -9,7 +9,7 @@ a compensation twice; it recognizes the idempotency key.
 A compensation was sent twice? Look at the journal of the run first (`saga-engine show`). One
 `attempt_started`: the same attempt was published again, from here (worker/outbox_duties.py) or by
 `recovery`, or RabbitMQ or a redrive delivered it again. Two: a retry, after an `attempt_failed`
-(decider/decision.py), or an operator's, after an `incident_resolved` (decider/operator.py).
+(decider/step_in_direction.py), or an operator's, after `incident_resolved` (decider/operator.py).
 """
 
 from collections.abc import Iterable, Sequence

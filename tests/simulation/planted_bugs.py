@@ -15,10 +15,11 @@ from typing import Any
 import orjson
 
 from saga_engine.decider import advance, commands, decide, replies
-from saga_engine.decider.decision import Decision, DecisionBuilder, StepInDirection
+from saga_engine.decider.decision import Decision, DecisionBuilder
 from saga_engine.decider.events import Event, RunCompleted
 from saga_engine.decider.replies import StepMessage
 from saga_engine.decider.run import Run, StepState, StepStatus
+from saga_engine.decider.step_in_direction import StepInDirection
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.errors import StoreUnavailable
 from saga_engine.participant import barrier, batch_executor
