@@ -25,7 +25,6 @@ from saga_engine.protocol.topology import (
     participant_topology,
 )
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
-from saga_engine.vocabulary import Direction
 from saga_engine.worker.loops import WorkerLoops, register_sagas
 from simulation import virtual_time
 from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
@@ -336,5 +335,4 @@ def _barrier_commands(workloads: Sequence[Workload]) -> set[str]:
     steps = [
         step for workload in workloads if workload.barrier for step in workload.saga.steps.values()
     ]
-    command_specs = [each.command_spec(direction) for each in steps for direction in Direction]
-    return {command_spec.command for command_spec in command_specs if command_spec is not None}
+    return {spec.command for step in steps for spec in step.command_specs}

@@ -87,16 +87,18 @@ def _compensate(builder: DecisionBuilder) -> None:
     names = reversed(builder.saga.steps)
     remaining = [name for name in names if _needs_compensation(builder, name)]
     for name in remaining:
-        if not _can_start_compensation(builder, name, remaining):
-            continue
-        step = StepInDirection(builder, name, Direction.COMPENSATION)
-        if step.declared.compensation_spec is None:
-            text = f"Step {name} may have taken effect and declares no compensation."
-            step.open_incident(IncidentCause.NOT_COMPENSATABLE, text)
-        else:
-            step.start_attempt()
+        if _can_start_compensation(builder, name, remaining):
+            _start_compensation(StepInDirection(builder, name, Direction.COMPENSATION))
     if not remaining:
         builder.record(events.RunCompensated(builder.now))
+
+
+def _start_compensation(step: StepInDirection) -> None:
+    if step.declared.compensation_spec is not None:
+        step.start_attempt()
+    else:  # a pivot: each step before it has a compensation, or is read-only (`saga.rules`)
+        text = f"Step {step.name} may have taken effect and declares no compensation."
+        step.open_incident(IncidentCause.NOT_COMPENSATABLE, text)
 
 
 def _needs_compensation(builder: DecisionBuilder, name: str) -> bool:

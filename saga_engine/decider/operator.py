@@ -60,9 +60,7 @@ def resolve(builder: DecisionBuilder, request: ResolveIncident) -> None:
         case Resolution.REJECT:
             _reject(step, request)
         case _:  # Resolution.ABANDON
-            for number in builder.run.incidents:
-                _close_incident(builder, replace(request, incident_number=number))
-            builder.record(events.RunAbandoned(builder.now, request.operator, request.reason))
+            _abandon(builder, request)
 
 
 def _close_incident(builder: DecisionBuilder, request: ResolveIncident) -> None:
@@ -105,7 +103,7 @@ def _complete(step: StepInDirection, request: ResolveIncident) -> None:
     payloads, name, direction = step.builder.payloads, step.name, step.direction
     try:
         if direction is Direction.ACTION:
-            payloads.check_reply(name, direction, step.spec, request.result)
+            payloads.check_reply(name, direction, request.result)
         reply = payloads.encrypt_reply(name, direction, request.result)
     except READ_ERRORS as error:
         raise RequestRefused(payloads.problem_text("The result", error)) from None
@@ -136,3 +134,9 @@ def _reject(step: StepInDirection, request: ResolveIncident) -> None:
         reason=request.reason,
     )
     builder.stop(cause)
+
+
+def _abandon(builder: DecisionBuilder, request: ResolveIncident) -> None:
+    for number in builder.run.incidents:
+        _close_incident(builder, replace(request, incident_number=number))
+    builder.record(events.RunAbandoned(builder.now, request.operator, request.reason))

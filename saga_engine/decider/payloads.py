@@ -42,27 +42,27 @@ class DecisionPayloads(PayloadReader):
         call = UserCodeCall(self.saga.name, self.run_id, "", None, "", function, location)
         self.check(call, self._input(content))
 
-    def check_reply(
-        self, step: str, direction: Direction, spec: CommandSpec, content: Json
-    ) -> None:
+    def check_reply(self, step: str, direction: Direction, content: Json) -> None:
         """Check that a reply fits its type, or raise one of READ_ERRORS."""
-        call = self._describe(step, direction, spec, type_name(spec.reply_type.python_type))
-        self.check(call, self._reply(step, direction, spec, content))
+        reply = self._reply(step, direction, content)
+        function = type_name(reply.payload_type.python_type)
+        self.check(self._user_code_call(step, direction, function), reply)
 
     def encrypt_reply(self, step: str, direction: Direction, content: Json) -> Json:
         """Encrypt what an operator gives as a reply, or raise EncryptionError."""
         associated_data = reply_associated_data(self.run_id, step, direction)
         return self.ports.encryption.encrypt(content, associated_data)
 
-    def make_command(self, run: Run, step: str, direction: Direction, spec: CommandSpec) -> Json:
+    def make_command(self, run: Run, step: str, direction: Direction) -> Json:
         """
         Call the mapping function of a command; the result is its payload, encrypted.
 
         Raises:
             PayloadNotMade: the step needs a person.
         """
+        spec = self._spec(step, direction)
         mapping = spec.mapping
-        call = self._describe(step, direction, spec, mapping.function.__name__)
+        call = self._user_code_call(step, direction, mapping.function.__name__)
         sources = {each.name: self._source(run, each.name) for each in mapping.parameters}
         associated_data = command_associated_data(self.run_id, step, direction)
         try:
@@ -89,20 +89,23 @@ class DecisionPayloads(PayloadReader):
         action = run.steps[name].action
         if action.status is not StepStatus.SUCCEEDED:
             return None
-        return self._reply(name, Direction.ACTION, self.saga.steps[name].action_spec, action.reply)
+        return self._reply(name, Direction.ACTION, action.reply)
 
     def _input(self, content: Json) -> StoredPayload:
         associated_data = input_associated_data(self.saga.name, self.run_id)
         return StoredPayload(content, self.saga.input_type, associated_data)
 
-    def _reply(
-        self, step: str, direction: Direction, spec: CommandSpec, content: Json
-    ) -> StoredPayload:
+    def _reply(self, step: str, direction: Direction, content: Json) -> StoredPayload:
         associated_data = reply_associated_data(self.run_id, step, direction)
-        return StoredPayload(content, spec.reply_type, associated_data)
+        return StoredPayload(content, self._spec(step, direction).reply_type, associated_data)
 
-    def _describe(
-        self, step: str, direction: Direction, spec: CommandSpec, function: str
-    ) -> UserCodeCall:
-        saga, location = self.saga.name, spec.source_location
+    def _user_code_call(self, step: str, direction: Direction, function: str) -> UserCodeCall:
+        """How a call of the author's code is described if it returns no value."""
+        saga, spec = self.saga.name, self._spec(step, direction)
+        location = spec.source_location
         return UserCodeCall(saga, self.run_id, step, direction, spec.command, function, location)
+
+    def _spec(self, step: str, direction: Direction) -> CommandSpec:
+        spec = self.saga.steps[step].command_spec(direction)
+        assert spec is not None, f"{step} has no {direction}"
+        return spec

@@ -169,7 +169,7 @@ def _body_problem(step: StepInDirection, body: Json) -> str | None:
     """Why the body of a success does not fit; None if it does, or if its key is missing."""
     payloads = step.builder.payloads
     try:
-        payloads.check_reply(step.name, step.direction, step.spec, body)
+        payloads.check_reply(step.name, step.direction, body)
     except EncryptionError:
         return None  # a step that needs the value is blocked until the codec has the key
     except READ_ERRORS as error:

@@ -79,9 +79,7 @@ class StepInDirection:
         payload = None  # a retry sends the same bytes again
         if progress.payload is None:
             try:
-                payload = builder.payloads.make_command(
-                    builder.run, self.name, self.direction, spec
-                )
+                payload = builder.payloads.make_command(builder.run, self.name, self.direction)
             except PayloadNotMade as error:
                 self.open_incident(error.cause, str(error))
                 return

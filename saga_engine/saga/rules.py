@@ -4,6 +4,15 @@ What makes a saga valid. `check` is called once for each saga, when its module i
 Each rule yields a DefinitionError for each declaration that breaks it, with its file and line and
 the fix. What is wrong with a single declaration (an annotation, a name used twice) is refused when
 it is made, in `definition` and `payload.mapping`.
+
+This is what the decider relies on:
+
+- The steps form a graph without a cycle.
+- There is at most one pivot. Every other step comes before or after it, none runs beside it.
+- A step before the pivot is read-only or has a compensation; the pivot may have one; a step after
+  it has none.
+- A mapping function reads the input, or the reply of a step that comes before. A compensation may
+  also read the reply of its own step, which may be missing.
 """
 
 import re
@@ -233,6 +242,13 @@ def _check_compensation(saga: Saga, step: Step) -> Problems:
 
 
 def _check_parameters(saga: Saga, step: Step, spec: CommandSpec) -> Problems:
+    """
+    The name of a parameter says what it gets, and its annotation must be the type of that.
+
+        a step that comes before  the reply of that step
+        the step itself           only in its compensation: its reply, or None
+        any other name            the input
+    """
     for parameter in spec.mapping.parameters:
         name = f"Parameter {parameter.name!r}"
         if parameter.name not in saga.steps:
