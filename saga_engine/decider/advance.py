@@ -4,7 +4,7 @@ What follows a trigger: the run goes forward, stops, or compensates.
     running                              go forward: start each step whose predecessors have passed
     running, and a cause to compensate   stop: start nothing, let the steps in flight settle; then
                                          compensate, or go forward if the pivot succeeded meanwhile
-    compensating                         compensate each step on which no other still depends
+    compensating                         compensate each step whose dependents are compensated
     compensated, and a late success      compensate again
     completed, abandoned                 nothing
 

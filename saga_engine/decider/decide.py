@@ -24,13 +24,14 @@ follows outside, the commands to send and the time to wake up, is computed from 
 commands.py. After each decision of an unfinished run some step waits until its `due_at`, or for a
 person: promise P1, "never silently stuck".
 
-Each rule is a table or a docstring beside its code:
+Each rule is written as a table, a list or a docstring beside its code:
 
     which status may follow which                         transitions.py, drawn in docs/semantics.md
     what a success, or another message, does              replies.py
     when a step is blocked, and when the run compensates  StepInDirection._stop_or_block
     what a run does next                                  advance.py
     which steps there are to compensate                   StepState.may_have_effect in run.py
+    what is true of every saga that is decided            saga/rules.py
 
 The words of these rules:
 

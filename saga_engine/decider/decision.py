@@ -67,7 +67,7 @@ class DecisionBuilder:
         return self.new_stop is not None or self.run.stop_cause is not None
 
     def stop(self, cause: CompensationCause) -> None:
-        """Make the run compensate."""
+        """Have `advance` make the run compensate, once no step is in flight."""
         assert not self.is_stopping, "the first cause counts"
         self.new_stop = cause
 

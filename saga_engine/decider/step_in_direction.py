@@ -100,7 +100,7 @@ class StepInDirection:
         self.builder.record(event)
 
     def reject(self, attempt: int, failure: Failure) -> None:
-        """Record that the participant, or an operator, rejected it; stop or block."""
+        """Record that the participant rejected it; stop or block."""
         self.builder.record(StepRejected(self.name, self.direction, attempt, failure))
         self._stop_or_block(Outcome.REJECTED, failure)
 
@@ -162,14 +162,14 @@ class StepInDirection:
 
         The first row that applies:
 
-            the run stops already               neither: it compensates this step if it must
+            the run is stopping already         neither: it compensates the step later, if it must
             no queue, or no key to decrypt      block: a person corrects the installation
             a compensation                      block: nothing else can undo the step
             a step after the pivot              block: the run can only go forward
             a step before the pivot             stop: it is read-only or has a compensation
             a pivot that did nothing            stop: it was rejected, or is read-only
             a pivot with a compensation         stop
-            another pivot                       block: it may have an effect that cannot be undone
+            any other pivot                     block: it may have an effect that cannot be undone
         """
         if self.builder.is_stopping:
             assert self.direction is Direction.ACTION, "a run stops before it compensates"
@@ -191,7 +191,7 @@ class StepInDirection:
         return None
 
     def _must_block(self, outcome: Outcome) -> bool:
-        """The rows of a compensation and of each kind of step in `_stop_or_block`."""
+        """Whether the row of this direction and kind of step, in `_stop_or_block`, says block."""
         kind = self.builder.saga.step_kind(self.name)
         if self.direction is Direction.COMPENSATION or kind is StepKind.RETRIABLE:
             return True
