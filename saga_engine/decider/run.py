@@ -68,7 +68,8 @@ class Progress:
     One direction of a step.
 
     An operator's retry gives it a new budget of attempts, which are counted on: the budget is used
-    up by `attempts - attempts_before_budget`.
+    up by `attempts - attempts_before_budget`. `rejected` outlives the status of that name: it stays
+    true while an incident blocks the direction.
     """
 
     status: StepStatus = StepStatus.PENDING
