@@ -30,14 +30,15 @@ Each rule is written as a table, a list or a docstring beside its code:
     what a success, or another message, does              replies.py
     when a step is blocked, and when the run compensates  StepInDirection._stop_or_block
     what a run does next                                  advance.py
-    which steps there are to compensate                   StepState.may_have_effect in run.py
+    which steps there are to compensate                   advance.py, `_needs_compensation`
     what is true of every saga that is decided            saga/rules.py
 
 The words of these rules:
 
-    blocked   a direction of a step has an open incident: an operator must act
-    stopping  a running run has a cause to compensate, and waits for its steps in flight
-    given up  an action that awaited a retry or was blocked when the run stopped
+    blocked   a direction of a step has an incident: an operator must act, or has abandoned the run
+    stopping  a run has a cause to compensate; a running one waits for its steps in flight
+    given up  ended without an answer: no attempt is left, or it awaited a retry, or was blocked,
+              when the run stopped
     late      what arrives after a step has ended
     budget    the attempts of a retry policy; an operator's retry gives another
     round     the attempts that share an idempotency key; a retry of a rejection begins another

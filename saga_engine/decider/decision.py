@@ -39,9 +39,9 @@ class Decision:
 
 class DecisionBuilder:
     """
-    One decision about a run at *now*, under *saga*; the only mutable object of the decider.
+    One decision about a run at *now*, under *saga*: the object that all rules record events in.
 
-    `run` has every recorded event applied. `new_stop` is why the run must compensate, if this
+    `run` is a copy, and has every recorded event applied. `new_stop` is why the run must compensate, if this
     decision has found that; `advance` carries it out, and records it in the run if the run has to
     wait first. So a run is stopping because of either this decision or an earlier one.
     """

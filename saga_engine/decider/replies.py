@@ -33,8 +33,8 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
     """
     Record what a message says of an attempt; return why that changes nothing, or None.
 
-    A success counts for any attempt, because it proves that the command was done. Another message
-    counts for the last attempt only, as long as the step awaits it.
+    A success may count for any attempt, because it proves that the command was done: `_on_success`.
+    Another message counts for the last attempt only, as long as the step awaits it.
     """
     if message.step not in builder.run.steps:
         return IgnoredReason.UNCORRELATED
@@ -95,7 +95,7 @@ def _on_success(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | 
         blocked                    the step succeeds and its incident closes, if the body fits
         skipped                    nothing: an operator went on without the step
         rejected, failed, unknown  the step succeeds late, if no compensation covers its effect
-        pending, after a retry     the same: only a compensation can be, and it changes nothing
+        pending, after a retry     nothing: only a retried compensation stays pending
     """
     match step.progress.status:
         case StepStatus.SUCCEEDED:
@@ -128,19 +128,19 @@ def _succeed_awaited(step: StepInDirection, reply: ReplyReceived) -> None:
 
 def _succeed_blocked(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
     if _body_problem(step, reply.body) is not None:
-        return IgnoredReason.DUPLICATE  # its incident is open, or the run was abandoned
+        return IgnoredReason.DUPLICATE  # one reply that does not fit has opened the incident
     step.close_obsolete_incident("its reply arrived")
     step.succeed(reply.attempt, reply.body)
     return None
 
 
 def _succeed_late(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
-    """The step had ended, so the run compensates: the late effect has to be compensated too."""
+    """The step had ended: unless the run was abandoned, its late effect has to be compensated."""
     if not _is_uncovered_effect(step):
         return IgnoredReason.LATE
     fits = _body_problem(step, reply.body) is None
     step.succeed(reply.attempt, reply.body if fits else None, late=True)
-    if step.builder.run.status is Status.COMPENSATED:  # otherwise `advance` includes it
+    if step.builder.run.status is Status.COMPENSATED:  # while it compensates, `advance` finds it
         cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step.name)
         step.builder.stop(cause)
     return None

@@ -121,7 +121,7 @@ class KeptReply:
 
     attempt: int
     body: Json = field(default=None, repr=False)  # if unreadable, the beginning of its text
-    outcome: Outcome | None = None  # that it states; None if it states none that exists
+    outcome: Outcome | None = None  # that it states; None: it states none, or an unknown one
     unreadable: bool = False
 
 

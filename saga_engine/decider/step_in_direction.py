@@ -163,7 +163,8 @@ class StepInDirection:
         The first row that applies:
 
             the run is stopping already         neither: it compensates the step later, if it must
-            no queue, or no key to decrypt      block: a person corrects the installation
+            no queue, or no key to decrypt      block: a person corrects the installation; a
+                                                rejection that cannot be decrypted is one below
             a compensation                      block: nothing else can undo the step
             a step after the pivot              block: the run can only go forward
             a step before the pivot             stop: it is read-only or has a compensation

@@ -42,7 +42,8 @@ STEP_TRANSITIONS: Mapping[Direction, Mapping[StepStatus, frozenset[StepStatus]]]
         {
             "pending": "in_flight blocked succeeded",  # succeeded: its kept reply fits at a retry
             "in_flight": "awaiting_retry blocked succeeded rejected failed unknown",
-            "awaiting_retry": "in_flight blocked succeeded rejected failed unknown",  # given up
+            # From here, and blocked, to failed or unknown: the run stops, and it is given up.
+            "awaiting_retry": "in_flight blocked succeeded rejected failed unknown",
             "blocked": "pending succeeded rejected failed unknown skipped",
             "succeeded": "",
             "rejected": "blocked succeeded",  # succeeded, here and below: it arrived late

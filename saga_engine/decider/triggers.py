@@ -39,7 +39,7 @@ class MalformedReply:
     direction: Direction
     attempt: int
     problem: str
-    outcome: Outcome | None = None  # that its header states; None if it states none that exists
+    outcome: Outcome | None = None  # of its header; None: it has none, or an unknown one
     raw_text: Json = field(default=None, repr=False)  # the beginning of its body
 
 
