@@ -22,7 +22,7 @@ SEEDS = range(96)
 RARE = {
     "start_newest_loaded_version": (33,),
     "complete_when_last_step_succeeds": (10,),
-    "ignore_a_late_success": (62,),
+    "ignore_a_late_success": (78,),
     "never_retry": (7,),
     "treat_rejected_compensation_as_done": (25,),
     "misreport_load_as_bug": (7,),
