@@ -41,9 +41,10 @@ class DecisionBuilder:
     """
     One decision about a run at *now*, under *saga*: the object that all rules record events in.
 
-    `run` is a copy, and has every recorded event applied. `new_stop` is why the run must compensate, if this
-    decision has found that; `advance` carries it out, and records it in the run if the run has to
-    wait first. So a run is stopping because of either this decision or an earlier one.
+    `run` is a copy, and has every recorded event applied. `new_stop` is why the run must
+    compensate, if this decision has found that; `advance` carries it out, and records it in the run
+    if the run has to wait first. So a run is stopping because of either this decision or an earlier
+    one.
     """
 
     def __init__(self, saga: Saga, run: Run, now: datetime, ports: PayloadPorts) -> None:
