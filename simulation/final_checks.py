@@ -11,6 +11,7 @@ from simulation.operator import audit_violations
 from simulation.partition_model import DETACHED, DROPPED, PARTITIONED_TABLES
 from simulation.process import SimulatedProcess
 from simulation.promises import promise_violations, run_records
+from simulation.run_model import readable_runs
 from simulation.workload import Workload
 
 
@@ -29,15 +30,20 @@ class FinalChecks:
         for table in PARTITIONED_TABLES:
             for state in (DETACHED, DROPPED):
                 self._engine_db.rows[table] |= self._engine_db.rows[f"{state} {table}"]
-        async with MemoryStore(self._engine_db, process).transaction() as tx:
-            return await tx.read_runs(set(self._engine_db.rows["run"]))
+        async with MemoryStore(self._engine_db, process).transaction() as tx, tx.statement():
+            found = readable_runs(tx, self._engine_db.rows["run"])
+            return {stored.run.run_id: stored for stored in found}
 
     def check_runs(self, stored_runs: Mapping[str, StoredRun], *, expected: int) -> None:
         """Check P1 to P5 of each run, the accepted starts, and the number of runs."""
         monitor, open_incidents = self._monitor, self.open_incident_runs()
         for record in run_records(self._engine_db, monitor.effects, self._workloads):
-            stored = stored_runs[record.row["run_id"]]
-            monitor.violations.extend(promise_violations(record, stored, open_incidents))
+            stored = stored_runs.get(record.row["run_id"])
+            if stored is None:
+                damaged = f"the journal of run {record.row['run_id']} cannot be replayed"
+                monitor.record_violation("P5", damaged)
+            else:
+                monitor.violations.extend(promise_violations(record, stored, open_incidents))
         monitor.violations.extend(audit_violations(self._engine_db))
         for run_id, version in monitor.accepted_versions.items():
             started = stored_runs[run_id].run.version if run_id in stored_runs else None

@@ -10,10 +10,10 @@ from saga_engine.store.outbox import (
     obsolete_row_ids,
     to_outbox_rows,
 )
-from saga_engine.store.runs import UNLIMITED_BYTES, to_stored_runs
+from saga_engine.store.runs import UNLIMITED_BYTES
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, limit_bytes
-from simulation.run_model import run_row
+from simulation.run_model import readable_runs
 
 
 class OutboxModel(MemoryTransaction):
@@ -59,8 +59,5 @@ class OutboxModel(MemoryTransaction):
         )
 
     def _obsolete_row_ids(self, found: Sequence[OutboxRow]) -> set[int]:
-        rows = [self.get("run", run_id) for run_id in {each.command.run_id for each in found}]
-        runs = to_stored_runs(run_row(self, row) for row in rows if row is not None)
-        return {
-            row_id for stored in runs.values() for row_id in obsolete_row_ids(stored.run, found)
-        }
+        runs = readable_runs(self, {each.command.run_id for each in found})
+        return {row_id for stored in runs for row_id in obsolete_row_ids(stored.run, found)}

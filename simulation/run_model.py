@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import orjson
@@ -134,6 +135,15 @@ class RunModel(MemoryTransaction):
             cause=row["cause"] or "null",
             open_incidents=orjson.dumps(open_incidents).decode(),
         )
+
+
+def readable_runs(tx: MemoryTransaction, run_ids: Iterable[str]) -> list[StoredRun]:
+    """Read the runs that exist; one whose journal cannot be replayed is left out."""
+    found: list[StoredRun] = []
+    for row in filter(None, (tx.get("run", run_id) for run_id in sorted(run_ids))):
+        with suppress(AssertionError, LookupError):
+            found += to_stored_runs([run_row(tx, row)]).values()
+    return found
 
 
 def run_row(tx: MemoryTransaction, row: Row) -> RunRow:
