@@ -124,6 +124,14 @@ class PoolerAwareConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncp
         self.check_statement(query, is_script=False)
         return await super()._get_statement(query, *args, **options)
 
+    async def _introspect_types(self, *arguments: Any) -> Any:
+        """Read types as asyncpg does. It switches `jit` off meanwhile, which is not reported."""
+        on_statement, self.on_statement = self.on_statement, None
+        try:
+            return await super()._introspect_types(*arguments)
+        finally:
+            self.on_statement = on_statement
+
     def check_statement(self, query: str, *, is_script: bool) -> None:
         """
         Check and report a statement before it is sent, as every method of this class does.

@@ -183,3 +183,16 @@ async def test_a_result_is_recorded_unchanged_in_any_encoding_of_the_handler(
         assert await tx.commit_results([(shared, done)])
     for command in (alone, shared):
         assert await recorded_reply(url_database, command) == done.body.decode()
+
+
+async def test_a_connection_whose_driver_has_read_types_is_used_again(url_database):
+    """asyncpg sets `jit` before it reads the types of a statement, and restores it."""
+    found = []
+    for _ in range(2):
+        async with url_database.transaction() as tx:
+            charge = make_command()
+            assert await tx.barrier.claim(charge)
+            names = text("SELECT pg_backend_pid() WHERE CAST(:names AS name[]) IS NOT NULL")
+            found.append(await tx.connection.scalar(names, {"names": ["a"]}))
+            assert await tx.commit_result(charge, DONE)
+    assert found[0] == found[1]
