@@ -69,11 +69,11 @@ async def _resend(tx: Transaction, run_ids: Sequence[str]) -> tuple[ResendResult
     fenced = sorted((await tx.execute(_FENCE, {"run_ids": run_ids})).scalars())
     if not fenced:
         return ResendResult(0, 0), sorted(unfinished)
-    arguments = {"run_ids": fenced, "first": fenced[0], "last": fenced[-1]}
-    await tx.execute(_DELETE_OUTBOX_ROWS, arguments)
     names = await _command_names(tx, fenced)
     resent = ResendResult(0, 0)
     async for part in runs.read_readable(tx, fenced, max_bytes=_PAGE_BYTES):
+        part_ids = [stored.run.run_id for stored in part]
+        await tx.execute(_DELETE_OUTBOX_ROWS, {"run_ids": part_ids})
         commands = [
             command
             for stored in part
@@ -82,17 +82,18 @@ async def _resend(tx: Transaction, run_ids: Sequence[str]) -> tuple[ResendResult
         await tx.execute(_ADD_TO_OUTBOX, _resent_columns(part, commands))
         run_count = len({each.run_id for each in commands})
         resent = resent.plus(ResendResult(run_count, len(commands)))
-    await tx.execute(_POSTPONE_WAKE, arguments)
+    await tx.execute(_POSTPONE_WAKE, runs.run_id_arguments(fenced))
     return resent, sorted(unfinished.difference(fenced))
 
 
 def _resent_columns(part: Collection[StoredRun], commands: Sequence[Command]) -> dict[str, Any]:
     """Write the commands as rows of the outbox, with the whole timeout that each attempt had."""
     runs_by_id = {stored.run.run_id: stored.run for stored in part}
-    progress = [
-        runs_by_id[each.run_id].steps[each.step].progress_of(each.direction) for each in commands
-    ]
-    timeouts = [each.due_at - each.sent_at for each in progress if each.due_at and each.sent_at]
+    timeouts = []
+    for each in commands:
+        sent_at = runs_by_id[each.run_id].steps[each.step].progress_of(each.direction).sent_at
+        assert sent_at is not None, "an attempt in flight was sent"
+        timeouts.append(each.deadline - sent_at)
     return {**command_columns(commands), "timeout": timeouts}
 
 

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from sqlalchemy import text
+
 from saga_engine.decider.triggers import ReplyReceived
 from saga_engine.store import outbox, recovery, runs
 from saga_engine.store.database import Database
@@ -38,6 +40,33 @@ async def test_each_command_in_flight_is_sent_again_with_its_idempotency_key(
         assert earlier is not None
         assert later is not None
         assert later > earlier
+
+
+async def test_a_damaged_run_does_not_keep_the_commands_of_others_from_being_sent_again(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        run_ids = [
+            (await insert_run(SqlStoreTransaction(tx), definition_id)).run_id for _ in range(3)
+        ]
+        damage = "UPDATE saga_engine.journal SET events = '[7]' WHERE run_id = CAST(:id AS uuid)"
+        await tx.execute(text(damage), {"id": run_ids[1]})
+    assert await recovery.resend_in_flight(database) == recovery.ResendResult(2, 2)
+    async with database.transaction() as tx:
+        claimed = (await outbox.claim_stale(tx, timedelta(days=1), 10)).claimed
+    assert {each.command.run_id for each in claimed} == {run_ids[0], run_ids[2]}
+
+
+async def test_runs_are_read_in_parts_and_their_commands_are_sent_again_once(
+    database: Database, definition_id: int, monkeypatch
+):
+    monkeypatch.setattr(recovery, "_PAGE_BYTES", 1)
+    async with database.transaction() as tx:
+        for _ in range(5):
+            await insert_run(SqlStoreTransaction(tx), definition_id)
+    assert await recovery.resend_in_flight(database) == recovery.ResendResult(5, 5)
+    async with database.transaction() as tx:
+        assert (await outbox.backlog(tx)).pending == 5
 
 
 async def test_a_database_without_unfinished_runs_has_nothing_to_send(database: Database):

@@ -1,9 +1,10 @@
 """What several tests of the worker do: operator actions, damaged rows, the duties of a worker."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
+from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import ResolveIncident
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
@@ -107,6 +108,22 @@ async def check_a_run_completes(engine, worker, participant, client):
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
     await check_promises(engine.database, settled=False)
 
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+
+UNDONE = Run(
+    run_id="r-1",
+    saga="parcel",
+    version=1,
+    fingerprint="f",
+    key=None,
+    input={},
+    started_at=NOW,
+    deadline=None,
+    status=Status.COMPENSATED,
+    finished_at=NOW,
+)
+"""A run that was compensated, in memory only."""
 
 HOLD_BATCHES = text("LOCK TABLE saga_engine.journal IN EXCLUSIVE MODE")
 """Until the end of the transaction a batch reads, and waits before it appends."""

@@ -2,7 +2,6 @@
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.decider.events import RunCompensated
-from saga_engine.decider.run import Run
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.answer import RUN_FINISHED_TYPE, decode_client_message
 from saga_engine.protocol.run_result import RunResult
@@ -18,26 +16,14 @@ from saga_engine.protocol.topology import ENGINE_TOPOLOGY, EVENTS, Binding, clie
 from saga_engine.settings import Settings
 from saga_engine.store.engine_identity import TokenKeys
 from saga_engine.telemetry.events import Emitter, MessagesPublished
-from saga_engine.vocabulary import ConnectionRole, Status
+from saga_engine.vocabulary import ConnectionRole
 from saga_engine.worker.change_set import AfterCommit, AppliedDecision
 from saga_engine.worker.listeners import BATCHES_WITHOUT_PROBE
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from tests.kit.connections import open_connection, take_exactly
 from tests.kit.events import EventRecorder
+from tests.worker.steps import NOW, UNDONE
 
-NOW = datetime(2026, 11, 25, tzinfo=UTC)
-UNDONE = Run(
-    run_id="r-1",
-    saga="parcel",
-    version=1,
-    fingerprint="f",
-    key=None,
-    input={},
-    started_at=NOW,
-    deadline=None,
-    status=Status.COMPENSATED,
-    finished_at=NOW,
-)
 QUEUE = "saga.client.listener"
 LONGEST_NAME = "s" * 209  # with the run id it is a routing key of 255 bytes
 

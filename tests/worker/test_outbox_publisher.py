@@ -3,11 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from saga_engine.amqp.publisher import Publisher
 from saga_engine.decider.events import RunCompensated, RunCompensating
-from saga_engine.decider.run import CompensationCause, Run
+from saga_engine.decider.run import CompensationCause
 from saga_engine.decider.triggers import CommandUnroutable, ReplyReceived
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message, PublishOutcome
@@ -18,6 +17,7 @@ from saga_engine.telemetry.events import Emitter
 from saga_engine.vocabulary import Command, CompensationCode, Direction, Outcome, Status
 from saga_engine.worker.change_set import AppliedDecision
 from saga_engine.worker.outbox_publisher import OutboxPublisher, _finished_runs
+from tests.worker.steps import NOW, UNDONE
 
 
 async def test_an_answer_is_sent_without_a_result_that_is_too_large(engine):
@@ -39,23 +39,7 @@ def _reply(command, body):
     return encode_reply(command, Outcome.SUCCEEDED, json.dumps(body).encode())
 
 
-NOW = datetime(2026, 11, 25, tzinfo=UTC)
-
-
-BACK = Run(
-    run_id="r-1",
-    saga="parcel",
-    version=1,
-    fingerprint="f",
-    key=None,
-    input={},
-    started_at=NOW,
-    deadline=None,
-    status=Status.COMPENSATING,
-)
-
-
-UNDONE = replace(BACK, status=Status.COMPENSATED, finished_at=NOW)
+BACK = replace(UNDONE, status=Status.COMPENSATING, finished_at=None)
 
 
 ENDS = AppliedDecision(before=BACK, after=UNDONE, events=[RunCompensated(NOW)], work_item=None)
