@@ -11,6 +11,7 @@ from saga_engine.protocol.run_result import RunResult
 from saga_engine.store.due_runs import DueRuns
 from saga_engine.store.run_statuses import StatusRow, to_run_statuses
 from saga_engine.store.runs import (
+    FIRST_REVISION,
     UNLIMITED_BYTES,
     RunRow,
     StoredRun,
@@ -141,7 +142,7 @@ def readable_runs(tx: MemoryTransaction, run_ids: Iterable[str]) -> list[StoredR
     """Read the runs that exist; one whose journal cannot be replayed is left out."""
     found: list[StoredRun] = []
     for row in filter(None, (tx.get("run", run_id) for run_id in sorted(run_ids))):
-        with suppress(AssertionError, LookupError):
+        with suppress(AssertionError, LookupError, ValueError):
             found += to_stored_runs([run_row(tx, row)]).values()
     return found
 
@@ -149,17 +150,19 @@ def readable_runs(tx: MemoryTransaction, run_ids: Iterable[str]) -> list[StoredR
 def run_row(tx: MemoryTransaction, row: Row) -> RunRow:
     """A run as its statement reads it: with its definition, and its journal after the snapshot."""
     saga, version, fingerprint = definition_of(tx, row["definition_id"])
-    run_id, revision, journal = row["run_id"], row["snapshot_revision"], []
-    while (journal_row := tx.get("journal", (run_id, revision + 1))) is not None:
-        revision += 1
-        journal.append(journal_row["events"])
+    run_id, snapshot_revision = row["run_id"], row["snapshot_revision"]
+    first, rows = max(snapshot_revision, FIRST_REVISION), list[Row]()
+    while (journal_row := tx.get("journal", (run_id, first + len(rows)))) is not None:
+        rows.append(journal_row)
+    journal = [each["events"] for each in rows if each["revision"] > snapshot_revision]
     return RunRow(
         definition_id=row["definition_id"],
         wake_at=row["wake_at"],
         snapshot=row["snapshot"] or "null",
         snapshot_revision=row["snapshot_revision"],
         journal=f"[{','.join(journal)}]",
-        revision=revision,
+        revision=rows[-1]["revision"] if rows else snapshot_revision,
+        row_count=len(rows),
         run_id=run_id,
         saga=saga,
         version=version,

@@ -51,6 +51,14 @@ class SuspectModel(MemoryTransaction):
     def _is_due_run(self, run: Row | None) -> bool:
         return run is not None and run["wake_at"] is not None and run["wake_at"] <= self.now
 
+    async def lock_suspect(self, run_id: str) -> bool:
+        async with self.statement():
+            key = f"crash suspect {run_id}"
+            if not self.is_lockable("advisory", key):
+                return False
+            self.lock_unlocked("advisory", key)
+            return True
+
     async def read_suspects_among(self, run_ids: Collection[str]) -> dict[str, CrashSuspect]:
         if not run_ids:
             return {}

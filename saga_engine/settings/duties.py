@@ -15,9 +15,10 @@ class DutySettings(BaseModel):
     )
     timer_lease: Seconds = Field(
         5.0,
-        description="Seconds for which a worker that takes a due timer keeps it from other workers."
-        " If the worker stops, another one takes the timer after that time. A lease that is too"
-        " short costs work, not correctness",
+        description="Seconds, beyond mapping_hard_timeout, for which a worker that takes a due"
+        " timer keeps it from other workers. If the worker stops, another one takes the timer after"
+        " that time. A call that ends the first one is known by then. A lease that is too short"
+        " costs work, not correctness",
     )
     outbox_cleanup_interval: Seconds = Field(
         1.0,

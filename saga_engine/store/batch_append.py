@@ -82,7 +82,7 @@ class AppendResult:
     `lost` are the runs that have another revision than the one that was decided on, or were dropped
     with their month. A start is lost if its run exists or is pending, or if its key is reserved.
     `outbox` are the commands of the other runs, in order. `written_bytes` is the length of each
-    run's new row, `now` the time of the database.
+    run's new row, or of its snapshot if one is written; `now` is the time of the database.
     """
 
     lost: frozenset[str]
@@ -143,11 +143,13 @@ def append_result(
     """Say what became of a batch that was executed with these arguments."""
     commands = [each for each in _commands(batch) if each.run_id not in lost]
     pairs = zip(sorted(outbox_ids), commands, strict=True)  # assigned in order, returned in any
-    lengths = map(len, arguments["j_events"])
+    lengths = dict(zip(arguments["j_run_id"], map(len, arguments["j_events"]), strict=True))
+    snapshots = zip(arguments["c_run_id"], arguments["c_snapshot"], strict=True)
+    lengths |= {run_id: len(snapshot) for run_id, snapshot in snapshots if snapshot is not None}
     return AppendResult(
         lost=lost,
         outbox=[OutboxRow(outbox_id, command, now) for outbox_id, command in pairs],
-        written_bytes=dict(zip(arguments["j_run_id"], lengths, strict=True)),
+        written_bytes=lengths,
         now=now,
     )
 

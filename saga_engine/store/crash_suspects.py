@@ -68,6 +68,16 @@ async def read_among(tx: Transaction, run_ids: Collection[str]) -> dict[str, Cra
     return _by_run(await tx.execute(_READ_AMONG, {"run_ids": sorted(run_ids)}))
 
 
+async def try_lock(tx: Transaction, run_id: str) -> bool:
+    """
+    Reserve a run until the end of the transaction, unless another transaction has.
+
+    The row of the suspect is not locked: a watchdog writes it while the call has not returned.
+    """
+    is_locked: bool = (await tx.execute(_TRY_LOCK, {"run_id": run_id})).scalar_one()
+    return is_locked
+
+
 async def clear(tx: Transaction, run_ids: Collection[str]) -> None:
     """Delete suspects whose call has returned."""
     if run_ids:
@@ -147,6 +157,12 @@ _READ_WITH_WORK = text(
 )
 
 _READ_AMONG = text(f"SELECT {_COLUMNS} WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
+
+_TRY_LOCK = text(
+    """
+    SELECT pg_try_advisory_xact_lock(
+        hashtextextended('saga-engine crash suspect ' || CAST(:run_id AS text), 0))"""
+)
 
 _CLEAR = text("DELETE FROM saga_engine.crash_suspect WHERE run_id = ANY (CAST(:run_ids AS uuid[]))")
 

@@ -66,7 +66,7 @@ async def due_within(
 
 
 async def due_run_ids(tx: Transaction, definition_ids: Sequence[int], limit: int) -> list[str]:
-    """Return the ids of up to *limit* due runs, without reading their inputs and states."""
+    """Return the ids of up to *limit* due runs, without reading their journals."""
     arguments = {"definition_ids": list(definition_ids), "limit": limit, "excluding": []}
     return list((await tx.execute(_DUE_RUN_IDS, arguments)).scalars())
 

@@ -80,7 +80,7 @@ class RunStatements(Protocol):
         """Claim up to *limit* due runs for *lease*, skipping those that are locked elsewhere."""
 
     async def due_run_ids(self, definition_ids: Sequence[int], limit: int) -> list[str]:
-        """Return the ids of up to *limit* due runs, without reading their inputs and states."""
+        """Return the ids of up to *limit* due runs, without reading their journals."""
 
     async def due_within(
         self, horizons: Mapping[int, timedelta], count_limit: int
@@ -214,6 +214,9 @@ class SuspectStatements(Protocol):
 
     async def read_suspects_among(self, run_ids: Collection[str]) -> dict[str, CrashSuspect]:
         """Read those of *run_ids* that are suspects."""
+
+    async def lock_suspect(self, run_id: str) -> bool:
+        """Reserve a run until the end of the transaction, unless another transaction has."""
 
     async def clear_suspects(self, run_ids: Collection[str]) -> None:
         """Delete suspects whose call has returned."""

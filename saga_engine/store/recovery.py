@@ -189,11 +189,8 @@ _POSTPONE_WAKE = text(
     UPDATE saga_engine.run AS r
     SET wake_at = greatest(r.wake_at, f.due_at + interval '1 minute')
     FROM (
-        SELECT u.run_id, min(o.due_at) AS due_at
-        FROM unnest(CAST(:run_ids AS uuid[])) AS u(run_id)
-        LEFT JOIN saga_engine.outbox AS o
-            ON o.run_id = u.run_id AND o.run_id = ANY (CAST(:run_ids AS uuid[]))
-        GROUP BY u.run_id) AS f
+        SELECT o.run_id, min(o.due_at) AS due_at FROM saga_engine.outbox AS o
+        WHERE o.run_id = ANY (CAST(:run_ids AS uuid[])) GROUP BY o.run_id) AS f
     WHERE r.run_id = f.run_id AND r.run_id = ANY (CAST(:run_ids AS uuid[]))
         AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)"""
 )

@@ -59,7 +59,8 @@ class RunRow(NamedTuple):
     The columns of a run, of its definition and its journal, in the order in which they are read.
 
     `snapshot` is `null` without one, and `journal` a list of the rows after it, each a list of
-    events. Both are None beyond the limit of bytes.
+    events. Both are None beyond the limit of bytes. `row_count` counts the rows of the journal from
+    the one of the snapshot on.
     """
 
     definition_id: int
@@ -68,6 +69,7 @@ class RunRow(NamedTuple):
     snapshot_revision: int
     journal: str | None
     revision: int
+    row_count: int
     run_id: str
     saga: str
     version: int
@@ -216,14 +218,18 @@ def to_stored_runs(rows: Iterable[RunRow]) -> dict[str, StoredRun]:
 
     Raises:
         StoreReadTooLarge: of one only the existence was read.
+        ValueError: the journal of one lacks a row. No batch could append the next one.
     """
     return {each.run.run_id: each for each in map(_to_stored_run, rows)}
 
 
 def _to_stored_run(row: Iterable[Any]) -> StoredRun:
-    definition_id, wake_at, snapshot, snapshot_revision, journal, revision, *identity = row
+    definition_id, wake_at, snapshot, snapshot_revision, journal, revision, *others = row
+    row_count, *identity = others
     if snapshot is None or journal is None:
         raise StoreReadTooLarge(_TOO_LARGE)
+    if row_count != revision - max(snapshot_revision, FIRST_REVISION) + 1:
+        raise ValueError(f"The journal of run {identity[0]} lacks a row.")
     before = _restored_run(orjson.loads(snapshot), identity) if snapshot_revision else None
     run = replay(_events(journal), before)
     assert run is not None, "a run has a journal or a snapshot"
@@ -264,13 +270,15 @@ _DATABASE_NOW = text("SELECT clock_timestamp()")
 _RUN_COLUMNS = """
     r.definition_id, r.wake_at, coalesce(r.snapshot::text, 'null') AS snapshot, r.snapshot_revision,
     coalesce(j.rows, '[]') AS journal, coalesce(j.revision, r.snapshot_revision) AS revision,
-    r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at, r.deadline
+    j.row_count, r.run_id::text AS run_id, d.name, d.version, d.fingerprint, r.key, r.started_at,
+    r.deadline
 FROM saga_engine.run AS r JOIN saga_engine.definition AS d ON d.id = r.definition_id,
     LATERAL (
-        SELECT '[' || string_agg(t.events::text, ',' ORDER BY t.revision) || ']' AS rows,
-            max(t.revision) AS revision
+        SELECT '[' || string_agg(t.events::text, ',' ORDER BY t.revision)
+                FILTER (WHERE t.revision > r.snapshot_revision) || ']' AS rows,
+            max(t.revision) AS revision, count(*) AS row_count
         FROM saga_engine.journal AS t
-        WHERE t.run_id = r.run_id AND t.revision > r.snapshot_revision
+        WHERE t.run_id = r.run_id AND t.revision >= r.snapshot_revision
             AND t.run_id >= CAST(:first AS uuid) AND t.run_id <= CAST(:last AS uuid)) AS j"""
 
 _RUN_ID_IN = """
@@ -281,7 +289,7 @@ _RUN_ID_IN = """
 _READ = text(
     f"""
     SELECT definition_id, wake_at, CASE WHEN before < :max_bytes THEN snapshot END,
-        snapshot_revision, CASE WHEN before < :max_bytes THEN journal END, revision,
+        snapshot_revision, CASE WHEN before < :max_bytes THEN journal END, revision, row_count,
         run_id, name, version, fingerprint, key, started_at, deadline
     FROM (
         SELECT *, coalesce(sum(octet_length(snapshot) + octet_length(journal)) OVER (

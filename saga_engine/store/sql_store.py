@@ -242,6 +242,9 @@ class SqlStoreTransaction:
     async def read_suspects_among(self, run_ids: Collection[str]) -> dict[str, CrashSuspect]:
         return await crash_suspects.read_among(self._tx, run_ids)
 
+    async def lock_suspect(self, run_id: str) -> bool:
+        return await crash_suspects.try_lock(await self._in_transaction(), run_id)
+
     async def clear_suspects(self, run_ids: Collection[str]) -> None:
         await crash_suspects.clear(await self._in_transaction(), run_ids)
 

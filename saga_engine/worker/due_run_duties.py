@@ -35,7 +35,7 @@ class DueRunDuties:
         self._transactions = transactions
         self._batch_runner = batch_runner
         self._outbox_publisher = outbox_publisher
-        self._lease = timedelta(seconds=settings.timer_lease)
+        self._lease = timedelta(seconds=settings.mapping_hard_timeout + settings.timer_lease)
         self._limit = AdaptiveLimit(settings.batch_size)
 
     async def process(self) -> bool:

@@ -120,9 +120,10 @@ async def _append_runs(
     result = await tx.append_runs(batch)
     changes.after_commit.commands = list(result.outbox)
     for each in appends:
-        run_id = each.journal_row.run_id
-        size = changes.runs[run_id].size + result.written_bytes[run_id]
-        changes.runs[run_id] = replace(each.stored_run, size=size)
+        run_id, stored = each.journal_row.run_id, each.stored_run
+        size_before = 0 if stored.snapshot_revision == stored.revision else stored.size
+        size = size_before + result.written_bytes[run_id]
+        changes.runs[run_id] = replace(stored, size=size)
     return result
 
 

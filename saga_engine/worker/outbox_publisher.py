@@ -51,8 +51,8 @@ class OutboxPublisher:
     It keeps two lists between a publish and the next transaction: the ids of outbox rows that the
     broker has confirmed, which a transaction takes, deletes and, if it fails, gives back; and the
     commands that no queue is bound for, which a batch takes as work items. The batch deletes their
-    rows in the transaction that decides them: a command that its run regards as not delivered must
-    never be published again, and one about which nothing is decided must not be lost.
+    rows in the transaction that decides them, so that one about which nothing is decided is not
+    lost. A row that `outbox_resend` has claimed meanwhile stays, and is published once more.
 
     Args:
         token_keys: sign the correlation ids; replaced while the worker runs.

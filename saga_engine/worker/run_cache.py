@@ -60,7 +60,8 @@ class RunCache:
         """
         Keep a run as a batch has read or appended it, unless the epoch of that batch is over.
 
-        A finished run is forgotten, because it hardly gets messages.
+        A finished run is forgotten, because it hardly gets messages, and so is one that alone is
+        too large.
         """
         if epoch is None or epoch != self._epoch:
             return
@@ -69,7 +70,7 @@ class RunCache:
         if known is not None and known.revision > stored.revision:
             return  # another batch of this worker has appended since
         self.discard((run_id,))
-        if stored.run.status.is_finished:
+        if stored.run.status.is_finished or _memory_of(stored) > self._max_bytes:
             return
         self._runs[run_id] = stored
         self._bytes += _memory_of(stored)

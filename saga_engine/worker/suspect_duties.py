@@ -42,9 +42,12 @@ class SuspectDuties:
         run_id, definition_ids = suspect.run_id, self._registry.definition_ids
         async with self._store.transaction() as tx:
             await tx.allow_retry(run_id)
-            current_suspects = await tx.read_suspects_among({run_id})
 
         async def process(tx: StoreTransaction, batch: BatchTransaction) -> None:
+            # The call is made by one worker at a time: it may end all that make it.
+            if not await tx.lock_suspect(run_id):
+                return
+            current_suspects = await tx.read_suspects_among({run_id})
             for current_suspect in current_suspects.values():
                 requests = await tx.take_oldest_request(run_id, definition_ids, self._body_limits)
                 work_batch = decode_pending.decode_requests(requests, self._settings)

@@ -97,3 +97,14 @@ async def test_the_oldest_request_of_a_suspect_is_taken_its_start_first(
         assert await take(definition_id) == ["start"]
         assert await take(definition_id) == [], "there is no run, so no worker has its definition"
         assert await take_run_ids(tx, definition_ids=[definition_id]) == [cancel.run_id]
+
+
+async def test_one_transaction_at_a_time_has_a_suspect(store: RequesterStore):
+    mine, other = run_id(), run_id()
+    async with store.transaction() as first, store.transaction() as second:
+        assert await first.lock_suspect(mine)
+        assert not await second.lock_suspect(mine)
+        assert await second.lock_suspect(other)
+        assert await second.record_crash(suspect(mine)) == 1, "the watchdog does not wait"
+    async with store.transaction() as tx:
+        assert await tx.lock_suspect(mine)

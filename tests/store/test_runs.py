@@ -2,14 +2,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from saga_engine.decider.events import RunStarted
 from saga_engine.decider.evolve import replay
 from saga_engine.decider.triggers import MalformedReply, ReplyReceived
 from saga_engine.protocol.run_result import result_of_run
 from saga_engine.store.batch_append import RunAppend
+from saga_engine.store.database import Database
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.store.journal import NewJournalRow
+from saga_engine.store.sql_store import SqlStoreTransaction
 from saga_engine.vocabulary import Direction, Outcome
 from tests.kit.stored_runs import (
     CHARGED,
@@ -168,3 +171,24 @@ async def test_a_finished_run_has_no_timer(store: RequesterStore, definition_id:
 
 async def wake(tx: RequesterTransaction, run: str):
     return (await tx.read_runs([run]))[run].wake_at
+
+
+@pytest.mark.parametrize(
+    ("snapshot_at", "lost_revision", "is_readable"),
+    [(None, 1, False), (None, 2, False), (0, 1, True), (0, 2, False), (1, 2, True), (1, 3, False)],
+)
+async def test_a_run_whose_journal_lacks_a_row_is_not_read(
+    database: Database, definition_id: int, snapshot_at, lost_revision, is_readable
+):
+    async with database.transaction() as tx:
+        store_tx = SqlStoreTransaction(tx)
+        run = await insert_run(store_tx, definition_id)
+        for place, trigger in enumerate((RESERVED, CHARGED)):
+            await apply_trigger(store_tx, run.run_id, trigger, with_snapshot=place == snapshot_at)
+        lose = text("DELETE FROM saga_engine.journal WHERE revision = :revision")
+        await tx.execute(lose, {"revision": lost_revision})
+        if is_readable:
+            assert (await store_tx.read_runs([run.run_id]))[run.run_id].revision == 3
+        else:
+            with pytest.raises(ValueError, match="lacks a row"):
+                await store_tx.read_runs([run.run_id])

@@ -92,6 +92,18 @@ async def damage_run(engine, run_id):
         )
 
 
+async def lose_last_row(engine, run_id):
+    """Delete the last row of a journal: no batch can append the next one."""
+    last_row = text(
+        """
+        DELETE FROM saga_engine.journal
+        WHERE run_id = CAST(:run_id AS uuid) AND revision = (
+            SELECT max(revision) FROM saga_engine.journal WHERE run_id = CAST(:run_id AS uuid))"""
+    )
+    async with engine.database.transaction() as tx:
+        await tx.execute(last_row, {"run_id": run_id})
+
+
 async def delete_run(engine, run_id):
     """Delete a damaged run, which cannot keep the promises."""
     async with engine.database.transaction() as tx:

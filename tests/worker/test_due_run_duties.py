@@ -3,6 +3,7 @@
 from datetime import timedelta
 from functools import partial
 
+import pytest
 from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel
@@ -20,7 +21,7 @@ from saga_engine.vocabulary import Outcome, Status
 from tests.kit.connections import wait_until
 from tests.kit.engine import no_reply, succeed
 from tests.kit.parcels import parcels
-from tests.worker.steps import SHORT_TIMEOUT, damage_run, delete_run
+from tests.worker.steps import SHORT_TIMEOUT, damage_run, delete_run, lose_last_row
 
 
 async def overdue_run(engine):
@@ -107,13 +108,18 @@ async def test_due_runs_beyond_the_byte_limit_are_all_processed(engine):
 LOCK_RUN = text("SELECT FROM saga_engine.run WHERE run_id = CAST(:run_id AS uuid) FOR UPDATE")
 
 
-async def test_a_damaged_due_run_does_not_block_the_timers_of_others(engine):
-    worker = await engine.start_worker(parcels(timeout=SHORT_TIMEOUT), run_cache_bytes=0)
+@pytest.mark.parametrize(("damage", "snapshot_interval"), [(damage_run, 100), (lose_last_row, 1)])
+async def test_a_damaged_due_run_does_not_block_the_timers_of_others(
+    engine, damage, snapshot_interval
+):
+    worker = await engine.start_worker(
+        parcels(timeout=SHORT_TIMEOUT), run_cache_bytes=0, run_snapshot_interval=snapshot_interval
+    )
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.send"] = no_reply
     damaged = await client.start()
     await participant.wait_for_commands("parcel.send")
-    await damage_run(engine, damaged)
+    await damage(engine, damaged)
     other = await client.start()
     assert await worker.events.wait_for_end(other) == Status.COMPENSATED
     await worker.events.wait_for(InternalErrorCaught, operation="due_runs", run_id=damaged)

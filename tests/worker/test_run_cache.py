@@ -47,13 +47,16 @@ def test_the_run_that_was_not_used_for_the_longest_time_is_forgotten_first():
 
 def test_a_cache_is_bounded_by_bytes():
     cache = cache_of(10 * ONE_RUN)
-    small, large = [cached() for _ in range(5)], cached(size=10 * ONE_RUN)
+    small, more = [cached() for _ in range(5)], [cached() for _ in range(10)]
+    large = cached(size=10 * ONE_RUN)
     for each in small:
         cache.keep(each, EPOCH)
     cache.keep(large, EPOCH)
-    assert (ids_in(cache, *small), len(cache)) == ([], 0), "one run alone exceeds the bound"
-    cache.keep(small[0], EPOCH)
-    assert ids_in(cache, *small) == [0]
+    assert ids_in(cache, *small) == [*range(5)], "one run alone exceeds the bound"
+    assert len(cache) == 5
+    for each in more:
+        cache.keep(each, EPOCH)
+    assert (ids_in(cache, *small), ids_in(cache, *more)) == ([], [*range(10)])
 
 
 def test_a_run_is_replaced_by_its_next_revision():

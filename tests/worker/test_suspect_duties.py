@@ -38,6 +38,26 @@ async def test_requests_behind_the_start_of_a_suspect_are_processed_after_it(eng
             pass
 
 
+async def test_a_suspect_that_another_worker_processes_is_left_to_it(engine):
+    """A call that does not return would end both of them."""
+    await engine.start_participant(COMMANDS)
+    run_ids = []
+    async with engine.database.transaction() as tx:
+        for _ in range(2):
+            run_ids.append(await store_start(engine, tx))
+            await crash_suspects.record_crash(
+                tx,
+                CrashSuspect(run_id=run_ids[-1], step="pack", direction="action", function="pack"),
+            )
+    held, free = run_ids
+    async with engine.database.transaction() as other:
+        assert await crash_suspects.try_lock(other, held)
+        worker = await engine.start_worker(boxes(), **FAST_RESEND)
+        assert (await worker.events.wait_for_end(free)).is_finished
+        assert await stored_request(engine) == 1
+    assert (await worker.events.wait_for_end(held)).is_finished
+
+
 async def stored_request(engine):
     async with engine.database.transaction() as tx:
         return (
