@@ -18,7 +18,6 @@ from sqlalchemy import text
 from saga_engine.errors import BrokerError
 from saga_engine.protocol.topology import DEAD_LETTERS, REPLIES, REQUESTS, participant_queue
 from saga_engine.saga.definition import Saga
-from saga_engine.settings import Settings
 from saga_engine.store import incidents, journal, outbox, run_queries, runs
 from saga_engine.store.database import Database
 from saga_engine.vocabulary import Status
@@ -27,6 +26,7 @@ from tests.faults.environment import VHOST, FaultEnvironment
 from tests.faults.fault_events import FaultEventScanner
 from tests.faults.load_generator import LoadGenerator, RequestedRun
 from tests.kit.connections import raw_channel
+from tests.kit.engine import SLOW_TEST_SETTINGS
 from tests.kit.programs import wait_until_true
 from tests.kit.promises import check_run
 
@@ -119,7 +119,7 @@ class PromiseChecker:
         """Check every promise for every new run."""
         findings = CheckResult()
         new = [each for each in self._load.requested if each not in self._checked]
-        async with Database(self._environment.engine_url, Settings()) as database:
+        async with Database(self._environment.engine_url, SLOW_TEST_SETTINGS) as database:
             for start in range(0, len(new), BATCH_SIZE):
                 await self._check_batch(database, new[start : start + BATCH_SIZE], findings)
             await self._check_messages(database, findings)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from saga_engine.settings import Settings
 from saga_engine.store import migrate
 from saga_engine.store.database import Database
 from saga_engine.store.schema import REVISION
+from tests.kit.engine import SLOW_TEST_SETTINGS
 from tests.kit.load_environment import load_environment
 from tests.kit.programs import ROOT, sleep
 from tests.kit.promises import check_promises
@@ -55,7 +55,7 @@ async def test_a_worker_of_the_previous_version_continues_after_a_migration(
         await place.wait_for_all_ended()
         assert (await old.terminate(), await new.terminate()) == (0, 0)
         assert dict(await place.ended_by_status()) == {"completed": 300, "compensated": 20}
-    async with Database(database_url, Settings()) as database:
+    async with Database(database_url, SLOW_TEST_SETTINGS) as database:
         await check_promises(database)
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from examples.place_order.effect_log import count_effects
 from saga_engine.embedded.programs import postgres_bin_directory, unprivileged_user
-from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
 from saga_engine.vocabulary import Status
 from tests.kit.command_line import saga_engine
+from tests.kit.engine import SLOW_TEST_SETTINGS
 from tests.kit.figures import print_table
 from tests.kit.load_environment import LoadEnvironment, load_environment
 from tests.kit.programs import wait_until_true
@@ -93,7 +93,7 @@ async def test_a_restore_with_an_empty_broker_loses_no_run_of_the_backup(
     second = rabbitmq.url_of(await rabbitmq_vhosts.acquire())
     async with load_environment(restored_url, second, tmp_path, **services) as load:
         await run_after_restore(load, restored_url)
-    async with Database(restored_url, Settings()) as database:
+    async with Database(restored_url, SLOW_TEST_SETTINGS) as database:
         runs = await check_promises(database)
         async with database.transaction() as tx:
             assert not await dead_letter_queries.read_page(tx, limit=10)

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, incidents
 from saga_engine.store.database import Database
+from tests.kit.engine import SLOW_TEST_SETTINGS
 from tests.kit.load_environment import (
     COMMAND_QUEUES,
     load_environment,
@@ -21,7 +21,7 @@ from tests.kit.rolling import roll
 async def test_rolling_restarts_under_load_fail_no_run(rabbitmq_url, migrated_url, tmp_path):
     async with load_environment(migrated_url, rabbitmq_url, tmp_path) as load:
         await roll(load, 1, runs_per_second=5)
-    async with Database(migrated_url, Settings()) as database:
+    async with Database(migrated_url, SLOW_TEST_SETTINGS) as database:
         await check_promises(database)
         async with database.transaction() as tx:
             assert not await dead_letter_queries.read_page(tx, limit=10)

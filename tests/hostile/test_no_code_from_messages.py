@@ -44,6 +44,8 @@ COMPUTED_NAMES = {
     "saga_engine/__init__.py": "an export, from the table of exports",
     "saga_engine/events/__init__.py": "an export, from the table of exports",
     "saga_engine/events/event_store/append.py": "a field, from a tuple of names",
+    "saga_engine/decider/events.py": "a field, from the fields of Incident",
+    "saga_engine/participant/handler_connection.py": "an attribute that SQLAlchemy reads",
     "saga_engine/loading.py": "the object named on the command line",
     "saga_engine/cli/config.py": "a setting, from the fields of Settings",
     "saga_engine/embedded/broker/arguments.py": "three constant names",

@@ -12,7 +12,6 @@ from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.protocol.message import Message
 from saga_engine.protocol.topology import REPLIES
-from saga_engine.settings import Settings
 from saga_engine.store import dead_letter_queries, pending_requests, run_statuses
 from saga_engine.store.database import Database
 from saga_engine.store.migrate import upgrade
@@ -26,7 +25,7 @@ from saga_engine.telemetry.events import (
 from saga_engine.vocabulary import Status
 from saga_engine.worker import batch_runner
 from saga_engine.worker.batch_runner import LockStrategy
-from tests.kit.engine import engine_harness, no_reply, succeed
+from tests.kit.engine import SLOW_TEST_SETTINGS, engine_harness, no_reply, succeed
 from tests.kit.processes import child_pids, wait_for_exit
 from tests.kit.programs import wait_until_true
 from tests.kit.promises import check_promises
@@ -53,7 +52,7 @@ async def test_a_batch_waits_out_a_database_crash(development_broker):
                 await wait_for_exit(child)
             await postgres.restart()
             assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
-            async with Database(url, Settings()) as database:
+            async with Database(url, SLOW_TEST_SETTINGS) as database:
                 await check_promises(database)
 
 
