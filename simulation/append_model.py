@@ -11,6 +11,8 @@ from saga_engine.store.batch_append import (
     append_result,
     lost_runs,
 )
+from saga_engine.store.batch_outcome import outcome_of
+from saga_engine.store.journal import NewJournalRow
 from saga_engine.store.runs import FIRST_REVISION
 from simulation.key_model import KeyModel
 from simulation.request_model import start_is_pending
@@ -41,6 +43,22 @@ class AppendModel(KeyModel):
             await self.commit()
         return result
 
+    async def read_outcome(
+        self, batch: BatchAppend, *, outbox_after: int | None
+    ) -> AppendResult | None:
+        async with self.statement():
+            appended = {
+                each.journal_row.run_id
+                for each in batch.runs
+                if self._is_appended_by(batch, each.journal_row)
+            }
+            queued = {
+                (row["idempotency_key"], row["attempt"]): number
+                for number, row in self.scan("outbox")
+                if outbox_after is not None and number > outbox_after
+            }
+            return outcome_of(batch, appended, queued, self.now) if appended else None
+
     async def _insert_new_keys(self, arguments: Mapping[str, Any]) -> set[str]:
         inserted = set()
         for row in sorted(_rows(arguments, "k"), key=lambda row: (row["saga"], row["key"])):
@@ -50,6 +68,10 @@ class AppendModel(KeyModel):
                 if await self.insert_key(pair, run_id, row["input_digest"]):
                     inserted.add(run_id)
         return inserted
+
+    def _is_appended_by(self, batch: BatchAppend, journal_row: NewJournalRow) -> bool:
+        row = self.get("journal", (journal_row.run_id, journal_row.revision))
+        return row is not None and row["batch_id"] == batch.batch_id
 
     def _is_new_run(self, run_id: str) -> bool:
         return self.get("run", run_id) is None and not start_is_pending(self, run_id)
@@ -69,6 +91,7 @@ class AppendModel(KeyModel):
             else:
                 is_next = self._is_new_run(run_id)
             row |= {"events": jsonb(row["events"]), "position": first + row.pop("place")}
+            row["batch_id"] = arguments["batch_id"]
             if is_next and await self.insert("journal", (run_id, revision), row):
                 appended.add(run_id)
         return appended

@@ -75,6 +75,7 @@ CREATE TABLE saga_engine.journal (
     revision integer NOT NULL,
     recorded_at timestamptz NOT NULL,
     position bigint NOT NULL,
+    batch_id bigint,
     events jsonb NOT NULL,
     PRIMARY KEY (run_id, revision)
 ) PARTITION BY RANGE (run_id)"""

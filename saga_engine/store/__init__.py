@@ -12,6 +12,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     tables               the tables, as data
     definitions          the sagas that workers have loaded
     batch_append         what a batch has decided, appended in one statement; the fence
+    batch_outcome        whether a batch was committed whose answer was lost
     runs                 the rows of runs
     run_statuses         the statuses of runs, read for clients
     snapshot             the state of a run as one JSON document

@@ -13,9 +13,11 @@ The parts of a statement that write have no order of their own (PostgreSQL manua
 part waits for the result of the one before.
 """
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from saga_engine.postgres.statement import Statement, Transaction, text
@@ -45,8 +47,7 @@ class RunAppend:
             starts the run. If its snapshot is of that revision too, the snapshot is written.
         journal_row: the new row. A wake-up at which nothing was due has a row without events.
         commands: what is sent because of it.
-        new_key: the key that the start reserves; None: the run has none, or the transaction has
-            reserved it before.
+        new_key: the key that the start reserves, unless it has none or has reserved it before.
         wakes: the timer of the run was processed: it may be moved to a later time.
     """
 
@@ -64,14 +65,15 @@ class BatchAppend:
 
     Args:
         runs: one entry for each run, in any order.
-        unchanged: the runs about which it has decided something that appends nothing, by id, with
-            the revision that was decided on.
+        unchanged: the revision of each run about which it has decided without appending anything.
         confirmed_ids: rows of the outbox that the broker has confirmed; they are deleted.
+        batch_id: random; each of its rows in the journal has it, see `batch_outcome`.
     """
 
     runs: Sequence[RunAppend] = ()
     unchanged: Mapping[str, int] = field(default_factory=dict)
     confirmed_ids: Sequence[int] = ()
+    batch_id: int = field(default_factory=partial(secrets.randbits, 63))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +81,9 @@ class AppendResult:
     """
     What was appended.
 
-    `lost` are the runs that have another revision than the one that was decided on, or were dropped
-    with their month. A start is lost if its run exists or is pending, or if its key is reserved.
-    `outbox` are the commands of the other runs, in order. `written_bytes` is the length of each
-    run's new row, or of its snapshot if one is written; `now` is the time of the database.
+    `lost` are the runs that have another revision than was decided on, or were dropped; a start is
+    lost if its run exists or is pending, or if its key is reserved. `outbox` has the commands of
+    the others, `written_bytes` the length of each new row, or of its snapshot.
     """
 
     lost: frozenset[str]
@@ -92,7 +93,7 @@ class AppendResult:
 
 
 async def append(tx: Transaction, batch: BatchAppend) -> AppendResult:
-    """Append what a batch has decided; see the module."""
+    """Append what a batch has decided."""
     arguments = append_arguments(batch)
     row = (await tx.execute(_statement_for(arguments), arguments)).one()
     lost = lost_runs(batch, row.appended, row.outdated)
@@ -117,10 +118,11 @@ def append_arguments(batch: BatchAppend) -> dict[str, Any]:
         **_prefixed("s", new_run_columns([each.stored_run for each in starts])),
         **_prefixed("c", changed_run_columns([each.stored_run for each in changes])),
         "c_wakes": [each.wakes for each in changes],
-        **_prefixed("o", command_columns(_commands(batch))),
+        **_prefixed("o", command_columns(commands_of(batch))),
         "u_run_id": list(batch.unchanged),
         "u_revision": list(batch.unchanged.values()),
         "confirmed_ids": sorted(batch.confirmed_ids),
+        "batch_id": batch.batch_id,
         "first": changes[0].stored_run.run.run_id if changes else None,
         "last": changes[-1].stored_run.run.run_id if changes else None,
     }
@@ -129,7 +131,7 @@ def append_arguments(batch: BatchAppend) -> dict[str, Any]:
 def lost_runs(
     batch: BatchAppend, appended: Collection[str], outdated: Collection[str]
 ) -> frozenset[str]:
-    """The runs that got no row, and those that have another revision than was decided on."""
+    """The runs that got no row, and those that are outdated."""
     return frozenset({_run_id(each) for each in batch.runs}.difference(appended).union(outdated))
 
 
@@ -141,7 +143,7 @@ def append_result(
     now: datetime,
 ) -> AppendResult:
     """Say what became of a batch that was executed with these arguments."""
-    commands = [each for each in _commands(batch) if each.run_id not in lost]
+    commands = [each for each in commands_of(batch) if each.run_id not in lost]
     pairs = zip(sorted(outbox_ids), commands, strict=True)  # assigned in order, returned in any
     lengths = dict(zip(arguments["j_run_id"], map(len, arguments["j_events"]), strict=True))
     snapshots = zip(arguments["c_run_id"], arguments["c_snapshot"], strict=True)
@@ -158,7 +160,8 @@ def _run_id(run_append: RunAppend) -> str:
     return run_append.stored_run.run.run_id
 
 
-def _commands(batch: BatchAppend) -> list[Command]:
+def commands_of(batch: BatchAppend) -> list[Command]:
+    """What the batch sends, in the order of its runs."""
     return [command for each in batch.runs for command in each.commands]
 
 
@@ -204,8 +207,9 @@ _STARTS_A_RUN = f"""
 
 # The row before is there unless the run was dropped with its month, or a failover lost it.
 _APPENDED_SQL = """
-    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, events)
-    SELECT j.run_id, j.revision, j.recorded_at, drawn.first + j.place, j.events::jsonb
+    INSERT INTO saga_engine.journal (run_id, revision, recorded_at, position, batch_id, events)
+    SELECT j.run_id, j.revision, j.recorded_at, drawn.first + j.place, CAST(:batch_id AS bigint),
+        j.events::jsonb
     FROM saga_engine.draw_positions(CAST(:j_position_count AS integer)) AS drawn(first),
         unnest(CAST(:j_run_id AS uuid[]), CAST(:j_revision AS integer[]),
             CAST(:j_recorded_at AS timestamptz[]), CAST(:j_place AS integer[]),

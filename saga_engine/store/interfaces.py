@@ -69,6 +69,11 @@ class RunStatements(Protocol):
         Unless the transaction has started, the statement is committed alone.
         """
 
+    async def read_outcome(
+        self, batch: BatchAppend, *, outbox_after: int | None
+    ) -> AppendResult | None:
+        """Read what was appended of a batch whose answer was lost; see `batch_outcome`."""
+
     async def claim_due_runs(
         self,
         definition_ids: Sequence[int],

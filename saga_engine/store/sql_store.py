@@ -17,6 +17,7 @@ from saga_engine.store import (
     audit,
     backlog_counts,
     batch_append,
+    batch_outcome,
     business_keys,
     crash_suspects,
     dead_letters,
@@ -95,6 +96,11 @@ class SqlStoreTransaction:
 
     async def append_runs(self, batch: BatchAppend) -> AppendResult:
         return await batch_append.append(self._tx, batch)
+
+    async def read_outcome(
+        self, batch: BatchAppend, *, outbox_after: int | None
+    ) -> AppendResult | None:
+        return await batch_outcome.read(self._tx, batch, outbox_after=outbox_after)
 
     async def claim_due_runs(
         self,

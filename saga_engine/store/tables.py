@@ -93,6 +93,8 @@ journal = Table(
     Column("recorded_at", _timestamptz(), nullable=False),
     # Of its first event; the others follow. Drawn from the sequence of the event tables.
     Column("position", BigInteger, nullable=False),
+    # Of the batch that has appended it; NULL: an operator's command has.
+    Column("batch_id", BigInteger),
     Column("events", JSONB, nullable=False),
     postgresql_partition_by="RANGE (run_id)",
 )

@@ -24,13 +24,11 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 from functools import partial
 
-from saga_engine.backoff import Backoff
 from saga_engine.errors import StoreLockTimeout
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.message import Delivery
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.telemetry.events import (
-    DatabaseUnavailable,
     Emitter,
     InternalErrorCaught,
     describe_error,
@@ -39,7 +37,6 @@ from saga_engine.telemetry.operations import Operation
 from saga_engine.worker.batch_transaction import BatchMode, BatchTransaction
 from saga_engine.worker.crash_suspects import SuspectsInBatch
 from saga_engine.worker.flush import RunsChanged
-from saga_engine.worker.periodic import MAX_RETRY_DELAY
 from saga_engine.worker.transaction_runner import (
     DATABASE_UNAVAILABLE,
     MAX_RACES,
@@ -56,15 +53,6 @@ from saga_engine.worker.work_item import (
     has_signed_token,
     is_timer,
 )
-
-_BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
-"""Seconds between two attempts of a batch."""
-
-MAX_FIXED_DELAY = 1.0
-"""
-Half of each delay, up to so many seconds, is always waited. A transaction that succeeds ends the
-rest: it shows that the database is available, not that it accepts this batch.
-"""
 
 
 class LockStrategy(Enum):
@@ -113,7 +101,7 @@ class BatchRunner:
                 strategy = strategy.after_failure(error)
                 if strategy is LockStrategy.WAIT_FOR_LOCKS:
                     failures += 1
-                    await self._wait_before_retry(error, failures)
+                    await self._transactions.wait_before_retry(error, failures)
             except Exception as error:  # noqa: BLE001 - refused data or a bug, isolated below
                 return await self._isolate_failure(work_batch, error)
             else:
@@ -157,13 +145,6 @@ class BatchRunner:
                 {each.run_id for each in work_batch.work_items}
             )
         return BatchMode(careful=careful, locked_elsewhere=locked_elsewhere)
-
-    async def _wait_before_retry(self, error: Exception, failures: int) -> None:
-        """Wait with backoff, or until the database has answered another transaction."""
-        self._emit(DatabaseUnavailable(operation=Operation.BATCH, problem=str(error)))
-        max_delay = _BACKOFF.delay(failures)
-        min_delay = min(MAX_FIXED_DELAY, max_delay / 2)
-        await self._transactions.wait_until_reached(min_delay, max_delay)
 
     async def _bisect(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """Process each half on its own, down to a single entry."""

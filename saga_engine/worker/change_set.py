@@ -31,7 +31,7 @@ from saga_engine.payload.guard import CallTimeLimit, UserCodeError
 from saga_engine.protocol.answer import Answer, AnswerAddress, AnswerOutcome
 from saga_engine.protocol.dead_letter_reason import DeadLetterReason
 from saga_engine.protocol.run_result import RunResult, result_of_run
-from saga_engine.store.batch_append import NewKey
+from saga_engine.store.batch_append import AppendResult, BatchAppend, NewKey
 from saga_engine.store.outbox import OutboxRow
 from saga_engine.store.pending_requests import PendingStart
 from saga_engine.store.runs import StoredRun
@@ -116,6 +116,7 @@ class ChangeSet:
         needing_care: starts that a careful batch has to process, see `starts`, and what is for
             their runs.
         unanswered: the status queries for these runs.
+        batch_append: what it appends to the journals, once `flush` executes that.
         suspect_time_limit: set when everything in the batch belongs to one crash suspect.
     """
 
@@ -131,6 +132,7 @@ class ChangeSet:
         self.needing_care: list[WorkItem] = []
         self.unanswered: list[StatusQuery] = []
         self.operator_answers: list[OperatorAnswer] = []
+        self.batch_append: BatchAppend | None = None
         self.suspect_time_limit: SuspectTimeLimit | None = None
         self.after_commit = AfterCommit()
 
@@ -165,6 +167,12 @@ class ChangeSet:
         after_commit.code_errors = [
             each for each in after_commit.code_errors if each.call.run_id not in lost
         ]
+
+    def adopt_outcome(self, result: AppendResult) -> None:
+        """Take what was committed from the journal, because the answer to its commit was lost."""
+        self.discard_runs(result.lost)
+        self.after_commit.commands = list(result.outbox)
+        self.runs.clear()  # they have new revisions, and are read again
 
     def accept(self, work_item: WorkItem, run: Run) -> None:
         """Answer the client, or the operator, that the request is carried out."""

@@ -117,6 +117,7 @@ async def _append_runs(
     if not (appends or unchanged or confirmed_ids):
         return None
     batch = BatchAppend(runs=appends, unchanged=unchanged, confirmed_ids=confirmed_ids)
+    changes.batch_append = batch
     result = await tx.append_runs(batch)
     changes.after_commit.commands = list(result.outbox)
     for each in appends:

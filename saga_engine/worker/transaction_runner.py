@@ -12,12 +12,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from saga_engine.errors import SchemaMismatch, StoreLockTimeout, StoreUnavailable
+from saga_engine.backoff import Backoff
+from saga_engine.errors import (
+    SchemaMismatch,
+    SerializationFailure,
+    StoreLockTimeout,
+    StoreUnavailable,
+)
 from saga_engine.settings import Settings
-from saga_engine.store.batch_append import AppendResult
+from saga_engine.store.batch_append import AppendResult, BatchAppend
 from saga_engine.store.interfaces import Store, StoreTransaction
 from saga_engine.telemetry.events import (
     BatchProcessed,
+    DatabaseUnavailable,
     Emitter,
     InternalErrorCaught,
     describe_error,
@@ -31,6 +38,7 @@ from saga_engine.worker.database_clock import DatabaseClock
 from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.flush import RunsChanged, flush_changes
 from saga_engine.worker.outbox_publisher import OutboxPublisher
+from saga_engine.worker.periodic import MAX_RETRY_DELAY
 from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.run_cache import RunCache
 from saga_engine.worker.work_item import StatusQuery, WorkBatch, WorkItem
@@ -42,6 +50,15 @@ MAX_RACES = 20
 """
 How often a batch is repeated at once because other workers have changed its runs. After that it is
 halved, and a single entry waits a little before it is tried again.
+"""
+
+_BACKOFF = Backoff(0.05, MAX_RETRY_DELAY)
+"""Seconds between two attempts of a batch."""
+
+MAX_FIXED_DELAY = 1.0
+"""
+Half of each delay, up to so many seconds, is always waited. A transaction that succeeds ends the
+rest: it shows that the database is available, not that it accepts this batch.
 """
 
 BatchOperation = Callable[[StoreTransaction, BatchTransaction], Awaitable[int | None]]
@@ -73,6 +90,24 @@ class CommittedBatch:
         return WorkBatch(work_items, status_queries=list(self.unanswered))
 
 
+@dataclass(slots=True)
+class _Execution:
+    """How far a transaction came; its `epoch` is set once it is committed."""
+
+    changes: ChangeSet | None = None
+    trigger_count: int = 0
+    decided_at: float = 0.0
+    result: AppendResult | None = None
+    epoch: int | None = None
+
+
+def _may_be_committed(error: BaseException) -> bool:
+    """Whether a transaction that ended with this error may have been committed."""
+    return isinstance(error, StoreUnavailable) and not isinstance(
+        error, StoreLockTimeout | SerializationFailure
+    )
+
+
 def too_many_races() -> StoreUnavailable:
     """The error after MAX_RACES races."""
     return StoreUnavailable(
@@ -102,6 +137,7 @@ class TransactionRunner:
         self._emit = emit
         self._database_reached = asyncio.Event()
         self._cache = RunCache(settings.run_cache_bytes)
+        self._last_outbox_id: int | None = None
         self.admission = Admission(registry, settings)
         self.clock = DatabaseClock()
 
@@ -126,55 +162,102 @@ class TransactionRunner:
 
         Raises:
             RunsChanged: other workers have changed its runs, and nothing was written.
-            StoreUnavailable, StoreRefused: as `run`.
+            StoreUnavailable: it was not committed, or has appended nothing by which that is known.
+            StoreRefused: as `run`.
         """
         confirmed_ids = self._outbox_publisher.take_confirmed()
-        started_at = time.perf_counter()
+        started_at, outbox_after = time.perf_counter(), self._last_outbox_id
+        execution = _Execution()
         try:
-            with self.admission.track_transaction() as admitted:
-                async with self._store.batch() as tx:
-                    self._cache.enter(epoch := tx.epoch)
-                    now = self.clock.now or self.clock.observe(await tx.database_now())
-                    changes = ChangeSet(now, admitted)
-                    batch = BatchTransaction(
-                        tx, self._registry, self.admission, self._cache, changes, self._settings
-                    )
-                    trigger_count = await operation(tx, batch) or 0
-                    decided_at = time.perf_counter()
-                    result = await flush_changes(tx, changes, self._settings, confirmed_ids)
+            await self._execute(operation, confirmed_ids, execution)
         except BaseException as error:
             self._outbox_publisher.give_back(confirmed_ids)
             self._on_transaction_error(error)
             if isinstance(error, RunsChanged):
                 self._cache.discard(error.run_ids)
-            raise
-        committed_at = time.perf_counter()
+            if not await self._find_outcome(execution, outbox_after, error):
+                raise
+        committed_at, changes, result = time.perf_counter(), execution.changes, execution.result
+        assert changes is not None, "a committed transaction has a change set"
         self._on_database_reached()
-        lost = self._remember(changes, result, epoch)
+        self._remember(changes, result, execution.epoch)
         await self._after_commit(changes)
-        if trigger_count:
+        if execution.trigger_count:
             self._emit(
                 BatchProcessed(
-                    triggers=trigger_count,
-                    decide_s=decided_at - started_at,
-                    commit_s=committed_at - decided_at,
+                    triggers=execution.trigger_count,
+                    decide_s=execution.decided_at - started_at,
+                    commit_s=committed_at - execution.decided_at,
                     publish_s=time.perf_counter() - committed_at,
                 )
             )
-        return CommittedBatch(trigger_count, lost, changes.needing_care, changes.unanswered)
+        return CommittedBatch(
+            execution.trigger_count,
+            () if result is None else result.lost,
+            changes.needing_care,
+            changes.unanswered,
+        )
 
-    def _remember(
-        self, changes: ChangeSet, result: AppendResult | None, epoch: int | None
-    ) -> Collection[str]:
-        """Keep the runs as they are now, and forget those that were lost; returns these."""
-        lost: Collection[str] = () if result is None else result.lost
+    async def _execute(
+        self, operation: BatchOperation, confirmed_ids: Sequence[int], execution: "_Execution"
+    ) -> None:
+        """Decide and write; *execution* says how far that came if it raises."""
+        with self.admission.track_transaction() as admitted:
+            async with self._store.batch() as tx:
+                self._cache.enter(epoch := tx.epoch)
+                now = self.clock.now or self.clock.observe(await tx.database_now())
+                execution.changes = changes = ChangeSet(now, admitted)
+                batch = BatchTransaction(
+                    tx, self._registry, self.admission, self._cache, changes, self._settings
+                )
+                execution.trigger_count = await operation(tx, batch) or 0
+                execution.decided_at = time.perf_counter()
+                execution.result = await flush_changes(tx, changes, self._settings, confirmed_ids)
+        execution.epoch = epoch
+
+    async def _find_outcome(
+        self, execution: "_Execution", outbox_after: int | None, error: BaseException
+    ) -> bool:
+        """
+        Find out whether a transaction was committed whose answer was lost, however long that takes.
+
+        If so, what it has appended becomes its result.
+        """
+        changes = execution.changes
+        batch = None if changes is None else changes.batch_append
+        if changes is None or batch is None or not batch.runs or not _may_be_committed(error):
+            return False
+        execution.result = result = await self._read_outcome(batch, outbox_after, error)
         if result is not None:
+            changes.adopt_outcome(result)
+        return result is not None
+
+    async def _read_outcome(
+        self, batch: BatchAppend, outbox_after: int | None, error: BaseException
+    ) -> AppendResult | None:
+        """Read what was appended of a batch, once the database can be reached."""
+        failures = 0
+        while True:
+            failures += 1
+            await self.wait_before_retry(error, failures)
+            try:
+                return await self.read(lambda tx: tx.read_outcome(batch, outbox_after=outbox_after))
+            except DATABASE_UNAVAILABLE as next_error:
+                error = next_error
+
+    def _remember(self, changes: ChangeSet, result: AppendResult | None, epoch: int | None) -> None:
+        """Keep the runs as they are now, and forget those that were lost."""
+        lost: Collection[str] = ()
+        if result is not None:
+            lost = result.lost
             self.clock.observe(result.now)
+            self._last_outbox_id = max(
+                (each.id for each in result.outbox), default=self._last_outbox_id
+            )
         for run_id, stored in changes.runs.items():
             if run_id not in lost:
                 self._cache.keep(stored, epoch)
         self._cache.discard(lost)
-        return lost
 
     async def read(
         self, query: Callable[[StoreTransaction], Awaitable[QueryResult]]
@@ -236,8 +319,17 @@ class TransactionRunner:
             others = set(run_ids) - await tx.lockable_runs(run_ids)
             return set(await tx.read_statuses(others))
 
-    async def wait_until_reached(self, min_delay: float, max_delay: float) -> None:
-        """Wait, from *min_delay* seconds on only until the database has answered a transaction."""
+    async def wait_before_retry(self, error: BaseException, failures: int) -> None:
+        """
+        Wait with backoff, from some time on only until the database has answered a transaction.
+
+        Args:
+            error: why the database is unavailable.
+            failures: how often that happened, from 1.
+        """
+        self._emit(DatabaseUnavailable(operation=Operation.BATCH, problem=str(error)))
+        max_delay = _BACKOFF.delay(failures)
+        min_delay = min(MAX_FIXED_DELAY, max_delay / 2)
         database_reached = self._database_reached
         await asyncio.sleep(min_delay)
         await wait_for_event(database_reached, max_delay - min_delay)

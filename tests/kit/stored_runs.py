@@ -12,7 +12,7 @@ from saga_engine.decider.decision import Decision
 from saga_engine.decider.run import Run
 from saga_engine.decider.triggers import ReplyReceived, Start, Trigger
 from saga_engine.saga.definition import Saga
-from saga_engine.store.batch_append import AppendResult, BatchAppend, RunAppend
+from saga_engine.store.batch_append import AppendResult, BatchAppend, NewKey, RunAppend
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewDecision, NewJournalRow
 from saga_engine.store.outbox import OutboxRow
@@ -129,6 +129,36 @@ def run_append(
         journal_row=journal_row(*decisions, recorded_at=recorded_at, revision=revision),
         commands=commands,
     )
+
+
+async def start_append(
+    tx: StoreTransaction, definition_id: int, key: str | None = None
+) -> RunAppend:
+    """What is appended of a new run, with its command and the reservation of its key."""
+    now = await tx.database_now()
+    decision = decide_start(now, key)
+    append = run_append(
+        decision, definition_id=definition_id, recorded_at=now, commands=sends(decision)
+    )
+    return append if key is None else replace(append, new_key=NewKey(ORDERS.name, key, b"d" * 32))
+
+
+async def reply_append(tx: StoreTransaction, run: str, trigger=RESERVED) -> RunAppend:
+    """What is appended of a reply to a run as it is now, with the next command."""
+    now = await tx.database_now()
+    before = (await tx.read_runs([run]))[run]
+    decision = decide(ORDERS, before.run, trigger, now)
+    return run_append(
+        decision,
+        definition_id=before.definition_id,
+        recorded_at=now,
+        revision=before.revision + 1,
+        commands=sends(decision),
+    )
+
+
+def run_of(append: RunAppend) -> str:
+    return append.journal_row.run_id
 
 
 async def append_run(tx: StoreTransaction, run: RunAppend) -> AppendResult:

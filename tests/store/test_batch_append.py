@@ -10,7 +10,7 @@ from sqlalchemy import text
 from saga_engine.decider.decide import decide
 from saga_engine.decider.triggers import ReplyReceived, WakeUp
 from saga_engine.protocol.run_result import result_of_run
-from saga_engine.store.batch_append import BatchAppend, NewKey, RunAppend
+from saga_engine.store.batch_append import BatchAppend
 from saga_engine.store.business_keys import KeyRequest
 from saga_engine.store.database import Database
 from saga_engine.store.journal import NewDecision
@@ -25,49 +25,20 @@ from tests.kit.stored_runs import (
     RESERVED,
     append_run,
     apply_trigger,
-    decide_start,
     insert_run,
+    reply_append,
     run_append,
     run_id,
-    sends,
+    run_of,
+    start_append,
 )
-from tests.kit.stores import RequesterStore, RequesterTransaction, read_events
+from tests.kit.stores import RequesterStore, read_events
 
 NOW = timedelta(0)
 
 RELEASED = ReplyReceived(
     step="reserve", direction=Direction.COMPENSATION, attempt=1, outcome=Outcome.SUCCEEDED, body={}
 )
-
-
-async def start_append(
-    tx: RequesterTransaction, definition_id: int, key: str | None = None
-) -> RunAppend:
-    """What is appended of a new run, with its command and the reservation of its key."""
-    now = await tx.database_now()
-    decision = decide_start(now, key)
-    append = run_append(
-        decision, definition_id=definition_id, recorded_at=now, commands=sends(decision)
-    )
-    return append if key is None else replace(append, new_key=NewKey(ORDERS.name, key, b"d" * 32))
-
-
-async def reply_append(tx: RequesterTransaction, run: str, trigger=RESERVED) -> RunAppend:
-    """What is appended of a reply to a run as it is now, with the next command."""
-    now = await tx.database_now()
-    before = (await tx.read_runs([run]))[run]
-    decision = decide(ORDERS, before.run, trigger, now)
-    return run_append(
-        decision,
-        definition_id=before.definition_id,
-        recorded_at=now,
-        revision=before.revision + 1,
-        commands=sends(decision),
-    )
-
-
-def run_of(append: RunAppend) -> str:
-    return append.journal_row.run_id
 
 
 async def test_of_two_batches_that_decided_on_the_same_revision_one_loses_the_run(

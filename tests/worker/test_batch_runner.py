@@ -23,7 +23,7 @@ from saga_engine.telemetry.events import (
     MessageDeadLettered,
 )
 from saga_engine.vocabulary import Status
-from saga_engine.worker import batch_runner
+from saga_engine.worker import transaction_runner
 from saga_engine.worker.batch_runner import LockStrategy
 from tests.kit.engine import SLOW_TEST_SETTINGS, engine_harness, no_reply, succeed
 from tests.kit.processes import child_pids, wait_for_exit
@@ -80,7 +80,7 @@ async def test_a_batch_waits_for_a_missing_schema_and_dead_letters_nothing_else(
 
 async def test_a_waiting_batch_continues_once_another_transaction_succeeds(engine, monkeypatch):
     # longer than this test waits for anything
-    monkeypatch.setattr(batch_runner, "_BACKOFF", Backoff(600.0, 600.0))
+    monkeypatch.setattr(transaction_runner, "_BACKOFF", Backoff(600.0, 600.0))
     worker, participant, client = (
         await engine.start_worker(),
         await engine.start_participant(),

@@ -6,11 +6,20 @@ from dataclasses import replace
 import pytest
 
 from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
+from saga_engine.errors import StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, engine_identity, journal, outbox, runs
 from saga_engine.store.sql_store import SqlStore
-from saga_engine.telemetry.events import BatchProcessed, Emitter, InternalErrorCaught
+from saga_engine.telemetry.events import (
+    AttemptFinished,
+    BatchProcessed,
+    DatabaseUnavailable,
+    Emitter,
+    InternalErrorCaught,
+    MessageDeadLettered,
+    RunStarted,
+)
 from saga_engine.vocabulary import Direction, Outcome, Status
 from saga_engine.worker.batch_runner import BatchRunner, LockStrategy
 from saga_engine.worker.outbox_publisher import OutboxPublisher
@@ -59,6 +68,34 @@ class RecordingDatabase:
     async def batch(self):
         async with self._database.batch() as batch:
             yield RecordingBatch(batch, self.log)
+
+
+class LosingBatch(RecordingBatch):
+    """A batch of which the answer to the statement that appends is lost."""
+
+    async def execute(self, statement, parameters=None):
+        rows = await super().execute(statement, parameters)
+        if "INSERT INTO saga_engine.journal" in str(statement):
+            raise StoreUnavailable("The connection was cut.")
+        return rows
+
+
+class LosingDatabase(RecordingDatabase):
+    """A database whose first batches lose the answer to the statement that appends."""
+
+    def __init__(self, database, losses):
+        super().__init__(database)
+        self.losses = losses
+
+    @asynccontextmanager
+    async def batch(self):
+        async with self._database.batch() as batch:
+            kind = LosingBatch if self.losses else RecordingBatch
+            try:
+                yield kind(batch, self.log)
+            except StoreUnavailable:
+                self.losses -= 1
+                raise
 
 
 async def batch_runner(engine, database, recorder=None, **changes) -> BatchRunner:
@@ -161,3 +198,40 @@ async def test_a_run_that_another_worker_has_decided_is_read_again_and_decided_a
     assert replies[:3] == ["pack", "send", "notify"]
     assert stored.revision == len({each.revision for each in events}) == 4
     assert stored.run.status is not Status.COMPLETED
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+async def test_a_batch_whose_answer_was_lost_goes_on_as_after_the_answer(engine, losses):
+    """Not only the next steps: what has started is counted, and its command is published."""
+    participant, events = await engine.start_participant(), EventRecorder()
+    database = LosingDatabase(engine.database, 0)
+    runner = await batch_runner(engine, database, events)
+    await runner.process(WorkBatch([delivered_start()]))  # it knows a row of the outbox now
+    database.losses = losses
+    starts = [delivered_start("order-1"), delivered_start()]
+    assert await runner.process(WorkBatch(starts)) == []
+    assert len(await participant.wait_for_commands("parcel.pack", 3)) == 3
+    assert len(events.matching(RunStarted)) == 3
+    assert len(events.matching(DatabaseUnavailable)) == losses
+    await runner.process(WorkBatch([succeeded(each.run_id, "pack") for each in starts]))
+    assert len(events.matching(AttemptFinished)) == 2
+    async with engine.database.transaction() as tx:
+        stored = await runs.read(tx, [each.run_id for each in starts])
+    assert [each.revision for each in stored.values()] == [2, 2]
+
+
+async def test_a_batch_that_was_not_committed_is_decided_again(engine):
+    await engine.start_participant()
+    database, events = LosingDatabase(engine.database, 0), EventRecorder()
+    runner = await batch_runner(engine, database, events)
+    start, other = delivered_start(), delivered_start()
+    await runner.process(WorkBatch([start]))
+    database.losses = 1
+    cancel = WorkItem(run_id=start.run_id, trigger=Cancel("ada", "too late"))
+    dead_letter = WorkItem(run_id=other.run_id, trigger=succeeded(other.run_id, "pack").trigger)
+    # The answer to `unknown_run` makes the batch a transaction, which the loss rolls back.
+    await runner.process(WorkBatch([cancel, replace(dead_letter, delivery=as_delivery(other))]))
+    async with engine.database.transaction() as tx:
+        assert (await runs.read(tx, [start.run_id]))[start.run_id].revision == 2
+    assert len(events.matching(DatabaseUnavailable)) >= 1
+    assert len(events.matching(MessageDeadLettered)) == 1
