@@ -1,12 +1,12 @@
 """
 What follows a trigger: the run goes forward, stops, or compensates.
 
-    running                              go forward: start each step whose predecessors have passed
-    running, and a cause to compensate   stop: start nothing, let the steps in flight settle; then
-                                         compensate, or go forward if the pivot succeeded meanwhile
-    compensating                         compensate each step whose dependents are compensated
-    compensated, and a late success      compensate again
-    completed, abandoned                 nothing
+    running                     go forward: start each step whose predecessors have passed
+    running, with a stop cause  stop: start nothing, wait for the steps in flight; then compensate,
+                                or go forward if the pivot has succeeded meanwhile
+    compensating                compensate each step whose dependents are compensated
+    compensated, with a cause   compensate again: a step has succeeded late
+    completed, abandoned        nothing
 
 In a sequence, steps are compensated in reverse order; in a graph, independent branches side by
 side.
@@ -21,14 +21,14 @@ from saga_engine.vocabulary import Direction, EngineFailureCode, IncidentCause, 
 
 def advance(builder: DecisionBuilder) -> None:
     """Record what follows from where the run is now."""
-    status, cause = builder.run.status, builder.new_stop or builder.run.stop_cause
+    status, cause = builder.run.status, builder.stop_cause
     if status is Status.RUNNING and cause is None:
         _go_forward(builder)
     elif status is Status.RUNNING and cause is not None:
         _stop(builder, cause)
     elif status is Status.COMPENSATING:
         _compensate(builder)
-    elif status is Status.COMPENSATED and cause is not None:  # a late success
+    elif status is Status.COMPENSATED and cause is not None:
         _begin_compensation(builder, cause)
 
 
@@ -45,17 +45,17 @@ def _go_forward(builder: DecisionBuilder) -> None:
 
 def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
     """
-    When no action is in flight any more, compensate, or go forward if the pivot succeeded.
+    Wait for the actions in flight; then compensate, or go forward if the pivot succeeded.
 
-    Going forward leaves nothing undone: no step runs beside the pivot (`rules._one_pivot`). So the
-    pivot was the only step in flight, and all steps before it have passed. A stop does not begin
-    past the pivot: `operator.cancel`, `active_deadline` and `StepInDirection` exclude it.
+    A run past its pivot does not begin to stop. If the pivot succeeds while the run stops, it was
+    the only step in flight, because none runs beside it, and all steps before it have passed: going
+    forward leaves nothing undone.
     """
     _give_up_waiting_actions(builder)
     steps = builder.run.steps.values()
     if any(state.action.status is StepStatus.IN_FLIGHT for state in steps):
-        if builder.new_stop is not None:  # one of an earlier decision is recorded already
-            builder.record(events.RunStopping(builder.new_stop))
+        if builder.run.stop_cause is None:  # the stop is new: the next decision must know of it
+            builder.record(events.RunStopping(cause))
     elif is_past_pivot(builder.saga, builder.run):
         builder.record(events.StopSuperseded("The pivot had succeeded."))
         _go_forward(builder)
@@ -64,18 +64,15 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
 
 
 def _give_up_waiting_actions(builder: DecisionBuilder) -> None:
+    """End each action that awaits a retry or a person, as its last attempt ended."""
     for name in builder.saga.steps:
-        action = StepInDirection(builder, name, Direction.ACTION)
+        action = StepInDirection(builder, name, ACTION)
         if action.progress.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):
-            _give_up(action)
-
-
-def _give_up(action: StepInDirection) -> None:
-    action.close_obsolete_incident("the run compensates")
-    failure = action.progress.failure
-    timed_out = failure is not None and failure.engine_code is EngineFailureCode.TIMEOUT
-    outcome = Outcome.UNKNOWN if timed_out else Outcome.FAILED
-    action.builder.record(events.StepGivenUp(action.name, outcome))
+            action.close_obsolete_incident("the run compensates")
+            failure = action.progress.failure
+            timed_out = failure is not None and failure.engine_code is EngineFailureCode.TIMEOUT
+            outcome = Outcome.UNKNOWN if timed_out else Outcome.FAILED
+            builder.record(events.StepGivenUp(name, outcome))
 
 
 def _begin_compensation(builder: DecisionBuilder, cause: CompensationCause) -> None:

@@ -41,10 +41,9 @@ class DecisionBuilder:
     """
     One decision about a run at *now*, under *saga*: the object that all rules record events in.
 
-    `run` is a copy, and has every recorded event applied. `new_stop` is why the run must
-    compensate, if this decision has found that; `advance` carries it out, and records it in the run
-    if the run has to wait first. So a run is stopping because of either this decision or an earlier
-    one.
+    `run` has every recorded event applied. `stop_cause` is why the run must compensate: that of the
+    run, if an earlier decision has found one, or the one that this decision finds. `advance` acts
+    on it; if it has to wait for a step in flight, it records the cause in the run.
     """
 
     def __init__(self, saga: Saga, run: Run, now: datetime, ports: PayloadPorts) -> None:
@@ -53,7 +52,7 @@ class DecisionBuilder:
         self.now = now
         self.payloads = DecisionPayloads(saga, run.run_id, ports)
         self.events: list[Event] = []
-        self.new_stop: CompensationCause | None = None
+        self.stop_cause = run.stop_cause
 
     def record(self, event: Event) -> None:
         """Add an event and apply it to the run, which the first event copies."""
@@ -64,13 +63,13 @@ class DecisionBuilder:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the run is to compensate once its steps in flight have settled."""
-        return self.new_stop is not None or self.run.stop_cause is not None
+        """Whether the run must compensate, and does not yet."""
+        return self.stop_cause is not None
 
     def stop(self, cause: CompensationCause) -> None:
         """Have `advance` make the run compensate, once no step is in flight."""
-        assert not self.is_stopping, "the first cause counts"
-        self.new_stop = cause
+        assert self.stop_cause is None, "the first cause counts"
+        self.stop_cause = cause
 
     def decision(
         self, *, ignored_reason: IgnoredReason | None = None, refusal: str | None = None

@@ -32,7 +32,7 @@ class RequestRefused(Exception):
 def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
     """Make the run compensate; return why that changes nothing, or None."""
     run, pivot = builder.run, builder.saga.pivot
-    if run.status in (Status.COMPENSATING, Status.COMPENSATED) or run.stop_cause is not None:
+    if run.status in (Status.COMPENSATING, Status.COMPENSATED) or builder.is_stopping:
         return IgnoredReason.ALREADY_STOPPING
     if run.status.is_finished:
         raise RequestRefused(f"The run is {run.status} already.")
