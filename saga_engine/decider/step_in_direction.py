@@ -1,8 +1,8 @@
 """
 StepInDirection: one direction of a step in a decision, where its attempts start, succeed and fail.
 
-`_stop_or_block` says when a step that did not succeed makes the run compensate, and when an
-operator must look.
+`_stop_or_block` says when a step that did not succeed makes the run compensate, and when it gets an
+incident.
 """
 
 from collections.abc import Mapping
@@ -40,13 +40,13 @@ _INCIDENT_CAUSES: Mapping[tuple[Direction, Outcome], IncidentCause] = {
     (Direction.COMPENSATION, Outcome.UNKNOWN): IncidentCause.COMPENSATION_UNKNOWN,
     (Direction.COMPENSATION, Outcome.REJECTED): IncidentCause.COMPENSATION_REJECTED,
 }
-"""The incident of a step that did not succeed, if the run does not compensate because of it."""
+"""The incident of a direction of a step that is blocked because it did not succeed."""
 
 _INSTALLATION_INCIDENTS: Mapping[EngineFailureCode | None, IncidentCause] = {
     EngineFailureCode.UNROUTABLE: IncidentCause.UNROUTABLE,
     EngineFailureCode.DECRYPTION_FAILED: IncidentCause.DECRYPTION_FAILED,
 }
-"""Failures of the installation, not of the step: the run waits until a person corrects it."""
+"""Failures of the installation, not of the step: no queue, or no key to decrypt a payload."""
 
 
 class StepInDirection:
@@ -148,7 +148,7 @@ class StepInDirection:
                 return
 
     def _retry_at(self) -> datetime | None:
-        """When the next attempt is due; None: the budget is spent, or the run is stopping."""
+        """When the next attempt is due; None: no attempt is left, or the run is stopping."""
         builder, progress, policy = self.builder, self.progress, self.spec.retry
         attempts_used = progress.attempts - progress.attempts_before_budget
         if attempts_used >= policy.attempts or builder.is_stopping:
@@ -158,45 +158,33 @@ class StepInDirection:
 
     def _stop_or_block(self, outcome: Outcome, failure: Failure) -> None:
         """
-        After it ended without a success: stop the run, or block this direction of the step.
+        Stop the run, or block this direction of the step, which has ended without a success.
 
         The first row that applies:
 
-            the run is stopping already         neither: it compensates the step later, if it must
-            no queue, or no key to decrypt      block: a person corrects the installation; a
-                                                rejection that cannot be decrypted is one below
-            a compensation                      block: nothing else can undo the step
-            a step after the pivot              block: the run can only go forward
-            a step before the pivot             stop: it is read-only or has a compensation
-            a pivot that did nothing            stop: it was rejected, or is read-only
-            a pivot with a compensation         stop
-            any other pivot                     block: it may have an effect that cannot be undone
+            the run is stopping already  neither: it compensates the step later, if it must
+            failed: no queue, or no key  block: an operator corrects the installation
+            a compensation               block: nothing else can undo the step
+            a step after the pivot       block: the run can only go forward
+            rejected, or read-only       stop: there is nothing to undo
+            it has a compensation        stop: every other step before the pivot has one
+            any other pivot              block: it may have an effect that cannot be undone
         """
         if self.builder.is_stopping:
-            assert self.direction is Direction.ACTION, "a run stops before it compensates"
             return
-        incident_cause = self._incident_cause(outcome, failure)
-        if incident_cause is not None:
-            self.open_incident(incident_cause, failure.text)
-        else:
+        installation_cause = _INSTALLATION_INCIDENTS.get(failure.engine_code)
+        if installation_cause is not None and outcome is not Outcome.REJECTED:
+            self.open_incident(installation_cause, failure.text)
+        elif self._lets_run_compensate(outcome):
             code = CompensationCode(outcome)
             self.builder.stop(CompensationCause(code=code, step=self.name, failure=failure))
+        else:
+            self.open_incident(_INCIDENT_CAUSES[self.direction, outcome], failure.text)
 
-    def _incident_cause(self, outcome: Outcome, failure: Failure) -> IncidentCause | None:
-        """Why this direction of the step is blocked; None: the run stops instead."""
-        installation = _INSTALLATION_INCIDENTS.get(failure.engine_code)
-        if installation is not None and outcome is not Outcome.REJECTED:
-            return installation
-        if self._must_block(outcome):
-            return _INCIDENT_CAUSES[self.direction, outcome]
-        return None
-
-    def _must_block(self, outcome: Outcome) -> bool:
-        """Whether the row of this direction and kind of step, in `_stop_or_block`, says block."""
-        kind = self.builder.saga.step_kind(self.name)
+    def _lets_run_compensate(self, outcome: Outcome) -> bool:
+        """What the last five rows of `_stop_or_block` say: True is stop, False is block."""
+        step, kind = self.declared, self.builder.saga.step_kind(self.name)
         if self.direction is Direction.COMPENSATION or kind is StepKind.RETRIABLE:
-            return True
-        if kind is StepKind.COMPENSATABLE:
             return False
-        did_nothing = outcome is Outcome.REJECTED or self.declared.read_only
-        return not did_nothing and self.declared.compensation_spec is None
+        nothing_to_undo = outcome is Outcome.REJECTED or step.read_only
+        return nothing_to_undo or step.compensation_spec is not None
