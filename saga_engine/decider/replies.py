@@ -1,9 +1,8 @@
 """
 What a reply or a returned command means for a run.
 
-Replies are decoded in worker/decode.py, which dead-letters those that cannot be decoded. If such a
-reply has a valid correlation id, its run learns of it as a MalformedReply: the step gets an
-incident, or the attempt ends as unknown if the run stops. A late one changes nothing.
+Replies are decoded in worker/decode.py. One that cannot be decoded becomes a dead letter; if it has
+a valid correlation id, the run gets a MalformedReply as well.
 """
 
 from typing import TypeAlias
@@ -16,7 +15,6 @@ from saga_engine.payload.encryption import EncryptionError
 from saga_engine.payload.reader import READ_ERRORS
 from saga_engine.vocabulary import (
     CompensationCode,
-    Direction,
     EngineFailureCode,
     Failure,
     IgnoredReason,
@@ -33,8 +31,8 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
     """
     Record what a message says of an attempt; return why that changes nothing, or None.
 
-    A success may count for any attempt, because it proves that the command was done: `_on_success`.
-    Another message counts for the last attempt only, as long as the step awaits it.
+    A success may count for any attempt, because it proves that the command was done. Another
+    message counts for the last attempt only.
     """
     if message.step not in builder.run.steps:
         return IgnoredReason.UNCORRELATED
@@ -51,10 +49,10 @@ def on_message(builder: DecisionBuilder, message: StepMessage) -> IgnoredReason 
 
 def _on_other_message(step: StepInDirection, message: StepMessage) -> IgnoredReason | None:
     """
-    Record what a message of the last attempt says that is not a success.
+    Record a message of the last attempt that is not a success.
 
-        a rejection, an unreadable reply      count in flight and while a retry is awaited
-        a failure, a command without a queue  count in flight: later they say nothing new
+        a rejection, an unreadable reply      counts in flight and while a retry is awaited
+        a failure, a command without a queue  counts in flight: later it says nothing new
     """
     status = step.progress.status
     in_flight = status is StepStatus.IN_FLIGHT
@@ -78,6 +76,7 @@ def _on_other_message(step: StepInDirection, message: StepMessage) -> IgnoredRea
 
 
 def _on_malformed_reply(step: StepInDirection, reply: MalformedReply) -> None:
+    """The step gets an incident; if the run is stopping, the attempt ends as unknown instead."""
     if step.builder.is_stopping:
         failure = Failure.by_engine(EngineFailureCode.REPLY_UNREADABLE, reply.problem)
         step.fail_attempt(Outcome.UNKNOWN, failure)
@@ -88,31 +87,31 @@ def _on_malformed_reply(step: StepInDirection, reply: MalformedReply) -> None:
 
 def _on_success(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
     """
-    Record a success. What it does follows from the status of the step.
+    Record a success. What it does depends on the status of the step's direction.
 
-        succeeded                  nothing: it is a duplicate
-        in flight, awaiting retry  the step succeeds
-        blocked                    the step succeeds and its incident closes, if the body fits
-        skipped                    nothing: an operator went on without the step
-        rejected, failed, unknown  the step succeeds late, if no compensation covers its effect
-        pending, after a retry     nothing: only a retried compensation stays pending
+        in flight, awaiting retry  the step succeeds; a body that does not fit: `_succeed_awaited`
+        blocked                    if the body fits, the step succeeds and its incident closes
+        rejected, failed, unknown  the step succeeds late, if its effect is not covered
+        succeeded, skipped         nothing
+        pending                    nothing: it is a compensation that is about to be sent again
     """
     match step.progress.status:
-        case StepStatus.SUCCEEDED:
-            return IgnoredReason.DUPLICATE
         case StepStatus.IN_FLIGHT | StepStatus.AWAITING_RETRY:
             _succeed_awaited(step, reply)
-            return None
-        case StepStatus.BLOCKED:
-            return _succeed_blocked(step, reply)
-        case StepStatus.SKIPPED:
-            return IgnoredReason.LATE
+        case StepStatus.BLOCKED if _body_problem(step, reply.body) is None:
+            step.close_obsolete_incident("its reply arrived")
+            step.succeed(reply.attempt, reply.body)
+        case StepStatus.BLOCKED | StepStatus.SUCCEEDED:
+            return IgnoredReason.DUPLICATE
+        case StepStatus.REJECTED | StepStatus.FAILED | StepStatus.UNKNOWN if _is_uncovered(step):
+            _succeed_late(step, reply)
         case _:
-            return _succeed_late(step, reply)
+            return IgnoredReason.LATE
+    return None
 
 
 def _succeed_awaited(step: StepInDirection, reply: ReplyReceived) -> None:
-    """The step succeeds; if the run needs its value and that does not fit, a person must look."""
+    """The step succeeds; if its body does not fit and the run needs it, a person must look."""
     builder, body = step.builder, reply.body
     problem = _body_problem(step, body)
     if problem is None:
@@ -121,39 +120,28 @@ def _succeed_awaited(step: StepInDirection, reply: ReplyReceived) -> None:
         kept_reply = KeptReply(reply.attempt, body, reply.outcome)
         step.open_incident(IncidentCause.REPLY_INVALID, problem, kept_reply)
     else:
-        # The step is compensated, or the run was abandoned: its value is not needed. That of the
-        # pivot is, because the run goes forward then: the mapping that reads it gets an incident.
+        # The run is stopping or abandoned, and does not need the body: the step succeeds without
+        # it. A pivot makes the run go forward: it keeps the body, and a step that reads it blocks.
         step.succeed(reply.attempt, body if step.declared.pivot else None)
 
 
-def _succeed_blocked(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
-    if _body_problem(step, reply.body) is not None:
-        return IgnoredReason.DUPLICATE  # one reply that does not fit has opened the incident
-    step.close_obsolete_incident("its reply arrived")
-    step.succeed(reply.attempt, reply.body)
-    return None
-
-
-def _succeed_late(step: StepInDirection, reply: ReplyReceived) -> IgnoredReason | None:
-    """The step had ended: unless the run was abandoned, its late effect has to be compensated."""
-    if not _is_uncovered_effect(step):
-        return IgnoredReason.LATE
+def _succeed_late(step: StepInDirection, reply: ReplyReceived) -> None:
+    """The step had ended, and was done nevertheless: `advance` compensates it."""
     fits = _body_problem(step, reply.body) is None
     step.succeed(reply.attempt, reply.body if fits else None, late=True)
-    if step.builder.run.status is Status.COMPENSATED:  # while it compensates, `advance` finds it
+    if step.builder.run.status is Status.COMPENSATED:  # else it stops or compensates anyway
         cause = CompensationCause(code=CompensationCode.LATE_SUCCESS, step=step.name)
         step.builder.stop(cause)
-    return None
 
 
-def _is_uncovered_effect(step: StepInDirection) -> bool:
-    """Whether the step has changed something, and no compensation was sent that covers it."""
+def _is_uncovered(step: StepInDirection) -> bool:
+    """
+    Whether a step that ended has an effect, and no compensation was sent that covers it.
+
+    It is an action: a compensation that ends without a success is blocked.
+    """
     compensation = step.builder.run.steps[step.name].compensation
-    return (
-        step.direction is Direction.ACTION
-        and compensation.status is StepStatus.PENDING
-        and not step.declared.read_only
-    )
+    return compensation.status is StepStatus.PENDING and not step.declared.read_only
 
 
 def accept_kept_reply(step: StepInDirection, kept: KeptReply | None) -> None:

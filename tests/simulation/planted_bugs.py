@@ -530,7 +530,7 @@ def ignore_a_late_success(plant: BugPatcher) -> None:
         del step
         return False
 
-    plant.replace(replies, "_is_uncovered_effect", never)
+    plant.replace(replies, "_is_uncovered", never)
 
 
 @planted_bug("P3")
