@@ -14,21 +14,10 @@ from saga_engine.vocabulary import Command, Direction
 
 
 def commands_to_send(run: Run, events: Sequence[Event]) -> Iterator[Command]:
-    """The commands to send because of *events*; *run* has them applied."""
+    """The commands to send because of the *events* of a decision; *run* is the run after it."""
     for event in events:
         if isinstance(event, AttemptStarted):
-            yield Command(
-                run_id=run.run_id,
-                saga=run.saga,
-                version=run.version,
-                step=event.step,
-                direction=event.direction,
-                attempt=event.attempt,
-                name=event.command,
-                idempotency_key=_idempotency_key(run, event.step, event.direction, event.round),
-                payload=run.steps[event.step].progress_of(event.direction).payload,
-                deadline=event.due_at,
-            )
+            yield _command_in_flight(run, event.step, event.direction, event.command)
 
 
 def commands_in_flight(run: Run, names: Mapping[tuple[str, Direction], str]) -> Iterator[Command]:
@@ -40,21 +29,25 @@ def commands_in_flight(run: Run, names: Mapping[tuple[str, Direction], str]) -> 
     """
     for step, state in run.steps.items():
         for direction in Direction:
-            progress = state.progress_of(direction)
-            if progress.status is StepStatus.IN_FLIGHT:
-                assert progress.due_at is not None, "an attempt in flight times out"
-                yield Command(
-                    run_id=run.run_id,
-                    saga=run.saga,
-                    version=run.version,
-                    step=step,
-                    direction=direction,
-                    attempt=progress.attempts,
-                    name=names[step, direction],
-                    idempotency_key=_idempotency_key(run, step, direction, progress.round),
-                    payload=progress.payload,
-                    deadline=progress.due_at,
-                )
+            if state.progress_of(direction).status is StepStatus.IN_FLIGHT:
+                yield _command_in_flight(run, step, direction, names[step, direction])
+
+
+def _command_in_flight(run: Run, step: str, direction: Direction, name: str) -> Command:
+    progress = run.steps[step].progress_of(direction)
+    assert progress.due_at is not None, "an attempt in flight times out"
+    return Command(
+        run_id=run.run_id,
+        saga=run.saga,
+        version=run.version,
+        step=step,
+        direction=direction,
+        attempt=progress.attempts,
+        name=name,
+        idempotency_key=f"{run.run_id}/{step}/{direction}/{progress.round}",
+        payload=progress.payload,
+        deadline=progress.due_at,
+    )
 
 
 def is_awaited(run: Run, command: Command) -> bool:
@@ -64,10 +57,6 @@ def is_awaited(run: Run, command: Command) -> bool:
         return False
     progress = state.progress_of(command.direction)
     return progress.status is StepStatus.IN_FLIGHT and progress.attempts == command.attempt
-
-
-def _idempotency_key(run: Run, step: str, direction: Direction, round_: int) -> str:
-    return f"{run.run_id}/{step}/{direction}/{round_}"
 
 
 def wake_at(saga: Saga, run: Run) -> datetime | None:
