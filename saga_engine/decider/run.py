@@ -67,9 +67,13 @@ class Progress:
     """
     One direction of a step.
 
-    An operator's retry gives it a new budget of attempts, which are counted on: the budget is used
-    up by `attempts - attempts_before_budget`. `rejected` outlives the status of that name: it stays
-    true while an incident blocks the direction.
+    Attempts are counted on when an operator's retry gives a new budget. With `Retry(attempts=3)`:
+
+        attempts 1 to 3 fail, an operator retries   attempts_before_budget=3, round=1
+        attempt 4 is rejected, an operator retries  attempts_before_budget=4, round=2
+        attempts 5 to 7 fail                        no attempt is left
+
+    `rejected` stays true while an incident blocks a direction that was rejected.
     """
 
     status: StepStatus = StepStatus.PENDING
