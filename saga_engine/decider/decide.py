@@ -8,9 +8,9 @@ manner of h11: no I/O, events in, events out. Two total, pure functions are the 
     evolve(run, event)                     -> run
 
 `decide` answers every trigger for every run in any state. A late, repeated or misdirected message
-is a decision without events and with an IgnoredReason, a request that is not possible here is one
-with a refusal; neither is an exception. Everything a decision needs is in its arguments, so that it
-can be replayed, simulated, explained, or tried on a copy of the run.
+gives a decision with an IgnoredReason, a request that is not possible one with a refusal; neither
+is an exception. Everything a decision needs is in its arguments, so that it can be replayed,
+simulated, explained, or tried on a copy of the run.
 
 A trigger is decided in two stages. Both record events, each of which changes the decision's copy of
 the run at once:
@@ -18,11 +18,18 @@ the run at once:
     1. what the trigger means        replies.py, operator.py, _on_wake_up below
     2. what follows for the run      advance.py: forward, stop, or compensate
 
-Stage 1 settles attempts and steps. When it finds that the run must compensate it only notes the
-cause, with `DecisionBuilder.stop`; stage 2 waits for the steps in flight and then compensates. What
-follows outside, the commands to send and the time to wake up, is computed from the events by
-commands.py. After each decision of an unfinished run some step waits until its `due_at`, or for a
-person: promise P1, "never silently stuck".
+Stage 1 settles attempts and steps. If the run must compensate, it only notes the cause, with
+`DecisionBuilder.stop`; stage 2 compensates once no step is in flight. For example, steps a and b
+are in flight side by side:
+
+    trigger        stage 1                            stage 2
+    a is rejected  StepRejected; the cause is noted   RunStopping: b is in flight
+    b succeeds     StepSucceeded                      RunCompensating, AttemptStarted: undo b
+    b is undone    StepSucceeded                      RunCompensated
+
+commands.py computes from the events which commands to send, and when to wake up. After each
+decision of an unfinished run some step waits until its `due_at`, or for a person: promise P1,
+"never silently stuck".
 
 Each rule is written as a table, a list or a docstring beside its code:
 
@@ -36,10 +43,11 @@ Each rule is written as a table, a list or a docstring beside its code:
 The words of these rules:
 
     blocked   a direction of a step has an incident: an operator must act, or has abandoned the run
-    stopping  a run has a cause to compensate; a running one waits for its steps in flight
+    stopping  a run has a cause to compensate, and waits for its steps in flight
     given up  ended without an answer: no attempt is left, or it awaited a retry, or was blocked,
               when the run stopped
     late      what arrives after a step has ended
+    covered   an effect for which a compensation was sent
     budget    the attempts of a retry policy; an operator's retry gives another
     round     the attempts that share an idempotency key; a retry of a rejection begins another
 

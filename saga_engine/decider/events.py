@@ -9,22 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from saga_engine.decider.run import (
-    CompensationCause,
-    Incident,
-    Run,
-    StepState,
-    StepStatus,
-)
+from saga_engine.decider.run import CompensationCause, Incident, Run, StepState, StepStatus
 from saga_engine.decider.transitions import change_status, change_step, settle_step
-from saga_engine.vocabulary import (
-    Direction,
-    Failure,
-    Json,
-    Outcome,
-    Resolution,
-    Status,
-)
+from saga_engine.vocabulary import Direction, Failure, Json, Outcome, Resolution, Status
 
 ENGINE_OPERATOR = "saga-engine"
 """The operator of an incident that the engine resolves itself."""

@@ -39,8 +39,9 @@ def cancel(builder: DecisionBuilder, request: Cancel) -> IgnoredReason | None:
     if pivot is not None and is_past_pivot(builder.saga, run):
         text = f"Step {pivot.name}, the pivot, has succeeded: the run can only go forward."
         raise RequestRefused(text)
-    code, operator, reason = CompensationCode.CANCELLED, request.operator, request.reason
-    builder.stop(CompensationCause(code=code, operator=operator, reason=reason))
+    code = CompensationCode.CANCELLED
+    cause = CompensationCause(code=code, operator=request.operator, reason=request.reason)
+    builder.stop(cause)
     return None
 
 
