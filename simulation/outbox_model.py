@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.outbox import (
     CommandRow,
     OutboxRow,
@@ -10,7 +11,6 @@ from saga_engine.store.outbox import (
     obsolete_row_ids,
     to_outbox_rows,
 )
-from saga_engine.store.runs import UNLIMITED_BYTES
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, limit_bytes
 from simulation.run_model import readable_runs

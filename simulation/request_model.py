@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.pending_requests import (
     DEFAULT_READ_LIMITS,
     NewRequest,
@@ -14,7 +15,6 @@ from saga_engine.store.pending_requests import (
     RequestKind,
     request_columns,
 )
-from saga_engine.store.runs import UNLIMITED_BYTES
 from simulation.memory_database import MemoryTransaction
 from simulation.rows import Row, limit_bytes, rows_of
 

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import orjson
 
 from saga_engine.protocol.run_result import RunResult
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.due_runs import DueRuns
 from saga_engine.store.run_statuses import StatusRow, to_run_statuses
 from saga_engine.store.runs import (
     FIRST_REVISION,
-    UNLIMITED_BYTES,
     RunRow,
     StoredRun,
     to_stored_runs,

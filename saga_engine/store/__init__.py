@@ -41,6 +41,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     run_queries          reads of runs for the command line
     backlog_counts       the values of the gauges
     bounded_count        how many rows a listing has, counted at a bounded cost
+    byte_limits          how many bytes of rows one statement reads at most
     json_column          JSON as it is stored in a column
 
 Every function takes the transaction that it works in and never ends it, except for maintenance that

@@ -28,6 +28,7 @@ from saga_engine.store.audit import ActionOutcome
 from saga_engine.store.backlog_counts import BacklogCounts
 from saga_engine.store.batch_append import AppendResult, BatchAppend
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.crash_suspects import CrashSuspect
 from saga_engine.store.dead_letters import DeadLetter
 from saga_engine.store.definitions import DEFAULT_PRESENCE_POLICY, PresencePolicy
@@ -42,7 +43,7 @@ from saga_engine.store.pending_requests import (
     PendingStart,
     ReadLimits,
 )
-from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
+from saga_engine.store.runs import StoredRun
 
 
 class RunStatements(Protocol):

@@ -23,11 +23,9 @@ from saga_engine.decider.commands import is_awaited
 from saga_engine.decider.run import Run
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import runs
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.json_column import dumps
 from saga_engine.vocabulary import Command, Direction
-
-UNLIMITED_BYTES = 2**62
-"""A limit that no sum of payloads reaches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import timedelta
 
 from saga_engine.postgres.statement import Transaction, text
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.pending_requests import (
     DEFAULT_READ_LIMITS,
     REQUEST_COLUMNS,
@@ -17,9 +18,6 @@ from saga_engine.store.pending_requests import (
     ReadLimits,
     to_pending_requests,
 )
-
-UNLIMITED_BYTES = 2**62
-"""A limit that no sum of bodies reaches."""
 
 
 async def take(

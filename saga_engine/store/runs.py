@@ -23,12 +23,10 @@ from saga_engine.decider.run import Run
 from saga_engine.errors import StoreReadTooLarge
 from saga_engine.payload.serialization import to_data
 from saga_engine.postgres.statement import Columns, Transaction, text
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.store.json_column import dumps
 from saga_engine.store.snapshot import restore_run, to_snapshot
-
-UNLIMITED_BYTES = 2**62
-"""A limit that no sum of journals and snapshots reaches."""
 
 _TOO_LARGE = "The runs of this batch hold more than max_batch_bytes."
 

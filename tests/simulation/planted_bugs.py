@@ -43,11 +43,12 @@ from saga_engine.settings import Settings
 from saga_engine.store import runs as store_runs
 from saga_engine.store.batch_append import AppendResult, BatchAppend, RunAppend
 from saga_engine.store.business_keys import KeyOwner, KeyRequest
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.journal import NewDecision, NewJournalRow
 from saga_engine.store.outbox import StaleCommands
 from saga_engine.store.pending_requests import NewRequest, PendingRequest, PendingStart
-from saga_engine.store.runs import UNLIMITED_BYTES, StoredRun
+from saga_engine.store.runs import StoredRun
 from saga_engine.store.snapshot import to_snapshot
 from saga_engine.telemetry.events import InternalErrorCaught, describe_error
 from saga_engine.telemetry.operations import Operation
