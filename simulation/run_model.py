@@ -29,16 +29,13 @@ class RunModel(MemoryTransaction):
         async with self.statement():
             return self.now
 
-    async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
+    async def locked_runs(self, run_ids: Collection[str]) -> set[str]:
         async with self.statement():
-            free = [
+            return {
                 each
-                for each in sorted(run_ids)
-                if self.get("run", each) and self.is_lockable("run", each)
-            ]
-            for run_id in free:
-                self.lock_unlocked("run", run_id)
-            return set(free)
+                for each in run_ids
+                if self.get("run", each) and not self.is_lockable("run", each)
+            }
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES

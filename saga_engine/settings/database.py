@@ -24,7 +24,7 @@ class DatabaseSettings(BaseModel):
     )
     database_pool_size: Count = Field(
         6,
-        description="Maximum number of connections of one worker, which needs 2. The default serves"
+        description="Maximum number of connections of one worker. The default serves"
         " 4 concurrent batches and leaves 2 connections for periodic duties. A projector may open"
         " four for each projection and one more, so that a slow projection delays no other; a"
         " process of consumers, consumer_concurrency for each consumer and three more",

@@ -52,8 +52,8 @@ class RunStatements(Protocol):
     async def database_now(self) -> datetime:
         """Read the database's clock, which is the clock of every worker."""
 
-    async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
-        """Find which of these runs exist and are not locked by another transaction."""
+    async def locked_runs(self, run_ids: Collection[str]) -> set[str]:
+        """Find which of these runs another transaction has locked; to be executed on its own."""
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES
@@ -253,7 +253,7 @@ class StoreTransaction(
 
     Nothing is visible to others until the block of `Store.transaction` has ended. In a
     `Store.batch` the transaction begins with `begin`, or with the first method that changes or
-    locks rows, unless that is `append_runs`.
+    locks rows, unless that is `append_runs` or `locked_runs`.
     """
 
     @property

@@ -141,15 +141,15 @@ async def read_readable(
             yield found.values()
 
 
-async def lockable(tx: Transaction, run_ids: Collection[str]) -> set[str]:
+async def locked(tx: Transaction, run_ids: Collection[str]) -> set[str]:
     """
-    Find which of these runs exist and are not locked by another transaction.
+    Find which of these runs another transaction has locked.
 
-    It locks them: end the transaction before another statement is executed.
+    It locks the others: execute it on its own, so that they are free again when it ends.
     """
     if not run_ids:
         return set()
-    return set((await tx.execute(_LOCK_FREE, run_id_arguments(run_ids))).scalars())
+    return set((await tx.execute(_LOCKED, run_id_arguments(run_ids))).scalars())
 
 
 def _run_id(row: StoredRun) -> str:
@@ -295,6 +295,10 @@ _READ = text(
         FROM (SELECT {_RUN_COLUMNS} {_RUN_ID_IN}) AS found) AS counted"""  # noqa: S608 - constants
 )
 
-_LOCK_FREE = text(
-    f"SELECT r.run_id::text FROM saga_engine.run AS r {_RUN_ID_IN} FOR UPDATE SKIP LOCKED"  # noqa: S608
+_LOCKED = text(
+    f"""
+    WITH free AS MATERIALIZED (
+        SELECT r.run_id FROM saga_engine.run AS r {_RUN_ID_IN} FOR NO KEY UPDATE SKIP LOCKED)
+    SELECT r.run_id::text FROM saga_engine.run AS r {_RUN_ID_IN}
+        AND r.run_id <> ALL (ARRAY(SELECT f.run_id FROM free AS f))"""  # noqa: S608 - constants
 )

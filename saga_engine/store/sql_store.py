@@ -60,7 +60,8 @@ class SqlStoreTransaction:
     """
     A StoreTransaction over one transaction of PostgreSQL.
 
-    A method that changes or locks rows begins the transaction, unless it is `append_runs`.
+    A method that changes or locks rows begins the transaction, unless it is `append_runs` or
+    `locked_runs`.
     """
 
     def __init__(self, tx: BatchOfStatements) -> None:
@@ -84,8 +85,8 @@ class SqlStoreTransaction:
     async def database_now(self) -> datetime:
         return await runs.database_now(self._tx)
 
-    async def lockable_runs(self, run_ids: Collection[str]) -> set[str]:
-        return await runs.lockable(await self._in_transaction(), run_ids)
+    async def locked_runs(self, run_ids: Collection[str]) -> set[str]:
+        return await runs.locked(self._tx, run_ids)
 
     async def read_runs(
         self, run_ids: Collection[str], *, max_bytes: int = UNLIMITED_BYTES

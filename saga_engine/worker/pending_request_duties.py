@@ -4,18 +4,18 @@ Processes pending requests: what clients, operators and workers have stored in P
 A batch takes the starts that have a slot, then other requests. Two kinds of trouble are handled one
 request at a time, the oldest first:
 
-    a lock timeout    another transaction holds a row that some request needs: the starts are tried
-                      on their own, and the oldest request is deferred if it is the one
+    a lock timeout    another transaction holds a row that some request needs: what is for a run
+                      that is locked is deferred. If none is, the starts are tried on their own, and
+                      the oldest request is deferred if it is the one
     a bug             the oldest request is processed alone. If it fails again, a start becomes a
                       run with an incident, and anything else is refused and dead-lettered. A
                       request that cannot even be refused backs off.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 
-from saga_engine.decider.triggers import Start
 from saga_engine.errors import StoreLockTimeout, StoreReadTooLarge
 from saga_engine.settings import Settings
 from saga_engine.store.interfaces import Store, StoreTransaction
@@ -66,10 +66,14 @@ class PendingRequestDuties:
             return await self._process_oldest()
 
     async def _process_batches(self) -> bool:
-        try:
-            return await self._run_batch(self._process_requests_and_starts)
-        except StoreLockTimeout:
-            return await self._process_around_locks()
+        run_ids: set[str] = set()
+        with suppress(StoreLockTimeout):
+            return await self._run_batch(partial(self._process_requests_and_starts, run_ids, ()))
+        with suppress(StoreLockTimeout):
+            if locked := await self._transactions.find_locked(run_ids):
+                process_others = partial(self._process_requests_and_starts, set(), locked)
+                return await self._run_batch(process_others)
+        return await self._process_around_locks()
 
     async def _run_batch(
         self, operation: Callable[[StoreTransaction, BatchTransaction], Awaitable[int]]
@@ -91,8 +95,13 @@ class PendingRequestDuties:
         return await self._process_oldest() or found_work
 
     async def _process_requests_and_starts(
-        self, tx: StoreTransaction, batch: BatchTransaction
+        self,
+        run_ids: set[str],
+        locked_elsewhere: Collection[str],
+        tx: StoreTransaction,
+        batch: BatchTransaction,
     ) -> int:
+        """Process a batch; collect in *run_ids* the runs of the requests that it has taken."""
         limit = self._limit.size
         requests = await self._take_admissible_starts(tx, limit)
         # After the starts: a request is not taken before the start of its run is.
@@ -102,7 +111,8 @@ class PendingRequestDuties:
             body_limits=self._body_limits,
             max_bytes=self._settings.max_batch_bytes,
         )
-        return await self._process_requests(batch, requests)
+        run_ids.update(each.run_id for each in requests)
+        return await self._process_requests(batch, requests, locked_elsewhere)
 
     async def _process_starts(self, tx: StoreTransaction, batch: BatchTransaction) -> int:
         return await self._process_requests(
@@ -110,7 +120,10 @@ class PendingRequestDuties:
         )
 
     async def _process_requests(
-        self, batch: BatchTransaction, requests: Sequence[PendingRequest]
+        self,
+        batch: BatchTransaction,
+        requests: Sequence[PendingRequest],
+        locked_elsewhere: Collection[str] = (),
     ) -> int:
         """Process requests that were taken, and defer those of crash suspects."""
         work_batch = decode_pending.decode_requests(requests, self._settings)
@@ -123,10 +136,6 @@ class PendingRequestDuties:
                 each for each in work_batch.work_items if each not in suspect_items
             ]
         if any(True for _ in work_batch):
-            run_ids = {
-                each.run_id for each in work_batch.work_items if not isinstance(each.trigger, Start)
-            }
-            locked_elsewhere = await self._transactions.find_locked(run_ids)
             mode = BatchMode(careful=True, locked_elsewhere=locked_elsewhere)
             await batch.process(work_batch, mode)
         return len(requests)

@@ -313,11 +313,7 @@ class TransactionRunner:
         Raises:
             StoreUnavailable: as `run`.
         """
-        if not run_ids:
-            return set()
-        async with self._store.transaction() as tx:
-            others = set(run_ids) - await tx.lockable_runs(run_ids)
-            return set(await tx.read_statuses(others))
+        return await self.read(lambda tx: tx.locked_runs(run_ids)) if run_ids else set()
 
     async def wait_before_retry(self, error: BaseException, failures: int) -> None:
         """

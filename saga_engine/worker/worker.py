@@ -14,7 +14,7 @@ from saga_engine.amqp.publisher import Publisher
 from saga_engine.call_time_limit import TimeLimitedCodec
 from saga_engine.encryption.configuration import encryption_from
 from saga_engine.engine_process import EngineProcess, Readiness
-from saga_engine.errors import ConfigurationError, SagaEngineError
+from saga_engine.errors import SagaEngineError
 from saga_engine.payload.encryption import PayloadEncryption
 from saga_engine.payload.guard import NO_TIME_LIMIT, CallTimeLimit
 from saga_engine.protocol.topology import engine_topology
@@ -33,12 +33,6 @@ from saga_engine.worker.message_schemas import register_message_schemas
 from saga_engine.worker.registry import validated
 from saga_engine.worker.worker_queues import create_consumer
 
-MIN_POOL_SIZE = 2
-"""
-Connections without which a worker stalls: it takes pending requests in one transaction, and looks
-for locked runs in another one, whose end releases the locks that it takes.
-"""
-
 
 class Worker(EngineProcess):
     """
@@ -52,8 +46,7 @@ class Worker(EngineProcess):
 
     Raises:
         DefinitionError: a saga breaks a rule.
-        ConfigurationError: the payload codec is not usable, or database_pool_size is below
-            MIN_POOL_SIZE.
+        ConfigurationError: the payload codec is not usable.
         ConfigurationError, StoreError, BrokerError: on entering, when something is not usable.
             Later, the worker waits for a server that is unavailable.
     """
@@ -66,12 +59,6 @@ class Worker(EngineProcess):
         time_limit: CallTimeLimit = NO_TIME_LIMIT,
     ) -> None:
         super().__init__(Program.WORKER, settings, emit)
-        if settings.database_pool_size < MIN_POOL_SIZE:
-            raise ConfigurationError(
-                f"A worker needs {MIN_POOL_SIZE} connections to PostgreSQL: it takes pending"
-                " requests in one transaction and looks for locked runs in another one. Set"
-                f" SAGA_ENGINE_DATABASE_POOL_SIZE to {MIN_POOL_SIZE} or more."
-            )
         self._emit: Emitter = emit
         self._sagas = validated(sagas)
         self._encryption = encryption_from(settings)

@@ -74,7 +74,7 @@ async def test_runs_that_do_not_exist_are_left_out(store: RequesterStore, defini
         assert set(await tx.read_runs([run_id(), run.run_id])) == {run.run_id}
         assert await tx.read_runs([]) == {}
         assert await tx.read_statuses([]) == {}
-        assert await tx.lockable_runs([]) == set()
+        assert await tx.locked_runs([]) == set()
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,12 @@ async def test_runs_that_another_transaction_has_locked_are_found(
 ):
     async with store.transaction() as tx:
         first, second = sorted([(await insert_run(tx, definition_id)).run_id for _ in range(2)])
-    async with store.transaction() as one, store.transaction() as other:
-        assert await one.lockable_runs([first]) == {first}
-        assert await other.lockable_runs([first, second, run_id()]) == {second}
+    async with store.transaction() as one, store.batch() as other:
+        await one.defer_wake(first, timedelta(0))
+        for _ in range(2):  # it leaves no lock behind
+            assert await other.locked_runs([first, second, run_id()]) == {first}
+        await one.defer_wake(second, timedelta(0))
+        assert not other.has_started
         assert set(await other.read_runs([first, second])) == {first, second}
 
 

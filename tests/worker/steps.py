@@ -32,8 +32,8 @@ from tests.kit.parcels import parcels
 from tests.kit.promises import check_promises
 
 
-async def idle_duties(engine) -> Duties:
-    """The duties of a worker that is not running."""
+async def idle_duties(engine, database=None) -> Duties:
+    """The duties of a worker that is not running, with another way to its database if given."""
     recorder, settings, saga = EventRecorder(), Settings(), parcels()
     async with engine.database.transaction() as tx:
         ids = await definitions.register(tx, [saga])
@@ -42,7 +42,7 @@ async def idle_duties(engine) -> Duties:
     outbox_publisher = OutboxPublisher(
         await engine._publisher(), keys, settings.max_batch_bytes, Emitter(recorder)
     )
-    store = SqlStore(engine.database)
+    store = SqlStore(engine.database if database is None else database)
     emit = Emitter(recorder)
     transactions = TransactionRunner(store, registry, outbox_publisher, settings, emit)
     return Duties(store, registry, transactions, outbox_publisher, settings, emit)

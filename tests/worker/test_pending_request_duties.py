@@ -25,10 +25,10 @@ from saga_engine.telemetry.events import (
     RunStarted,
 )
 from saga_engine.vocabulary import Resolution, Status
-from saga_engine.worker.worker import MIN_POOL_SIZE
 from tests.kit.engine import no_reply, reject, succeed
 from tests.kit.parcels import COMMANDS
 from tests.kit.programs import wait_until_true
+from tests.worker.recorded_statements import RecordingDatabase
 from tests.worker.steps import (
     LOCK_RUNS,
     audit_outcome,
@@ -47,15 +47,17 @@ DUE = text(
 )
 
 
+CHANGE_ROWS = {"database_lock_timeout": 0.5, "run_snapshot_interval": 1}
+"""The second decision writes a snapshot, so it needs the row of the run; it does not wait long."""
+
+
 DEFERRED_COUNT = text(
     "SELECT count(*) FROM saga_engine.pending_request WHERE not_before IS NOT NULL"
 )
 
 
 async def test_a_request_for_a_locked_run_locks_no_other_run(engine):
-    worker = await engine.start_worker(
-        database_lock_timeout=600.0, database_transaction_timeout=600.0
-    )
+    worker = await engine.start_worker(**CHANGE_ROWS)
     participant, client = await engine.start_participant(), await engine.connect_client()
     participant.reply_makers["parcel.pack"] = no_reply
     first, second = sorted([await client.start(), await client.start()])
@@ -194,9 +196,50 @@ async def test_an_unreadable_request_is_dead_lettered_and_blocks_no_other(engine
     assert await worker.events.wait_for_end(await client.start()) == Status.COMPLETED
 
 
-async def test_the_fewest_connections_that_a_worker_may_have_process_a_cancel(engine):
-    """It takes the request in one transaction and looks for locked runs in another one."""
-    worker = await engine.start_worker(database_pool_size=MIN_POOL_SIZE)
+async def test_a_batch_of_requests_looks_for_no_locks_and_opens_one_connection(engine):
+    worker = await engine.start_worker()
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    run_ids, _ = await runs_in_flight(client, participant, 2)
+    await worker.stop()
+    for each in run_ids:
+        await record_operator_action(engine, each, Cancel("ada", "too late"))
+    database = RecordingDatabase(engine.database)
+    duties = await idle_duties(engine, database)
+    assert await duties.pending_requests.process()
+    assert sum("INSERT INTO saga_engine.journal" in each for each in database.log) == 1
+    taking = [each for each in database.log if "SKIP LOCKED" in each and "INSERT" not in each]
+    assert all("saga_engine.pending_request" in each for each in taking)
+    assert database.most_open == 1
+
+
+async def test_a_cancel_that_changes_nothing_in_the_row_of_its_run_waits_for_no_lock(engine):
+    worker = await engine.start_worker(database_lock_timeout=600.0)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    [run_id], _ = await runs_in_flight(client, participant, 1)
+    async with engine.database.transaction() as tx:
+        await tx.execute(LOCK_RUNS, {"run_ids": [run_id]})
+        await record_operator_action(engine, run_id, Cancel("ada", "too late"))
+        await worker.events.wait_for(OperatorActionProcessed, run_id=run_id, accepted=True)
+
+
+async def test_a_request_for_a_locked_run_delays_no_request_for_another_run(engine):
+    worker = await engine.start_worker(**CHANGE_ROWS)
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    participant.reply_makers["parcel.pack"] = no_reply
+    held, *others = [await client.start() for _ in range(3)]
+    await participant.wait_for_commands("parcel.pack", 3)
+    async with engine.database.transaction() as tx:
+        await tx.execute(LOCK_RUNS, {"run_ids": [held]})
+        for each in (held, *others):
+            await record_operator_action(engine, each, Cancel("ada", "too late"))
+        for each in others:
+            await worker.events.wait_for(OperatorActionProcessed, run_id=each, accepted=True)
+        assert not worker.events.matching(OperatorActionProcessed, run_id=held)
+    await worker.events.wait_for(OperatorActionProcessed, run_id=held, accepted=True)
+
+
+async def test_a_worker_with_one_connection_to_the_database_processes_a_cancel(engine):
+    worker = await engine.start_worker(database_pool_size=1)
     participant, client = await engine.start_participant(), await engine.connect_client()
     [run_id], _ = await runs_in_flight(client, participant, 1)
     participant.reply_makers["parcel.send"] = succeed

@@ -1,6 +1,5 @@
 """One transaction: an ordinary step is a single statement, and what is lost is decided again."""
 
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -28,46 +27,7 @@ from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import WorkBatch, WorkItem, as_delivery
 from tests.kit.events import EventRecorder
 from tests.kit.parcels import parcels
-
-
-class RecordingBatch:
-    """A batch of statements that records each of them."""
-
-    def __init__(self, batch, log):
-        self._batch, self._log = batch, log
-
-    @property
-    def has_started(self):
-        return self._batch.has_started
-
-    @property
-    def epoch(self):
-        return self._batch.epoch
-
-    async def begin(self):
-        if not self._batch.has_started:
-            self._log.append("BEGIN")
-        await self._batch.begin()
-
-    async def execute(self, statement, parameters=None):
-        self._log.append(str(statement))
-        return await self._batch.execute(statement, parameters)
-
-
-class RecordingDatabase:
-    """A database whose batches record their statements."""
-
-    def __init__(self, database):
-        self._database = database
-        self.log = []
-
-    def transaction(self):
-        return self._database.transaction()
-
-    @asynccontextmanager
-    async def batch(self):
-        async with self._database.batch() as batch:
-            yield RecordingBatch(batch, self.log)
+from tests.worker.recorded_statements import RecordingDatabase
 
 
 class LosingBatch(RecordingBatch):

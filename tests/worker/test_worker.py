@@ -1,10 +1,7 @@
-"""A worker's shutdown, and the settings that it refuses."""
+"""A worker's shutdown."""
 
 import asyncio
 
-import pytest
-
-from saga_engine.errors import ConfigurationError
 from saga_engine.telemetry.events import MessagesConsumed, ProcessStopped
 from tests.kit.engine import no_reply, succeed
 from tests.worker.steps import HOLD_BATCHES
@@ -30,9 +27,3 @@ async def test_the_shutdown_timeout_includes_closing_the_connections(engine):
             await worker.stop()
     [stopped] = worker.events.matching(ProcessStopped)
     assert not stopped.clean
-
-
-async def test_a_worker_with_one_connection_to_the_database_is_refused(engine):
-    wanted = "Set SAGA_ENGINE_DATABASE_POOL_SIZE to 2 or more"
-    with pytest.raises(ConfigurationError, match=wanted):
-        await engine.start_worker(database_pool_size=1)
