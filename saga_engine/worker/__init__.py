@@ -30,6 +30,7 @@ The process
     message_schemas         registers the schemas of commands and replies
     periodic                calls one duty until the worker stops
     token_keys              reads the token keys again when a token is signed with an unknown key
+    timer_claims            how long a worker claims due timers, and which were moved since
     timeslice               yields to the event loop during long computations
 
 Before the transaction

@@ -117,13 +117,13 @@ class BatchRunner:
 
         Args:
             races: how many attempts have left something. After the first one starts are processed
-                carefully.
+                carefully, and a timer that was moved meanwhile is left alone.
 
         Raises:
             StoreUnavailable: other workers were faster MAX_RACES times. Each time one of them has
                 made progress, so a smaller batch, or the same one after a delay, will succeed.
         """
-        mode = await self._batch_mode(work_batch, strategy, careful=races > 0)
+        mode = await self._batch_mode(work_batch, strategy, after_race=races > 0)
         try:
             committed = await self._transactions.run_once(
                 partial(_process, work_batch, strategy, mode)
@@ -136,7 +136,7 @@ class BatchRunner:
         return remaining
 
     async def _batch_mode(
-        self, work_batch: WorkBatch, strategy: LockStrategy, *, careful: bool
+        self, work_batch: WorkBatch, strategy: LockStrategy, *, after_race: bool
     ) -> BatchMode:
         """How this attempt is processed; to skip locked runs, they are looked for first."""
         locked_elsewhere: Collection[str] = ()
@@ -144,7 +144,9 @@ class BatchRunner:
             locked_elsewhere = await self._transactions.find_locked(
                 {each.run_id for each in work_batch.work_items}
             )
-        return BatchMode(careful=careful, locked_elsewhere=locked_elsewhere)
+        return BatchMode(
+            careful=after_race, locked_elsewhere=locked_elsewhere, lost_race=after_race
+        )
 
     async def _bisect(self, work_batch: WorkBatch, failures: int = 0) -> list[Delivery]:
         """Process each half on its own, down to a single entry."""

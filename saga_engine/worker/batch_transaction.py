@@ -42,6 +42,7 @@ from saga_engine.worker.registry import SagaRegistry
 from saga_engine.worker.run_cache import RunCache
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.status_queries import answer_status_queries
+from saga_engine.worker.timer_claims import was_moved
 from saga_engine.worker.timeslice import Timeslice
 from saga_engine.worker.work_item import UnreadableRequest, WorkBatch, WorkItem, is_timer
 
@@ -58,10 +59,12 @@ class BatchMode:
             with is found out and answered. Otherwise they start in the statement that writes all
             runs, and one that loses there is processed again, carefully.
         locked_elsewhere: runs that another transaction has locked; their work items are deferred.
+        lost_race: whether its runs were decided by another worker first, so a timer may have moved.
     """
 
     careful: bool = False
     locked_elsewhere: Collection[str] = frozenset()
+    lost_race: bool = False
 
 
 CAREFUL = BatchMode(careful=True)
@@ -86,12 +89,12 @@ class BatchTransaction:
         self._changes = changes
         self._settings = settings
         self._queued_starts: dict[str, PendingStart] = {}
-        self._locked_elsewhere: Collection[str] = frozenset()
+        self._mode = CAREFUL
         self._cached_bytes = 0
 
     async def process(self, work_batch: WorkBatch, mode: BatchMode = CAREFUL) -> None:
         """Decide everything in *work_batch*."""
-        self._locked_elsewhere = mode.locked_elsewhere
+        self._mode = mode
         await self._watch_suspects(work_batch)
         changes = self._changes
         for dead_letter in work_batch.dead_letters:
@@ -163,7 +166,7 @@ class BatchTransaction:
             StoreReadTooLarge: together they have more bytes than one transaction may have.
         """
         runs = self._changes.runs
-        run_ids = run_ids - runs.keys() - set(self._locked_elsewhere)
+        run_ids = run_ids - runs.keys() - set(self._mode.locked_elsewhere)
         cached = self._cache.find(sorted(run_ids))
         self._cached_bytes = bytes_within(cached.values(), self._settings.max_batch_bytes)
         runs.update(cached)
@@ -254,7 +257,7 @@ class BatchTransaction:
     def _process_item(self, work_item: WorkItem) -> None:
         changes = self._changes
         stored = changes.runs.get(work_item.run_id)
-        if work_item.run_id in self._locked_elsewhere:
+        if work_item.run_id in self._mode.locked_elsewhere:
             self.defer(work_item)
             return
         if stored is None and work_item.run_id in self._queued_starts:
@@ -293,6 +296,9 @@ class BatchTransaction:
 
     def _decide_and_apply(self, saga: Saga, stored: StoredRun, work_item: WorkItem) -> None:
         changes = self._changes
+        lost_timer = self._mode.lost_race and is_timer(work_item)
+        if lost_timer and was_moved(stored.wake_at, changes.now, self._settings):
+            return
         decision = self._decide(saga, stored.run, work_item.trigger, work_item)
         if decision is None:
             return

@@ -5,8 +5,6 @@ A due run is claimed for the time of a lease and then takes the path of every wo
 worker does not decide it within the lease, it is due again, for any worker.
 """
 
-from datetime import timedelta
-
 from saga_engine.decider.triggers import WakeUp
 from saga_engine.settings import Settings
 from saga_engine.store.interfaces import Store
@@ -14,6 +12,7 @@ from saga_engine.worker.adaptive_limit import AdaptiveLimit
 from saga_engine.worker.batch_runner import BatchRunner
 from saga_engine.worker.outbox_publisher import OutboxPublisher
 from saga_engine.worker.registry import SagaRegistry
+from saga_engine.worker.timer_claims import claim_lease
 from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import WorkBatch, WorkItem
 
@@ -35,7 +34,7 @@ class DueRunDuties:
         self._transactions = transactions
         self._batch_runner = batch_runner
         self._outbox_publisher = outbox_publisher
-        self._lease = timedelta(seconds=settings.mapping_hard_timeout + settings.timer_lease)
+        self._lease = claim_lease(settings)
         self._limit = AdaptiveLimit(settings.batch_size)
 
     async def process(self) -> bool:
