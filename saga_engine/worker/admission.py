@@ -29,6 +29,7 @@ from uuid import UUID
 
 from saga_engine.decider import events
 from saga_engine.decider.run import Run, StepStatus
+from saga_engine.errors import StoreLockTimeout, StoreUnavailable
 from saga_engine.identifiers import invalid_run_id_reason
 from saga_engine.saga.definition import Saga
 from saga_engine.settings import Settings
@@ -127,28 +128,43 @@ class Admission:
         """How many runs of a saga may be in flight at once."""
         return int(self._slot_limits.get(saga, min(INITIAL_SLOTS, self._max_slots)))
 
-    def admit(self, saga: str, admitted: Counter[str]) -> None:
+    def admit(self, run_id: str, saga: str, admitted: dict[str, str]) -> None:
         """Use a slot, in the transaction that *admitted* belongs to."""
-        for counter in (self._admitted, self._uncommitted, admitted):
+        admitted[run_id] = saga
+        for counter in (self._admitted, self._uncommitted):
             counter[saga] += 1
+
+    def give_back(self, run_ids: Collection[str], admitted: dict[str, str]) -> None:
+        """Free the slots of starts of a transaction that have become no run."""
+        for run_id in admitted.keys() & run_ids:
+            saga = admitted.pop(run_id)
+            for counter in (self._admitted, self._uncommitted):
+                counter[saga] -= 1
 
     def mark_queued(self, saga: str) -> None:
         """Queue new starts of this saga too, behind the one that was queued."""
         self._sagas_with_queue.add(saga)
 
     @contextmanager
-    def track_transaction(self) -> Iterator[Counter[str]]:
+    def track_transaction(self) -> Iterator[dict[str, str]]:
         """
         Track what one transaction admits, until it has ended.
 
+        If it fails, its slots are free again, unless it is unknown whether it was committed.
+
         Yields:
-            A counter by saga, for `admit`. Before the commit no count of the database includes it.
+            The sagas of the admitted runs, by run id, for `admit`. Before the commit no count of
+            the database includes them.
         """
-        admitted: Counter[str] = Counter()
+        admitted: dict[str, str] = {}
         try:
             yield admitted
+        except Exception as error:
+            if not isinstance(error, StoreUnavailable) or isinstance(error, StoreLockTimeout):
+                self.give_back(list(admitted), admitted)
+            raise
         finally:
-            self._uncommitted.subtract(admitted)
+            self._uncommitted.subtract(Counter(admitted.values()))
 
     def connection_lost(self) -> None:
         """

@@ -18,7 +18,6 @@ Each work item meets one or more of these fates:
     awaiting admission    it is stored until a slot is free for its start, or for its run's start
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -105,7 +104,7 @@ class ChangeSet:
 
     Attributes:
         now: the time of the database, the same for the whole transaction.
-        admitted: how many runs start in it, by saga.
+        admitted: the sagas of the runs that start in it, by run id.
         runs: the runs that it has read or started, by id: as they are after its decisions, with
             the revision that was read.
         decided_run_ids: the ids of those about which it has decided something.
@@ -120,7 +119,7 @@ class ChangeSet:
         suspect_time_limit: set when everything in the batch belongs to one crash suspect.
     """
 
-    def __init__(self, now: datetime, admitted: Counter[str]) -> None:
+    def __init__(self, now: datetime, admitted: dict[str, str]) -> None:
         self.now = now
         self.admitted = admitted
         self.runs: dict[str, StoredRun] = {}

@@ -73,8 +73,11 @@ class StartProcessor:
         if plain:
             await self._admission.refresh(self._tx)
         admitted = {each.run_id: each for each in plain if self._admit(each)}
-        for prepared in await self._preparer.prepare(list(admitted.values())):
+        prepared_starts = await self._preparer.prepare(list(admitted.values()))
+        for prepared in prepared_starts:
             self._start_with_key(prepared)
+        refused = admitted.keys() - {each.work_item.run_id for each in prepared_starts}
+        self._admission.give_back(refused, self._changes.admitted)
         self._changes.needing_care += [
             each for each in work_items if admitted.get(each.run_id) is not each
         ]
@@ -94,7 +97,7 @@ class StartProcessor:
         if identities & self._plain_identities or not self._admission.has_slot(work_item.saga):
             return False
         self._plain_identities |= identities
-        self._admission.admit(work_item.saga, self._changes.admitted)
+        self._admission.admit(work_item.run_id, work_item.saga, self._changes.admitted)
         return True
 
     def _start_with_key(self, prepared: PreparedStart) -> None:
@@ -133,7 +136,7 @@ class StartProcessor:
         self._to_start[work_item.run_id] = prepared
         await self._set_existing_apart()
         if self._to_start:
-            self._admission.admit(work_item.saga, self._changes.admitted)
+            self._admission.admit(work_item.run_id, work_item.saga, self._changes.admitted)
             self._start_all()
         self._repeated.ignore_all()
 
@@ -225,7 +228,7 @@ class StartProcessor:
             run = prepared.stored_run.run
             # A stored start has waited already; it was taken because there is a slot for it.
             if prepared.work_item.delivery is None or self._admission.has_slot(run.saga):
-                self._admission.admit(run.saga, self._changes.admitted)
+                self._admission.admit(run_id, run.saga, self._changes.admitted)
             else:
                 self._admission.mark_queued(run.saga)
                 self._changes.queue_accepted_start(self._to_start.pop(run_id).work_item, run)

@@ -212,7 +212,10 @@ class TransactionRunner:
                 )
                 execution.trigger_count = await operation(tx, batch) or 0
                 execution.decided_at = time.perf_counter()
-                execution.result = await flush_changes(tx, changes, self._settings, confirmed_ids)
+                result = await flush_changes(tx, changes, self._settings, confirmed_ids)
+            if result is not None:
+                self.admission.give_back(result.lost, admitted)
+        execution.result = result
         execution.epoch = epoch
 
     async def _find_outcome(

@@ -1,6 +1,5 @@
 """Processes batches in transactions that a test can observe or interrupt."""
 
-from collections import Counter
 from contextlib import asynccontextmanager
 
 from saga_engine.decider.triggers import Start
@@ -89,7 +88,7 @@ class BatchDriver:
     async def _batch(self, tx):
         """A batch, written when the block ends."""
         store_tx = SqlStoreTransaction(tx)
-        changes = ChangeSet(await store_tx.database_now(), Counter())
+        changes = ChangeSet(await store_tx.database_now(), {})
         admission, cache = Admission(self._registry, SETTINGS), RunCache(0)
         batch = BatchTransaction(store_tx, self._registry, admission, cache, changes, SETTINGS)
         yield batch, changes

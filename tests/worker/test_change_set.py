@@ -1,6 +1,5 @@
 """The fates of a work item."""
 
-from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -49,7 +48,7 @@ async def test_a_start_of_a_saga_that_is_not_loaded_waits_for_a_worker_with_it(e
 
 
 def empty_change_set():
-    return ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
+    return ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), {})
 
 
 def test_a_refused_request_answers_the_client_with_the_reason():

@@ -1,6 +1,5 @@
 """A committed batch is emitted: one telemetry event for each decision, and for each fate."""
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from saga_engine.decider.decide import decide
@@ -48,7 +47,7 @@ def emitted(changes: ChangeSet) -> EventRecorder:
 
 
 def started() -> tuple[ChangeSet, Run]:
-    changes = ChangeSet(NOW, Counter())
+    changes = ChangeSet(NOW, {})
     return changes, decided(changes, None, Start(RUN_ID, None, {"sku": "A1"}))
 
 
@@ -61,7 +60,7 @@ def test_a_start_emits_the_run_and_its_first_attempt():
 
 def test_a_failed_attempt_emits_its_duration_and_its_retry():
     _, run = started()
-    later = ChangeSet(NOW + timedelta(seconds=3), Counter())
+    later = ChangeSet(NOW + timedelta(seconds=3), {})
     decided(
         later,
         run,
@@ -75,7 +74,7 @@ def test_a_failed_attempt_emits_its_duration_and_its_retry():
 
 
 def test_each_fate_is_emitted():
-    changes = ChangeSet(NOW, Counter())
+    changes = ChangeSet(NOW, {})
     changes.ignore(WorkItem(run_id="r-1", trigger=Start("r-1", None, {})), IgnoredReason.DUPLICATE)
     held = stored_request(Start(RUN_ID, None, {}))
     changes.await_definition(held)

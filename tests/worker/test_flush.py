@@ -1,6 +1,5 @@
 """Dead letters within the quota of each source, and snapshots of runs with long journals."""
 
-from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
@@ -61,7 +60,7 @@ def start(role=None, fingerprint=None):
 
 async def dead_letter_all(engine, *work_items):
     """Dead-letter them with a quota of one a source; return how many are stored by source."""
-    changes = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), Counter())
+    changes = ChangeSet(datetime(2026, 11, 15, tzinfo=UTC), {})
     for each in work_items:
         changes.dead_letter(each, DeadLetterReason.INTERNAL_ERROR, "It is junk.")
     async with engine.database.transaction() as tx:

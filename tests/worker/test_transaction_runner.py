@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
-from saga_engine.errors import StoreUnavailable
+from saga_engine.errors import SchemaMismatch, StoreUnavailable
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, engine_identity, journal, outbox, runs
-from saga_engine.store.sql_store import SqlStore
+from saga_engine.store.sql_store import SqlStore, SqlStoreTransaction
 from saga_engine.telemetry.events import (
     AttemptFinished,
     BatchProcessed,
@@ -138,6 +139,55 @@ async def test_an_unroutable_command_stays_in_the_outbox_until_it_is_decided(eng
     assert await pending_commands(engine) == 1, "this worker may end here"
     await first.process(remaining)
     assert await pending_commands(engine) == 0
+
+
+async def repeated(engine):
+    start = delivered_start()
+    await (await batch_runner(engine, engine.database)).process(WorkBatch([start]))
+    return start
+
+
+async def with_a_reserved_key(engine):
+    other = delivered_start("k")
+    await (await batch_runner(engine, engine.database)).process(WorkBatch([other]))
+    return delivered_start("k", {"other": "input"})
+
+
+async def invalid(_engine):
+    return delivered_start(parcel=["no", "object"])
+
+
+async def admission_and_runner(engine):
+    """A runner, and its admission, which counts the runs now and again after an hour."""
+    runner = await batch_runner(engine, engine.database, max_concurrent_runs=5, poll_interval=3600)
+    admission = runner._transactions.admission
+    async with engine.database.transaction() as tx:
+        await admission.refresh(SqlStoreTransaction(tx))
+    return admission, runner
+
+
+@pytest.mark.parametrize("make", [repeated, with_a_reserved_key, invalid])
+async def test_a_start_that_becomes_no_run_gives_its_slot_back_at_once(engine, make):
+    await engine.start_participant()
+    start = await make(engine)
+    admission, runner = await admission_and_runner(engine)
+    free = admission._free_slots("parcel")
+    await runner._run_once(WorkBatch([start]), LockStrategy.WAIT_FOR_LOCKS, 0)
+    assert admission._free_slots("parcel") == free
+    await runner.process(WorkBatch([delivered_start()]))
+    assert admission._free_slots("parcel") == free - 1
+
+
+async def test_starts_of_a_transaction_that_fails_give_their_slots_back(engine):
+    admission, runner = await admission_and_runner(engine)
+    rename = "ALTER TABLE saga_engine.{} RENAME TO {}"
+    async with engine.database.transaction() as tx:
+        await tx.execute(text(rename.format("journal", "other")))
+    with pytest.raises(SchemaMismatch):
+        await runner._run_once(WorkBatch([delivered_start()]), LockStrategy.WAIT_FOR_LOCKS, 0)
+    assert admission._free_slots("parcel") == 5
+    async with engine.database.transaction() as tx:
+        await tx.execute(text(rename.format("other", "journal")))
 
 
 async def test_a_run_that_another_worker_has_decided_is_read_again_and_decided_again(engine):
