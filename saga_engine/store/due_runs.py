@@ -89,7 +89,8 @@ _EARLIEST_DUE = """
     ORDER BY t.wake_at LIMIT :limit"""
 
 # First without locks, to find how many of the earliest runs each definition has; then that many
-# runs of each definition are locked, skipping those that another transaction has locked.
+# runs of each definition are locked, skipping those that another transaction has locked. The bounds
+# prune the months without a claimed run, which an array alone does not.
 _CLAIM_DUE = text(
     f"""
     WITH share AS MATERIALIZED (
@@ -104,6 +105,8 @@ _CLAIM_DUE = text(
                 ORDER BY r.wake_at LIMIT s.due_runs FOR UPDATE OF r SKIP LOCKED) AS r)
     UPDATE saga_engine.run AS r SET wake_at = clock_timestamp() + CAST(:lease AS interval)
     WHERE r.run_id = ANY (ARRAY(SELECT c.run_id FROM claimed AS c))
+        AND r.run_id >= (SELECT c.run_id FROM claimed AS c ORDER BY c.run_id LIMIT 1)
+        AND r.run_id <= (SELECT c.run_id FROM claimed AS c ORDER BY c.run_id DESC LIMIT 1)
     RETURNING r.run_id::text, clock_timestamp()"""  # noqa: S608 - a constant
 )
 

@@ -65,8 +65,9 @@ async def resend_in_flight(database: TransactionSource) -> ResendResult:
 
 async def _resend(tx: Transaction, run_ids: Sequence[str]) -> tuple[ResendResult, list[str]]:
     """Process some runs; return also those that a worker has changed at this moment."""
-    unfinished = set((await tx.execute(_STILL_UNFINISHED, {"run_ids": run_ids})).scalars())
-    fenced = sorted((await tx.execute(_FENCE, {"run_ids": run_ids})).scalars())
+    arguments = runs.run_id_arguments(run_ids)
+    unfinished = set((await tx.execute(_STILL_UNFINISHED, arguments)).scalars())
+    fenced = sorted((await tx.execute(_FENCE, arguments)).scalars())
     if not fenced:
         return ResendResult(0, 0), sorted(unfinished)
     names = await _command_names(tx, fenced)
@@ -103,7 +104,7 @@ async def _command_names(
     """The names of commands, by definition, of the definitions of these runs."""
     names = defaultdict[int, dict[tuple[str, Direction], str]](dict)
     for definition_id, step, action, compensation in await tx.execute(
-        _COMMAND_NAMES, {"run_ids": run_ids}
+        _COMMAND_NAMES, runs.run_id_arguments(run_ids)
     ):
         names[definition_id] |= {
             (step, Direction.ACTION): action,
@@ -133,7 +134,9 @@ _UNFINISHED = text(
 
 _STILL_UNFINISHED_SQL = """
     FROM saga_engine.run AS r
-    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[])) AND r.status IN ('running', 'compensating')"""
+    WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+        AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid)
+        AND r.status IN ('running', 'compensating')"""
 
 _STILL_UNFINISHED = text(f"SELECT r.run_id::text {_STILL_UNFINISHED_SQL}")
 
@@ -163,7 +166,8 @@ _COMMAND_NAMES = text(
     FROM saga_engine.definition AS d, jsonb_array_elements(d.document -> 'steps') AS s(step)
     WHERE d.id IN (
         SELECT r.definition_id FROM saga_engine.run AS r
-        WHERE r.run_id = ANY (CAST(:run_ids AS uuid[])))"""
+        WHERE r.run_id = ANY (CAST(:run_ids AS uuid[]))
+            AND r.run_id >= CAST(:first AS uuid) AND r.run_id <= CAST(:last AS uuid))"""
 )
 
 # `claimed_at` is -infinity: the duty claims the row at once, and the age of the outbox does not

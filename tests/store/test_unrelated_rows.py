@@ -1,6 +1,7 @@
 """The statements that run all the time read no row of what others have left behind."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -151,6 +152,45 @@ async def test_polling_reads_no_rows_of_other_definitions(two_databases, name):
     assert found == found_beside
     assert found, "there is something to find"
     assert beside <= alone + ONE_MORE
+
+
+async def partitions_read(tx, statement, arguments) -> set[str]:
+    """The partitions of runs that a part of a statement that changes rows reads."""
+    explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+    [plan] = (await tx.execute(explain, arguments)).scalar_one()
+    changing = [each for each in plan_nodes(plan["Plan"]) if each["Node Type"] == "ModifyTable"]
+    scanned = [
+        node["Relation Name"]
+        for each in changing
+        for part in each["Plans"]
+        if part["Parent Relationship"] == "Outer"
+        for node in plan_nodes(part)
+        if node.get("Relation Name", "").startswith("run_") and node["Actual Loops"]
+    ]
+    return set(scanned)
+
+
+def plan_nodes(plan) -> list[dict[str, Any]]:
+    return [plan, *(node for each in plan.get("Plans", ()) for node in plan_nodes(each))]
+
+
+async def test_a_claim_changes_rows_of_the_months_of_its_runs_only(
+    database: Database, definition_id: int
+):
+    async with database.transaction() as tx:
+        ours = [(await insert_run(SqlStoreTransaction(tx), definition_id)).run_id for _ in range(3)]
+        for each in ours:
+            await due_runs.defer_wake(tx, each, timedelta(seconds=-1))
+        arguments = {
+            "definition_ids": [definition_id],
+            "limit": 200,
+            "lease": timedelta(minutes=1),
+            "excluding": [],
+        }
+        read = await partitions_read(tx, str(due_runs._CLAIM_DUE), arguments)
+        assert read == {"run_2026_11"}
+        claimed = await due_runs.claim_due(tx, [definition_id], 200, lease=timedelta(minutes=1))
+        assert claimed.run_ids == [], "EXPLAIN ANALYZE has claimed them"
 
 
 async def test_unfinished_runs_are_found_without_reading_finished_ones(
