@@ -58,6 +58,13 @@ class BatchSettings(BaseModel):
         " with the next one. To read a run, a worker applies the rows after its snapshot: 100 rows"
         " take about 3 milliseconds. Most runs finish before their first snapshot",
     )
+    run_snapshot_bytes: Annotated[int, Field(ge=1024, le=67_108_864)] = Field(
+        4_194_304,
+        description="Size, in bytes, of the rows of a run's journal after its snapshot, from which"
+        " on a snapshot is stored with the next row, however few rows they are. PostgreSQL returns"
+        " the rows of a run as one value, of at most 1 GB. The default is that of max_batch_bytes:"
+        " a run with more is processed alone",
+    )
     max_batch_json_values: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         20_000,
         description="Maximum number of JSON values in the bodies of one transaction, counted as for"

@@ -41,7 +41,7 @@ class StoredRun:
 
     `revision` is the number of rows of its journal: each batch that decides about the run appends
     one. `snapshot_revision` is that of the stored snapshot; 0: there is none. `size` is about how
-    many bytes of JSON the run has.
+    many bytes of JSON the run has, `journal_size` how many of them are rows after the snapshot.
     """
 
     run: Run
@@ -50,6 +50,7 @@ class StoredRun:
     revision: int
     snapshot_revision: int = 0
     size: int = field(default=0, compare=False)
+    journal_size: int = field(default=0, compare=False)
 
 
 class RunRow(NamedTuple):
@@ -238,6 +239,7 @@ def _to_stored_run(row: Iterable[Any]) -> StoredRun:
         revision=revision,
         snapshot_revision=snapshot_revision,
         size=len(snapshot) + len(journal),
+        journal_size=len(journal),
     )
 
 

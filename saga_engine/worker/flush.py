@@ -108,7 +108,7 @@ async def flush_changes(
 async def _append_runs(
     tx: StoreTransaction, changes: ChangeSet, settings: Settings, confirmed_ids: Sequence[int]
 ) -> AppendResult | None:
-    appends = _run_appends(changes, settings.run_snapshot_interval)
+    appends = _run_appends(changes, settings)
     appended_ids = {each.journal_row.run_id for each in appends}
     unchanged = {
         run_id: changes.runs[run_id].revision
@@ -122,13 +122,16 @@ async def _append_runs(
     changes.after_commit.commands = list(result.outbox)
     for each in appends:
         run_id, stored = each.journal_row.run_id, each.stored_run
-        size_before = 0 if stored.snapshot_revision == stored.revision else stored.size
-        size = size_before + result.written_bytes[run_id]
-        changes.runs[run_id] = replace(stored, size=size)
+        written = result.written_bytes[run_id]
+        if stored.snapshot_revision == stored.revision:
+            size, journal_size = written, 0
+        else:
+            size, journal_size = stored.size + written, stored.journal_size + written
+        changes.runs[run_id] = replace(stored, size=size, journal_size=journal_size)
     return result
 
 
-def _run_appends(changes: ChangeSet, snapshot_interval: int) -> list[RunAppend]:
+def _run_appends(changes: ChangeSet, settings: Settings) -> list[RunAppend]:
     """One entry for each run with a decision, or whose timers were processed."""
     by_run: dict[str, list[AppliedDecision]] = {
         run_id: [] for run_id in sorted(changes.woken_run_ids)
@@ -136,9 +139,7 @@ def _run_appends(changes: ChangeSet, snapshot_interval: int) -> list[RunAppend]:
     for decision in changes.after_commit.decisions:
         by_run.setdefault(decision.after.run_id, []).append(decision)
     return [
-        _run_append(
-            _next_revision(changes.runs[run_id], decisions, snapshot_interval), decisions, changes
-        )
+        _run_append(_next_revision(changes.runs[run_id], decisions, settings), decisions, changes)
         for run_id, decisions in by_run.items()
     ]
 
@@ -164,13 +165,17 @@ def _run_append(
 
 
 def _next_revision(
-    stored: StoredRun, decisions: Sequence[AppliedDecision], snapshot_interval: int
+    stored: StoredRun, decisions: Sequence[AppliedDecision], settings: Settings
 ) -> StoredRun:
     """The run with the revision of its new row; one that starts in this batch has it already."""
     if decisions and decisions[0].before is None:
         return stored
     revision, snapshot_revision = stored.revision + 1, stored.snapshot_revision
-    if revision - snapshot_revision > snapshot_interval and not stored.run.status.is_finished:
+    is_long = (
+        revision - snapshot_revision > settings.run_snapshot_interval
+        or stored.journal_size >= settings.run_snapshot_bytes
+    )
+    if is_long and not stored.run.status.is_finished:
         snapshot_revision = revision
     return replace(stored, revision=revision, snapshot_revision=snapshot_revision)
 

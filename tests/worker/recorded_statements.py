@@ -2,6 +2,8 @@
 
 from contextlib import asynccontextmanager
 
+from saga_engine.errors import StoreUnavailable
+
 
 class RecordingBatch:
     """A batch of statements that records each of them."""
@@ -56,3 +58,29 @@ class RecordingDatabase:
                 yield RecordingBatch(batch, self.log, self._before_appends)
         finally:
             self._open -= 1
+
+
+class LosingBatch(RecordingBatch):
+    """A batch of which the answer to the statement that appends is lost."""
+
+    async def execute(self, statement, parameters=None):
+        rows = await super().execute(statement, parameters)
+        if "INSERT INTO saga_engine.journal" in str(statement):
+            raise StoreUnavailable("The connection was cut.")
+        return rows
+
+
+class LosingDatabase(RecordingDatabase):
+    """A database whose next batches, `losses` of them, lose the answer to what they append."""
+
+    losses = 0
+
+    @asynccontextmanager
+    async def batch(self):
+        async with self._database.batch() as batch:
+            kind = LosingBatch if self.losses else RecordingBatch
+            try:
+                yield kind(batch, self.log, self._before_appends)
+            except StoreUnavailable:
+                self.losses -= 1
+                raise

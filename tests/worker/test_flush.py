@@ -93,16 +93,44 @@ async def test_an_accepted_start_is_kept_beyond_the_quota(engine):
 @pytest.mark.parametrize(("interval", "snapshots"), [(1, (2, 2)), (2, (0, 3)), (3, (0, 0))])
 async def test_a_snapshot_is_written_after_as_many_rows_as_are_set(engine, interval, snapshots):
     """A worker that remembers nothing reads the run from its snapshot and the rows after it."""
+    stored = await stored_after_two_steps(
+        engine, {}, run_cache_bytes=0, run_snapshot_interval=interval
+    )
+    assert tuple(each.snapshot_revision for each in stored) == snapshots
+
+
+LARGE = 8_000
+"""Bytes of an input: the first row of a journal has it twice, with its first command."""
+
+
+@pytest.mark.parametrize("run_cache_bytes", [0, 16_777_216])
+@pytest.mark.parametrize(
+    ("most", "snapshots"), [(2 * LARGE, (2, 2)), (3 * LARGE, (0, 3)), (5 * LARGE, (0, 0))]
+)
+async def test_a_snapshot_is_written_after_as_many_bytes_as_are_set(
+    engine, most, snapshots, run_cache_bytes
+):
+    """What a worker reads of a journal has at most so many bytes, and those of the last row."""
+    stored = await stored_after_two_steps(
+        engine, {"text": "x" * LARGE}, run_cache_bytes=run_cache_bytes, run_snapshot_bytes=most
+    )
+    assert tuple(each.snapshot_revision for each in stored) == snapshots
+    assert all(each.journal_size < most + 1.5 * LARGE for each in stored)
+
+
+async def stored_after_two_steps(engine, parcel, **settings):
+    """Let a run be executed; return how it is stored after each of its first two steps."""
     participant, client = await engine.start_participant(), await engine.connect_client()
     for command in ("parcel.send", "parcel.notify"):
         participant.reply_makers[command] = no_reply
-    worker = await engine.start_worker(parcels(), run_cache_bytes=0, run_snapshot_interval=interval)
-    run_id = await client.start()
-    for command, expected in zip(("parcel.send", "parcel.notify"), snapshots, strict=True):
+    worker = await engine.start_worker(parcels(), **settings)
+    run_id = await client.start(input=parcel)
+    stored = []
+    for command in ("parcel.send", "parcel.notify"):
         [sent] = await participant.wait_for_commands(command)
         async with engine.database.transaction() as tx:
-            stored = (await runs.read(tx, [run_id]))[run_id]
-        assert stored.snapshot_revision == expected
+            stored.append((await runs.read(tx, [run_id]))[run_id])
         await participant.publish(*succeed(sent))
     assert await worker.events.wait_for_end(run_id) == Status.COMPLETED
     await check_promises(engine.database)
+    return stored

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from saga_engine.decider.triggers import Cancel, ReplyReceived, Start
-from saga_engine.errors import SchemaMismatch, StoreUnavailable
+from saga_engine.errors import SchemaMismatch
 from saga_engine.identifiers import uuid7
 from saga_engine.settings import Settings
 from saga_engine.store import definitions, engine_identity, journal, outbox, runs
@@ -28,35 +28,7 @@ from saga_engine.worker.transaction_runner import TransactionRunner
 from saga_engine.worker.work_item import WorkBatch, WorkItem, as_delivery
 from tests.kit.events import EventRecorder
 from tests.kit.parcels import parcels
-from tests.worker.recorded_statements import RecordingDatabase
-
-
-class LosingBatch(RecordingBatch):
-    """A batch of which the answer to the statement that appends is lost."""
-
-    async def execute(self, statement, parameters=None):
-        rows = await super().execute(statement, parameters)
-        if "INSERT INTO saga_engine.journal" in str(statement):
-            raise StoreUnavailable("The connection was cut.")
-        return rows
-
-
-class LosingDatabase(RecordingDatabase):
-    """A database whose first batches lose the answer to the statement that appends."""
-
-    def __init__(self, database, losses):
-        super().__init__(database)
-        self.losses = losses
-
-    @asynccontextmanager
-    async def batch(self):
-        async with self._database.batch() as batch:
-            kind = LosingBatch if self.losses else RecordingBatch
-            try:
-                yield kind(batch, self.log)
-            except StoreUnavailable:
-                self.losses -= 1
-                raise
+from tests.worker.recorded_statements import LosingDatabase, RecordingDatabase
 
 
 async def batch_runner(engine, database, recorder=None, **changes) -> BatchRunner:
@@ -214,7 +186,7 @@ async def test_a_run_that_another_worker_has_decided_is_read_again_and_decided_a
 async def test_a_batch_whose_answer_was_lost_goes_on_as_after_the_answer(engine, losses):
     """Not only the next steps: what has started is counted, and its command is published."""
     participant, events = await engine.start_participant(), EventRecorder()
-    database = LosingDatabase(engine.database, 0)
+    database = LosingDatabase(engine.database)
     runner = await batch_runner(engine, database, events)
     await runner.process(WorkBatch([delivered_start()]))  # it knows a row of the outbox now
     database.losses = losses
@@ -232,7 +204,7 @@ async def test_a_batch_whose_answer_was_lost_goes_on_as_after_the_answer(engine,
 
 async def test_a_batch_that_was_not_committed_is_decided_again(engine):
     await engine.start_participant()
-    database, events = LosingDatabase(engine.database, 0), EventRecorder()
+    database, events = LosingDatabase(engine.database), EventRecorder()
     runner = await batch_runner(engine, database, events)
     start, other = delivered_start(), delivered_start()
     await runner.process(WorkBatch([start]))
