@@ -61,6 +61,7 @@ def detail_json(detail: RunDetail, encryption: PayloadEncryption) -> dict[str, A
         "incidents": [incident_detail_json(each, run, encryption) for each in detail.incidents],
         "journal": [_journal_entry_json(each) for each in detail.journal],
         "audit": [_audit_json(each) for each in detail.audit],
+        "damage": [{"revision": each.revision, "problem": each.problem} for each in detail.damage],
     }
 
 

@@ -36,6 +36,13 @@ from saga_engine.vocabulary import Direction, Status
 
 PAGE_LIMIT_MAX = 1000
 """Runs in one page; more would only fill the reader's memory."""
+DAMAGED_TEXT = (
+    "The steps are shown as far as the journal can be read. Workers decide nothing about a run"
+    " whose journal they cannot read. The database has other rows than saga-engine has written:"
+    " they were changed by hand, or lost. Restore these rows of saga_engine.journal from a backup."
+    " An event of an unknown type was written by a newer saga-engine: use that version."
+)
+"""Whose fault a damaged journal is, and what to do next."""
 TABLE_COLUMNS = ("run", "saga", "version", "key", "status", "incidents", "started")
 
 
@@ -163,6 +170,10 @@ def _show_incident(document: Mapping[str, Any], incident_id: str, *, as_json: bo
 def _print_detail(document: Mapping[str, Any]) -> None:
     for name in ("run_id", "saga", "version", "key", "status", "started_at", "finished_at"):
         print_field(name, document[name])
+    for each in document["damage"]:
+        print_field("damaged", f"revision {each['revision']}: {each['problem']}")
+    if document["damage"]:
+        print_field("to repair", DAMAGED_TEXT)
     if document["cause"]:
         print_field("cause", _cause_text(document["cause"]))
     status: Status = document["status"]

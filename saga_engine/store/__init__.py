@@ -19,6 +19,7 @@ The engine's tables in PostgreSQL and their statements, over asyncpg, many rows 
     due_runs             runs with a due timer
     business_keys        which run a business key belongs to
     journal              the events of each run
+    journal_replay       the journal of one run, replayed as far as it can be read
     journal_readers      projections and feeds that have not read an expired month
     event_data           events as the journal has them: a name and data
     outbox               commands that were decided and may not be published yet

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -96,10 +96,23 @@ def _events_data(row: NewJournalRow) -> list[dict[str, Any]]:
     return data
 
 
+class StoredJournalRow(NamedTuple):
+    """A row of the journal; `events` is the column as text."""
+
+    revision: int
+    recorded_at: datetime
+    position: int
+    events: str
+
+
 async def read(tx: Transaction, run_id: str) -> list[StoredEvent]:
     """Read the events of a run, in order."""
-    rows = await tx.execute(_READ, {"run_id": run_id})
-    return [event for row in rows for event in stored_events(*row)]
+    return [event for row in await read_rows(tx, run_id) for event in stored_events(*row)]
+
+
+async def read_rows(tx: Transaction, run_id: str) -> list[StoredJournalRow]:
+    """Read the rows of the journal of a run, in order."""
+    return [StoredJournalRow(*row) for row in await tx.execute(_READ, {"run_id": run_id})]
 
 
 def stored_events(

@@ -12,14 +12,16 @@ from typing import Any
 
 import orjson
 
+from saga_engine.decider.run import Run
 from saga_engine.postgres.statement import Transaction, text
 from saga_engine.store import audit, incidents, journal
 from saga_engine.store.audit import AuditRecord
 from saga_engine.store.bounded_count import BoundedCount, count_up_to, to_bounded_count
 from saga_engine.store.incidents import StoredIncident
 from saga_engine.store.journal import StoredEvent
+from saga_engine.store.journal_replay import Damage, StoredRunRow, replay_readable
 from saga_engine.store.run_statuses import failure_from_cause
-from saga_engine.store.runs import StoredRun, read
+from saga_engine.store.runs import StoredRun
 from saga_engine.vocabulary import Failure, Json, Status
 
 NIL_RUN_ID = "00000000-0000-0000-0000-000000000000"
@@ -46,13 +48,18 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetail:
-    """Everything that is stored of one run; `document` is that of `definitions.document_of`."""
+    """
+    Everything that is stored of one run; `document` is that of `definitions.document_of`.
+
+    `damage` says what of its journal cannot be read; `stored_run` is as of the revision before.
+    """
 
     stored_run: StoredRun
     document: Mapping[str, Any]
     journal: Sequence[StoredEvent]
     incidents: Sequence[StoredIncident]
     audit: Sequence[AuditRecord]
+    damage: Sequence[Damage] = ()
 
 
 async def list_runs(  # noqa: PLR0913 - one for each way to choose
@@ -164,17 +171,45 @@ async def find_by_key(tx: Transaction, saga: str, key: str) -> str | None:
 
 
 async def read_detail(tx: Transaction, run_id: str) -> RunDetail | None:
-    """Read everything that is stored of one run; None when there is no such run."""
-    stored = (await read(tx, [run_id])).get(run_id)
-    if stored is None:
+    """
+    Read everything that is stored of one run; None when there is no such run.
+
+    Of a damaged run it is what can be read.
+    """
+    row = (await tx.execute(_READ_ROW, {"run_id": run_id})).one_or_none()
+    if row is None:
         return None
-    document = await tx.execute(_READ_DOCUMENT, {"id": stored.definition_id})
+    stored, events, damage = replay_readable(_run_row(row), await journal.read_rows(tx, run_id))
+    count = (await tx.execute(_COUNT_INCIDENTS, {"run_id": run_id})).scalar_one()
     return RunDetail(
         stored_run=stored,
-        document=orjson.loads(document.scalar_one()),
-        journal=await journal.read(tx, run_id),
-        incidents=await incidents.read_page(tx, run_id=run_id, limit=stored.run.incident_count + 1),
+        document=orjson.loads(row.document),
+        journal=events,
+        incidents=await incidents.read_page(tx, run_id=run_id, limit=count + 1),
         audit=await audit.list_for_run(tx, run_id),
+        damage=damage,
+    )
+
+
+def _run_row(row: Any) -> StoredRunRow:
+    return StoredRunRow(
+        identity=Run(
+            run_id=row.run_id,
+            saga=row.saga,
+            version=row.version,
+            fingerprint=row.fingerprint,
+            key=row.key,
+            input=None,
+            started_at=row.started_at,
+            deadline=row.deadline,
+        ),
+        definition_id=row.definition_id,
+        wake_at=row.wake_at,
+        status=Status(row.status),
+        finished_at=row.finished_at,
+        result=row.result,
+        snapshot=row.snapshot,
+        snapshot_revision=row.snapshot_revision,
     )
 
 
@@ -192,8 +227,16 @@ def _summary(row: Any) -> RunSummary:
         deadline=row.deadline,
         open_incidents=row.open_incidents,
         result=orjson.loads(row.result),
-        failure=failure_from_cause(orjson.loads(row.cause)),
+        failure=_readable_failure(row.cause),
     )
+
+
+def _readable_failure(cause: str) -> Failure | None:
+    """Why a run compensates; a damaged column must not keep other runs from being listed."""
+    try:
+        return failure_from_cause(orjson.loads(cause))
+    except Exception:  # noqa: BLE001 - whatever the column holds
+        return Failure("unreadable", "The stored cause of this run is damaged.")
 
 
 _FROM = """
@@ -212,7 +255,18 @@ _SUMMARY = f"""
 
 _FIND = text(f"{_SUMMARY} WHERE r.run_id = CAST(:run_id AS uuid)")
 
-_READ_DOCUMENT = text("SELECT document::text FROM saga_engine.definition WHERE id = :id")
+_READ_ROW = text(
+    f"""
+    SELECT r.run_id::text AS run_id, d.name AS saga, d.version, d.fingerprint, r.key, r.started_at,
+        r.deadline, r.definition_id, r.wake_at, r.status, r.finished_at, r.snapshot_revision,
+        coalesce(r.result, 'null')::text AS result, coalesce(r.snapshot, 'null')::text AS snapshot,
+        d.document::text AS document
+    {_FROM} WHERE r.run_id = CAST(:run_id AS uuid)"""
+)
+
+_COUNT_INCIDENTS = text(
+    "SELECT count(*) FROM saga_engine.incident WHERE run_id = CAST(:run_id AS uuid)"
+)
 
 _DEFINITION_IDS = text("SELECT id FROM saga_engine.definition WHERE name = :saga")
 

@@ -1,7 +1,11 @@
 import re
 
+from sqlalchemy import text
+
 from saga_engine.cli import runs
 from saga_engine.decider.run import StepStatus
+from saga_engine.settings import Settings
+from saga_engine.store.database import Database
 from saga_engine.telemetry.events import AttemptSent, RetryScheduled, RunFinished
 from saga_engine.vocabulary import Status
 
@@ -57,13 +61,36 @@ async def test_show_prints_when_a_command_is_sent_again(engine):
     )
 
 
+async def test_show_prints_a_damaged_run_and_what_to_do_next(engine, migrated_url):
+    run_id = await engine.start_run("greet", "Ann")
+    await engine.events.wait_for_next(RunFinished)
+    other = await engine.start_run("greet", "Bob")
+    await engine.events.wait_for_next(RunFinished)
+    async with Database(migrated_url, Settings()) as database, database.transaction() as tx:
+        damage = (
+            "UPDATE saga_engine.journal SET events = '[7]' WHERE run_id = '{}' AND revision = 2"
+        )
+        await tx.execute(text(damage.format(run_id)))
+    shown = await engine("show", run_id)
+    assert (shown.exit_code, shown.err) == (0, "")
+    assert "damaged      revision 2: its events cannot be read" in shown.out
+    assert "Restore these rows of saga_engine.journal from a backup." in " ".join(shown.out.split())
+    assert "1\t" in shown.out
+    assert "run_started" in shown.out
+    assert "unreadable" in shown.out
+    as_json = (await engine("show", run_id, "--json")).json
+    assert [each["revision"] for each in as_json["damage"]] == [2]
+    assert (await engine("show", other, "--json")).json["damage"] == []
+    assert len((await engine("list", "--json")).json["runs"]) == 2
+
+
 def test_an_abandoned_run_waits_for_nothing(capsys):
     done = {"command": "x.do", "status": StepStatus.IN_FLIGHT, "attempts": 1, "error": None}
     step = {"name": "x", "kind": "compensatable", "due_at": None, "compensation": None, **done}
     shown = dict.fromkeys(
         ("run_id", "saga", "version", "key", "started_at", "finished_at", "cause")
     )
-    shown |= {"steps": [step], "incidents": [], "journal": []}
+    shown |= {"steps": [step], "incidents": [], "journal": [], "damage": []}
     runs._print_detail(shown | {"status": Status.ABANDONED})
     assert "waiting for" not in capsys.readouterr().out
     runs._print_detail(shown | {"status": Status.RUNNING})

@@ -32,6 +32,7 @@ async def check_promises(database, *, settled=True):
         revisions = dict((await tx.execute(_REVISIONS)).all())
         for summary in await run_queries.list_runs(tx, limit=_MAX_RUNS):
             detail = await run_queries.read_detail(tx, summary.run_id)
+            assert detail is None or not detail.damage
             runs[summary.run_id] = detail
             check_run(detail, summary, revisions[summary.run_id], waiting if settled else None)
     return runs
