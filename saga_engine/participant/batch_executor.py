@@ -27,7 +27,6 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from time import monotonic
 
 from saga_engine.participant.barrier import BatchClaim, CommandResult
 from saga_engine.participant.execution_events import ExecutionEvents
@@ -62,6 +61,11 @@ For how many commands savepoints are set after a failure: rarer failures cost le
 
 _SMOOTHING = 0.1
 """The weight of one command in the average time of a command."""
+
+
+def _now() -> float:
+    """The clock that timers use; in the simulation it is virtual."""
+    return asyncio.get_running_loop().time()
 
 
 class _BatchBroken(Exception):
@@ -185,7 +189,7 @@ class BatchExecutor:
 
     async def _execute_claimed(self, tx: SharedTransaction, members: Sequence[_Member]) -> None:
         """Claim the commands, call their handlers one after another, and commit the results."""
-        ends_at = monotonic() + self.settings.participant_batch_duration
+        ends_at = _now() + self.settings.participant_batch_duration
         numbers = await tx.barrier.claim_all([each.claim for each in members])
         claimed = [members[number] for number in numbers]
         has_savepoints = self._savepoint_commands > 0
@@ -197,11 +201,11 @@ class BatchExecutor:
             if is_full:
                 each.result = NotExecuted.LATER
                 continue
-            started_at = monotonic()
+            started_at = _now()
             await self._execute_member(
                 tx, each, is_first=each is claimed[0], has_savepoints=has_savepoints
             )
-            now = monotonic()
+            now = _now()
             self._seconds_per_command += (now - started_at - self._seconds_per_command) * _SMOOTHING
             is_full = tx.state_changed or now >= ends_at
         results = [(each.claim.command, each.recorded_result()) for each in claimed]
@@ -212,9 +216,9 @@ class BatchExecutor:
         self, tx: SharedTransaction, member: _Member, *, is_first: bool, has_savepoints: bool
     ) -> None:
         """Call the handler of one command, and keep its effects if it has succeeded."""
-        started_at = monotonic()
+        started_at = _now()
         result = await self._call_handler(tx, member)
-        member.duration = monotonic() - started_at
+        member.duration = _now() - started_at
         if not tx.is_usable:
             raise _BatchBroken
         error = member.state.handler_error
