@@ -31,7 +31,7 @@ into the real code for one test. No package of the wheel imports this one.
     client             clients: start and cancel runs, ask for status, send malformed messages
     operator           operators: cancel runs and resolve incidents
     hostile_rows       a role that writes pending requests with hostile bodies
-    rollout            which versions of the sagas the workers load over time
+    rollout            which versions of the sagas, and how many queues of replies, workers have
     process            a process that can crash at every point
     faults             which faults happen at which point: sampled, or replayed from a list
     virtual_time       an event loop in virtual time
@@ -41,6 +41,7 @@ into the real code for one test. No package of the wheel imports this one.
     final_checks       what is checked of runs at the end
     repro              a failing simulation as a file, and how it is reduced
     broker_model       the model of RabbitMQ
+    consumer_model     a consumer of it, and the queues that it owns
     memory_database    the model of PostgreSQL: transactions, row locks, snapshots
     memory_client      the connection of a process to it
     rows               rows of the model, and what statements do with them

@@ -1,23 +1,23 @@
 """
-A model of RabbitMQ behind `MessagePublisher` and `MessageConsumer`: quorum queues and confirms.
+A model of RabbitMQ behind `MessagePublisher`: quorum queues, consumer priorities and confirms.
 
 Messages take time and may overtake one another. Unacknowledged messages are requeued when the
-connection of their consumer ends, and dead-lettered after too many redeliveries. The contract tests
-in tests/simulation/test_broker_model.py run on this model and on RabbitMQ.
+connection of their consumer ends, and dead-lettered after too many redeliveries. `consumer_model`
+has the consumers. The contract tests in tests/simulation/test_broker_model.py run on this model and
+on RabbitMQ.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappush
 from itertools import count
 from random import Random
+from typing import Protocol
 
-from saga_engine.amqp.batch_budget import BatchBudget
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
 from saga_engine.protocol.topology import DEAD_LETTERS, ExchangeKind, Topology
-from saga_engine.vocabulary import Json
 from simulation.faults import Fault, FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
 
@@ -26,9 +26,6 @@ DELIVERY_LIMIT = 20
 
 MAX_TRANSIT_S = 0.02
 """The longest transit of a message in seconds, unless it is delayed."""
-
-TIMER_TOLERANCE_S = 1e-6
-"""Seconds; the event loop may call a timer this much too early."""
 
 OUTCOMES_BY_FAULT = {
     FaultKind.NACKED: PublishOutcome.NACKED,
@@ -47,19 +44,35 @@ class QueuedMessage:
     x_death: Mapping[str, str] | None = None
 
 
+class QueueConsumer(Protocol):
+    """What a queue uses of a consumer."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes more messages now."""
+
+    def wake(self) -> None:
+        """Look for ready messages again."""
+
+
 class QueueModel:
-    """A quorum queue."""
+    """A quorum queue; its `owners` are consumers with a higher priority (see `queue_sharing`)."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready: list[tuple[float, int, QueuedMessage]] = []
         self.unacknowledged = 0
-        self.consumers: dict[ConsumerModel, None] = {}
+        self.consumers: dict[QueueConsumer, None] = {}
+        self.owners: dict[QueueConsumer, None] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether no message is ready or unacknowledged."""
         return not self.ready and not self.unacknowledged
+
+    def delivers_to(self, consumer: QueueConsumer) -> bool:
+        """Whether a consumer gets messages: a standby gets them while no owner has room."""
+        return consumer in self.owners or not any(owner.has_room for owner in self.owners)
 
 
 class BrokerModel:
@@ -106,7 +119,7 @@ class BrokerModel:
         loop = asyncio.get_running_loop()
         ready_at = loop.time() + delay + self.rng.random() * MAX_TRANSIT_S
         heappush(queue.ready, (ready_at, next(self._sequence), queued))
-        loop.call_at(ready_at, self._wake_consumers, queue)
+        loop.call_at(ready_at, self.wake_consumers, queue)
 
     def requeue(self, queue: QueueModel, queued: QueuedMessage) -> None:
         """Requeue a message that was delivered and not acknowledged."""
@@ -122,7 +135,7 @@ class BrokerModel:
             death = {"queue": queue.name, "reason": reason}
             self.enqueue(self.queues[DEAD_LETTERS], QueuedMessage(queued.message, x_death=death))
 
-    def _wake_consumers(self, queue: QueueModel) -> None:
+    def wake_consumers(self, queue: QueueModel) -> None:
         """Wake the consumers of a queue in random order."""
         consumers = list(queue.consumers)
         self.rng.shuffle(consumers)
@@ -193,149 +206,3 @@ class PublisherModel:
         )
         if fault is not None and fault.kind is FaultKind.DUPLICATED:
             self._broker.enqueue(queue, QueuedMessage(message), delay=fault.seconds)
-
-
-DEFAULT_BUDGET = BatchBudget()
-
-
-def _never() -> bool:
-    return False
-
-
-class ConsumerModel:
-    """
-    A `MessageConsumer` of one process.
-
-    The first of its queues is the urgent one.
-    """
-
-    def __init__(
-        self, broker: BrokerModel, process: SimulatedProcess, queues: Sequence[str], prefetch: int
-    ) -> None:
-        self.generation = 1
-        self._broker = broker
-        self._process = process
-        self._prefetch = prefetch
-        self._queues = [broker.queues[name] for name in queues]
-        self._unacknowledged: dict[int, tuple[QueueModel, QueuedMessage]] = {}
-        self._tags = count(1)
-        self._wakeup = asyncio.Event()
-        self._stopped = False
-        for queue in self._queues:
-            queue.consumers[self] = None
-        process.on_exit(self._close)
-
-    @property
-    def buffered_count(self) -> int:
-        """Deliveries that were not taken yet: always 0, because `take` delivers directly."""
-        return 0
-
-    def wake(self) -> None:
-        """Look for ready messages again."""
-        self._wakeup.set()
-
-    async def take(
-        self,
-        limit: int,
-        budget: BatchBudget = DEFAULT_BUDGET,  # noqa: ARG002 - messages are small here
-        *,
-        only_urgent: Callable[[], bool] = _never,
-    ) -> list[Delivery]:
-        """Wait for at least one delivery and return the ready ones; none after `stop`."""
-        while not self._stopped:
-            self._process.raise_if_crashed()
-            queues = self._queues[:1] if only_urgent() else self._queues
-            if taken := self._take_ready(queues, limit):
-                return taken
-            self._wakeup.clear()
-            await self._wakeup.wait()
-        return []
-
-    async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Acknowledge deliveries; those of an earlier generation are ignored."""
-        batch = list(deliveries)
-        fault = await self._process.pass_point(FaultPoint.ACKNOWLEDGE)
-        if fault is not None and fault.kind is FaultKind.DISCONNECT:
-            self.disconnect()
-        for delivery in batch:
-            if self._pop_unacknowledged(delivery):
-                for callback in self._broker.on_acknowledged:
-                    callback(self._process, delivery)
-        self._wakeup.set()  # The prefetch may allow more.
-        if fault is not None and fault.kind is FaultKind.CRASH_AFTER:
-            self._process.crash(fault)
-
-    async def reject(self, deliveries: Iterable[Delivery]) -> None:
-        """Reject deliveries, so that the broker dead-letters them."""
-        self._process.raise_if_crashed()
-        for delivery in deliveries:
-            if popped := self._pop_unacknowledged(delivery):
-                self._broker.dead_letter(*popped, "rejected")
-
-    async def stop(self) -> None:
-        """Stop consuming; deliveries can still be acknowledged."""
-        self._stopped = True
-        self._wakeup.set()
-
-    def disconnect(self) -> None:
-        """Lose the connection: the unacknowledged messages are requeued."""
-        self.generation += 1
-        unacknowledged, self._unacknowledged = list(self._unacknowledged.values()), {}
-        for queue, queued in unacknowledged:
-            queue.unacknowledged -= 1
-            self._broker.requeue(queue, queued)
-
-    def _pop_unacknowledged(self, delivery: Delivery) -> tuple[QueueModel, QueuedMessage] | None:
-        popped = (
-            self._unacknowledged.pop(delivery.delivery_tag, None)
-            if delivery.generation == self.generation
-            else None
-        )
-        if popped:
-            popped[0].unacknowledged -= 1
-        return popped
-
-    def _close(self) -> None:
-        for queue in self._queues:
-            queue.consumers.pop(self, None)
-        self.disconnect()
-
-    def _take_ready(self, queues: Sequence[QueueModel], limit: int) -> list[Delivery]:
-        now = asyncio.get_running_loop().time() + TIMER_TOLERANCE_S
-        capacity = min(limit, self._prefetch - len(self._unacknowledged))
-        taken: list[Delivery] = []
-        for queue in queues:
-            while len(taken) < capacity and queue.ready and queue.ready[0][0] <= now:
-                taken.append(self._deliver(queue, heappop(queue.ready)[2]))
-        return taken
-
-    def _deliver(self, queue: QueueModel, queued: QueuedMessage) -> Delivery:
-        message, tag = queued.message, next(self._tags)
-        self._unacknowledged[tag] = (queue, queued)
-        queue.unacknowledged += 1
-        headers: dict[str, Json] = dict(message.headers)
-        if queued.x_death:
-            headers["x-death"] = [queued.x_death]
-        delivery = Delivery(
-            queue=queue.name,
-            generation=self.generation,
-            delivery_tag=tag,
-            body=message.body,
-            body_size=len(message.body),
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-            redelivered=queued.redeliveries > 0,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
-            type=message.type,
-            content_type="application/json",
-            content_encoding="",
-            user_id="",
-            app_id="saga-engine",
-            timestamp=message.timestamp,
-            headers=headers,
-        )
-        for callback in self._broker.on_delivered:
-            callback(self._process, delivery)
-        return delivery

@@ -39,6 +39,8 @@ class SimulationConfig:
             with none of them the services append no events.
         faulty_projection: whether the projection cannot apply some events until its code is
             corrected.
+        reply_queues: how many queues of replies there are; with several numbers, workers have the
+            next one at each stage of the rollout.
     """
 
     seed: int
@@ -56,6 +58,7 @@ class SimulationConfig:
     freezes: bool = False
     projectors: int = 0
     faulty_projection: bool = False
+    reply_queues: tuple[int, ...] = (1,)
 
     @property
     def settings(self) -> Settings:

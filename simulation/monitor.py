@@ -31,7 +31,14 @@ from saga_engine.protocol.command import (
 )
 from saga_engine.protocol.message import Delivery, Message, PublishOutcome
 from saga_engine.protocol.reply import OUTCOME_HEADER
-from saga_engine.protocol.topology import COMMANDS, DEAD_LETTERS, EVENTS, REPLIES, REQUESTS
+from saga_engine.protocol.topology import (
+    COMMANDS,
+    DEAD_LETTERS,
+    EVENTS,
+    REPLIES,
+    REQUESTS,
+    is_reply_queue,
+)
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.vocabulary import Direction, Outcome
 from simulation.broker_model import BrokerModel
@@ -266,7 +273,7 @@ class Monitor:
 
     def _is_handled(self, process: SimulatedProcess, delivery: Delivery, since: int) -> bool:
         """Whether the effect of a message was committed after its delivery."""
-        if delivery.queue not in (REPLIES, REQUESTS, DEAD_LETTERS):
+        if delivery.queue not in (REQUESTS, DEAD_LETTERS) and not is_reply_queue(delivery.queue):
             return delivery.correlation_id in self._confirmed_replies
         if delivery.type == "status":
             return True  # It changes nothing.
@@ -289,7 +296,7 @@ class Monitor:
     def _run_and_key(self, delivery: Delivery) -> tuple[str, tuple[str, str]]:
         """The run of a message, and the business key if it is a start."""
         try:
-            if delivery.queue == REPLIES:
+            if is_reply_queue(delivery.queue):
                 return _parse_token(delivery.correlation_id)[0], ("", "")
             body = orjson.loads(delivery.body)
             return body["run_id"], (body.get("saga", ""), body.get("key", ""))

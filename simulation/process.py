@@ -43,6 +43,11 @@ class SimulatedProcess:
         self._moves.set()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the process stands still."""
+        return not self._moves.is_set()
+
     def attach_task(self, task: asyncio.Task[None]) -> None:
         """Set the task that a crash cancels."""
         self._task = task

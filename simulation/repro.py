@@ -43,9 +43,10 @@ def parse_repro(text: str) -> Repro:
     faults = [
         Fault(number, FaultKind(kind), seconds) for number, kind, seconds in document["faults"]
     ]
-    return Repro(
-        SimulationConfig(**document["config"]), tuple(faults), tuple(document["violations"])
-    )
+    config = document["config"]
+    if "reply_queues" in config:
+        config["reply_queues"] = tuple(config["reply_queues"])
+    return Repro(SimulationConfig(**config), tuple(faults), tuple(document["violations"]))
 
 
 ReproRunner = Callable[[Repro], Sequence[str]]

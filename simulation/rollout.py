@@ -1,8 +1,9 @@
 """
-Which versions of the sagas the workers load over time: a rollout, a rollback, then all versions.
+What workers load over time: versions of sagas, and the number of queues of replies.
 
 A saga with one version is always loaded. Of a saga with two versions, workers load the first, then
-the second beside it or instead of it, then the first again, and finally both.
+the second beside it or instead of it, then the first again, and finally both. The number of queues
+of replies changes at the same stages.
 """
 
 from collections import Counter
@@ -17,15 +18,27 @@ ROLLOUT_AT_S, ROLLBACK_AT_S = 6.0, 16.0
 class Rollout:
     """The stages of one simulation; after `all_versions_at` seconds every version is loaded."""
 
-    def __init__(self, workloads: Sequence[Workload], all_versions_at: float) -> None:
-        self._workloads = workloads
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        all_versions_at: float,
+        reply_queues: Sequence[int] = (1,),
+    ) -> None:
+        self._workloads, self._reply_queues = workloads, reply_queues
         version_counts = Counter(play.saga.name for play in workloads)
         self._multi_version_sagas = {
             name for name, versions in version_counts.items() if versions > 1
         }
         self.restart_times = (
-            (ROLLOUT_AT_S, ROLLBACK_AT_S, all_versions_at) if self._multi_version_sagas else ()
+            (ROLLOUT_AT_S, ROLLBACK_AT_S, all_versions_at)
+            if self._multi_version_sagas or len(reply_queues) > 1
+            else ()
         )
+
+    def reply_queues_at(self, now: float) -> int:
+        """How many queues of replies a worker has that starts now."""
+        stage = sum(at <= now for at in self.restart_times)
+        return self._reply_queues[min(stage, len(self._reply_queues) - 1)]
 
     def workloads_for(self, worker: int, now: float) -> Sequence[Workload]:
         """The workloads of a worker that starts now; every second worker lacks the first one."""

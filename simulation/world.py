@@ -11,25 +11,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from saga_engine.amqp.interfaces import MessageConsumer, MessagePublisher
 from saga_engine.errors import SagaEngineError
 from saga_engine.participant.dispatcher import Dispatcher
 from saga_engine.participant.executor import Executor
 from saga_engine.payload.encryption import NO_ENCRYPTION
 from saga_engine.protocol.topology import (
-    DEAD_LETTERS,
     ENGINE_TOPOLOGY,
     REPLIES,
     REQUESTS,
+    engine_topology,
     participant_queue,
     participant_topology,
 )
 from saga_engine.telemetry.events import Emitter, HandlerFailed, InternalErrorCaught, TelemetryEvent
 from saga_engine.worker.loops import WorkerLoops, register_sagas
 from simulation import virtual_time
-from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
+from simulation.broker_model import BrokerModel, PublisherModel
 from simulation.client import Client
 from simulation.config import SimulationConfig, SimulationResult
+from simulation.consumer_model import ConsumedQueues, ConsumerModel
 from simulation.event_checks import FEED_QUEUE, FEED_QUEUE_TOPOLOGY, EventChecks
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
@@ -92,7 +92,8 @@ class World:
         self._config = config
         self._settings = config.settings
         rollout_s = FULL_ROLLOUT_S if config.retention else FAULT_PHASE_S * 0.9
-        self._rollout, self._workloads = Rollout(workloads, rollout_s), workloads
+        self._rollout = Rollout(workloads, rollout_s, config.reply_queues)
+        self._workloads = workloads
         self._faults = faults
         self._rng = seeded_random(config.seed, "network")
         self._engine_db = MemoryDatabase()
@@ -188,14 +189,19 @@ class World:
             process.close()
 
     async def _worker(self, number: int, process: SimulatedProcess) -> None:
-        workloads = self._rollout.workloads_for(number, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        settings = self._settings.model_copy(
+            update={"reply_queues": self._rollout.reply_queues_at(now)}
+        )
+        workloads = self._rollout.workloads_for(number, now)
         store = MemoryStore(self._engine_db, process, self._settings.database_lock_timeout)
         emitter = Emitter(self._on_worker_event)
         sagas = [workload.saga for workload in workloads]
-        registered = await register_sagas(store, sagas, NO_ENCRYPTION, emitter, self._settings)
-        queues = (REPLIES, REQUESTS, DEAD_LETTERS)
-        publisher, consumer = self._broker_clients(process, queues, self._settings.reply_prefetch)
-        worker_loops = WorkerLoops(registered, store, publisher, consumer, self._settings, emitter)
+        registered = await register_sagas(store, sagas, NO_ENCRYPTION, emitter, settings)
+        self._broker.declare(engine_topology(settings.reply_queues))
+        publisher = PublisherModel(self._broker, process, settings.broker_confirm_timeout)
+        consumer = ConsumerModel(self._broker, process, ConsumedQueues.of_worker(settings))
+        worker_loops = WorkerLoops(registered, store, publisher, consumer, settings, emitter)
         await worker_loops.run(process.stop)
 
     async def _participant(self, process: SimulatedProcess) -> None:
@@ -215,8 +221,11 @@ class World:
             if barrier and process.name.endswith("1"):  # and other processes not, at the same time
                 executor.enable_batches(barrier)
             executors[participant_queue(definition.name)] = executor
-        prefetch = self._settings.participant_prefetch
-        publisher, consumer = self._broker_clients(process, list(executors), prefetch)
+        queues = ConsumedQueues(
+            names=tuple(executors), prefetch=self._settings.participant_prefetch
+        )
+        publisher = PublisherModel(self._broker, process, self._settings.broker_confirm_timeout)
+        consumer = ConsumerModel(self._broker, process, queues)
         dispatcher = Dispatcher(
             executors, publisher, consumer, self._settings, self._on_participant_event
         )
@@ -237,12 +246,6 @@ class World:
             owner=f"{process.name} since {asyncio.get_running_loop().time()}",
         )
         await projector.run(process.stop)
-
-    def _broker_clients(
-        self, process: SimulatedProcess, queues: Sequence[str], prefetch: int
-    ) -> tuple[MessagePublisher, MessageConsumer]:
-        publisher = PublisherModel(self._broker, process, self._settings.broker_confirm_timeout)
-        return publisher, ConsumerModel(self._broker, process, queues, prefetch)
 
     def _on_worker_event(self, event: TelemetryEvent) -> None:
         if isinstance(event, InternalErrorCaught):

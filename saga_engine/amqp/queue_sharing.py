@@ -77,6 +77,20 @@ def plan_change(
     )
 
 
+def plan_from_counts(
+    consumers: Mapping[str, int], owned: Collection[str], process_count: int, random: Random
+) -> ShareChange:
+    """Decide as `plan_change`, from how many consumers each queue has."""
+    other_owners = {
+        name: count - process_count - (name in owned) for name, count in consumers.items()
+    }
+    if min(process_count, 1 + min(other_owners.values())) <= 0:
+        # A leader that does not respond in time reports no consumers; a process that starts or
+        # stops consumes some of the queues.
+        return ShareChange()
+    return plan_change(other_owners, owned, process_count, random)
+
+
 class QueueSharing:
     """The part of one process in sharing out queues."""
 
@@ -119,15 +133,8 @@ class QueueSharing:
 
     async def _plan_change(self) -> ShareChange:
         process_count = await self._count_consumers(self._shared.counted_queue)
-        other_owners = {
-            name: await self._count_consumers(name) - process_count - (name in self._owner_tags)
-            for name in self._shared.names
-        }
-        if min(process_count, 1 + min(other_owners.values())) <= 0:
-            # A leader that does not respond in time reports no consumers; a process that starts or
-            # stops consumes some of the queues.
-            return ShareChange()
-        return plan_change(other_owners, self.owned, process_count, self._random)
+        consumers = {name: await self._count_consumers(name) for name in self._shared.names}
+        return plan_from_counts(consumers, self.owned, process_count, self._random)
 
     async def _count_consumers(self, queue: str) -> int:
         connection = await self._supervised.wait_connected()

@@ -7,6 +7,9 @@ larger setting; replies to commands sent under it still come to them. They are c
 they exist.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.queue_sharing import SharedQueues
@@ -18,9 +21,39 @@ OWNER_SHARE = 0.8
 """Share of the prefetch of a queue for its owner; the rest is for standbys, the owner included."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerQueues:
+    """
+    The queues of a worker.
+
+    Args:
+        required: the prefetch of each queue that the worker declares.
+        earlier: the prefetch of each queue of replies that is consumed if it exists.
+        urgent: the queues of replies.
+        shared: the queues that the workers share out.
+    """
+
+    required: Mapping[str, int]
+    earlier: Mapping[str, int]
+    urgent: tuple[str, ...]
+    shared: SharedQueues | None
+
+
 def create_consumer(connection: SupervisedConnection) -> Consumer:
     """Make the consumer of a worker, which `async with` starts."""
-    settings = connection.settings
+    queues = worker_queues(connection.settings)
+    return Consumer(
+        connection,
+        tuple(queues.required),
+        prefetch={**queues.required, **queues.earlier},
+        urgent=queues.urgent,
+        optional=tuple(queues.earlier),
+        shared=queues.shared,
+    )
+
+
+def worker_queues(settings: Settings) -> WorkerQueues:
+    """Return the queues of a worker with these settings."""
     count = settings.reply_queues
     names = tuple(map(reply_queue, range(count)))
     earlier = tuple(map(reply_queue, range(count, MAX_REPLY_QUEUES)))
@@ -32,12 +65,10 @@ def create_consumer(connection: SupervisedConnection) -> Consumer:
         DEAD_LETTERS: settings.dead_letter_prefetch,
     }
     earlier_prefetch = max(1, settings.reply_prefetch // MAX_REPLY_QUEUES)
-    return Consumer(
-        connection,
-        tuple(prefetch),
-        prefetch={**prefetch, **dict.fromkeys(earlier, earlier_prefetch)},
+    return WorkerQueues(
+        required=prefetch,
+        earlier=dict.fromkeys(earlier, earlier_prefetch),
         urgent=(*names, *earlier),
-        optional=earlier,
         shared=SharedQueues(names=names, owner_prefetch=owner_prefetch, counted_queue=REQUESTS)
         if count > 1
         else None,

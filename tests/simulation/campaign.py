@@ -14,6 +14,9 @@ from tests.simulation.workloads import workloads_for
 EVENT_SEEDS = (0, 3, 4)
 """Seeds with events and processes that stand still, as their remainder by 8; others are shorter."""
 
+REPLY_QUEUES = {2: (4, 1), 5: (1, 3), 8: (3, 5, 2, 1), 9: (4,)}
+"""The numbers of queues of replies of a seed, by its remainder by 11; others have one queue."""
+
 REGRESSIONS = Path(__file__).parent / "regressions"
 
 
@@ -84,6 +87,7 @@ def config_for(seed, runs):
         faulty_projection=seed % 8 == EVENT_SEEDS[1],
         workers=1 + seed % 3,
         participants=1 + seed % 2,
+        reply_queues=REPLY_QUEUES.get(seed % 11, (1,)),
         fault_interval=(30, 60, 120, 400)[seed % 4],
     )
 

@@ -60,6 +60,7 @@ from saga_engine.worker import (
     flush,
     start_preparation,
     transaction_runner,
+    worker_queues,
 )
 from saga_engine.worker.batch_runner import BatchRunner, LockStrategy
 from saga_engine.worker.batch_transaction import CAREFUL, BatchTransaction
@@ -325,6 +326,17 @@ def lose_a_timer_to_a_stale_wake_up(plant: BugPatcher) -> None:
         return await flush_changes(tx, changes, settings, confirmed_ids)
 
     plant.replace(transaction_runner, "flush_changes", move_unfenced)
+
+
+@planted_bug("P1")
+def leave_the_earlier_queues(plant: BugPatcher) -> None:
+    """After a change of their number, queues of replies of the earlier number are not consumed."""
+    queues_of = worker_queues.worker_queues
+
+    def without_earlier(settings: Settings) -> worker_queues.WorkerQueues:
+        return replace(queues_of(settings), earlier={})
+
+    plant.replace(worker_queues, "worker_queues", without_earlier)
 
 
 @planted_bug("P7")

@@ -6,7 +6,8 @@ import pytest
 
 from saga_engine.protocol.message import PublishOutcome
 from saga_engine.protocol.topology import ENGINE_TOPOLOGY
-from simulation.broker_model import BrokerModel, ConsumerModel, PublisherModel
+from simulation.broker_model import BrokerModel, PublisherModel
+from simulation.consumer_model import ConsumedQueues, ConsumerModel
 from simulation.faults import FaultInjector, seeded_random
 from simulation.process import SimulatedProcess
 from tests.kit import connections
@@ -45,7 +46,9 @@ class Model:
 
     @asynccontextmanager
     async def consumer(self, prefetch=100):
-        consumer = ConsumerModel(self._broker, self._process(), [QUEUE], prefetch)
+        consumer = ConsumerModel(
+            self._broker, self._process(), ConsumedQueues(names=[QUEUE], prefetch=prefetch)
+        )
         yield consumer
         consumer._close()
 
