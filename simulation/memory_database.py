@@ -23,7 +23,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from saga_engine.errors import StoreLockTimeout, StoreRefused, StoreUnavailable
+from saga_engine.errors import (
+    SerializationFailure,
+    StoreLockTimeout,
+    StoreRefused,
+    StoreUnavailable,
+)
 from simulation.faults import FaultKind, FaultPoint
 from simulation.process import SimulatedProcess
 from simulation.rows import Row, RowRef
@@ -42,9 +47,11 @@ TIME_ZERO = datetime(2026, 11, 15, tzinfo=UTC)
 
 class MemoryDatabase:
     """
-    One database. The callbacks in `on_commit` are called right before a transaction commits.
+    One database.
 
-    Rows are never changed in place: a commit replaces them.
+    The callbacks in `on_commit` are called right before a transaction commits, those in
+    `on_deadlock` before one is rolled back because of a deadlock. Rows are never changed in place:
+    a commit replaces them.
     """
 
     def __init__(self) -> None:
@@ -52,6 +59,7 @@ class MemoryDatabase:
         self.locks: dict[RowRef, MemoryTransaction] = {}
         self.announcements: dict[MemoryTransaction, int] = {}
         self.on_commit: list[Callable[[MemoryTransaction], None]] = []
+        self.on_deadlock: list[Callable[[MemoryTransaction], None]] = []
         self._sequences: defaultdict[str, int] = defaultdict(int)
 
     def next_value(self, sequence: str) -> int:
@@ -86,6 +94,7 @@ class MemoryTransaction:
         self._database = database
         self._lock_timeout = lock_timeout
         self._ended = asyncio.Event()
+        self._waits_for: MemoryTransaction | None = None
         self._snapshot: dict[str, dict[Any, Row]] | None = None
         self._read_latest: set[RowRef] = set()
         self._in_statement = False
@@ -294,9 +303,22 @@ class MemoryTransaction:
         self.locked_rows = []
         self._ended.set()
 
+    def _is_deadlocked_by(self, holder: "MemoryTransaction") -> bool:
+        """Whether a transaction that this one begins to wait for waits for this one."""
+        waiting: MemoryTransaction | None = holder
+        while waiting is not None and waiting is not self and waiting.is_active:
+            waiting = waiting._waits_for  # noqa: SLF001 - another instance
+        return waiting is self
+
     async def _wait_for(self, holder: "MemoryTransaction") -> None:
+        if self._is_deadlocked_by(holder):
+            for callback in self._database.on_deadlock:
+                callback(self)
+            self.release()
+            raise SerializationFailure("A deadlock in the simulated database (40P01).")
         if self._snapshot is None:
             self._snapshot = {table: dict(rows) for table, rows in self._database.rows.items()}
+        self._waits_for = holder
         try:
             async with asyncio.timeout(self._lock_timeout):
                 await holder._ended.wait()  # noqa: SLF001 - another instance
@@ -305,5 +327,7 @@ class MemoryTransaction:
             raise StoreLockTimeout(
                 "Another transaction holds a row of the simulated database."
             ) from None
+        finally:
+            self._waits_for = None
         if not self.is_active:  # Both ended at the same time.
             raise StoreUnavailable("The simulated connection was lost while it waited.")

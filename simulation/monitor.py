@@ -88,6 +88,7 @@ class Monitor:
         self._confirmed_replies: set[str] = set()
         self._finished_runs: set[str] = set()  # A late success may have reopened some of them.
         engine_db.on_commit.append(self._on_engine_commit)
+        engine_db.on_deadlock.append(self._on_deadlock)
         services_db.on_commit.append(self._on_services_commit)
         broker.on_published.append(self._on_published)
         broker.on_delivered.append(self._on_delivered)
@@ -128,6 +129,9 @@ class Monitor:
         self._last_written.update(
             dict.fromkeys(((tx.process, each) for each in written_ids), self._sequence)
         )
+
+    def _on_deadlock(self, tx: MemoryTransaction) -> None:
+        self.record_violation("P7", f"a deadlock ended a transaction of {tx.process.name}")
 
     def _check_dropped_months(self, tx: MemoryTransaction) -> None:
         """Check that dropped partitions and released keys have no pending start or running run."""

@@ -9,7 +9,7 @@ import pytest
 from saga_engine.settings import Settings
 from tests.faults.catalogue import ALL, CLUSTER
 from tests.faults.suite import FaultResult, format_result
-from tests.simulation.planted_event_bugs import ALL_BUGS as BUGS
+from tests.simulation.planted_store_bugs import ALL_BUGS as BUGS
 from tests.tools import fault_tables
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from saga_engine.errors import StoreUnavailable
+from saga_engine.errors import SerializationFailure, StoreUnavailable
 from simulation.faults import FaultInjector, seeded_random
 from simulation.memory_client import MemoryDatabaseClient
 from simulation.memory_database import (
@@ -99,6 +99,24 @@ async def test_a_transaction_that_was_disconnected_while_it_waited_locks_nothing
             await waiting.lock("run", 1)
     async with other.statement():
         assert other.is_lockable("run", 1)
+
+
+async def test_a_deadlock_ends_the_transaction_that_completes_it(process):
+    tables = MemoryDatabase()
+    ended: list[MemoryTransaction] = []
+    tables.on_deadlock.append(ended.append)
+    one, other = (MemoryTransaction(tables, process, None) for _ in range(2))
+    await write(one, a=1)
+    await write(other, b=1)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(write(one, b=2))
+        while one._waits_for is not other:
+            await asyncio.wait([waiting], timeout=0.001)
+        with pytest.raises(SerializationFailure):
+            await write(other, a=2)
+    assert ended == [other]
+    await one.commit()
+    assert tables.rows["run"]["b"] == {"value": 2}
 
 
 async def test_what_fails_under_a_savepoint_is_undone_alone(begin):

@@ -11,7 +11,7 @@ from simulation.memory_store import MemoryStoreTransaction
 from simulation.world import simulate
 from tests.simulation.bug_patcher import BugPatcher, SignatureMismatch, mismatch_violations
 from tests.simulation.campaign import config_for
-from tests.simulation.planted_event_bugs import ALL_BUGS as BUGS
+from tests.simulation.planted_store_bugs import ALL_BUGS as BUGS
 from tests.simulation.workloads import workloads_for
 
 pytestmark = pytest.mark.long
@@ -28,6 +28,8 @@ RARE = {
     "misreport_load_as_bug": (7,),
     "save_the_checkpoint_after_the_effects": (4,),
     "write_without_the_fence": (259,),
+    "claim_timers_in_the_transaction_of_the_batch": (25,),
+    "take_a_request_twice": (29,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried first."""
 
