@@ -40,6 +40,7 @@ from saga_engine.protocol.topology import (
     is_reply_queue,
 )
 from saga_engine.store.event_data import deserialize_event
+from saga_engine.store.runs import FIRST_REVISION
 from saga_engine.vocabulary import Direction, Outcome
 from simulation.broker_model import BrokerModel
 from simulation.client import KNOWN_REPLY_TO
@@ -116,6 +117,7 @@ class Monitor:
             (_command_ref(row), row["idempotency_key"]) for row in _written_rows(tx, "outbox")
         )
         self._check_dropped_months(tx)
+        self._check_appended_rows(tx)
         self._finished_runs.update(
             row["run_id"] for row in _written_rows(tx, "run") if row["finished_at"]
         )
@@ -157,6 +159,15 @@ class Monitor:
                 self._check_released_key(
                     self._engine_db.rows["business_key"][pair]["run_id"], pending_starts
                 )
+
+    def _check_appended_rows(self, tx: MemoryTransaction) -> None:
+        """Check that rows of journals follow one another, also after a month was dropped."""
+        written, committed = tx.writes.get("journal", {}), self._engine_db.rows["journal"]
+        for (run_id, revision), row in written.items():
+            before = (run_id, revision - 1)
+            is_next = before in committed or written.get(before) is not None
+            if row is not None and revision > FIRST_REVISION and not is_next:
+                self.record_violation("P5", f"a row was appended to the dropped run {run_id}")
 
     def _check_released_key(self, run_id: str, pending_starts: Collection[str]) -> None:
         run = self._engine_db.rows["run"].get(run_id)

@@ -5,6 +5,7 @@ A statement of PostgreSQL is planted into its model.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from saga_engine.decider.triggers import WakeUp
@@ -16,6 +17,7 @@ from saga_engine.worker.due_run_duties import DueRunDuties
 from saga_engine.worker.work_item import WorkBatch, WorkItem
 from simulation.append_model import AppendModel
 from simulation.memory_store import MemoryStoreTransaction
+from simulation.partition_model import month_of_run
 from simulation.request_model import to_pending_request
 from simulation.rows import jsonb
 from tests.simulation.bug_patcher import BugPatcher
@@ -134,6 +136,40 @@ def start_again_after_a_crash(plant: BugPatcher) -> None:
     start_runs = AppendModel._start_runs
     plant.replace(AppendModel, "_append_rows", append_again)
     plant.replace(AppendModel, "_start_runs", start_again)
+
+
+@planted_bug("P5")
+def append_to_a_dropped_month(plant: BugPatcher) -> None:
+    """A month is dropped too early, and what is decided on its runs is appended without a check."""
+
+    class DropAtOnce(MemoryStoreTransaction):
+        async def expired_months(self, cutoff: datetime) -> list[str]:
+            del cutoff
+            async with self.statement():
+                return sorted({month_of_run(run_id) for run_id, _ in self.scan("run")})
+
+        def has_needed_rows(self, month: str, cutoff: datetime) -> bool:
+            del month, cutoff
+            return False
+
+    append_rows = AppendModel._append_rows
+
+    async def append_any(
+        self: AppendModel, arguments: Mapping[str, Any], new_keys: set[str]
+    ) -> set[str]:
+        appended = await append_rows(self, arguments, new_keys)
+        for run_id, revision, events in zip(
+            arguments["j_run_id"], arguments["j_revision"], arguments["j_events"], strict=True
+        ):
+            if revision > FIRST_REVISION and self.get("run", run_id) is None:
+                row = {"run_id": run_id, "revision": revision, "events": jsonb(events)}
+                row |= {"recorded_at": self.now, "position": self.draw_position()}
+                if await self.insert("journal", (run_id, revision), row):
+                    appended.add(run_id)
+        return appended
+
+    plant.replace_store(DropAtOnce)
+    plant.replace(AppendModel, "_append_rows", append_any)
 
 
 ALL_BUGS = OTHER_BUGS
