@@ -28,6 +28,7 @@ from saga_engine.vocabulary import ConnectionRole, Failure, Outcome
 from saga_engine.worker.worker import Worker
 from tests.kit.connections import open_connection, raw_channel
 from tests.kit.events import WAIT_TIMEOUT_S, EventRecorder
+from tests.kit.held_runs import runs_held_by
 from tests.kit.parcels import COMMANDS, parcels
 
 FAST_SETTINGS = {
@@ -46,6 +47,10 @@ class RunningWorker:
         self.worker, self.events = worker, events
         self._stop = asyncio.Event()
         self._task = group.create_task(worker.run(self._stop))
+
+    def held_runs(self):
+        """The runs in its cache."""
+        return runs_held_by(self.worker._loops._transactions)
 
     async def stop(self):
         self._stop.set()
@@ -196,6 +201,7 @@ class EngineHarness:
         self.broker_url, self.database_url = broker_url, database_url
         self.settings = settings
         self.database: Database
+        self._workers: list[RunningWorker] = []
 
     async def start_worker(self, *sagas, broker_url=None, database_url=None, **changes):
         """Start a worker; by default it loads the parcel saga."""
@@ -208,8 +214,17 @@ class EngineHarness:
         worker = Worker(sagas or [parcels()], settings, Emitter(events))
         running = RunningWorker(self._group, await self._owned.enter_async_context(worker), events)
         self._owned.push_async_callback(running.crash)
+        self._workers.append(running)
         await events.wait_for(ProcessReady)
         return running
+
+    def held_runs(self):
+        """The runs that each worker holds in memory, or held at its end, for `check_promises`."""
+        return [run for each in self._workers for run in each.held_runs()]
+
+    def forget_held_runs(self):
+        """Check no longer what the workers hold so far: a test changes the journals itself."""
+        self._workers.clear()
 
     async def start_participant(self, commands=COMMANDS, name="shop"):
         """Start a participant."""

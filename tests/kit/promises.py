@@ -13,16 +13,18 @@ from saga_engine.decider.evolve import replay
 from saga_engine.store import incidents, run_queries
 from saga_engine.store.event_data import deserialize_event
 from saga_engine.vocabulary import Status
+from tests.kit.held_runs import check_held_runs
 
 _MAX_RUNS = 100_000
 
 
-async def check_promises(database, *, settled=True):
+async def check_promises(database, *, settled=True, held=()):
     """
     Assert the promises of every run in the database; the runs, by id.
 
     Args:
         settled: whether nothing is in flight any more, so that P1 can be asserted.
+        held: runs that workers hold in memory, as `EngineHarness.held_runs` returns them.
     """
     runs = {}
     async with database.transaction() as tx:
@@ -35,6 +37,7 @@ async def check_promises(database, *, settled=True):
             assert detail is None or not detail.damage
             runs[summary.run_id] = detail
             check_run(detail, summary, revisions[summary.run_id], waiting if settled else None)
+        await check_held_runs(tx, held)
     return runs
 
 

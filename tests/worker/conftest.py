@@ -22,7 +22,7 @@ async def engine(development_broker, migrated_url):
     """An engine on the development broker, which is fast and can inject faults."""
     async with engine_harness(development_broker.url, migrated_url) as engine:
         yield engine
-        await check_promises(engine.database, settled=False)
+        await check_promises(engine.database, settled=False, held=engine.held_runs())
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def engine_on_any_broker(broker_url, migrated_url):
     """An engine on the development broker, and in a second test on RabbitMQ."""
     async with engine_harness(broker_url, migrated_url) as engine:
         yield engine
-        await check_promises(engine.database, settled=False)
+        await check_promises(engine.database, settled=False, held=engine.held_runs())
 
 
 @pytest.fixture

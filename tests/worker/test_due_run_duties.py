@@ -21,6 +21,7 @@ from saga_engine.vocabulary import Outcome, Status
 from tests.kit.connections import wait_until
 from tests.kit.engine import no_reply, succeed
 from tests.kit.parcels import parcels
+from tests.kit.promises import check_promises
 from tests.worker.steps import SHORT_TIMEOUT, damage_run, delete_run, lose_last_row
 
 
@@ -35,9 +36,17 @@ async def overdue_run(engine):
     run_id = await client.start()
     await participant.wait_for_commands("parcel.pack")
     await worker.stop()
-    async with engine.database.transaction() as tx:
-        await tx.execute(OVERDUE, {"run_id": run_id})
+    await make_overdue(engine, run_id)
     return participant
+
+
+async def make_overdue(engine, *run_ids):
+    """Change the journals of runs; the workers that held them have stopped."""
+    await check_promises(engine.database, settled=False, held=engine.held_runs())
+    engine.forget_held_runs()
+    async with engine.database.transaction() as tx:
+        for run_id in run_ids:
+            await tx.execute(OVERDUE, {"run_id": run_id})
 
 
 async def test_timers_fire_while_the_table_of_requests_is_locked(engine):
@@ -95,9 +104,7 @@ async def test_due_runs_beyond_the_byte_limit_are_all_processed(engine):
     run_ids = [await client.start(input={"text": "x" * 30_000}) for _ in range(5)]
     await participant.wait_for_commands("parcel.pack", 5)
     await worker.stop()
-    async with engine.database.transaction() as tx:
-        for run_id in run_ids:
-            await tx.execute(OVERDUE, {"run_id": run_id})
+    await make_overdue(engine, *run_ids)
     worker = await engine.start_worker(max_batch_bytes=65_536, run_cache_bytes=0)
     participant.reply_makers["parcel.pack"] = succeed
     for run_id in run_ids:

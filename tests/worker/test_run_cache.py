@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from saga_engine.decider.decide import decide
 from saga_engine.store.runs import StoredRun
 from saga_engine.telemetry.events import RunFinished
@@ -109,3 +111,24 @@ async def test_a_reply_to_a_worker_that_remembers_an_older_run_is_decided_on_the
     )
     details = await check_promises(engine.database)
     assert {each.stored_run.run.status for each in details.values()} == {Status.COMPLETED}
+
+
+async def test_a_worker_that_holds_a_run_otherwise_than_its_journal_says_is_found(engine):
+    participant, client = await engine.start_participant(), await engine.connect_client()
+    for command in ("parcel.pack", "parcel.send"):
+        participant.reply_makers[command] = no_reply
+    await engine.start_worker(parcels())
+    await client.start()
+    [packing] = await participant.wait_for_commands("parcel.pack")
+    [before] = engine.held_runs()
+    await participant.publish(*succeed(packing))
+    await participant.wait_for_commands("parcel.send")
+    [held] = engine.held_runs()
+    assert (before.revision, held.revision) == (1, 2)
+    await check_promises(engine.database, settled=False, held=[before, held])
+    with pytest.raises(AssertionError, match="P5: a worker holds, at 2"):
+        await check_promises(
+            engine.database, settled=False, held=[replace(before, revision=held.revision)]
+        )
+    with pytest.raises(AssertionError, match="P5: a worker holds revision 3"):
+        await check_promises(engine.database, settled=False, held=[replace(held, revision=3)])
