@@ -36,6 +36,7 @@ into the real code for one test. No package of the wheel imports this one.
     faults             which faults happen at which point: sampled, or replayed from a list
     virtual_time       an event loop in virtual time
     monitor            P6, checked during the simulation
+    held_runs          P5 of what each worker holds in memory, checked at each commit
     promises           P1 to P5 of each run, checked at the end
     event_checks       E1 to E6, checked at the end
     final_checks       what is checked of runs at the end

@@ -33,6 +33,7 @@ from simulation.consumer_model import ConsumedQueues, ConsumerModel
 from simulation.event_checks import FEED_QUEUE, FEED_QUEUE_TOPOLOGY, EventChecks
 from simulation.faults import FaultInjector, seeded_random
 from simulation.final_checks import FinalChecks
+from simulation.held_runs import HeldRuns, JournalFolds
 from simulation.hostile_rows import HostileWriter
 from simulation.memory_client import MemoryDatabaseClient
 from simulation.memory_database import MemoryDatabase
@@ -107,6 +108,7 @@ class World:
         self._monitor = Monitor(
             self._engine_db, self._services_db, self._broker, _barrier_commands(workloads)
         )
+        self._journal_folds = JournalFolds(self._engine_db)
         self._event_checks = EventChecks(
             self._services_db, self._engine_db, self._broker, config.projectors
         )
@@ -195,13 +197,15 @@ class World:
         )
         workloads = self._rollout.workloads_for(number, now)
         store = MemoryStore(self._engine_db, process, self._settings.database_lock_timeout)
-        emitter = Emitter(self._on_worker_event)
+        held_runs = HeldRuns(self._journal_folds, self._monitor, process)
+        emitter = Emitter(self._on_worker_event, held_runs.on_event)
         sagas = [workload.saga for workload in workloads]
         registered = await register_sagas(store, sagas, NO_ENCRYPTION, emitter, settings)
         self._broker.declare(engine_topology(settings.reply_queues))
         publisher = PublisherModel(self._broker, process, settings.broker_confirm_timeout)
         consumer = ConsumerModel(self._broker, process, ConsumedQueues.of_worker(settings))
         worker_loops = WorkerLoops(registered, store, publisher, consumer, settings, emitter)
+        held_runs.watch(worker_loops)
         await worker_loops.run(process.stop)
 
     async def _participant(self, process: SimulatedProcess) -> None:

@@ -69,6 +69,7 @@ from saga_engine.worker.decode import decode_deliveries
 from saga_engine.worker.emit import emit_committed
 from saga_engine.worker.loops import WorkerLoops
 from saga_engine.worker.pending_request_duties import PendingRequestDuties
+from saga_engine.worker.run_cache import RunCache
 from saga_engine.worker.start_preparation import PreparedStart, StartPreparer
 from saga_engine.worker.starts import StartProcessor
 from saga_engine.worker.transaction_runner import (
@@ -268,6 +269,21 @@ def _at_revision(append: RunAppend, current: StoredRun | None) -> RunAppend:
         stored_run=replace(append.stored_run, revision=revision),
         journal_row=replace(append.journal_row, revision=revision),
     )
+
+
+@planted_bug("P5")
+def remember_runs_without_failures(plant: BugPatcher) -> None:
+    """A worker remembers a run without the failures of its steps."""
+    keep = RunCache.keep
+
+    def keep_without_failures(self: RunCache, stored: StoredRun, epoch: int | None) -> None:
+        steps = {
+            name: replace(state, action=replace(state.action, failure=None))
+            for name, state in stored.run.steps.items()
+        }
+        keep(self, replace(stored, run=replace(stored.run, steps=steps)), epoch)
+
+    plant.replace(RunCache, "keep", keep_without_failures)
 
 
 @planted_bug("P5")
