@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from saga_engine.decider.triggers import WakeUp
+from saga_engine.store.byte_limits import UNLIMITED_BYTES
 from saga_engine.store.interfaces import StoreTransaction
 from saga_engine.store.pending_requests import DEFAULT_READ_LIMITS, PendingRequest, ReadLimits
-from saga_engine.store.runs import FIRST_REVISION, UNLIMITED_BYTES
+from saga_engine.store.runs import FIRST_REVISION
 from saga_engine.worker.batch_transaction import CAREFUL, BatchTransaction
 from saga_engine.worker.due_run_duties import DueRunDuties
 from saga_engine.worker.work_item import WorkBatch, WorkItem
