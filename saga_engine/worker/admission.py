@@ -12,6 +12,10 @@ a quarter of its timeout adds a little; one that takes more than half of it remo
 much. Both are additive because every run in flight is a sample: together they add a half, or halve
 (after Jain and Chiu's rule for windows, 1989).
 
+There are never fewer slots than the throughput fills that was measured: that many runs are answered
+within a quarter of their timeouts (Little's law, 1961). So a saga that just began, or begins again
+after late replies, has the slots that its participants can fill after `RATE_WINDOW` seconds.
+
 Not every late reply means overload:
 
 - Attempts in flight while the worker itself was disconnected are not counted.
@@ -22,8 +26,9 @@ Not every late reply means overload:
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -46,6 +51,9 @@ MIN_SLOTS = 10
 
 FAST_SHARE, SLOW_SHARE = 0.25, 0.5
 """Shares of the timeout: a reply before the first adds slots, one after the second removes some."""
+
+RATE_WINDOW = 1.0
+"""Seconds in which the replies of a saga are counted. A late reply begins a new window."""
 
 MAX_HORIZON = timedelta(hours=1)
 """A step with a longer timeout waits for people or for days, and does not load a participant."""
@@ -80,6 +88,8 @@ class Admission:
         self._refresh_interval = settings.poll_interval
         self._refreshed_at = float("-inf")
         self._slot_limits: dict[str, float] = {}
+        self._windows: dict[str, _RateWindow] = {}
+        self._shortest_timeouts = _shortest_timeouts(registry.sagas.values())
         self._slots_in_use: Mapping[str, int] = {}
         self._admitted: Counter[str] = Counter()
         # Of the admitted runs: those that the last count included, and those not committed yet.
@@ -194,24 +204,57 @@ class Admission:
         slots = self._slot_limits.setdefault(run.saga, min(INITIAL_SLOTS, self._max_slots))
         increment = 0.5 / len(run.steps)
         if timeout_share < FAST_SHARE:
-            self._slot_limits[run.saga] = min(slots + increment, self._max_slots)
+            filled = self._slots_filled_by_replies(run)
+            self._slot_limits[run.saga] = min(max(slots + increment, filled), self._max_slots)
         else:
+            self._windows.pop(run.saga, None)
             floor = min(slots, INITIAL_SLOTS if _is_timeout(event) else MIN_SLOTS)
             self._slot_limits[run.saga] = max(slots - 3 * increment, floor)
+
+    def _slots_filled_by_replies(self, run: Run) -> float:
+        """Count an early reply; at the end of a window, how many slots such replies fill."""
+        now = asyncio.get_running_loop().time()
+        window = self._windows.setdefault(run.saga, _RateWindow(began_at=now))
+        window.runs += 1 / len(run.steps)
+        elapsed = now - window.began_at
+        if elapsed < RATE_WINDOW:
+            return 0.0
+        del self._windows[run.saga]
+        return window.runs / elapsed * FAST_SHARE * self._shortest_timeouts[run.saga]
 
     def _free_slots(self, saga: str) -> int:
         uncounted = self._admitted[saga] - self._admitted_when_counted[saga]
         return max(0, self.slots(saga) - self._slots_in_use.get(saga, 0) - uncounted)
 
 
+@dataclass(slots=True)
+class _RateWindow:
+    """The early replies since a time of the event loop, as runs: each is a share of its run."""
+
+    began_at: float
+    runs: float = 0.0
+
+
 def _longest_timeout(saga: Saga) -> timedelta:
-    command_specs = [
-        spec_or_none
+    return max(_timeouts(saga))
+
+
+def _shortest_timeouts(sagas: Iterable[Saga]) -> dict[str, float]:
+    """The shortest timeout of all versions of each saga, in seconds."""
+    shortest: dict[str, float] = {}
+    for saga in sagas:
+        seconds = min(_timeouts(saga)).total_seconds()
+        shortest[saga.name] = min(seconds, shortest.get(saga.name, seconds))
+    return shortest
+
+
+def _timeouts(saga: Saga) -> list[timedelta]:
+    return [
+        spec_or_none.timeout
         for step in saga.steps.values()
         for spec_or_none in (step.action_spec, step.compensation_spec)
         if spec_or_none
     ]
-    return max(spec.timeout for spec in command_specs)
 
 
 def _is_timeout(event: events.Event) -> bool:

@@ -17,6 +17,7 @@ from saga_engine.telemetry.events import (
     RunStarted,
 )
 from saga_engine.vocabulary import Outcome, Status
+from saga_engine.worker.admission import RATE_WINDOW
 from tests.kit.connections import wait_until
 from tests.kit.engine import no_reply, reject, succeed
 from tests.kit.parcels import failing_parcels, parcels
@@ -210,6 +211,22 @@ async def test_late_replies_remove_slots_and_early_replies_add_some(engine):
         await client.start()
         await worker.events.wait_for(RunFinished, 31 + number, status=Status.COMPLETED)
     assert slots() > after + 5
+
+
+async def test_there_are_as_many_slots_as_the_measured_throughput_fills(engine):
+    """One early reply adds a fraction of a slot; a second of them fills all that there may be."""
+    timeout = timedelta(days=30)  # so that a slow machine fills them, too
+    worker = await engine.start_worker(parcels(timeout=timeout), max_concurrent_runs=500)
+    await engine.start_participant()
+    client = await engine.connect_client()
+    await client.start()
+    await worker.events.wait_for(RunFinished)
+    admission = worker.worker._loops._transactions.admission
+    assert admission.slots("parcel") < 110
+    await sleep(RATE_WINDOW)
+    await client.start()
+    await worker.events.wait_for(RunFinished, 2)
+    assert admission.slots("parcel") == 500
 
 
 async def no_journal(engine, worker, seconds):
