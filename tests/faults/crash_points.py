@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any
 
 from saga_engine.worker.change_set import ChangeSet
+from tests.faults.held_runs import PATH_VARIABLE, record_held_runs
 
 
 def always(_arguments: Sequence[Any], _result: Any) -> bool:
@@ -191,6 +192,8 @@ def resolve_target(crash_point: CrashPoint) -> tuple[Any, str]:
 if __name__ == "__main__":
     from saga_engine.cli.main import main
 
+    if PATH_VARIABLE in os.environ:
+        record_held_runs(os.environ[PATH_VARIABLE])
     name, _, count = sys.argv[1].partition(":")
     install_crash(name, int(count))
     sys.argv[1:] = sys.argv[2:]

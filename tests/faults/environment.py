@@ -26,6 +26,7 @@ from saga_engine.protocol.topology import REPLIES, REQUESTS, queue_policy
 from saga_engine.store.migrate import upgrade
 from tests.faults import event_workload, workload
 from tests.faults.feed_consumer import FeedConsumer
+from tests.faults.held_runs import PATH_VARIABLE
 from tests.faults.table_reader import TableReader
 from tests.kit.connections import raw_channel
 from tests.kit.programs import SupervisedProgram, sleep, wait_until_true
@@ -71,6 +72,7 @@ class FaultEnvironment:
         self.rabbit: RabbitMQServer = rabbit
         self.postgres: PostgresServer = postgres
         self.directory: Path = directory
+        self.held_runs_directory = directory / "held-runs"
         self.workers: list[ManagedProcess] = []
         self.participants: list[ManagedProcess] = []
         self.projectors: list[ManagedProcess] = []
@@ -235,6 +237,7 @@ async def fault_environment(directory, seed, *, broker=RabbitMQServer):
         postgres = await owned.enter_async_context(PostgresServer(use_tcp=True))
         environment = FaultEnvironment(rabbit, postgres, directory, seed)
         owned.push_async_callback(environment.stop_postgres)
+        environment.held_runs_directory.mkdir()
         await environment.prepare()
         environment.feed_consumer = await owned.enter_async_context(
             FeedConsumer(environment.broker_url)
@@ -265,10 +268,14 @@ async def _start_process(owned, fault_environment: FaultEnvironment, command, ar
         "SAGA_ENGINE_LOG_THROTTLE_INTERVAL": "0.001",  # log each line
         "SAGA_ENGINE_PROJECTION_PREVIOUS_RETENTION": f"{PREVIOUS_RETENTION_S:g}",
     }
+    name = f"{command}-{number}"
+    if command == "worker":
+        environment[PATH_VARIABLE] = str(fault_environment.held_runs_directory / name)
     program = SupervisedProgram(
         *(command, *arguments, "--port", "0"),
         environment=environment,
-        log=fault_environment.directory / f"{command}-{number}.log",
+        log=fault_environment.directory / f"{name}.log",
+        module="tests.faults.held_runs" if command == "worker" else "saga_engine",
     )
     await program.start()
     owned.push_async_callback(program.end)

@@ -1,10 +1,10 @@
 """
 Checks the promises P1 to P7 for every requested run.
 
-It compares three sources: what the suite requested, what the engine recorded (runs, journal,
-incidents, dead letters), and what the participants did, by their effect log. Internal errors are
-only in the logs of the processes, so it reads those too. A violation is a sentence that begins with
-its promise.
+It compares four sources: what the suite requested, what the engine recorded (runs, journal,
+incidents, dead letters), which runs the workers held in memory, and what the participants did, by
+their effect log. Internal errors are only in the logs of the processes, so it reads those too. A
+violation is a sentence that begins with its promise.
 """
 
 import re
@@ -24,6 +24,7 @@ from saga_engine.vocabulary import Status
 from tests.faults import workload
 from tests.faults.environment import VHOST, FaultEnvironment
 from tests.faults.fault_events import FaultEventScanner
+from tests.faults.held_runs import HeldRunReader
 from tests.faults.load_generator import LoadGenerator, RequestedRun
 from tests.kit.connections import raw_channel
 from tests.kit.engine import SLOW_TEST_SETTINGS
@@ -81,6 +82,7 @@ class PromiseChecker:
         self._internal_errors = FaultEventScanner(
             [each.program.log for each in environment.processes]
         )
+        self._held_runs = HeldRunReader(environment.held_runs_directory)
         self.malformed_message_ids: set[str] = set()
 
     async def wait_until_idle(self, *, patience=90.0):
@@ -118,6 +120,7 @@ class PromiseChecker:
     async def check(self) -> CheckResult:
         """Check every promise for every new run."""
         findings = CheckResult()
+        self._held_runs.read()
         new = [each for each in self._load.requested if each not in self._checked]
         async with Database(self._environment.engine_url, SLOW_TEST_SETTINGS) as database:
             for start in range(0, len(new), BATCH_SIZE):
@@ -142,6 +145,10 @@ class PromiseChecker:
                 check_run(detail, detail.summary, detail.revisions, detail.runs_with_incident)
             except AssertionError as error:
                 findings.violations.append((str(error)[:600], _run_interval(detail.stored_run.run)))
+            findings.violations += [
+                (each, _run_interval(detail.stored_run.run))
+                for each in self._held_runs.problems(run_id, detail.journal, detail.revisions)
+            ]
             _check_no_incident(findings, detail, request)
             _check_effects(findings, detail, request, effects.get(request.job_id, []))  # P4, P6
 

@@ -26,12 +26,13 @@ class SupervisedProgram:
 
     Args:
         log: the log of all its processes; shown when one ends unexpectedly.
+        module: what `python -m` runs, unless the process has a crash point.
     """
 
-    def __init__(self, *arguments, environment, log, cwd=ROOT):
+    def __init__(self, *arguments, environment, log, cwd=ROOT, module="saga_engine"):
         self.kills = 0
         self.log = log
-        self._cwd = cwd
+        self._cwd, self._module = cwd, module
         self._arguments, self._environment = arguments, environment
         self._log_start = 0
         self._crash_armed = False
@@ -54,7 +55,7 @@ class SupervisedProgram:
             changes: additional environment variables, for this process only.
         """
         self._crash_armed = crash_at is not None
-        program = ("saga_engine",) if crash_at is None else ("tests.faults.crash_points", crash_at)
+        program = (self._module,) if crash_at is None else ("tests.faults.crash_points", crash_at)
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
