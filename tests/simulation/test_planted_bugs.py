@@ -20,16 +20,24 @@ SEEDS = range(96)
 """Each bug is found with one of these seeds, or with one of RARE."""
 
 RARE = {
-    "start_newest_loaded_version": (33,),
+    "append_to_a_dropped_month": (6,),
+    "choose_version_at_admission": (21,),
+    "claim_timers_in_the_transaction_of_the_batch": (1,),
     "complete_when_last_step_succeeds": (10,),
     "ignore_a_late_success": (78,),
+    "ignore_the_horizon": (3,),
+    "leave_the_earlier_queues": (8,),
     "never_retry": (7,),
+    "never_take_over_a_lease": (3,),
+    "publish_the_events_of_a_stream_together": (8,),
+    "save_the_checkpoint_after_the_effects": (11,),
+    "save_the_checkpoint_before_the_effects": (11,),
+    "save_the_position_before_the_confirm": (3,),
+    "start_newest_loaded_version": (21,),
+    "take_a_request_twice": (29,),
     "treat_rejected_compensation_as_done": (25,),
     "misreport_load_as_bug": (7,),
-    "save_the_checkpoint_after_the_effects": (4,),
     "write_without_the_fence": (259,),
-    "claim_timers_in_the_transaction_of_the_batch": (25,),
-    "take_a_request_twice": (29,),
 }
 """Seeds that find rare bugs, or find a bug soon; they are tried first."""
 
