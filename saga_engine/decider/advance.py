@@ -64,7 +64,7 @@ def _stop(builder: DecisionBuilder, cause: CompensationCause) -> None:
 
 
 def _give_up_waiting_actions(builder: DecisionBuilder) -> None:
-    """End each action that awaits a retry or a person, as its last attempt ended."""
+    """End each action that awaits a retry or a person: unknown if its last failure is a timeout."""
     for name in builder.saga.steps:
         action = StepInDirection(builder, name, ACTION)
         if action.progress.status in (StepStatus.AWAITING_RETRY, StepStatus.BLOCKED):

@@ -25,11 +25,11 @@ are in flight side by side:
     trigger        stage 1                            stage 2
     a is rejected  StepRejected; the cause is noted   RunStopping: b is in flight
     b succeeds     StepSucceeded                      RunCompensating, AttemptStarted: undo b
-    b is undone    StepSucceeded                      RunCompensated
+    b is undone    StepSucceeded (compensation)       RunCompensated
 
 commands.py computes from the events which commands to send, and when to wake up. After each
-decision of an unfinished run some step waits until its `due_at`, or for a person: promise P1,
-"never silently stuck".
+decision of an unfinished run some step waits until its `due_at`, or for a person (promise P1 of
+docs/reliability.md).
 
 Each rule is written as a table, a list or a docstring beside its code:
 
@@ -40,12 +40,12 @@ Each rule is written as a table, a list or a docstring beside its code:
     which steps there are to compensate                   advance.py, `_needs_compensation`
     what is true of every saga that is decided            saga/rules.py
 
-The words of these rules:
+The words of these rules, to come back to after run.py:
 
     blocked   a direction of a step has an incident: an operator must act, or has abandoned the run
     stopping  a run has a cause to compensate, and waits for its steps in flight
-    given up  ended without an answer: no attempt is left, or it awaited a retry, or was blocked,
-              when the run stopped
+    given up  an action that ended failed or unknown: its last attempt failed, or the run stopped
+              while it awaited a retry or was blocked (StepGivenUp)
     late      what arrives after a step has ended
     covered   an effect for which a compensation was sent
     budget    the attempts of a retry policy; an operator's retry gives another

@@ -141,7 +141,9 @@ def _is_uncovered(step: StepInDirection) -> bool:
     It is an action: a compensation that ends without a success is blocked.
     """
     compensation = step.builder.run.steps[step.name].compensation
-    return compensation.status is StepStatus.PENDING and not step.declared.read_only
+    is_blocked_unsent = compensation.status is StepStatus.BLOCKED and not compensation.attempts
+    is_unsent = compensation.status is StepStatus.PENDING or is_blocked_unsent
+    return is_unsent and not step.declared.read_only
 
 
 def accept_kept_reply(step: StepInDirection, kept: KeptReply | None) -> None:

@@ -73,7 +73,8 @@ class Progress:
         attempt 4 is rejected, an operator retries  attempts_before_budget=4, round=2
         attempts 5 to 7 fail                        no attempt is left
 
-    `rejected` stays true while an incident blocks a direction that was rejected.
+    `rejected` stays true while an incident blocks a direction that was rejected: a compensation, or
+    a step after the pivot.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -107,7 +108,8 @@ class StepState:
         """
         Whether the step may have changed something that must be compensated (promise P3).
 
-        Yes if it succeeded. No if it was rejected, or if no attempt reached a queue. Else perhaps.
+        Yes if it succeeded. No if it was rejected, or if no attempt reached a queue. Else perhaps,
+        also if an operator has skipped it.
         """
         action = self.action
         reached_a_queue = action.attempts > action.undelivered_attempts

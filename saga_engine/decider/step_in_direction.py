@@ -163,7 +163,7 @@ class StepInDirection:
         The first row that applies:
 
             the run is stopping already  neither: it compensates the step later, if it must
-            failed: no queue, or no key  block: an operator corrects the installation
+            no queue or key, unrejected  block: an operator corrects the installation
             a compensation               block: nothing else can undo the step
             a step after the pivot       block: the run can only go forward
             rejected, or read-only       stop: there is nothing to undo

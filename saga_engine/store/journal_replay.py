@@ -99,7 +99,7 @@ def _restore_snapshot(replay: _Replay, row: StoredRunRow) -> int:
         return 0
     try:
         replay.run = restore_run(row.identity, orjson.loads(row.snapshot))
-    except Exception as error:  # noqa: BLE001 - whatever the row holds
+    except Exception as error:  # noqa: BLE001 - of any kind of damage
         replay.add_damage(row.snapshot_revision, f"its snapshot cannot be read ({_name(error)})")
         return 0
     return row.snapshot_revision
@@ -124,7 +124,7 @@ def _apply_row(replay: _Replay, row: StoredJournalRow, *, is_in_snapshot: bool) 
 
 def _listed(row: StoredJournalRow) -> tuple[list[StoredEvent], str | None]:
     """The events of a row; if they cannot be listed, one that has the row as it is stored."""
-    with suppress(Exception):  # whatever the row holds
+    with suppress(Exception):  # any kind of damage
         events = list(stored_events(*row))
         if row.events.startswith("[") and all(isinstance(each.data, dict) for each in events):
             return events, None
@@ -147,7 +147,7 @@ def _apply(replay: _Replay, events: Sequence[StoredEvent], *, is_in_snapshot: bo
             decoded = deserialize_event(event.type, event.data)
             if replay.is_whole and not is_in_snapshot:
                 run = evolve(run, decoded)
-        except Exception as error:  # noqa: BLE001 - whatever the row holds
+        except Exception as error:  # noqa: BLE001 - of any kind of damage
             return f"its event {event.type!r} cannot be read or applied ({_name(error)})"
     replay.run = run
     return None

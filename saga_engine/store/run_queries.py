@@ -235,7 +235,7 @@ def _readable_failure(cause: str) -> Failure | None:
     """Why a run compensates; a damaged column must not keep other runs from being listed."""
     try:
         return failure_from_cause(orjson.loads(cause))
-    except Exception:  # noqa: BLE001 - whatever the column holds
+    except Exception:  # noqa: BLE001 - of any kind of damage
         return Failure("unreadable", "The stored cause of this run is damaged.")
 
 

@@ -93,6 +93,28 @@ def test_rule_4_the_compensation_gets_a_late_reply():
     assert scenario.sends[-1].payload == {"was": {"id": 3}}
 
 
+def test_rule_4_a_compensation_that_was_blocked_before_it_was_sent_gets_the_late_reply():
+    """Its mapping fails without the reply; the operator's retry has it."""
+    saga = Saga("one", version=1, input=dict)
+    step = add_step(saga, "a", compensated=False, reply=dict)
+
+    @step.compensation(command="undo.a")
+    def undo(a: dict | None) -> dict:
+        assert a is not None
+        return {"receipt": a["receipt"]}
+
+    scenario = DeciderScenario(saga)
+    scenario.attempts_exhausted("a")
+    assert scenario.incident.cause == "mapping_failed"
+    assert scenario.succeeds("a", {"receipt": 7}).ignored_reason is None
+    assert scenario.progress_of("a").reply == {"receipt": 7}
+    scenario.resolves("retry")
+    assert scenario.sent_commands == ["undo.a#1"]
+    assert scenario.sends[-1].payload == {"receipt": 7}
+    scenario.compensations_succeed("a")
+    assert scenario.status is Status.COMPENSATED
+
+
 def test_rule_4_a_late_invalid_reply_is_compensated_without_it():
     saga = Saga("late", version=1, input=dict)
     first = add_step(saga, "first", compensated=False, reply=dict)
