@@ -1,7 +1,7 @@
 """Readers notice nothing of a rebuild and a switch, however fast events are appended."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 
 import pytest
@@ -32,6 +32,7 @@ READ = (
     " (SELECT count(*) FROM order_by_id WHERE {} < 3)"
 )
 WRITERS, PAUSE = 4, 0.08
+SLOW_DOWN_AFTER = 8.0
 
 
 class Load:
@@ -54,17 +55,31 @@ class Load:
         """One of the writers, with streams of its own."""
         rng = Random(writer)
         streams = [f"order-{writer}-{number}" for number in range(10)]
-        per_turn = self.rate * PAUSE / WRITERS
         while not self.stop.is_set():
             await self.turns.acquire()
             by_stream: dict[str, list[EventData]] = {}
             number = 0
-            while number < per_turn:
+            while number < self.rate * PAUSE / WRITERS:
                 data = random_events(rng)
                 by_stream.setdefault(rng.choice(streams), []).extend(data)
                 number += len(data)
             await self.events.append(*(Append(*each, ANY) for each in by_stream.items()))
             self.appended += number
+
+    async def slow_down(self):
+        """Append half as much from time to time: a slow machine has to catch up, too."""
+        rate = self.rate
+        while True:
+            await sleep(SLOW_DOWN_AFTER)
+            self.rate = max(self.rate / 2, rate / 32)
+
+    @asynccontextmanager
+    async def slowing_down(self, tasks):
+        """Slow down in the block, and append as fast as before after it."""
+        rate, task = self.rate, tasks.create_task(self.slow_down())
+        yield
+        task.cancel()
+        self.rate = rate
 
     async def read(self, engine, reader):
         """No read fails, and none sees less than the one before; statements are cached and new."""
@@ -104,7 +119,8 @@ async def test_readers_notice_nothing_of_rebuilds_and_switches(events, event_url
                 tasks.create_task(load.read(engine, reader))
             for _ in range(switches):
                 await begin(database)
-                await wait_until_ready(database)
+                async with load.slowing_down(tasks):
+                    await wait_until_ready(database)
                 await switch(database)
                 await switch(database, BACK)
                 await switch(database)

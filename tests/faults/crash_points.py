@@ -47,6 +47,11 @@ def left_commands(arguments: Sequence[Any], _result: Any) -> bool:
     return any(isinstance(each, ChangeSet) and each.after_commit.commands for each in arguments)
 
 
+def found_due_runs(_arguments: Sequence[Any], result: Any) -> bool:
+    """Only claims of at least one due run."""
+    return bool(result.run_ids)
+
+
 def has_dead_letters(arguments: Sequence[Any], _result: Any) -> bool:
     """Calls that record at least one dead letter."""
     return bool(arguments[1])
@@ -94,7 +99,7 @@ WORKER_CRASH_POINTS = {
     "after-ack": CrashPoint("after", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
     # other duties of a worker
     "in-outbox-resend": CrashPoint("after", "saga_engine.store.outbox", "claim_stale", claimed_any),
-    "in-timer-claim": CrashPoint("after", "saga_engine.store.due_runs", "lock_due", found_any),
+    "in-timer-claim": CrashPoint("after", "saga_engine.store.due_runs", "claim_due", found_due_runs),
     "in-dead-letter-insert": CrashPoint(
         "after", "saga_engine.store.dead_letters", "record", has_dead_letters
     ),

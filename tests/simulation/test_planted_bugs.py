@@ -27,7 +27,7 @@ RARE = {
     "ignore_a_late_success": (78,),
     "ignore_the_horizon": (3,),
     "leave_the_earlier_queues": (8,),
-    "never_retry": (7,),
+    "never_retry": (2,),
     "never_take_over_a_lease": (3,),
     "publish_the_events_of_a_stream_together": (8,),
     "save_the_checkpoint_after_the_effects": (11,),
