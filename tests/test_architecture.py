@@ -74,7 +74,6 @@ TESTED_ELSEWHERE = {
     "saga_engine/cli/operator_actions.py": "test_feeds.py and test_projections.py print them",
     "saga_engine/cli/process_commands.py": "test_services.py and test_supervisor.py run them",
     "saga_engine/cli/service_options.py": "test_services.py and test_projector.py set them",
-    "saga_engine/cli/supervised_process.py": "test_supervisor.py starts and ends them",
     "saga_engine/client/handle.py": "it declares a record",
     "saga_engine/decider/decision.py": "test_decide.py tests what it builds",
     "saga_engine/decider/events.py": "it declares the events of decide",

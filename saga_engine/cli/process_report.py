@@ -1,9 +1,10 @@
 """
-What a supervised process reports to its supervisor: its readiness and its metrics.
+What a supervised process reports to its supervisor: its readiness and metrics, and that it is live.
 
 The two share a pair of sockets that no other process has: no port, no file, and either end is
 closed when its process has ended. The supervisor sends one byte; the process answers with 4 bytes,
-the size of a JSON document, and the document.
+the size of a JSON document, and the document. To the question whether it is live it answers with
+the size 0, at once and without a check, also while it makes a report.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ Seconds for a report. The supervisor's own check takes at most READINESS_TIMEOUT
 sentence for a process that does not answer.
 """
 
-_QUESTION = b"?"
+_REPORT, _LIVENESS = b"?", b"!"
 _SIZE_BYTES = 4
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -76,32 +77,49 @@ class ProcessReport:
 
 class ReportQuestions:
     """
-    The supervisor's end: asks one process for reports.
+    The supervisor's end: asks one process for reports, and whether it is live.
 
-    Only one question is open at a time, so an answer that is late is an answer to it.
+    Only one question of each kind is open at a time, so an answer that is late is an answer to it.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._answer: asyncio.Task[ProcessReport | None] | None = None
+        self._answers: dict[bytes, asyncio.Future[bytes | None]] = {}
+        self._reading = asyncio.get_running_loop().create_task(self._read_answers())
 
     async def ask(self, seconds: float | None) -> ProcessReport | None:
         """Return the report; None: the process has ended, or does not answer within the time."""
-        if self._answer is None or self._answer.done():
-            self._answer = asyncio.get_running_loop().create_task(self._ask())
-        await asyncio.wait((self._answer,), timeout=seconds)
-        return self._answer.result() if self._answer.done() else None
+        document = await self._ask(_REPORT, seconds)
+        return ProcessReport(**orjson.loads(document)) if document else None
+
+    async def ask_liveness(self, seconds: float | None) -> bool:
+        """Return whether the process answers within the time."""
+        return await self._ask(_LIVENESS, seconds) is not None
 
     def close(self) -> None:
         """Close the socket; an open question has no answer."""
         self._writer.close()
 
-    async def _ask(self) -> ProcessReport | None:
+    async def _ask(self, question: bytes, seconds: float | None) -> bytes | None:
+        answer = self._answers.get(question)
+        if answer is None or answer.done():
+            answer = self._answers[question] = asyncio.get_running_loop().create_future()
+            if self._reading.done():
+                answer.set_result(None)
+            else:
+                self._writer.write(question)
+        await asyncio.wait((answer,), timeout=seconds)
+        return answer.result() if answer.done() else None
+
+    async def _read_answers(self) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
-            self._writer.write(_QUESTION)
-            size = int.from_bytes(await self._reader.readexactly(_SIZE_BYTES), "big")
-            return ProcessReport(**orjson.loads(await self._reader.readexactly(size)))
-        return None
+            while True:
+                size = int.from_bytes(await self._reader.readexactly(_SIZE_BYTES), "big")
+                document = await self._reader.readexactly(size)
+                self._answers[_REPORT if document else _LIVENESS].set_result(document)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_result(None)
 
 
 class ReportAnswers(AsyncResource):
@@ -135,13 +153,19 @@ class ReportAnswers(AsyncResource):
         resources.callback(tasks.create_task(self._answer(reader, writer)).cancel)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while await reader.read(len(_QUESTION)):
-                report = ProcessReport(
-                    await run_checks(self._check_readiness, CHECK_TIMEOUT),
-                    self._render_metrics().decode(),
-                )
-                document = orjson.dumps(report)
-                writer.write(len(document).to_bytes(_SIZE_BYTES, "big") + document)
-                await writer.drain()
-        self._on_supervisor_lost()
+        async with asyncio.TaskGroup() as reports:
+            with suppress(OSError):
+                while question := await reader.read(1):
+                    if question == _LIVENESS:
+                        writer.write(bytes(_SIZE_BYTES))
+                    else:
+                        reports.create_task(self._report(writer))
+            self._on_supervisor_lost()
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        report = ProcessReport(
+            await run_checks(self._check_readiness, CHECK_TIMEOUT),
+            self._render_metrics().decode(),
+        )
+        document = orjson.dumps(report)
+        writer.write(len(document).to_bytes(_SIZE_BYTES, "big") + document)

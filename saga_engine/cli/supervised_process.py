@@ -168,7 +168,7 @@ class SupervisedProcess:
 
     async def liveness(self) -> Mapping[str, str | None]:
         """
-        Return whether the process answers.
+        Return whether the event loop of the process answers; its dependencies are not checked.
 
         One that is starting, or is to be started again, has no problem: a restart of the supervisor
         would not help.
@@ -176,7 +176,8 @@ class SupervisedProcess:
         questions = self._questions if self._has_reported else None
         if questions is None:
             return {self.name: None}
-        is_silent = await self.report() is None and self._questions is questions
+        is_live = await questions.ask_liveness(ANSWER_TIMEOUT)
+        is_silent = not is_live and self._questions is questions
         return {self.name: self._problem if is_silent else None}
 
     async def _run_once(self) -> int | None:

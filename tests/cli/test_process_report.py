@@ -53,6 +53,19 @@ async def test_a_late_answer_is_that_of_the_question_it_belongs_to():
         assert process.request_count == 2
 
 
+async def test_a_process_says_at_once_that_it_is_live_also_while_it_makes_a_report():
+    process = ProcessStub()
+    process.hold = asyncio.Event()
+    async with questions_to(process) as questions, asyncio.TaskGroup() as group:
+        report = group.create_task(questions.ask(None))
+        await process.readiness_requested.wait()
+        assert await questions.ask_liveness(None)
+        assert not report.done()
+        process.hold.set()
+    assert report.result()
+    assert process.request_count == 1
+
+
 async def test_a_process_that_has_ended_gives_no_report():
     ours, theirs = socket.socketpair()
     questions = ReportQuestions(*await asyncio.open_unix_connection(sock=ours))
@@ -61,6 +74,7 @@ async def test_a_process_that_has_ended_gives_no_report():
         theirs.close()
     assert asked.result() is None
     assert await questions.ask(None) is None
+    assert not await questions.ask_liveness(None)
     questions.close()
 
 

@@ -1,0 +1,79 @@
+"""One process of a supervisor is live, is started again, and never runs twice."""
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+
+from saga_engine.cli.supervised_process import (
+    ShutdownRequest,
+    SupervisedCommand,
+    SupervisedProcess,
+)
+from saga_engine.settings import Settings
+from saga_engine.telemetry.merged_metrics import MergedMetrics
+from saga_engine.vocabulary import Program
+from tests.kit.events import EventRecorder
+
+ONCE_READY = """
+import asyncio, sys
+from saga_engine.cli.process_report import ReportAnswers, SupervisorLink
+
+checks = 0
+
+async def readiness():
+    global checks
+    checks += 1
+    if checks > 1:
+        await asyncio.Event().wait()
+    return {}
+
+async def main():
+    stop = asyncio.Event()
+    async with ReportAnswers(SupervisorLink(1, int(sys.argv[1])), readiness, bytes, stop.set):
+        await stop.wait()
+
+asyncio.run(main())
+"""
+"""A process whose dependencies do not answer after the first report."""
+
+
+class Script(SupervisedCommand):
+    """Starts a script in the place of a command of the engine."""
+
+    def __init__(self, source):
+        super().__init__(Program.WORKER, [])
+        self._source = source
+
+    async def start(self, link):
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", self._source, str(link.descriptor)),
+            pass_fds=(link.descriptor,),
+        )
+
+
+@asynccontextmanager
+async def supervised(command, emit=None):
+    """Run the processes of a command, and end the last one."""
+    shutdown = ShutdownRequest()
+    process = SupervisedProcess(
+        1,
+        command,
+        Settings(process_restart_backoff=0.001),
+        shutdown,
+        MergedMetrics(1),
+        emit or EventRecorder(),
+    )
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(process.run())
+        yield process
+        shutdown.requested.set()
+        shutdown.immediate.set()
+
+
+async def test_a_process_is_live_while_its_dependencies_do_not_answer():
+    async with supervised(Script(ONCE_READY)) as process, asyncio.TaskGroup() as tasks:
+        await process.started.wait()
+        report = tasks.create_task(process.report())
+        liveness = tasks.create_task(process.liveness())
+        assert await liveness == {"process 1": None}
+        assert not report.done()
