@@ -172,7 +172,7 @@ class Consumer(AsyncResource):
                     suppress(BrokerUnavailable),
                     driver.translate_errors("Consuming could not be cancelled"),
                 ):
-                    for tag in channel.queue_by_consumer_tag:
+                    for tag in tuple(channel.queue_by_consumer_tag):
                         await channel.basic_cancel(tag, timeout=driver.CLOSE_TIMEOUT)
 
     async def bind(self, binding: Binding) -> None:
@@ -262,17 +262,22 @@ class Consumer(AsyncResource):
         self._connection = connection
         self._optional_queues.forget()
         await self._optional_queues.search()
-        channel = await driver.open_channel(connection, DeliveryChannel, seconds)
-        try:
-            await self._start_consuming(channel, seconds)
-        except BaseException:
-            # A channel that consumes some of the queues would hold deliveries that are never taken.
-            self._channel = None
-            self._buffer.clear()
-            self._supervised.close_in_background(channel)
-            raise
+        async with self._consumers_changing:
+            if self._stopped:
+                return
+            channel = await driver.open_channel(connection, DeliveryChannel, seconds)
+            try:
+                await self._start_consuming(channel, seconds)
+            except BaseException:
+                # A channel that consumes some of the queues would hold deliveries that are never
+                # taken.
+                self._channel = None
+                self._buffer.clear()
+                self._supervised.close_in_background(channel)
+                raise
 
     async def _start_consuming(self, channel: DeliveryChannel, seconds: float) -> None:
+        """Consume all queues, or those before `stop`, which then ends what was started."""
         self._consuming_lost.clear()
         self._generation += 1
         channel.configure(self._generation, self._buffer_delivery, self._supervised.settings)
@@ -291,8 +296,9 @@ class Consumer(AsyncResource):
                     binding.queue, binding.exchange, binding.binding_key, timeout=seconds
                 )
             for queue in self._queues:
-                await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])
-        if self._sharing:
+                if not self._stopped:
+                    await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])
+        if self._sharing and not self._stopped:
             self._sharing.reset()
             await self._sharing.adjust(channel)
 

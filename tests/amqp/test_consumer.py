@@ -2,6 +2,8 @@ import asyncio
 
 import pytest
 
+from saga_engine.amqp.delivery_channel import DeliveryChannel
+from saga_engine.amqp.optional_queues import OptionalQueues
 from saga_engine.errors import BrokerUnavailable
 from saga_engine.protocol.topology import (
     CLIENT_TOPOLOGY,
@@ -66,6 +68,33 @@ async def test_stop_ends_a_waiting_take(broker_url):
         waiting = tasks.create_task(consumer.take(1))
         await consumer.stop()
         assert await waiting == []
+
+
+@pytest.mark.parametrize(
+    "held", [(OptionalQueues, "search"), (DeliveryChannel, "consume_queue")], ids=lambda it: it[1]
+)
+async def test_stop_while_consuming_starts_again_leaves_nothing_consumed(
+    broker_url, monkeypatch, held
+):
+    observer, reached, may_go_on = StateRecorder(), asyncio.Event(), asyncio.Event()
+    original = getattr(*held)
+
+    async def hold(*args, **kwargs):
+        reached.set()
+        await may_go_on.wait()
+        return await original(*args, **kwargs)
+
+    async with open_consumer(broker_url, observer) as consumer, raw_channel(broker_url) as channel:
+        monkeypatch.setattr(*held, hold)
+        await channel.queue_delete(QUEUE)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            await reached.wait()
+            tasks.create_task(consumer.stop())
+            may_go_on.set()
+            await observer.wait_for(lambda state: "gone" in state.problem)
+            await observer.wait_for(lambda state: not state.problem)
+        assert (await channel.queue_declare(QUEUE, passive=True)).consumer_count == 0
+        assert await consumer.take(1) == []
 
 
 async def test_consuming_continues_after_a_lost_connection(broker_url):
