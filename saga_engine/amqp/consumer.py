@@ -18,7 +18,7 @@ from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.amqp.consumer_watchdog import ConsumerWatchdog
 from saga_engine.amqp.delivery_channel import DeliveryChannel
 from saga_engine.amqp.driver import AmqpConnection
-from saga_engine.amqp.optional_queues import OptionalQueues
+from saga_engine.amqp.optional_queues import OptionalQueues, QueueRefused
 from saga_engine.amqp.queue_sharing import QueueSharing, SharedQueues
 from saga_engine.errors import BrokerError, BrokerUnavailable
 from saga_engine.lifecycle import AsyncResource
@@ -76,7 +76,7 @@ class Consumer(AsyncResource):
         self._stopped = False
 
     async def _open(self, resources: AsyncExitStack) -> None:
-        await self._subscribe()
+        await self._subscribe_first()
         resources.push_async_callback(self._close_channel)
         tasks = await resources.enter_async_context(asyncio.TaskGroup())
         supervisor_task = tasks.create_task(self._supervise())
@@ -238,8 +238,12 @@ class Consumer(AsyncResource):
     async def _consume_new_queues(self, channel: DeliveryChannel) -> None:
         seconds = self._supervised.settings.broker_connect_timeout
         for queue in await self._optional_queues.search():
-            with driver.translate_errors("A new queue could not be consumed"):
-                await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])
+            await self._optional_queues.consume(channel, queue, seconds, self._prefetch[queue])
+
+    async def _subscribe_first(self) -> None:
+        while True:
+            with suppress(QueueRefused):  # each queue is refused once
+                return await self._subscribe()
 
     async def _resubscribe(self) -> None:
         failures = 0
@@ -290,12 +294,16 @@ class Consumer(AsyncResource):
             )
         )
         self._channel = channel
+        # A refusal closes the channel, so those that may be refused come before other deliveries.
+        for queue in self._optional_queues.found:
+            if not self._stopped:
+                await self._optional_queues.consume(channel, queue, seconds, self._prefetch[queue])
         with driver.translate_errors("Consuming could not start"):
             for binding in self._extra_bindings:
                 await channel.queue_bind(
                     binding.queue, binding.exchange, binding.binding_key, timeout=seconds
                 )
-            for queue in self._queues:
+            for queue in self._required_queues:
                 if not self._stopped:
                     await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])
         if self._sharing and not self._stopped:

@@ -4,18 +4,32 @@ Finds queues that are consumed if they exist: those that another setting of anot
 AMQP can only ask for one queue, and RabbitMQ logs an error for one that does not exist. So they are
 looked for in the order of their names, up to the first that does not exist, and again when the
 number of consumers shows that a process has come or gone.
+
+Whether a queue may be read is known when it is consumed. To get a message for that, and to return
+it, would count against the delivery limit of the message.
 """
 
 from collections.abc import Sequence
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
+from aiormq.exceptions import (
+    AMQPChannelError,
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+)
 
 from saga_engine.amqp import driver
 from saga_engine.amqp.connection import RPC_TIMEOUT, SupervisedConnection
+from saga_engine.amqp.delivery_channel import DeliveryChannel
+from saga_engine.errors import BrokerUnavailable
 
 CHECKS_BETWEEN_SEARCHES = 100
 """Checks of the watchdog after which queues are looked for although no consumer came or went."""
+
+
+class QueueRefused(BrokerUnavailable):
+    """A queue may not be consumed; the broker has closed the channel, and it is not found again."""
 
 
 class OptionalQueues:
@@ -25,6 +39,7 @@ class OptionalQueues:
         self._supervised = connection
         self._names = tuple(names)
         self._checks = 0
+        self._refusals: dict[str, str] = {}
         self.found: tuple[str, ...] = ()
 
     def should_search(self, *, consumers_changed: bool) -> bool:
@@ -33,7 +48,7 @@ class OptionalQueues:
         return consumers_changed or self._checks % CHECKS_BETWEEN_SEARCHES == 0
 
     def forget(self) -> None:
-        """Forget what was found: a queue may be gone."""
+        """Forget what was found: a queue may be gone. What was refused is not asked for again."""
         self.found = ()
 
     async def search(self) -> list[str]:
@@ -49,24 +64,37 @@ class OptionalQueues:
         for name in self._names:
             if name in self.found:
                 continue
+            if name in self._refusals:
+                self._supervised.report_problem(self._refusals[name])
+                break
             connection = await self._supervised.wait_connected()
             channel = await driver.open_channel(connection, Channel, RPC_TIMEOUT)
-            if not await _exists(channel, name) or not await self._may_read(channel, name):
+            if not await _exists(channel, name):
                 break
             await driver.close(channel, RPC_TIMEOUT)
             new.append(name)
         self.found += tuple(new)
         return new
 
-    async def _may_read(self, channel: Channel, name: str) -> bool:
+    async def consume(
+        self, channel: DeliveryChannel, name: str, seconds: float, prefetch: int
+    ) -> None:
+        """
+        Consume a queue that was found.
+
+        Raises:
+            QueueRefused: this user may not read it.
+            BrokerUnavailable: it cannot be consumed now.
+        """
+        action = f"Queue {name!r} could not be consumed"
         try:
-            with driver.translate_errors("The broker does not respond", allow_refusals=True):
-                # The message that may come with it is returned when the channel is closed.
-                await channel.basic_get(name, no_ack=False, timeout=RPC_TIMEOUT)
+            with driver.translate_errors(action, allow_refusals=True):
+                await channel.consume_queue(name, seconds, prefetch=prefetch)
         except (ChannelAccessRefused, ChannelLockedResource) as error:
-            self._supervised.report_problem(f"Queue {name!r} may not be consumed: {error}.")
-            return False
-        return True
+            self._refusals[name] = f"Queue {name!r} may not be consumed: {error}."
+            raise QueueRefused(self._refusals[name]) from error
+        except AMQPChannelError as error:
+            raise BrokerUnavailable(f"{action}: {error}.") from error
 
 
 async def _exists(channel: Channel, name: str) -> bool:

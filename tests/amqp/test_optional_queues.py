@@ -72,9 +72,21 @@ async def test_an_optional_queue_that_may_not_be_read_is_reported_and_stops_noth
                 await observer.wait_for(lambda state: f"{NAMES[0]!r} may not" in state.problem)
                 await publisher.publish(numbered_messages(1))
                 assert await next_queue(consumer) == QUEUE
-                assert consumer.generation == 1
+                assert consumer.generation == 2  # the refusal has closed the first channel
     finally:
         await rabbitmq.rabbitmqctl("delete_user", user)
+
+
+async def test_looking_for_a_queue_uses_up_no_delivery_of_its_messages(broker_url):
+    async with (
+        open_connection(broker_url) as connection,
+        raw_channel(broker_url) as channel,
+        open_publisher(broker_url) as publisher,
+    ):
+        await channel.queue_declare(NAMES[0], durable=True)
+        await publisher.publish([make_message(NAMES[0], exchange="")])
+        assert await OptionalQueues(connection, NAMES).search() == [NAMES[0]]
+        assert (await channel.basic_get(NAMES[0])).redelivered is False
 
 
 async def test_queues_are_looked_for_when_a_consumer_came_or_went_and_now_and_then(broker_url):
