@@ -71,7 +71,9 @@ class OptionalQueues:
             channel = await driver.open_channel(connection, Channel, RPC_TIMEOUT)
             if not await _exists(channel, name):
                 break
-            await driver.close(channel, RPC_TIMEOUT)
+            if not await driver.close(channel, RPC_TIMEOUT):
+                self._supervised.drop_connection(connection, "it does not respond")
+                raise BrokerUnavailable("The broker does not respond.")
             new.append(name)
         self.found += tuple(new)
         return new

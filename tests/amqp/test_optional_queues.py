@@ -6,6 +6,7 @@ import pytest
 
 from saga_engine.amqp.consumer import Consumer
 from saga_engine.amqp.optional_queues import CHECKS_BETWEEN_SEARCHES, OptionalQueues
+from saga_engine.errors import BrokerUnavailable
 from tests.kit.connections import (
     QUEUE,
     StateRecorder,
@@ -15,8 +16,11 @@ from tests.kit.connections import (
     take_exactly,
 )
 from tests.kit.messages import make_message, numbered_messages
+from tests.kit.proxy import running_proxy
 
 NAMES = ("optional.1", "optional.2")
+CHANNEL_CLOSE = b"\x00\x14\x00\x28"
+"""The numbers of class and method."""
 
 
 @asynccontextmanager
@@ -87,6 +91,26 @@ async def test_looking_for_a_queue_uses_up_no_delivery_of_its_messages(broker_ur
         await publisher.publish([make_message(NAMES[0], exchange="")])
         assert await OptionalQueues(connection, NAMES).search() == [NAMES[0]]
         assert (await channel.basic_get(NAMES[0])).redelivered is False
+
+
+async def test_a_connection_on_which_a_channel_is_not_closed_in_time_is_not_used_again(broker_url):
+    observer = StateRecorder()
+    async with (
+        raw_channel(broker_url) as channel,
+        running_proxy(broker_url) as proxy,
+        open_connection(proxy.url, observer=observer) as connection,
+    ):
+        await channel.queue_declare(NAMES[0], durable=True)
+
+        def lose_answer_to_close(data):
+            if CHANNEL_CLOSE in data:
+                proxy.drop_server_data()
+            return False
+
+        proxy.is_cut_request = lose_answer_to_close
+        with pytest.raises(BrokerUnavailable, match="does not respond"):
+            await OptionalQueues(connection, NAMES[:1]).search()
+        assert "does not respond" in observer.states[-1].problem
 
 
 async def test_queues_are_looked_for_when_a_consumer_came_or_went_and_now_and_then(broker_url):
