@@ -132,7 +132,8 @@ class SupervisedProcess:
         errors do not stop the other processes, which go on.
 
         Returns:
-            The exit status of the last process; 0 if none ran when the shutdown was requested.
+            The exit status of the last process; 0 if none ran when the shutdown was requested, or
+            if SIGTERM then ended one that had not started its work.
         """
         loop = asyncio.get_running_loop()
         retry = 0
@@ -198,10 +199,11 @@ class SupervisedProcess:
             stopping.cancel()
             starting.cancel()
         questions.close()
+        ended_before_work = code == -signal.SIGTERM and not self._has_reported
         self._questions, self._has_reported = None, False
         self._metrics.record_end(self._number)
         self._problem = f"it {_describe_end(code)}"
-        return code
+        return 0 if ended_before_work and self._shutdown.requested.is_set() else code
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, ReportQuestions]:
         ours, theirs = socket.socketpair()
@@ -221,12 +223,17 @@ class SupervisedProcess:
         """
         Forward the first signal, and kill the process at the second.
 
+        A process that has not reported may still import the user's modules. SIGTERM ends it then,
+        and later shuts it down as each stop signal does.
+
         Its own watchdog ends it after `shutdown_timeout`; only if that cannot, as while the process
         is suspended, it is killed here.
         """
         await self._shutdown.requested.wait()
         with suppress(ProcessLookupError):  # it has just ended
-            process.send_signal(self._shutdown.signal_number)
+            process.send_signal(
+                self._shutdown.signal_number if self._has_reported else signal.SIGTERM
+            )
             await wait_for_event(self._shutdown.immediate, self._kill_after)
             process.kill()
 

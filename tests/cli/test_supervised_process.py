@@ -1,8 +1,11 @@
 """One process of a supervisor is live, is started again, and never runs twice."""
 
 import asyncio
+import signal
 import sys
 from contextlib import asynccontextmanager
+
+import pytest
 
 from saga_engine.cli.supervised_process import (
     ShutdownRequest,
@@ -10,6 +13,7 @@ from saga_engine.cli.supervised_process import (
     SupervisedProcess,
 )
 from saga_engine.settings import Settings
+from saga_engine.telemetry.events import ProcessStarted
 from saga_engine.telemetry.merged_metrics import MergedMetrics
 from saga_engine.vocabulary import Program
 from tests.kit.events import EventRecorder
@@ -36,6 +40,8 @@ asyncio.run(main())
 """
 """A process whose dependencies do not answer after the first report."""
 
+SLOW_TO_START = "import time; time.sleep(600)"
+
 
 class Script(SupervisedCommand):
     """Starts a script in the place of a command of the engine."""
@@ -51,18 +57,17 @@ class Script(SupervisedCommand):
         )
 
 
+def supervised(command, shutdown, emit):
+    """What runs the processes of a command until the shutdown."""
+    settings = Settings(process_restart_backoff=0.001)
+    return SupervisedProcess(1, command, settings, shutdown, MergedMetrics(1), emit)
+
+
 @asynccontextmanager
-async def supervised(command, emit=None):
-    """Run the processes of a command, and end the last one."""
+async def running(command, emit=None):
+    """Run the processes of a command, and kill the last one."""
     shutdown = ShutdownRequest()
-    process = SupervisedProcess(
-        1,
-        command,
-        Settings(process_restart_backoff=0.001),
-        shutdown,
-        MergedMetrics(1),
-        emit or EventRecorder(),
-    )
+    process = supervised(command, shutdown, emit or EventRecorder())
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(process.run())
         yield process
@@ -71,9 +76,20 @@ async def supervised(command, emit=None):
 
 
 async def test_a_process_is_live_while_its_dependencies_do_not_answer():
-    async with supervised(Script(ONCE_READY)) as process, asyncio.TaskGroup() as tasks:
+    async with running(Script(ONCE_READY)) as process, asyncio.TaskGroup() as tasks:
         await process.started.wait()
         report = tasks.create_task(process.report())
         liveness = tasks.create_task(process.liveness())
         assert await liveness == {"process 1": None}
         assert not report.done()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_process_that_still_starts_at_the_shutdown_has_ended_cleanly(number):
+    shutdown, emitted = ShutdownRequest(), EventRecorder()
+    process = supervised(Script(SLOW_TO_START), shutdown, emitted)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        exit_status = tasks.create_task(process.run())
+        await emitted.wait_for(ProcessStarted)
+        shutdown.on_signal(number)
+    assert exit_status.result() == 0
