@@ -10,6 +10,7 @@ the size 0, at once and without a check, also while it makes a report.
 import asyncio
 import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -53,12 +54,20 @@ class SupervisorLink:
         """
         Let this process get SIGTERM when its supervisor ends, even while its event loop is blocked.
 
-        Linux only; on other systems only `ReportAnswers` notices the end. Programs that this
-        process executes do not inherit the socket.
+        Linux only; on other systems only `ReportAnswers` notices the end. A supervisor that has
+        ended before ends this process now. Programs that this process executes do not inherit the
+        socket.
+
+        Raises:
+            SystemExit: the supervisor has ended.
         """
         os.set_inheritable(self.descriptor, False)  # noqa: FBT003 - it has no other form
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        supervisor = select.poll()
+        supervisor.register(self.descriptor, 0)  # POLLHUP is always reported
+        if supervisor.poll(0):
+            sys.exit(128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A supervised process reports to its supervisor, and notices the end of it."""
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -94,11 +95,13 @@ async def test_a_process_that_stops_first_does_not_mistake_that_for_the_end_of_i
 
 
 SUPERVISED = """
-import socket
+import socket, sys
 from saga_engine.cli.process_report import SupervisorLink
 
-_, own = socket.socketpair()
+supervisor, own = socket.socketpair()
 own.set_inheritable(True)
+if "ended" in sys.argv:
+    supervisor.close()
 SupervisorLink(process=2, descriptor=own.fileno()).stop_with_supervisor()
 assert not own.get_inheritable()
 """
@@ -106,3 +109,8 @@ assert not own.get_inheritable()
 
 def test_programs_that_a_process_executes_do_not_get_its_socket():
     subprocess.run([sys.executable, "-c", SUPERVISED], check=True, timeout=60)
+
+
+def test_a_process_whose_supervisor_has_ended_before_it_could_ask_for_a_signal_ends():
+    ran = subprocess.run([sys.executable, "-c", SUPERVISED, "ended"], check=False, timeout=60)
+    assert ran.returncode == 128 + signal.SIGTERM
