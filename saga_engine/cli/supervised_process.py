@@ -209,9 +209,12 @@ class SupervisedProcess:
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as if_it_fails:
             if_it_fails.enter_context(ours)
+            # Before the process, which must not run without a supervisor if this fails.
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            if_it_fails.callback(writer.close)
             process = await self._command.start(SupervisorLink(self._number, theirs.fileno()))
             if_it_fails.pop_all()
-        return process, ReportQuestions(*await asyncio.open_unix_connection(sock=ours))
+        return process, ReportQuestions(reader, writer)
 
     async def _await_first_report(self, questions: ReportQuestions) -> None:
         if await questions.ask(None):

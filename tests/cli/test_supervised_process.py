@@ -13,7 +13,7 @@ from saga_engine.cli.supervised_process import (
     SupervisedProcess,
 )
 from saga_engine.settings import Settings
-from saga_engine.telemetry.events import ProcessStarted
+from saga_engine.telemetry.events import ProcessLost, ProcessStarted
 from saga_engine.telemetry.merged_metrics import MergedMetrics
 from saga_engine.vocabulary import Program
 from tests.kit.events import EventRecorder
@@ -49,8 +49,10 @@ class Script(SupervisedCommand):
     def __init__(self, source):
         super().__init__(Program.WORKER, [])
         self._source = source
+        self.starts = 0
 
     async def start(self, link):
+        self.starts += 1
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", self._source, str(link.descriptor)),
             pass_fds=(link.descriptor,),
@@ -64,10 +66,10 @@ def supervised(command, shutdown, emit):
 
 
 @asynccontextmanager
-async def running(command, emit=None):
+async def running(command, emit):
     """Run the processes of a command, and kill the last one."""
     shutdown = ShutdownRequest()
-    process = supervised(command, shutdown, emit or EventRecorder())
+    process = supervised(command, shutdown, emit)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(process.run())
         yield process
@@ -76,7 +78,10 @@ async def running(command, emit=None):
 
 
 async def test_a_process_is_live_while_its_dependencies_do_not_answer():
-    async with running(Script(ONCE_READY)) as process, asyncio.TaskGroup() as tasks:
+    async with (
+        running(Script(ONCE_READY), EventRecorder()) as process,
+        asyncio.TaskGroup() as tasks,
+    ):
         await process.started.wait()
         report = tasks.create_task(process.report())
         liveness = tasks.create_task(process.liveness())
@@ -93,3 +98,18 @@ async def test_a_process_that_still_starts_at_the_shutdown_has_ended_cleanly(num
         await emitted.wait_for(ProcessStarted)
         shutdown.on_signal(number)
     assert exit_status.result() == 0
+
+
+async def test_no_process_is_started_that_could_not_be_asked(monkeypatch):
+    command, emitted = Script(ONCE_READY), EventRecorder()
+
+    async def fail_once(**_):
+        monkeypatch.undo()
+        raise OSError("no more sockets")
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", fail_once)
+    async with running(command, emitted) as process:
+        await process.started.wait()
+    (lost,) = emitted.matching(ProcessLost)
+    assert lost.problem == "it cannot be started: OSError: no more sockets"
+    assert command.starts == 1
