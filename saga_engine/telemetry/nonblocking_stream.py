@@ -4,6 +4,9 @@ A stream for log lines that never waits for its reader.
 A full pipe blocks its writer, and with it every run. This stream buffers what the pipe does not
 accept immediately and writes it with the next line. Above a limit lines are lost, and the writer
 gets an error.
+
+Processes under one supervisor write to the same pipe. The kernel keeps up to PIPE_BUF bytes of one
+write together, so whole lines are written at a time. Longer lines may be mixed.
 """
 
 import errno
@@ -20,7 +23,7 @@ MAX_BUFFER_BYTES = 1_048_576
 """Maximum size of the buffer: half a minute of a busy worker's lines."""
 
 PIPE_CHUNK_BYTES = 4096
-"""Bytes that a writable pipe accepts without blocking (PIPE_BUF, pipe(7))."""
+"""Bytes that a writable pipe accepts without blocking, and keeps together (PIPE_BUF, pipe(7))."""
 
 FLUSH_TIMEOUT = 1.0
 """Seconds for the buffer to be written at the end, in case the reader is only slow."""
@@ -99,8 +102,13 @@ class NonblockingStream(io.RawIOBase):
             if deadline and time.monotonic() > deadline:
                 return
             try:
-                written = os.write(self._descriptor, self._pending[:PIPE_CHUNK_BYTES])
+                written = os.write(self._descriptor, self._next_chunk())
             except OSError:
                 self._pending.clear()
                 raise
             del self._pending[:written]
+
+    def _next_chunk(self) -> bytearray:
+        """Return as many whole lines as a pipe keeps together, or a part of one that is longer."""
+        lines_end = self._pending.rfind(b"\n", 0, PIPE_CHUNK_BYTES) + 1
+        return self._pending[: lines_end or PIPE_CHUNK_BYTES]

@@ -1,12 +1,14 @@
 """Writing log lines never waits for their reader."""
 
 import os
+import socket
 import threading
 
 import pytest
 
 from saga_engine.telemetry.nonblocking_stream import (
     MAX_BUFFER_BYTES,
+    PIPE_CHUNK_BYTES,
     NonblockingStream,
     nonblocking_writer,
 )
@@ -44,6 +46,19 @@ def test_lines_above_the_buffer_limit_are_lost_with_an_error(pipe):
         read.start()
     read.join()
     assert found == ["".join(kept).encode()]
+
+
+def test_lines_that_a_pipe_keeps_together_are_not_cut():
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # shows each write
+    few_lines = "".join(list(numbered())[:60])
+    with reader, writer, open(writer.fileno(), "w", closefd=False) as file:
+        with nonblocking_writer(file) as stream:
+            stream.write(few_lines + "x" * PIPE_CHUNK_BYTES + "\n" + few_lines)
+        reader.setblocking(False)
+        writes = [reader.recv(2 * PIPE_CHUNK_BYTES) for _ in range(5)]
+    assert b"".join(writes).decode() == few_lines + "x" * PIPE_CHUNK_BYTES + "\n" + few_lines
+    assert max(map(len, writes)) <= PIPE_CHUNK_BYTES
+    assert [each[-1:] for each in writes] == [b"\n", b"\n", b"x", b"\n", b"\n"]
 
 
 def test_a_slow_reader_gets_everything_in_order(pipe):
