@@ -5,13 +5,13 @@ A frame is read here if it belongs to a message (basic.deliver or basic.return, 
 and the body) or is a confirm (basic.ack or basic.nack), on a channel whose content is read here.
 Every other frame is handed back as it arrived, at its place between the others, for aiormq.
 
-A method with another layout leaves its channel to aiormq from there on. A method within a message
-ends it, as AMQP allows: the message is dropped. A frame that is malformed, too large, or content
-that is not the next of its message, is an error of the connection, as AMQP demands. A sender of
-messages can cause none of these: content headers may have any size. A broker neither splits nor
-checks them, and what it adds to a message, such as x-death, can make them larger than a frame may
-be; senders of other protocols than AMQP 0-9-1 can too. Of a content header that is longer than
-KEPT_HEADER_BYTES, only the beginning is kept.
+A method with another layout leaves its channel to aiormq from there on, until a channel of that
+number is opened again. A method within a message ends it, as AMQP allows: the message is dropped. A
+frame that is malformed, too large, or content that is not the next of its message, is an error of
+the connection, as AMQP demands. A sender of messages can cause none of these: content headers may
+have any size. A broker neither splits nor checks them, and what it adds to a message, such as
+x-death, can make them larger than a frame may be; senders of other protocols than AMQP 0-9-1 can
+too. Of a content header that is longer than KEPT_HEADER_BYTES, only the beginning is kept.
 
 What is kept between two calls is less than one frame, and for each channel the beginning of one
 message, up to the bytes of its body that the channel keeps. The layouts are those of AMQP 0-9-1,
@@ -50,6 +50,7 @@ _ARGUMENTS = PREFIX_BYTES + 4
 """Where the arguments of a method begin in its frame, after the numbers of class and method."""
 _DELIVER, _RETURN, _ACK, _NACK = (struct.pack(">HH", 60, method) for method in (60, 50, 80, 120))
 _READ_METHODS = frozenset((_DELIVER, _RETURN, _ACK, _NACK))
+_OPEN_OK = struct.pack(">HH", 20, 11)
 _CONFIRM = struct.Struct(">qB")
 _CONFIRM_FRAME_BYTES = _ARGUMENTS + _CONFIRM.size + 1
 _MIN_RETURN_FRAME_BYTES = _ARGUMENTS + 3
@@ -263,6 +264,8 @@ class ContentFrames:
     def _read_method(self, channel: int, frame: bytes, received: list[Received]) -> bool:
         """Read the frame of a method; return whether it is one of a message or a confirm."""
         method = frame[PREFIX_BYTES:_ARGUMENTS]
+        if method == _OPEN_OK:
+            self._left_channels.discard(channel)
         if method not in _READ_METHODS or channel in self._left_channels:
             return False
         kept_body_bytes = self._kept_body_bytes(channel)

@@ -4,6 +4,7 @@ import struct
 from itertools import chain, pairwise
 from typing import Any
 
+import pamqp.frame
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,6 +181,14 @@ def test_a_channel_with_an_unusual_method_is_left_from_there_on(name):
     first, *left = frames.feed(message(1, 1) + UNUSUAL[name] + message(1, 2))
     assert first.deliver.delivery_tag == 1
     assert b"".join(left) == UNUSUAL[name] + message(1, 2)
+
+
+def test_a_channel_that_is_opened_again_after_an_unusual_method_is_read():
+    frames = content_frames()
+    opened = pamqp.frame.marshal(commands.Channel.OpenOk(), 1)
+    *left, last = frames.feed(long_ack(1) + message(1, 1) + opened + message(1, 2))
+    assert b"".join(left) == long_ack(1) + message(1, 1) + opened
+    assert last.deliver.delivery_tag == 2
 
 
 MALFORMED = {
