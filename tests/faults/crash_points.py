@@ -99,7 +99,9 @@ WORKER_CRASH_POINTS = {
     "after-ack": CrashPoint("after", "saga_engine.amqp.consumer", "Consumer.acknowledge"),
     # other duties of a worker
     "in-outbox-resend": CrashPoint("after", "saga_engine.store.outbox", "claim_stale", claimed_any),
-    "in-timer-claim": CrashPoint("after", "saga_engine.store.due_runs", "claim_due", found_due_runs),
+    "in-timer-claim": CrashPoint(
+        "after", "saga_engine.store.due_runs", "claim_due", found_due_runs
+    ),
     "in-dead-letter-insert": CrashPoint(
         "after", "saga_engine.store.dead_letters", "record", has_dead_letters
     ),

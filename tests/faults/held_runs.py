@@ -44,8 +44,9 @@ def record_held_runs(path: str) -> None:
 
     def remember_and_record(
         self: TransactionRunner, changes: ChangeSet, result: AppendResult | None, epoch: int | None
-    ) -> Collection[str]:
-        lost = remember(self, changes, result, epoch)
+    ) -> None:
+        remember(self, changes, result, epoch)
+        lost = () if result is None else result.lost
         cached = self._cache._runs  # `find` would count as a use of the runs
         held = [
             cached.get(run_id, stored)  # a finished run is not kept
@@ -54,7 +55,6 @@ def record_held_runs(path: str) -> None:
         ]
         if held:
             os.write(file, "".join(map(_line, held)).encode())
-        return lost
 
     TransactionRunner._remember = remember_and_record  # type: ignore[method-assign]
 
