@@ -46,7 +46,7 @@ class Damage:
     problem: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Replay:
     """The journal so far; `run` stays as it was before the first damage that concerns it."""
 

@@ -90,7 +90,7 @@ class CommittedBatch:
         return WorkBatch(work_items, status_queries=list(self.unanswered))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Execution:
     """How far a transaction came; its `epoch` is set once it is committed."""
 
