@@ -25,7 +25,9 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 from pamqp import commands
+from pamqp.frame import FrameTypes
 
+from saga_engine.amqp.content_frames import DEFAULT_FRAME_MAX
 from saga_engine.amqp.frame_stream import FrameStreamFactory
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
 
@@ -45,6 +47,7 @@ _REQUIRED_HOOKS = (
     "READER_CLOSE_TIMEOUT",
     "HEARTBEAT_GRACE_MULTIPLIER",
     "is_connection_was_stuck",
+    "_rpc",
 )
 
 _AIORMQ_LOGGERS = ("aiormq.channel", "aiormq.connection", "aiormq.connection.marshall")
@@ -58,7 +61,12 @@ FRAME_BUFFER_SIZE = 100
 
 
 class AmqpConnection(aiormq.Connection):
-    """aiormq's connection, read by a FrameStream; it reports a broker that blocks publishers."""
+    """
+    aiormq's connection, read by a FrameStream; it reports a broker that blocks publishers.
+
+    It asks for a limit of frames where the broker sets none: bodies are split by the limit, and
+    with 0 none of it would be sent.
+    """
 
     on_blocked: Callable[[str], None]
     on_unblocked: Callable[[], None]
@@ -76,6 +84,13 @@ class AmqpConnection(aiormq.Connection):
         """
         seconds = (self.heartbeat_timeout + 1) * self.HEARTBEAT_GRACE_MULTIPLIER
         return self.loop.time() - self._streams.last_progress_at > seconds
+
+    @staticmethod
+    async def _rpc(*args: Any, **options: Any) -> FrameTypes | None:  # a request of the handshake
+        frame = await aiormq.Connection._rpc(*args, **options)  # noqa: SLF001 - a hook
+        if isinstance(frame, commands.Connection.Tune):
+            frame.frame_max = frame.frame_max or DEFAULT_FRAME_MAX
+        return frame
 
     async def _Connection__handle_connection_blocked(  # noqa: N802 - overrides aiormq's private hook
         self, frame: commands.Connection.Blocked

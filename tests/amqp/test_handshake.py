@@ -1,6 +1,7 @@
 """A connection that cannot be opened is explained in a sentence."""
 
 import asyncio
+import re
 import ssl
 import subprocess
 from contextlib import asynccontextmanager
@@ -10,10 +11,23 @@ import pytest
 
 from saga_engine.amqp.connection import SupervisedConnection
 from saga_engine.errors import BrokerUnavailable, ConfigurationError
+from saga_engine.protocol.message import PublishOutcome
 from saga_engine.settings import Settings
 from saga_engine.vocabulary import ConnectionRole, ConnectionState
-from tests.kit.connections import StateRecorder, open_connection
+from tests.kit.connections import StateRecorder, open_connection, open_publisher
+from tests.kit.messages import make_message
 from tests.kit.proxy import running_proxy
+
+TUNE_LIMITS = re.compile(rb"(\x00\x0a\x00\x1e..)....", re.DOTALL)
+"""connection.tune up to channel_max, and frame_max."""
+
+
+async def test_frames_have_a_limit_where_the_broker_sets_none(broker_url):
+    async with running_proxy(broker_url) as proxy:
+        proxy.from_server.rewrite = lambda data: TUNE_LIMITS.sub(rb"\g<1>\0\0\0\0", data)
+        async with open_publisher(proxy.url) as publisher:
+            long = make_message("tests.one", b"1" * 200_000)
+            assert await publisher.publish([long]) == [PublishOutcome.CONFIRMED]
 
 
 async def test_wrong_password_is_reported_without_quoting_it(rabbitmq_url):
