@@ -299,10 +299,11 @@ class Consumer(AsyncResource):
             if not self._stopped:
                 await self._optional_queues.consume(channel, queue, seconds, self._prefetch[queue])
         with driver.translate_errors("Consuming could not start"):
-            for binding in self._extra_bindings:
-                await channel.queue_bind(
-                    binding.queue, binding.exchange, binding.binding_key, timeout=seconds
-                )
+            for binding in tuple(self._extra_bindings):
+                if binding in self._extra_bindings:  # `unbind` may have removed it meanwhile
+                    await channel.queue_bind(
+                        binding.queue, binding.exchange, binding.binding_key, timeout=seconds
+                    )
             for queue in self._required_queues:
                 if not self._stopped:
                     await channel.consume_queue(queue, seconds, prefetch=self._prefetch[queue])

@@ -97,6 +97,37 @@ async def test_stop_while_consuming_starts_again_leaves_nothing_consumed(
         assert await consumer.take(1) == []
 
 
+async def test_a_binding_may_be_added_while_consuming_starts_again(broker_url, monkeypatch):
+    observer, reached, may_go_on = StateRecorder(), asyncio.Event(), asyncio.Event()
+    first, second = (Binding(QUEUE, EVENTS, f"finished.r-{number}.#") for number in (1, 2))
+    original = DeliveryChannel.queue_bind
+
+    async def hold(channel, queue, exchange, key, **kwargs):
+        if key == first.binding_key:
+            reached.set()
+            await may_go_on.wait()
+        return await original(channel, queue, exchange, key, **kwargs)
+
+    async with (
+        open_consumer(broker_url, observer) as consumer,
+        open_publisher(broker_url, topology=CLIENT_TOPOLOGY) as publisher,
+        raw_channel(broker_url) as channel,
+    ):
+        await consumer.bind(first)
+        monkeypatch.setattr(DeliveryChannel, "queue_bind", hold)
+        await channel.queue_delete(QUEUE)
+        async with asyncio.timeout(30):
+            await reached.wait()
+            await consumer.bind(second)
+            may_go_on.set()
+            await observer.wait_for(lambda state: "gone" in state.problem)
+            await observer.wait_for(lambda state: not state.problem)
+        assert consumer.generation == 2
+        keys = ["finished.r-1.s", "finished.r-2.s"]
+        outcomes = await publisher.publish([make_message(key, exchange=EVENTS) for key in keys])
+        assert [outcome.value for outcome in outcomes] == ["confirmed", "confirmed"]
+
+
 async def test_consuming_continues_after_a_lost_connection(broker_url):
     observer = StateRecorder()
     async with (
