@@ -1,6 +1,7 @@
 """The time limit of user code, and the call note that the watchdog reads."""
 
 import asyncio
+import gc
 import itertools
 import mmap
 import signal
@@ -34,6 +35,14 @@ CALL = UserCodeCall(
 
 
 SHORT_TIMEOUT = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collection():
+    """Hypothesis has a callback there: an interrupt that is raised in it is lost."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def spin() -> None:

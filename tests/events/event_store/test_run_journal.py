@@ -153,7 +153,7 @@ async def test_rows_that_a_tool_copies_are_announced(migrated_url, table):
     async with connected(migrated_url) as copying, copying.transaction():
         await copying.execute("SET LOCAL session_replication_role = replica")
         await copying.execute(
-            f"INSERT INTO saga_engine.{table} VALUES (gen_random_uuid(), 1, now(), 1, '[]')"
+            f"INSERT INTO saga_engine.{table} VALUES (gen_random_uuid(), 1, now(), 1, 1, '[]')"
         )
         locks = await copying.fetchval(
             "SELECT count(*) FROM pg_locks"
