@@ -1,6 +1,6 @@
 # make demo      real sagas and events on the embedded default; needs nothing else
 # make quick     pure tests, models, architecture and lint, without servers; under 30 seconds
-# make test      every promise on real servers, under 6 minutes on two cores; it prints a line before
+# make test      every promise on real servers, about 12 minutes on two cores; it prints a line before
 #                it installs a system package: RabbitMQ, PostgreSQL, PgBouncer, Node.js, faketime
 # make test-all  make test, and the tests marked `long`: simulation, faults, load, hostile input
 # make lint types
