@@ -27,7 +27,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST ?=
 WORKERS ?= 4
-VALUES_MODELS ?= 2000
+VALUES_MODELS ?= 1000
 CORE := tests/saga tests/decider tests/payload
 QUICK := $(CORE) tests/protocol tests/simulation/test_broker_model.py tests/simulation/test_virtual_time.py \
     tests/test_architecture.py tests/test_language.py tests/test_backoff.py tests/test_waiting.py tests/test_settings.py

@@ -7,7 +7,7 @@ import pytest
 
 from tests.kit.feeds import every_event, wait_for_feed
 from tests.kit.killed_process import killed_processes
-from tests.kit.kills import KILL_VARIANTS, PATIENCE, killing
+from tests.kit.kills import MANY_APPENDS, PATIENCE, THROUGHOUT, killing
 from tests.kit.projections import append_orders
 from tests.kit.webhook_receiver import ACCEPT, reset, respond
 from tests.kit.webhooks import FAST_RETRIES, wait_for_waiting
@@ -15,7 +15,13 @@ from tests.kit.webhooks import FAST_RETRIES, wait_for_waiting
 SETTINGS = orjson.dumps(FAST_RETRIES).decode()
 
 
-@pytest.mark.parametrize(("appends", "kills"), KILL_VARIANTS)
+@pytest.mark.parametrize(
+    ("appends", "kills"),
+    [
+        pytest.param(200, 4, marks=pytest.mark.long),  # each event is a request of its own
+        pytest.param(MANY_APPENDS, THROUGHOUT, marks=pytest.mark.kills),
+    ],
+)
 @pytest.mark.timeout(2 * PATIENCE)
 async def test_killed_processes_send_every_event_in_order(
     events, event_url, receiver, webhook_database, appends, kills

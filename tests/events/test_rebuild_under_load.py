@@ -97,7 +97,7 @@ class Load:
 
 @pytest.mark.parametrize(
     ("rate", "switches"),
-    [(300, 1), pytest.param(2_000, 4, marks=pytest.mark.long)],
+    [(300, 1), pytest.param(1_000, 2, marks=pytest.mark.long)],
 )
 @pytest.mark.timeout(300)
 async def test_readers_notice_nothing_of_rebuilds_and_switches(events, event_url, rate, switches):

@@ -14,7 +14,7 @@ from tests.simulation.campaign import run_campaign
 
 pytestmark = pytest.mark.long
 
-RUNS, PARTS, IN_EACH = 6_000, 4, 100
+RUNS, PARTS, IN_EACH = 3_200, 4, 100
 BASE = int(os.environ.get("SIMULATION_SEED") or time.time())
 SEEDS = RUNS // PARTS // IN_EACH
 
