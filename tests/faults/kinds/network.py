@@ -7,7 +7,7 @@ from random import Random
 
 from tests.faults.environment import FaultEnvironment
 from tests.faults.event_log_watcher import EventLogWatcher
-from tests.faults.fault import Fault
+from tests.faults.fault import RESTART_RESUME_LIMIT_S, Fault
 from tests.kit.programs import sleep, wait_until_true
 from tests.kit.proxy import TcpProxy
 
@@ -192,6 +192,13 @@ FAULTS = (
         for kind, (inject, times) in KINDS.items()
         for between, leg in PROXY_BY_LEG.items()
     ),
-    Fault("every connection cut", cut_everything, times=4, ci_times=1, exclusive_resources=()),
+    Fault(
+        "every connection cut",
+        cut_everything,
+        times=4,
+        ci_times=1,
+        resume_limit_s=RESTART_RESUME_LIMIT_S,  # as after a restart, each process connects again
+        exclusive_resources=(),
+    ),
     Fault("RabbitMQ refuses connections for 60 s", refuse_all_for_a_minute, times=1),
 )
